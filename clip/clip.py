@@ -1,0 +1,170 @@
+"""The lineage's entry points: `_MODELS`, `_download`, `available_models`, `load`, `build_model`, `tokenize`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from clip import weights
+from clip.model import CLIP, convert_weights
+from clip.simple_tokenizer import END, START, SimpleTokenizer
+from dassl.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from torchvision.transforms import Compose
+
+__all__ = ["available_models", "build_model", "load", "resolve", "tokenize"]
+
+_OPENAI = "https://openaipublic.azureedge.net/clip/models"
+
+
+class _Models(dict):
+    """Name -> address. A path to an existing checkpoint file stands for itself."""
+
+    def __missing__(self, name: str) -> str:
+        if os.path.isfile(name):
+            return name
+        raise UserError(f"backbone {name!r} is neither a checkpoint file that exists nor one of {', '.join(self)}")
+
+
+_MODELS = _Models(
+    {
+        "RN50": f"{_OPENAI}/afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762/RN50.pt",
+        "RN101": f"{_OPENAI}/8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599/RN101.pt",
+        "RN50x4": f"{_OPENAI}/7e526bd135e493cef0776de27d5f42653e6b4c8bf9e0f653bb11773263205fdd/RN50x4.pt",
+        "RN50x16": f"{_OPENAI}/52378b407f34354e150460fe41077663dd5b39c54cd0bfd2b27167a4a06ec9aa/RN50x16.pt",
+        "RN50x64": f"{_OPENAI}/be1cfb55d75a9666199fb2206c106743da0f6468c9d327f3e0d0a543a9919d9c/RN50x64.pt",
+        "ViT-B/32": f"{_OPENAI}/40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af/ViT-B-32.pt",
+        "ViT-B/16": f"{_OPENAI}/5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f/ViT-B-16.pt",
+        "ViT-L/14": f"{_OPENAI}/b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
+        "ViT-L/14@336px": f"{_OPENAI}/3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02/ViT-L-14-336px.pt",
+        "ViT-Shapes": str(Path(__file__).resolve().parent.parent / "embedded" / "vit_shapes.safetensors"),
+    }
+)
+
+
+def available_models() -> list[str]:
+    """Names that `load` knows, the embedded one among them."""
+    return list(_MODELS)
+
+
+def _download(url: str, root: str | os.PathLike[str] | None = None) -> str:
+    """Path of the file behind `url`, fetched into `root` (default ~/.cache/clip) and checked by SHA-256.
+
+    The address holds the expected digest, as OpenAI's do. A path to a local file is returned as it is.
+
+    Raises:
+        UserError: no connection, or the digest differs (the file is not kept).
+    """
+    if "://" not in url:
+        return url
+    folder = Path(root) if root else Path.home() / ".cache" / "clip"
+    target = folder / os.path.basename(url)
+    expected = url.split("/")[-2]
+    if target.is_file() and _sha256(target) == expected:
+        return str(target)
+    partial = target.with_name(f"{target.name}.part{os.getpid()}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(url, timeout=60) as source, open(partial, "wb") as output:
+            size = int(source.headers.get("Content-Length", 0)) or None
+            with tqdm(total=size, unit="iB", unit_scale=True, desc=target.name, disable=None) as bar:
+                while chunk := source.read(1 << 20):
+                    output.write(chunk)
+                    bar.update(len(chunk))
+        if _sha256(partial) != expected:
+            raise UserError(f"download of {url} is damaged (SHA-256 differs): try again")
+        os.replace(partial, target)
+    except (urllib.error.URLError, OSError) as error:
+        raise UserError(f"cannot download {url} to {target}: {error}; put the file there by hand") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return str(target)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def resolve(name: str, root: str | os.PathLike[str] | None = None) -> str:
+    """Checkpoint file of a backbone: a known name (downloaded when needed) or a path."""
+    return _download(_MODELS[name], root)
+
+
+def build_model(state_dict: Mapping[str, Tensor]) -> CLIP:
+    """A frozen CLIP from a state dict, in float16 where CUDA is at hand (as upstream's) and float32 elsewhere."""
+    model = weights.build_model(state_dict)
+    if torch.cuda.is_available():
+        convert_weights(model)
+    return model
+
+
+def load(
+    name: str,
+    device: str | torch.device = "cuda" if torch.cuda.is_available() else "cpu",
+    jit: bool = False,
+    download_root: str | None = None,
+) -> tuple[CLIP, Compose]:
+    """A frozen CLIP and the transform of its test images.
+
+    Args:
+        name: one of `available_models()` or a checkpoint file.
+        jit: must stay False; the scripted form cannot be prompted.
+    """
+    if jit:
+        raise UserError("jit=True is not supported: the scripted model cannot take prompts")
+    path = resolve(name, download_root)
+    model = weights.build_model(weights.read_state_dict(path), source=path)
+    if torch.device(device).type == "cuda":
+        convert_weights(model)
+    return model.to(device), _transform(model.visual.input_resolution)
+
+
+def _transform(resolution: int) -> Compose:
+    from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
+
+    return Compose(
+        [
+            Resize(resolution, interpolation=InterpolationMode.BICUBIC),
+            CenterCrop(resolution),
+            lambda image: image.convert("RGB"),
+            ToTensor(),
+            Normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+        ]
+    )
+
+
+@cache
+def shared_tokenizer() -> SimpleTokenizer:
+    return SimpleTokenizer()
+
+
+def tokenize(texts: str | Sequence[str], context_length: int = 77, truncate: bool = False) -> Tensor:
+    """Token ids [N, context_length] with start and end marks, padded with 0.
+
+    Raises:
+        RuntimeError: a text is too long and `truncate` is False.
+    """
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    tokenizer = shared_tokenizer()
+    start, end = tokenizer.encoder[START], tokenizer.encoder[END]
+    result = torch.zeros(len(texts), context_length, dtype=torch.long)
+    for row, text in zip(result, texts, strict=True):
+        ids = [start, *tokenizer.encode(text), end]
+        if len(ids) > context_length:
+            if not truncate:
+                raise RuntimeError(f"Input {text} is too long for context length {context_length}")
+            ids = [*ids[: context_length - 1], end]
+        row[: len(ids)] = torch.tensor(ids)
+    return result

@@ -1,0 +1,148 @@
+"""From a checkpoint file to a state dict with OpenAI's names, and from a state dict to a CLIP.
+
+Three formats are read: OpenAI's TorchScript archives, plain state dicts (`torch.save`, read with
+`weights_only=True`) and safetensors. The architecture is read from the tensors' shapes.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from clip.model import CLIP, HEAD_WIDTH
+from dassl.utils.errors import UserError
+
+VOCABULARY_SIZE = 49408
+_ARCHIVE_EXTRAS = ("input_resolution", "context_length", "vocab_size")
+
+
+class CheckpointError(UserError):
+    """A checkpoint file that cannot be used, named in the message."""
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read a CLIP checkpoint of any of the three formats.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or not a CLIP state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"backbone file not found: {path}")
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        elif _is_torchscript(path):
+            state = torch.jit.load(str(path), map_location="cpu").state_dict()
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"backbone file cannot be read: {path} ({_first_line(error)})") from error
+    except Exception as error:  # torch raises RuntimeError and pickle.UnpicklingError with pages of advice
+        reason = _first_line(error)
+        raise CheckpointError(f"backbone file is damaged or no weights-only checkpoint: {path} ({reason})") from error
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"backbone file holds no state dict: {path}")
+    state = {name.removeprefix("module."): value for name, value in state.items() if name not in _ARCHIVE_EXTRAS}
+    return _expand_token_table(state)
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0] or type(error).__name__
+
+
+def _expand_token_table(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A table stored by its occurring rows only (`token_embedding.rows`) becomes a full one, zeros elsewhere."""
+    rows = state.pop("token_embedding.rows", None)
+    if rows is not None:
+        occurring = state["token_embedding.weight"]
+        table = occurring.new_zeros(VOCABULARY_SIZE, occurring.shape[1])
+        state["token_embedding.weight"] = table.index_copy(0, rows.long(), occurring)
+    return state
+
+
+def build_model(state_dict: Mapping[str, Tensor], quick_gelu: bool = True, source: str = "state dict") -> CLIP:
+    """A frozen float32 CLIP in evaluation mode whose architecture is read from `state_dict`.
+
+    Raises:
+        CheckpointError: a tensor is missing, unknown or of the wrong shape; the message names it.
+    """
+    state = {name: value.float() if value.is_floating_point() else value for name, value in state_dict.items()}
+    try:
+        settings = _architecture(state)
+    except (KeyError, IndexError, ValueError) as error:
+        raise CheckpointError(f"{source} is no CLIP with OpenAI's tensor names: {_first_line(error)}") from error
+    with torch.device("meta"):
+        model = CLIP(**settings, quick_gelu=quick_gelu)
+    _check_names_and_shapes(model, state, source)
+    model.load_state_dict(state, assign=True)
+    return model.requires_grad_(False).eval()
+
+
+def _architecture(state: Mapping[str, Tensor]) -> dict[str, object]:
+    """Constructor arguments of `CLIP` for these tensors."""
+    width = state["ln_final.weight"].shape[0]
+    common = dict(
+        embed_dim=state["text_projection"].shape[1],
+        context_length=state["positional_embedding"].shape[0],
+        vocab_size=state["token_embedding.weight"].shape[0],
+        transformer_width=width,
+        transformer_heads=width // HEAD_WIDTH,
+        transformer_layers=_count(state, r"transformer\.resblocks\.(\d+)\."),
+    )
+    if "visual.proj" in state:
+        patches = state["visual.positional_embedding"].shape[0] - 1
+        patch_size = state["visual.conv1.weight"].shape[-1]
+        return dict(
+            common,
+            vision_width=state["visual.conv1.weight"].shape[0],
+            vision_layers=_count(state, r"visual\.transformer\.resblocks\.(\d+)\."),
+            vision_patch_size=patch_size,
+            image_resolution=patch_size * round(patches**0.5),
+        )
+    positions = state["visual.attnpool.positional_embedding"].shape[0] - 1
+    return dict(
+        common,
+        vision_width=state["visual.layer1.0.conv1.weight"].shape[0],
+        vision_layers=tuple(_count(state, rf"visual\.layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)),
+        vision_patch_size=None,
+        image_resolution=32 * round(positions**0.5),
+    )
+
+
+def _count(state: Mapping[str, Tensor], pattern: str) -> int:
+    return 1 + max(int(match[1]) for name in state if (match := re.match(pattern, name)))
+
+
+def _check_names_and_shapes(model: CLIP, state: Mapping[str, Tensor], source: str) -> None:
+    expected = model.state_dict()
+    for name, tensor in expected.items():
+        if name not in state:
+            raise CheckpointError(f"{source}: tensor {name} is missing")
+        if state[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{source}: tensor {name} has shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
+            )
+    unknown = sorted(set(state) - set(expected))
+    if unknown:
+        raise CheckpointError(f"{source}: unknown tensor {unknown[0]}" + _and_more(unknown))
+
+
+def _and_more(names: list[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""

@@ -1,0 +1,21 @@
+"""The methods. Importing this package registers every trainer that a file in it defines."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from yacs.config import CfgNode
+
+from dassl.engine import TRAINER_REGISTRY
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+
+def add_config(cfg: CfgNode) -> None:
+    """Add the defaults of every registered trainer that has some (`add_config(cfg)`) to the tree."""
+    for name in TRAINER_REGISTRY.registered_names():
+        add = getattr(TRAINER_REGISTRY.get(name), "add_config", None)
+        if add is not None:
+            add(cfg)

@@ -1,0 +1,154 @@
+"""What all trainers of this project share: build, step, cached evaluation, small checkpoints.
+
+A method adds its prompts (see `trainers.prompts`), the name of its config node and of its checkpoint folder.
+"""
+
+from __future__ import annotations
+
+import os.path as osp
+import re
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from clip import weights
+from clip.clip import resolve
+from clip.model import CLIP
+from dassl.engine import TrainerX
+from dassl.metrics import compute_accuracy
+from dassl.optim import build_lr_scheduler, build_optimizer
+from dassl.utils import UserError, load_checkpoint, load_pretrained_weights
+from trainers.precision import Precision
+from trainers.prompts import Prompts, normalized
+
+LEARNED_NAME = re.compile(r"(^|\.)(ctx|VPT|VPT_shallow)$|compound_prompt|meta_net\.|^(prompt_learner\.)?proj\.")
+"""What published checkpoints call learned tensors; everything else in them is the frozen CLIP."""
+
+
+def load_clip(cfg: CfgNode, precision: Precision) -> CLIP:
+    """The frozen CLIP of `MODEL.BACKBONE.NAME` on the trainer's device."""
+    path = resolve(cfg.MODEL.BACKBONE.NAME)
+    clip = weights.build_model(weights.read_state_dict(path), source=path)
+    expected, given = clip.visual.input_resolution, max(cfg.INPUT.SIZE)
+    if expected != given:
+        raise UserError(
+            f"backbone {cfg.MODEL.BACKBONE.NAME} takes {expected}x{expected} images, but INPUT.SIZE is "
+            f'{tuple(cfg.INPUT.SIZE)}: set INPUT.SIZE "({expected}, {expected})"'
+        )
+    return precision.convert(clip).to(precision.device)
+
+
+def load_learned(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Copy a checkpoint's learned tensors into `module`; frozen CLIP tensors in it are ignored.
+
+    Raises:
+        UserError: a tensor is missing or mis-shaped, or the checkpoint holds a prompt that `module` has not.
+    """
+    own = module.state_dict()
+    for name, tensor in own.items():
+        if name not in state:
+            raise UserError(f"{source}: tensor {name} is missing")
+        if state[name].shape != tensor.shape:
+            shape, expected = tuple(state[name].shape), tuple(tensor.shape)
+            raise UserError(f"{source}: tensor {name} has shape {shape}, but this configuration needs {expected}")
+    for name in state:
+        if name not in own and LEARNED_NAME.search(name):
+            raise UserError(f"{source}: holds prompt tensor {name}, which this configuration has not")
+    module.load_state_dict({name: state[name] for name in own})
+
+
+class PromptTrainer(TrainerX):
+    """Life cycle of a prompt-learning method. Subclasses set the three names and `build_prompts`."""
+
+    config_node: str
+    """Node of the method under TRAINER."""
+    registered_name: str
+    """Folder of its checkpoints, as published."""
+
+    @staticmethod
+    def add_config(cfg: CfgNode) -> None:
+        """Add the method's defaults to `cfg.TRAINER`."""
+
+    def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
+        """The method's learned tensors and encoders."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it learns")
+
+    def registered_module(self) -> nn.Module:
+        """The module whose state dict is saved."""
+        return self.prompts
+
+    @property
+    def settings(self) -> CfgNode:
+        """The method's own config node."""
+        return self.cfg.TRAINER[self.config_node]
+
+    def build_model(self) -> None:
+        cfg = self.cfg
+        self.precision = Precision.choose(self.settings.PREC, self.device)
+        print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
+        clip = load_clip(cfg, self.precision)
+        self.prompts = self.build_prompts(clip, self.dm.dataset.classnames).to(self.device)
+        if cfg.MODEL.INIT_WEIGHTS:
+            load_pretrained_weights(self.registered_module(), cfg.MODEL.INIT_WEIGHTS)
+        learned = self.prompts.tensors()
+        print(f"Parameters to be updated: {', '.join(learned)} ({sum(p.numel() for p in learned.values()):,} values)")
+        self.optim = build_optimizer(self.prompts, cfg.OPTIM)
+        self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
+        self.register_model(self.registered_name, self.registered_module(), self.optim, self.sched)
+        self.scaler = self.precision.grad_scaler()
+        self._text_cache: tuple[tuple, Tensor] | None = None
+
+    def forward_backward(self, batch: dict) -> dict[str, float]:
+        image, label = self.parse_batch_train(batch)
+        with self.precision.autocast():
+            logits = self.prompts.logits(self.prompts.tensors(), image)
+        loss = F.cross_entropy(logits.float(), label)
+        self.detect_anomaly(loss)
+        self.optim.zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optim)
+        self.scaler.update()
+        if self.batch_idx + 1 == self.num_batches:
+            self.update_lr()
+        return {"loss": loss.item(), "acc": compute_accuracy(logits, label)[0].item()}
+
+    def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor]:
+        return batch["img"].to(self.device, non_blocking=True), batch["label"].to(self.device, non_blocking=True)
+
+    def model_inference(self, image: Tensor) -> Tensor:
+        with self.precision.autocast():
+            text = None if self.prompts.text_depends_on_image else self._evaluation_text_features()
+            return self.prompts.logits(self.prompts.tensors(), image, text)
+
+    @torch.no_grad()
+    def _evaluation_text_features(self) -> Tensor:
+        """Normalised class features [C, e], encoded anew only when a learned tensor has changed."""
+        theta = self.prompts.tensors()
+        state = tuple((id(tensor), tensor._version) for tensor in theta.values())
+        if self._text_cache is None or self._text_cache[0] != state:
+            self._text_cache = state, normalized(self.prompts.text_features(theta))
+        return self._text_cache[1]
+
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
+        """Load learned tensors from `<directory>/<registered name>/`, ours or published, before an evaluation.
+
+        Raises:
+            UserError: no such checkpoint, or one that does not fit; the tensor is named.
+        """
+        if not directory:
+            print("Note that load_model() is skipped as no pretrained model is given")
+            return
+        for name in self.get_model_names():
+            self._load_registered(name, directory, epoch)
+
+    def _load_registered(self, name: str, directory: str, epoch: int | None) -> None:
+        filename = f"model.pth.tar-{epoch}" if epoch else "model-best.pth.tar"
+        path = osp.join(directory, name, filename)
+        if not osp.isfile(path):
+            raise UserError(f"no checkpoint at {path}: check --model-dir and --load-epoch")
+        checkpoint = load_checkpoint(path)
+        print(f'Loading weights to {name} from "{path}" (epoch = {checkpoint["epoch"]})')
+        load_learned(self._models[name], checkpoint["state_dict"], path)

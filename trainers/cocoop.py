@@ -1,0 +1,83 @@
+"""CoCoOp: a context that depends on the image (Zhou et al., "Conditional Prompt Learning for Vision-Language Models", CVPR 2022).
+
+v_m(x) = v_m + h(f(x)) with h = Linear(e, e/16)-ReLU-Linear(e/16, d) on the normalised image features (eq. 3): one prompt
+set per image. All images of a batch are encoded in one pass; each image's context is computed once for all classes.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from clip.model import CLIP
+from clip.clip import shared_tokenizer
+from dassl.engine import TRAINER_REGISTRY
+from trainers.base import PromptTrainer
+from trainers.prompts import CONTEXT, ContextPrompts, Prompts, Theta, normalized, readable
+
+META_NET = "prompt_learner.meta_net"
+REDUCTION = 16
+ROWS_AT_ONCE = 1 << 16
+"""Bound on the text rows that an evaluation encodes at a time (images x packed rows)."""
+
+
+class CoCoOpPrompts(Prompts):
+    """Learns `prompt_learner.ctx` [n, d] and the meta net's two linear layers."""
+
+    text_depends_on_image = True
+
+    def __init__(self, clip: CLIP, context: ContextPrompts) -> None:
+        joint = clip.text_projection.shape[1]
+        layers = (
+            ("linear1", nn.Linear(joint, joint // REDUCTION)),
+            ("linear2", nn.Linear(joint // REDUCTION, clip.transformer.width)),
+        )
+        tensors = {CONTEXT: context.initial}
+        for name, layer in layers:
+            tensors |= {f"{META_NET}.{name}.weight": layer.weight, f"{META_NET}.{name}.bias": layer.bias}
+        super().__init__(clip, tensors)
+        self.context = context
+
+    def logits(self, theta: Theta, images: Tensor, text: Tensor | None = None) -> Tensor:
+        features = normalized(self.image_features(theta, images))  # [B, e]
+        contexts = self.conditioned_context(theta, features)  # [B, n, d]
+        chunk = len(images) if torch.is_grad_enabled() else max(1, ROWS_AT_ONCE // len(self.context.packed.suffix))
+        parts = [
+            torch.einsum("be,bce->bc", image, normalized(self.context.encode(self.clip, context)))
+            for image, context in zip(features.split(chunk), contexts.split(chunk), strict=True)
+        ]
+        return self.clip.logit_scale.exp() * torch.cat(parts)
+
+    def conditioned_context(self, theta: Theta, features: Tensor) -> Tensor:
+        """Normalised image features [B, e] -> one context per image [B, n, d] (eq. 3)"""
+        hidden = F.relu(F.linear(features, theta[f"{META_NET}.linear1.weight"], theta[f"{META_NET}.linear1.bias"]))
+        shift = F.linear(hidden, theta[f"{META_NET}.linear2.weight"], theta[f"{META_NET}.linear2.bias"])  # [B, d]
+        return theta[CONTEXT] + shift[:, None]
+
+
+@TRAINER_REGISTRY.register()
+class CoCoOp(PromptTrainer):
+    """Conditional Context Optimization."""
+
+    config_node = "COCOOP"
+    registered_name = "prompt_learner"
+
+    @staticmethod
+    def add_config(cfg: CfgNode) -> None:
+        cfg.TRAINER.COCOOP = CfgNode(
+            dict(
+                N_CTX=16,  # number of context tokens
+                CTX_INIT="",  # words that the context starts from; they then set its length
+                PREC="fp16",  # fp16, bf16, fp32, amp
+            )
+        )
+
+    def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
+        s = self.settings
+        n_ctx = len(shared_tokenizer().encode(readable(s.CTX_INIT))) if s.CTX_INIT else s.N_CTX
+        return CoCoOpPrompts(clip, ContextPrompts(clip, classnames, n_ctx, s.CTX_INIT))
+
+    def registered_module(self) -> nn.Module:
+        return self.prompts.prompt_learner

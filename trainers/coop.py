@@ -1,0 +1,56 @@
+"""CoOp: learned context words in the class prompts (Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022).
+
+A prompt is [v_1] ... [v_M] [CLASS] (eq. 2), the class name at the end, in the middle or in front; v is shared by all
+classes or, with CSC, one per class. Trained with the cross-entropy of CLIP's logits.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from clip.model import CLIP
+from clip.clip import shared_tokenizer
+from dassl.engine import TRAINER_REGISTRY
+from trainers.base import PromptTrainer
+from trainers.prompts import CONTEXT, ContextPrompts, Prompts, Theta, readable
+
+
+class CoOpPrompts(Prompts):
+    """Learns `prompt_learner.ctx` [n, d], or [C, n, d] when class-specific."""
+
+    def __init__(self, clip: CLIP, context: ContextPrompts) -> None:
+        super().__init__(clip, {CONTEXT: context.initial})
+        self.context = context
+
+    def text_features(self, theta: Theta) -> Tensor:
+        return self.context.encode(self.clip, theta[CONTEXT])
+
+
+@TRAINER_REGISTRY.register()
+class CoOp(PromptTrainer):
+    """Context Optimization."""
+
+    config_node = "COOP"
+    registered_name = "prompt_learner"
+
+    @staticmethod
+    def add_config(cfg: CfgNode) -> None:
+        cfg.TRAINER.COOP = CfgNode(
+            dict(
+                N_CTX=16,  # number of context tokens
+                CSC=False,  # class-specific context
+                CTX_INIT="",  # words that the context starts from; they then set its length
+                PREC="fp16",  # fp16, bf16, fp32, amp
+                CLASS_TOKEN_POSITION="end",  # end, middle or front
+            )
+        )
+
+    def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
+        s = self.settings
+        n_ctx = len(shared_tokenizer().encode(readable(s.CTX_INIT))) if s.CTX_INIT else s.N_CTX
+        context = ContextPrompts(clip, classnames, n_ctx, s.CTX_INIT, s.CLASS_TOKEN_POSITION, s.CSC)
+        return CoOpPrompts(clip, context)
+
+    def registered_module(self) -> nn.Module:
+        return self.prompts.prompt_learner

@@ -1,0 +1,79 @@
+"""IVLP: independent vision-language prompting, deep prompts in both towers (the baseline of Khattak et al., CVPR 2023).
+
+Image side as VPT. Text side: the first n context rows are learned, and replaced by fresh learned rows at the input of
+each layer below the depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from yacs.config import CfgNode
+
+from clip.model import CLIP
+from dassl.engine import TRAINER_REGISTRY
+from trainers.base import PromptTrainer
+from trainers.prompts import (
+    CONTEXT,
+    ContextPrompts,
+    Prompts,
+    Theta,
+    check_text_depth,
+    check_vision_depth,
+    context_words,
+    deep_text_names,
+    random_tokens,
+    random_visual_tokens,
+    visual_names,
+)
+
+
+class IVLPPrompts(Prompts):
+    """Learns the context, a text prompt per deeper text layer, and the visual prompts; [n, d] each.
+
+    Args:
+        settings: node with N_CTX_TEXT, PROMPT_DEPTH_TEXT, N_CTX_VISION, PROMPT_DEPTH_VISION and CTX_INIT.
+        key: where that node stands in the config, for error messages.
+    """
+
+    def __init__(self, clip: CLIP, classnames: list[str], settings: CfgNode, key: str) -> None:
+        n_text, text_depth, vision_depth = settings.N_CTX_TEXT, settings.PROMPT_DEPTH_TEXT, settings.PROMPT_DEPTH_VISION
+        check_text_depth(clip, text_depth, f"{key}.PROMPT_DEPTH_TEXT")
+        check_vision_depth(clip, vision_depth, f"{key}.PROMPT_DEPTH_VISION")
+        context = ContextPrompts(clip, classnames, n_text, context_words(settings.CTX_INIT, n_text))
+        deep_names = deep_text_names(text_depth)
+        deep = {name: random_tokens(n_text, clip.transformer.width) for name in deep_names}
+        visual = random_visual_tokens(clip, settings.N_CTX_VISION, vision_depth)
+        super().__init__(clip, {CONTEXT: context.initial} | visual | deep)
+        self.context, self.deep_names, self.visual_names = context, deep_names, visual_names(vision_depth)
+
+    def text_features(self, theta: Theta) -> Tensor:
+        return self.context.encode(self.clip, theta[CONTEXT], [theta[name] for name in self.deep_names])
+
+    def visual_prompts(self, theta: Theta) -> Sequence[Tensor]:
+        return [theta[name] for name in self.visual_names]
+
+
+@TRAINER_REGISTRY.register()
+class IVLP(PromptTrainer):
+    """Independent vision-language prompting."""
+
+    config_node = "IVLP"
+    registered_name = "VLPromptLearner"
+
+    @staticmethod
+    def add_config(cfg: CfgNode) -> None:
+        cfg.TRAINER.IVLP = CfgNode(
+            dict(
+                N_CTX_VISION=2,  # number of visual tokens
+                N_CTX_TEXT=2,  # number of context tokens
+                CTX_INIT="a photo of a",  # words that the context starts from (up to 4 tokens)
+                PREC="fp16",  # fp16, bf16, fp32, amp
+                PROMPT_DEPTH_VISION=9,  # layers with visual tokens of their own, 0 for none
+                PROMPT_DEPTH_TEXT=9,  # layers with text tokens of their own, 1 for the context alone
+            )
+        )
+
+    def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
+        return IVLPPrompts(clip, classnames, self.settings, "TRAINER.IVLP")

@@ -1,0 +1,82 @@
+"""MaPLe: visual prompts that are projections of the text prompts (Khattak et al., "MaPLe: Multi-modal Prompt Learning", CVPR 2023).
+
+Per layer below the depth, text tokens P_l are learned and F_l(P_l), a linear map, are the visual tokens (eq. 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from clip.model import CLIP
+from dassl.engine import TRAINER_REGISTRY
+from trainers.base import PromptTrainer
+from trainers.prompts import (
+    CONTEXT,
+    ContextPrompts,
+    Prompts,
+    Theta,
+    check_text_depth,
+    check_vision_depth,
+    context_words,
+    random_tokens,
+)
+
+LAYERS = "prompt_learner.compound_prompts_text"
+PROJECTIONS = "prompt_learner.compound_prompt_projections"
+
+
+class MaPLePrompts(Prompts):
+    """Learns the context and one text prompt per deeper layer, [n, d_text], and a projection for each."""
+
+    def __init__(self, clip: CLIP, classnames: list[str], n_ctx: int, ctx_init: str, depth: int) -> None:
+        check_text_depth(clip, depth, "TRAINER.MAPLE.PROMPT_DEPTH")
+        check_vision_depth(clip, depth, "TRAINER.MAPLE.PROMPT_DEPTH")
+        context = ContextPrompts(clip, classnames, n_ctx, context_words(ctx_init, n_ctx))
+        text_width, vision_width = clip.transformer.width, clip.visual.transformer.width
+        deep = range(depth - 1)
+
+        def projection(prefix: str, layer: nn.Linear) -> dict[str, Tensor]:
+            return {f"{prefix}.weight": layer.weight, f"{prefix}.bias": layer.bias}
+
+        tensors = {CONTEXT: context.initial} | projection("prompt_learner.proj", nn.Linear(text_width, vision_width))
+        tensors |= {f"{LAYERS}.{i}": random_tokens(n_ctx, text_width) for i in deep}
+        common = nn.Linear(text_width, vision_width)  # every deeper projection starts from the same values
+        for i in deep:
+            tensors |= projection(f"{PROJECTIONS}.{i}", common)
+        super().__init__(clip, tensors)
+        self._deep, self.context = deep, context
+
+    def text_features(self, theta: Theta) -> Tensor:
+        return self.context.encode(self.clip, theta[CONTEXT], [theta[f"{LAYERS}.{i}"] for i in self._deep])
+
+    def visual_prompts(self, theta: Theta) -> Sequence[Tensor]:
+        pairs = [("prompt_learner.proj", CONTEXT)] + [(f"{PROJECTIONS}.{i}", f"{LAYERS}.{i}") for i in self._deep]
+        return [F.linear(theta[text], theta[f"{name}.weight"], theta[f"{name}.bias"]) for name, text in pairs]
+
+
+@TRAINER_REGISTRY.register()
+class MaPLe(PromptTrainer):
+    """Multi-modal prompt learning."""
+
+    config_node = "MAPLE"
+    registered_name = "MultiModalPromptLearner"
+
+    @staticmethod
+    def add_config(cfg: CfgNode) -> None:
+        cfg.TRAINER.MAPLE = CfgNode(
+            dict(
+                N_CTX=2,  # number of tokens in each tower
+                CTX_INIT="a photo of a",  # words that the context starts from (up to 4 tokens)
+                PREC="fp16",  # fp16, bf16, fp32, amp
+                PROMPT_DEPTH=9,  # layers with tokens of their own
+            )
+        )
+
+    def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
+        s = self.settings
+        return MaPLePrompts(clip, classnames, s.N_CTX, s.CTX_INIT, s.PROMPT_DEPTH)

@@ -1,0 +1,355 @@
+"""ProMetaR: prompt learning via meta-regularization (Park, Ko, Kim, CVPR 2024).
+
+Prompts theta are trained with two updates a batch, both by the same optimiser:
+
+A. *Base step.* theta <- SGD(theta, g + gamma * r) on the whole batch, where g is the gradient of the cross-entropy L, r
+   that of the regularisers R that keep the prompted features near those of the unprompted CLIP, and
+   gamma = M_phi(g, r) in (0, 1) weighs r entry by entry (the gradient modulator).
+B. *Meta step.* One class of the batch is the query, the others the support. Adapt on the support,
+   theta' = theta - a (g + gamma * r), and step theta and phi down the gradient of the query's loss at theta', whose
+   features are mixed with support features (task augmentation). The gradient passes through the adaptation.
+
+`ProMetaR.forward_backward` reads like this list. The scheme knows nothing of the prompts it trains but their names, and
+whether a name belongs to the image or the text side.
+
+Shape legend: B images of a batch, q of the query, s of the support, C classes, n prompt tokens, d width, e joint embedding.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, vjp
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from yacs.config import CfgNode
+
+from clip.model import CLIP
+from dassl.engine import TRAINER_REGISTRY
+from dassl.metrics import compute_accuracy
+from dassl.optim import build_lr_scheduler, build_optimizer
+from dassl.utils import UserError
+from trainers.base import PromptTrainer
+from trainers.families import build_family
+from trainers.meta_monitor import MetaMonitor
+from trainers.prompts import Prompts, Theta, normalized
+from trainers.templates import teacher_templates, template_features
+
+Gradients = dict[str, Tensor]
+
+MODULATOR = "GradientModulator"
+
+
+class GradientModulator(nn.Module):
+    """M_phi: for each prompt tensor k, gamma_k = sigmoid(W2 W1 [g_k ; r_k]) in (0, 1), of k's shape (eq. 9).
+
+    One gamma serves `dim_rate` adjacent entries. There is no activation between W1 and W2, and no bias.
+
+    Args:
+        prompts: the tensors to be modulated.
+        dim_rate: entries per gamma; must divide the size of every tensor.
+    """
+
+    def __init__(self, prompts: Mapping[str, Tensor], dim_rate: int) -> None:
+        super().__init__()
+        self.linear_vision_gamma = nn.ModuleList()
+        self.linear_text_gamma = nn.ModuleList()
+        self.dim_rate = dim_rate
+        self._index: dict[str, tuple[str, int]] = {}
+        for name, prompt in prompts.items():
+            size = prompt.numel()
+            if dim_rate < 1 or size % dim_rate:
+                raise UserError(f"TRAINER.PROMETAR.DIM_RATE {dim_rate} does not divide the {size} values of {name}")
+            hidden = size // dim_rate
+            side = "linear_vision_gamma" if is_visual(name) else "linear_text_gamma"
+            self._index[name] = side, len(self[side])
+            self[side].append(
+                nn.Sequential(nn.Linear(2 * size, hidden, bias=False), nn.Linear(hidden, hidden, bias=False))
+            )
+
+    def __getitem__(self, side: str) -> nn.ModuleList:
+        return getattr(self, side)
+
+    def forward(self, g: Theta, r: Theta) -> Gradients:
+        """gamma for every prompt tensor; g, r: gradients of L and R, of the prompts' shapes."""
+        gamma = {}
+        for name, (side, index) in self._index.items():
+            pair = torch.cat([g[name].flatten(), r[name].flatten()])  # [2 n d]
+            coarse = torch.sigmoid(self[side][index](pair))  # [n d / dim_rate]
+            gamma[name] = coarse.repeat_interleave(self.dim_rate).view_as(g[name])
+        return gamma
+
+
+def is_visual(name: str) -> bool:
+    """Whether a prompt tensor belongs to the image tower, by its published name."""
+    return name.startswith("image_encoder.")
+
+
+class Task(NamedTuple):
+    """A query class against the rest of the batch. Indices into the batch, except `mix`."""
+
+    query: Tensor
+    """[q] images of the query class"""
+    support: Tensor
+    """[s] all others"""
+    lam: Tensor
+    """[q] weight of each query image in its mixture"""
+    mix: Tensor
+    """[q] index into `support` of each query image's partner"""
+
+
+def sample_task(labels: Tensor, alpha: float, beta: float) -> Task | None:
+    """Draw a task from a batch's labels [B] (on the CPU), or None when they are all the same.
+
+    The draws come from the global generator in this order: query class, lambda ~ Beta(alpha, beta), partners.
+    """
+    classes = labels.unique()
+    if len(classes) < 2:
+        return None
+    is_query = labels == classes[torch.randperm(len(classes))[0]]
+    query, support = is_query.nonzero().squeeze(1), (~is_query).nonzero().squeeze(1)
+    lam = torch.distributions.Beta(alpha, beta).sample((len(query),))
+    mix = torch.randint(len(support), (len(query),))
+    return Task(query, support, lam, mix)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images [B, 3, H, W], labels [B] and the teacher's normalised image features [B, e]."""
+
+    images: Tensor
+    labels: Tensor
+    teacher: Tensor
+
+    def __getitem__(self, index: Tensor) -> Batch:
+        index = index.to(self.images.device, non_blocking=True)
+        return Batch(self.images[index], self.labels[index], self.teacher[index])
+
+
+@TRAINER_REGISTRY.register()
+class ProMetaR(PromptTrainer):
+    """Prompt learning via meta-regularization."""
+
+    config_node = "PROMETAR"
+    registered_name = "VLPromptLearner"
+
+    @staticmethod
+    def add_config(cfg: CfgNode) -> None:
+        cfg.TRAINER.PROMETAR = CfgNode(
+            dict(
+                PROMPTS="IVLP",  # prompts to train: IVLP, CoOp or VPT
+                N_CTX_VISION=4,  # number of visual tokens
+                N_CTX_TEXT=4,  # number of context tokens
+                CTX_INIT="a photo of a",  # words that the context starts from (up to 4 tokens)
+                PREC="fp16",  # fp16, bf16, fp32, amp
+                PROMPT_DEPTH_VISION=9,  # layers with visual tokens of their own, 0 for none
+                PROMPT_DEPTH_TEXT=9,  # layers with text tokens of their own, 1 for the context alone
+                TEXT_LOSS_WEIGHT=50.0,  # weight of R_txt
+                IMAGE_LOSS_WEIGHT=20.0,  # weight of R_img
+                ADAPT_LR=0.0005,  # a, rate of the inner update
+                LR_RATIO=0.0005,  # factor of the query loss
+                FAST_ADAPTATION=False,  # first order: g and r are constants in the inner update
+                MIXUP_ALPHA=0.5,  # lambda ~ Beta(MIXUP_ALPHA, MIXUP_BETA)
+                MIXUP_BETA=0.5,
+                DIM_RATE=8,  # entries of a prompt that share one gamma
+                KEEP_MODULATOR=False,  # keep phi's checkpoint when training has finished
+                MONITOR=True,  # log what gamma does and how inner and outer gradients align
+            )
+        )
+        cfg.OPTIM_VNET = CfgNode(
+            dict(
+                NAME="adam",
+                LR=0.0003,
+                WEIGHT_DECAY=5e-4,
+                MOMENTUM=0.9,
+                SGD_DAMPNING=0,
+                SGD_NESTEROV=False,
+                RMSPROP_ALPHA=0.99,
+                ADAM_BETA1=0.9,
+                ADAM_BETA2=0.999,
+                STAGED_LR=False,
+                NEW_LAYERS=(),
+                BASE_LR_MULT=0.1,
+                LR_SCHEDULER="single_step",
+                STEPSIZE=(-1,),
+                GAMMA=0.1,
+                MAX_EPOCH=10,
+                WARMUP_EPOCH=-1,
+                WARMUP_TYPE="linear",
+                WARMUP_CONS_LR=1e-5,
+                WARMUP_MIN_LR=1e-5,
+                WARMUP_RECOUNT=True,
+                STEP_LR=False,  # follow the schedule; the published code stays at the first rate
+            )
+        )
+
+    def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
+        return build_family(self.settings.PROMPTS, clip, classnames, self.settings, "TRAINER.PROMETAR")
+
+    def build_model(self) -> None:
+        super().build_model()
+        s = self.settings
+        templates = template_features(self.prompts.clip, self.dm.dataset.classnames, teacher_templates())
+        self.teacher_text = normalized(templates.mean(dim=0))  # w0 [C, e]
+        self.modulator = GradientModulator(self.prompts.tensors(), s.DIM_RATE).to(self.device)
+        self.modulator_optim = build_optimizer(self.modulator, self.cfg.OPTIM_VNET)
+        self.modulator_sched = build_lr_scheduler(self.modulator_optim, self.cfg.OPTIM_VNET)
+        self.register_model(MODULATOR, self.modulator, self.modulator_optim, self.modulator_sched)
+        self.monitor = MetaMonitor(every=self.cfg.TRAIN.PRINT_FREQ) if s.MONITOR else None
+
+    # --- one batch ---------------------------------------------------------------------------------------------------
+
+    def forward_backward(self, batch: dict) -> dict[str, float]:
+        images, labels = self.parse_batch_train(batch)
+        batch_on_device = Batch(images, labels, self.teacher_image_features(images))
+        theta = {name: tensor.detach() for name, tensor in self.prompts.tensors().items()}
+        phi = {name: tensor.detach() for name, tensor in self.modulator.named_parameters()}
+        # detached, not copied: the optimiser's steps show in theta and phi
+
+        g, r, losses = self.gradients(theta, batch_on_device)
+        gamma = self.gamma(phi, g, r)
+        self.detect_anomaly(losses.base)
+        descend(self.optim, self.prompts, {name: g[name] + gamma[name] * r[name] for name in theta})
+
+        task = sample_task(batch["label"].cpu(), self.settings.MIXUP_ALPHA, self.settings.MIXUP_BETA)
+        outer_loss = torch.zeros_like(losses.base)
+        if task is not None:
+            outer_loss, theta_gradient, phi_gradient = self.meta_gradient(theta, phi, batch_on_device, task)
+            self.detect_anomaly(outer_loss)
+            descend(self.optim, self.prompts, theta_gradient)
+            descend(self.modulator_optim, self.modulator, phi_gradient)
+
+        if self.batch_idx + 1 == self.num_batches:
+            self.update_lr(None if self.cfg.OPTIM_VNET.STEP_LR else self.registered_name)
+        return {
+            "loss": outer_loss.item(),
+            "loss_base": losses.base.item(),
+            "loss_text": losses.text.item(),
+            "loss_image": losses.image.item(),
+            "acc": compute_accuracy(losses.logits, labels)[0].item(),
+        }
+
+    def gradients(
+        self, theta: Theta, batch: Batch, differentiable: bool = False
+    ) -> tuple[Gradients, Gradients, Losses]:
+        """g = dL/dtheta and r = dR/dtheta on a batch; with `differentiable`, functions of theta in turn.
+
+        R_txt touches only text tensors and R_img only visual ones: one backward pass of their sum gives both.
+        """
+
+        def losses_of(theta: Theta) -> tuple[tuple[Tensor, Tensor], Losses]:
+            losses = self.losses(theta, batch)
+            return (losses.base, losses.text + losses.image), losses
+
+        with twice_differentiable_attention() if differentiable else nullcontext():
+            (base, regulariser), pullback, losses = vjp(losses_of, theta, has_aux=True)
+        one, zero = torch.ones_like(base), torch.zeros_like(regulariser)
+        (g,) = pullback((one, zero), create_graph=differentiable)
+        (r,) = pullback((zero, one), create_graph=differentiable, retain_graph=differentiable)
+        return g, r, losses
+
+    def losses(self, theta: Theta, batch: Batch) -> Losses:
+        """L, R_txt and R_img of prompts theta, the regularisers with their weights."""
+        with self.precision.autocast():
+            text = normalized(self.prompts.text_features(theta))  # [C, e]
+            image = normalized(self.prompts.image_features(theta, batch.images))  # [B, e]
+            logits = self.prompts.similarity(image, text)  # [B, C]
+        base = F.cross_entropy(at_least_float32(logits), batch.labels)
+        text_loss = self.settings.TEXT_LOSS_WEIGHT * (text - self.teacher_text).abs().mean()
+        image_loss = self.settings.IMAGE_LOSS_WEIGHT * (image - batch.teacher).abs().mean()
+        return Losses(base, text_loss, image_loss, logits)
+
+    def gamma(self, phi: Theta, g: Gradients, r: Gradients) -> Gradients:
+        """gamma_k = M_phi(g_k, r_k) for every prompt tensor."""
+        return functional_call(self.modulator, dict(phi), (g, r))
+
+    def meta_gradient(self, theta: Theta, phi: Theta, batch: Batch, task: Task) -> tuple[Tensor, Gradients, Gradients]:
+        """The query loss after adaptation to the support, and its gradients with respect to theta and phi."""
+        support, first_order = batch[task.support], self.settings.FAST_ADAPTATION
+        constants = self.gradients(theta, support)[:2] if first_order else None
+
+        def outer(theta: Theta, phi: Theta) -> tuple[Tensor, tuple[Gradients, Gradients, Gradients]]:
+            g, r = constants or self.gradients(theta, support, differentiable=True)[:2]
+            gamma = self.gamma(phi, g, r)
+            adapted = {name: theta[name] - self.settings.ADAPT_LR * (g[name] + gamma[name] * r[name]) for name in theta}
+            return self.settings.LR_RATIO * self.query_loss(adapted, batch, task), (g, r, gamma)
+
+        loss, pullback, inner = vjp(outer, theta, phi, has_aux=True)
+        theta_gradient, phi_gradient = pullback(torch.ones_like(loss), create_graph=False, retain_graph=False)
+        if self.monitor is not None and self.monitor.due(self.batch_idx):
+            self.monitor.record(*inner, theta_gradient)
+        return loss, theta_gradient, phi_gradient
+
+    def query_loss(self, theta: Theta, batch: Batch, task: Task) -> Tensor:
+        """Cross-entropy of query images whose features are mixed with those of support images, with both labels."""
+        support = task.support[task.mix]
+        both = batch[torch.cat([task.query, support])]
+        lam = task.lam.to(both.images.device)  # [q]
+        with self.precision.autocast():
+            text = normalized(self.prompts.text_features(theta))
+            query, partner = self.prompts.image_features(theta, both.images).chunk(2)  # [q, e] each
+            mixed = lam[:, None] * query + (1 - lam[:, None]) * partner
+            logits = at_least_float32(self.prompts.similarity(normalized(mixed), text))  # [q, C]
+        query_labels, partner_labels = both.labels.chunk(2)
+        per_image = lam * F.cross_entropy(logits, query_labels, reduction="none")
+        per_image = per_image + (1 - lam) * F.cross_entropy(logits, partner_labels, reduction="none")
+        return per_image.mean()
+
+    @torch.no_grad()
+    def teacher_image_features(self, images: Tensor) -> Tensor:
+        """f0: normalised features [B, e] of the unprompted CLIP."""
+        with self.precision.autocast():
+            return normalized(self.prompts.clip.encode_image(images))
+
+    # --- life cycle --------------------------------------------------------------------------------------------------
+
+    def after_epoch(self) -> None:
+        if self.monitor is not None:
+            self.monitor.report(self.epoch, self.write_scalar)
+        super().after_epoch()
+
+    def after_train(self) -> None:
+        """phi is only needed to resume: remove its checkpoints when training has finished."""
+        super().after_train()
+        if not self.settings.KEEP_MODULATOR:
+            shutil.rmtree(Path(self.output_dir, MODULATOR), ignore_errors=True)
+
+    def _load_registered(self, name: str, directory: str, epoch: int | None) -> None:
+        if name == MODULATOR and not Path(directory, name).is_dir():
+            print(f"No {MODULATOR} in {directory}: it keeps its initial values (only training needs it)")
+            return
+        super()._load_registered(name, directory, epoch)
+
+
+class Losses(NamedTuple):
+    """L, R_txt and R_img (scalars, the regularisers weighted) and the logits [B, C]."""
+
+    base: Tensor
+    text: Tensor
+    image: Tensor
+    logits: Tensor
+
+
+def descend(optimizer: torch.optim.Optimizer, module: nn.Module, gradients: Gradients) -> None:
+    """One optimiser step of a module's parameters along the given gradients."""
+    for name, parameter in module.named_parameters():
+        parameter.grad = gradients[name].to(parameter.dtype)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def twice_differentiable_attention() -> AbstractContextManager:
+    """Fused attention kernels have no second derivative: use plain matrix products."""
+    return sdpa_kernel(SDPBackend.MATH)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """x, widened if it is half precision."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

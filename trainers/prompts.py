@@ -1,0 +1,212 @@
+"""What a prompt-learning method is: a few learned tensors, and two encoders that are pure functions of them.
+
+`Prompts` owns the learned tensors under the names that published checkpoints give them. The frozen CLIP is used, not
+owned: it is neither saved nor trained. Encoders take the tensors as a dict (`theta`), so that a training scheme may hand
+in adapted ones.
+
+Shape legend: B images, C classes, n prompt tokens, d tower width, e joint embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from clip.clip import shared_tokenizer, tokenize
+from clip.model import CLIP, VisionTransformer
+from clip.text import PackedPrompts, encode_prompts
+from dassl.utils import UserError
+from trainers.templates import readable
+
+Theta = Mapping[str, Tensor]
+
+CONTEXT = "prompt_learner.ctx"
+PROMPT_STD = 0.02
+LONGEST_CONTEXT_FROM_WORDS = 4  # published rule: a longer context starts from noise
+
+
+def normalized(features: Tensor) -> Tensor:
+    """Features [..., e] with unit norm, in float32 at least."""
+    if features.dtype in (torch.float16, torch.bfloat16):
+        features = features.float()
+    return features / features.norm(dim=-1, keepdim=True)
+
+
+class Prompts(nn.Module):
+    """The learned tensors of a method around a frozen CLIP. Subclasses say how the encoders use them."""
+
+    text_depends_on_image = False
+
+    def __init__(self, clip: CLIP, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._frozen = (clip,)  # in a tuple, so that it is no submodule
+        for name, tensor in tensors.items():
+            _add_parameter(self, name, nn.Parameter(tensor.detach().float().clone()))
+
+    @property
+    def clip(self) -> CLIP:
+        """The frozen model."""
+        return self._frozen[0]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """theta: every learned tensor by name."""
+        return dict(self.named_parameters())
+
+    def text_features(self, theta: Theta) -> Tensor:
+        """Class features [C, e], not normalised."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it encodes class names")
+
+    def image_features(self, theta: Theta, images: Tensor) -> Tensor:
+        """Image features [B, e], not normalised. images [B, 3, H, W]"""
+        return self.clip.encode_image(images, self.visual_prompts(theta))
+
+    def visual_prompts(self, theta: Theta) -> Sequence[Tensor]:
+        """Visual prompts of layers 0, 1, ..., each [n, d]; none by default."""
+        return ()
+
+    def similarity(self, image_features: Tensor, text_features: Tensor) -> Tensor:
+        """Logits [B, C] of normalised features [B, e] and [C, e]."""
+        return self.clip.logit_scale.exp() * image_features @ text_features.t()
+
+    def logits(self, theta: Theta, images: Tensor, text: Tensor | None = None) -> Tensor:
+        """Logits [B, C]; `text` takes normalised class features computed before."""
+        if text is None:
+            text = normalized(self.text_features(theta))
+        return self.similarity(normalized(self.image_features(theta, images)), text)
+
+
+def _add_parameter(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+    """Register under a dotted name, with a plain module for each part of it."""
+    *path, leaf = name.split(".")
+    for part in path:
+        if part not in module._modules:
+            module.add_module(part, nn.Module())
+        module = module._modules[part]
+    module.register_parameter(leaf, parameter)
+
+
+# --- text side -------------------------------------------------------------------------------------------------------
+
+
+class ContextPrompts:
+    """Class prompts "[context] NAME." whose context rows are learned.
+
+    Args:
+        n_ctx: number of learned rows. Fewer than `ctx_init` has tokens: its last words stay ordinary tokens.
+        ctx_init: words that the learned rows start from; "" starts from noise.
+        position: where the class name stands, "end", "middle" or "front" (CoOp, section 3.1).
+        class_specific: one context per class.
+    Raises:
+        UserError: the context or a class name does not fit.
+    """
+
+    def __init__(
+        self,
+        clip: CLIP,
+        classnames: Sequence[str],
+        n_ctx: int,
+        ctx_init: str = "",
+        position: str = "end",
+        class_specific: bool = False,
+    ) -> None:
+        if n_ctx < 1:
+            raise UserError(f"a text context needs at least 1 token, not {n_ctx}")
+        if position not in ("end", "middle", "front"):
+            raise UserError(f"unknown CLASS_TOKEN_POSITION {position!r}: choose end, middle or front")
+        words = readable(ctx_init) if ctx_init else " ".join(["X"] * n_ctx)
+        tokenizer = shared_tokenizer()
+        available = len(tokenizer.encode(words))
+        if available < n_ctx:
+            raise UserError(f"CTX_INIT {ctx_init!r} has {available} tokens, but N_CTX asks for {n_ctx}")
+        names = [readable(name) for name in classnames]
+        try:
+            tokens = tokenize([f"{words} {name}." for name in names], clip.context_length)
+        except RuntimeError as error:
+            raise UserError(f"a class name is too long for the text tower: {error}") from error
+
+        learned = torch.full_like(tokens, -1)  # [C, L] index of the learned row at each place
+        learned[:, 1 : 1 + n_ctx] = torch.arange(n_ctx)
+        if class_specific:
+            learned[:, 1 : 1 + n_ctx] += n_ctx * torch.arange(len(names))[:, None]
+        before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
+        for row, name in enumerate(names if position != "end" else ()):
+            order = _name_after(before, n_ctx, len(tokenizer.encode(name)), tokens.shape[1])
+            tokens[row], learned[row] = tokens[row, order], learned[row, order]
+
+        self.class_specific = class_specific
+        self.packed = PackedPrompts.from_tokens(tokens, learned).to(clip.logit_scale.device)
+        self.initial = self._initial_context(clip, words if ctx_init else "", n_ctx, len(names), class_specific)
+
+    @staticmethod
+    def _initial_context(clip: CLIP, words: str, n_ctx: int, classes: int, class_specific: bool) -> Tensor:
+        """Start values [n, d], or [C, n, d] when class-specific."""
+        table = clip.token_embedding.weight
+        copies = (classes,) if class_specific else ()
+        if not words:
+            return PROMPT_STD * torch.randn(*copies, n_ctx, table.shape[1])
+        ids = tokenize(words)[0, 1 : 1 + n_ctx].to(table.device)
+        return table[ids].float().expand(*copies, -1, -1)
+
+    def encode(self, clip: CLIP, context: Tensor, deep: Sequence[Tensor] = ()) -> Tensor:
+        """Text features [..., C, e], not normalised, for context [..., n, d] (class-specific: [C, n, d])."""
+        if self.class_specific:
+            context = context.flatten(0, 1)  # [C * n, d]
+        return encode_prompts(clip, self.packed, *self.packed.embed(clip, context), deep)
+
+
+def _name_after(before: int, n_ctx: int, name_length: int, length: int) -> Tensor:
+    """Order that moves the name's tokens behind the first `before` context tokens: indices [L]."""
+    start, name = 1 + n_ctx, 1 + n_ctx + name_length
+    pieces = (range(1 + before), range(start, name), range(1 + before, start), range(name, length))
+    return torch.tensor([index for piece in pieces for index in piece])
+
+
+def deep_text_names(depth: int) -> list[str]:
+    """Names of the text prompts of layers 1 .. depth - 1."""
+    return [f"text_encoder.transformer.resblocks.{layer}.VPT_shallow" for layer in range(1, depth)]
+
+
+def context_words(ctx_init: str, n_ctx: int) -> str:
+    """Words that a context of the deep-prompt methods starts from: none when it is longer than four tokens."""
+    return ctx_init if n_ctx <= LONGEST_CONTEXT_FROM_WORDS else ""
+
+
+def check_text_depth(clip: CLIP, depth: int, key: str) -> None:
+    """Raise UserError unless 1 <= depth <= number of text layers."""
+    layers = len(clip.transformer.resblocks)
+    if not 1 <= depth <= layers:
+        raise UserError(f"{key} is {depth}, but must lie between 1 and the {layers} layers of the text tower")
+
+
+# --- image side ------------------------------------------------------------------------------------------------------
+
+
+def visual_names(depth: int) -> list[str]:
+    """Names of the visual prompts of layers 0 .. depth - 1."""
+    deep = [f"image_encoder.transformer.resblocks.{layer}.VPT_shallow" for layer in range(1, depth)]
+    return ["image_encoder.VPT", *deep][:depth]
+
+
+def check_vision_depth(clip: CLIP, depth: int, key: str) -> None:
+    """Raise UserError unless the image tower is a ViT with at least `depth` layers."""
+    if depth == 0:
+        return
+    if not isinstance(clip.visual, VisionTransformer):
+        raise UserError(f"{key} is {depth}, but a ResNet image tower takes no visual prompts: choose a ViT backbone")
+    layers = len(clip.visual.transformer.resblocks)
+    if not 0 < depth <= layers:
+        raise UserError(f"{key} is {depth}, but must lie between 0 and the {layers} layers of the image tower")
+
+
+def random_tokens(n: int, width: int) -> Tensor:
+    """Start values [n, d] of prompts that no words stand for."""
+    return PROMPT_STD * torch.randn(n, width)
+
+
+def random_visual_tokens(clip: CLIP, n: int, depth: int) -> dict[str, Tensor]:
+    """Start values of the visual prompts of layers 0 .. depth - 1, each [n, d]."""
+    if depth and n < 1:
+        raise UserError(f"visual prompts need at least 1 token, not {n}")
+    return {name: random_tokens(n, clip.visual.transformer.width) for name in visual_names(depth)}

@@ -1,0 +1,63 @@
+"""VPT: learned tokens in the image tower (Jia et al., "Visual Prompt Tuning", ECCV 2022), as used beside MaPLe.
+
+n tokens join the patches at layer 0 and are replaced by fresh ones at each layer below the depth. Class prompts stay
+the fixed words CTX_INIT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from yacs.config import CfgNode
+
+from clip.clip import tokenize
+from clip.model import CLIP
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import UserError
+from trainers.base import PromptTrainer
+from trainers.prompts import Prompts, Theta, check_vision_depth, random_visual_tokens, readable, visual_names
+
+
+class VPTPrompts(Prompts):
+    """Learns `image_encoder.VPT` and one `VPT_shallow` per deeper layer, each [n, d]."""
+
+    def __init__(self, clip: CLIP, classnames: list[str], words: str, n_ctx: int, depth: int) -> None:
+        super().__init__(clip, random_visual_tokens(clip, n_ctx, depth))
+        self.names = visual_names(depth)
+        tokens = tokenize([f"{readable(words)} {readable(name)}.".strip() for name in classnames])
+        with torch.no_grad():
+            self._fixed_text = clip.encode_text(tokens.to(clip.logit_scale.device))
+
+    def text_features(self, theta: Theta) -> Tensor:
+        return self._fixed_text
+
+    def visual_prompts(self, theta: Theta) -> Sequence[Tensor]:
+        return [theta[name] for name in self.names]
+
+
+@TRAINER_REGISTRY.register()
+class VPT(PromptTrainer):
+    """Visual prompt tuning; deep when PROMPT_DEPTH_VISION > 1."""
+
+    config_node = "VPT"
+    registered_name = "prompt_learner"
+
+    @staticmethod
+    def add_config(cfg: CfgNode) -> None:
+        cfg.TRAINER.VPT = CfgNode(
+            dict(
+                N_CTX_VISION=2,  # number of visual tokens
+                CTX_INIT="a photo of a",  # fixed words before the class name
+                PREC="fp16",  # fp16, bf16, fp32, amp
+                PROMPT_DEPTH_VISION=1,  # layers with tokens of their own
+            )
+        )
+
+    def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
+        s = self.settings
+        if s.PROMPT_DEPTH_VISION == 0:
+            raise UserError("TRAINER.VPT.PROMPT_DEPTH_VISION is 0: nothing would be learned, set it to 1 or more")
+        check_vision_depth(clip, s.PROMPT_DEPTH_VISION, "TRAINER.VPT.PROMPT_DEPTH_VISION")
+        return VPTPrompts(clip, classnames, s.CTX_INIT, s.N_CTX_VISION, s.PROMPT_DEPTH_VISION)

@@ -1,0 +1,45 @@
+"""Zero-shot CLIP with hand-written prompts: one template per data set, or an ensemble of eight. Nothing is learned."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from dassl.engine import TRAINER_REGISTRY, TrainerX
+from trainers.base import load_clip
+from trainers.precision import Precision
+from trainers.prompts import normalized
+from trainers.templates import CUSTOM_TEMPLATES, DEFAULT_TEMPLATE, selected_templates, template_features, template_for
+
+__all__ = ["CUSTOM_TEMPLATES", "ZeroshotCLIP", "ZeroshotCLIP2"]
+
+
+@TRAINER_REGISTRY.register()
+class ZeroshotCLIP(TrainerX):
+    """The data set's own template (Radford et al. 2021)."""
+
+    def templates(self) -> list[str]:
+        """Templates whose normalised text features are averaged."""
+        return [template_for(self.cfg.DATASET.NAME)]
+
+    def build_model(self) -> None:
+        # as published, the towers run in float16 on a GPU
+        precision = Precision.choose("fp16" if self.device.type == "cuda" else "fp32", self.device)
+        print(f"Loading CLIP (backbone: {self.cfg.MODEL.BACKBONE.NAME})")
+        self.clip_model = load_clip(self.cfg, precision)
+        templates = self.templates()
+        print(f"Prompt templates (n={len(templates)}): {templates}")
+        per_template = template_features(self.clip_model, self.dm.dataset.classnames, templates)  # [templates, C, e]
+        self.text_features = normalized(normalized(per_template).mean(dim=0))  # [C, e]
+
+    def model_inference(self, image: Tensor) -> Tensor:
+        features = normalized(self.clip_model.encode_image(image))
+        return self.clip_model.logit_scale.exp() * features @ self.text_features.t()
+
+
+@TRAINER_REGISTRY.register()
+class ZeroshotCLIP2(ZeroshotCLIP):
+    """The seven selected templates and the data set's own, unless that is the plain one."""
+
+    def templates(self) -> list[str]:
+        own = template_for(self.cfg.DATASET.NAME)
+        return selected_templates() + ([own] if own != DEFAULT_TEMPLATE else [])
