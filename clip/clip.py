@@ -47,7 +47,8 @@ _MODELS = _Models(
         "ViT-B/32": f"{_OPENAI}/40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af/ViT-B-32.pt",
         "ViT-B/16": f"{_OPENAI}/5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f/ViT-B-16.pt",
         "ViT-L/14": f"{_OPENAI}/b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
-        "ViT-L/14@336px": f"{_OPENAI}/3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02/ViT-L-14-336px.pt",
+        "ViT-L/14@336px": f"{_OPENAI}/3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02/"
+        "ViT-L-14-336px.pt",
         "ViT-Shapes": str(Path(__file__).resolve().parent.parent / "embedded" / "vit_shapes.safetensors"),
     }
 )
@@ -112,7 +113,7 @@ def build_model(state_dict: Mapping[str, Tensor]) -> CLIP:
 
 def load(
     name: str,
-    device: str | torch.device = "cuda" if torch.cuda.is_available() else "cpu",
+    device: str | torch.device | None = None,
     jit: bool = False,
     download_root: str | None = None,
 ) -> tuple[CLIP, Compose]:
@@ -120,13 +121,15 @@ def load(
 
     Args:
         name: one of `available_models()` or a checkpoint file.
+        device: None: CUDA where it is at hand, else the CPU.
         jit: must stay False; the scripted form cannot be prompted.
     """
     if jit:
         raise UserError("jit=True is not supported: the scripted model cannot take prompts")
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     path = resolve(name, download_root)
     model = weights.build_model(weights.read_state_dict(path), source=path)
-    if torch.device(device).type == "cuda":
+    if device.type == "cuda":
         convert_weights(model)
     return model.to(device), _transform(model.visual.input_resolution)
 

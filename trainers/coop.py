@@ -1,6 +1,6 @@
-"""CoOp: learned context words in the class prompts (Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022).
+"""CoOp: learned context words in the class prompts.
 
-A prompt is [v_1] ... [v_M] [CLASS] (eq. 2), the class name at the end, in the middle or in front; v is shared by all
+Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022. A prompt is [v_1] ... [v_M] [CLASS] (eq. 2), the class name at the end, in the middle or in front; v is shared by all
 classes or, with CSC, one per class. Trained with the cross-entropy of CLIP's logits.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip.model import CLIP
 from clip.clip import shared_tokenizer
+from clip.model import CLIP
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
 from trainers.prompts import CONTEXT, ContextPrompts, Prompts, Theta, readable
