@@ -12,9 +12,9 @@ CLIP's text tower is causal: a position depends on those before it, and only the
       [SOS] v1 v2 v3 v4  sea lion .  [EOT] 0      suffix    cat . [EOT] sea lion . [EOT] dog . [EOT]
       [SOS] v1 v2 v3 v4  dog .  [EOT] 0 0 ..                `---class 0---'`----class 1----'`--class 2-'
 
-Layer norms, projections and MLPs act on the P + T rows side by side. Only attention looks across rows: a prefix row sees the
-prefix rows up to itself; a suffix row sees the whole prefix and its own class up to itself. The result is the same as
-with 77 padded positions, to rounding.
+Layer norms, projections and MLPs act on the P + T rows side by side. Only attention looks across rows: a prefix row
+sees the prefix rows up to itself; a suffix row sees the whole prefix and its own class up to itself. The result is the
+same as with 77 padded positions, to rounding.
 
 Shape legend: C prompts (classes), P prefix rows, T packed suffix rows, S longest suffix, R learned context rows,
 d width, h heads, e joint embedding, `...` optional batch (one prompt set per image).

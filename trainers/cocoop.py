@@ -1,7 +1,8 @@
 """CoCoOp: a context that depends on the image.
 
 Zhou et al., "Conditional Prompt Learning for Vision-Language Models", CVPR 2022. v_m(x) = v_m + h(f(x)) with
-h = Linear(e, e/16)-ReLU-Linear(e/16, d) on the normalised image features (eq. 3): one prompt set per image. All images of a batch are encoded in one pass; each image's context is computed once for all classes.
+h = Linear(e, e/16)-ReLU-Linear(e/16, d) on the normalised image features (eq. 3): one prompt set per image.
+All images of a batch are encoded in one pass; each image's context is computed once for all classes.
 """
 
 from __future__ import annotations

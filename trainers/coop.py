@@ -1,7 +1,8 @@
 """CoOp: learned context words in the class prompts.
 
-Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022. A prompt is [v_1] ... [v_M] [CLASS] (eq. 2), the class name at the end, in the middle or in front; v is shared by all
-classes or, with CSC, one per class. Trained with the cross-entropy of CLIP's logits.
+Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022. A prompt is
+[v_1] ... [v_M] [CLASS] (eq. 2), the class name at the end, in the middle or in front; v is shared by all classes or,
+with CSC, one per class. Trained with the cross-entropy of CLIP's logits.
 """
 
 from __future__ import annotations

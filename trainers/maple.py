@@ -1,6 +1,7 @@
 """MaPLe: visual prompts that are projections of the text prompts.
 
-Khattak et al., "MaPLe: Multi-modal Prompt Learning", CVPR 2023. Per layer below the depth, text tokens P_l are learned and F_l(P_l), a linear map, are the visual tokens (eq. 7).
+Khattak et al., "MaPLe: Multi-modal Prompt Learning", CVPR 2023. Per layer below the depth, text tokens
+P_l are learned and F_l(P_l), a linear map, are the visual tokens (eq. 7).
 """
 
 from __future__ import annotations

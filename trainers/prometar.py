@@ -12,7 +12,8 @@ B. *Meta step.* One class of the batch is the query, the others the support. Ada
 `ProMetaR.forward_backward` reads like this list. The scheme knows nothing of the prompts it trains but their names, and
 whether a name belongs to the image or the text side.
 
-Shape legend: B images of a batch, q of the query, s of the support, C classes, n prompt tokens, d width, e joint embedding.
+Shape legend: B images of a batch, q of the query, s of the support, C classes, n prompt tokens, d width, e joint
+embedding.
 """
 
 from __future__ import annotations

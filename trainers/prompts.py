@@ -1,8 +1,8 @@
 """What a prompt-learning method is: a few learned tensors, and two encoders that are pure functions of them.
 
 `Prompts` owns the learned tensors under the names that published checkpoints give them. The frozen CLIP is used, not
-owned: it is neither saved nor trained. Encoders take the tensors as a dict (`theta`), so that a training scheme may hand
-in adapted ones.
+owned: it is neither saved nor trained. Encoders take the tensors as a dict (`theta`), so that a training scheme may
+hand in adapted ones.
 
 Shape legend: B images, C classes, n prompt tokens, d tower width, e joint embedding.
 """
