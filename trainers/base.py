@@ -21,6 +21,7 @@ from dassl.engine import TrainerX
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError, load_checkpoint, load_pretrained_weights
+from dassl.utils.torchtools import BEST_NAME, POINTER_NAME, checkpoint_name, last_checkpoint_file
 from trainers.precision import Precision
 from trainers.prompts import Prompts, normalized
 
@@ -58,6 +59,23 @@ def load_learned(module: nn.Module, state: Mapping[str, Tensor], source: str) ->
         if name not in own and LEARNED_NAME.search(name):
             raise UserError(f"{source}: holds prompt tensor {name}, which this configuration has not")
     module.load_state_dict({name: state[name] for name in own})
+
+
+def find_checkpoint(folder: str, epoch: int | None) -> str:
+    """File of an epoch; of the best model when no epoch is given, or of the last epoch when none was kept as best.
+
+    Raises:
+        UserError: no such file.
+    """
+    if epoch is not None:
+        path = osp.join(folder, checkpoint_name(epoch))
+    else:
+        path = osp.join(folder, BEST_NAME)
+        if not osp.isfile(path) and osp.isfile(osp.join(folder, POINTER_NAME)):
+            path = osp.join(folder, last_checkpoint_file(folder))
+    if not osp.isfile(path):
+        raise UserError(f"no checkpoint at {path}: check --model-dir and --load-epoch")
+    return path
 
 
 class PromptTrainer(TrainerX):
@@ -145,10 +163,7 @@ class PromptTrainer(TrainerX):
             self._load_registered(name, directory, epoch)
 
     def _load_registered(self, name: str, directory: str, epoch: int | None) -> None:
-        filename = f"model.pth.tar-{epoch}" if epoch else "model-best.pth.tar"
-        path = osp.join(directory, name, filename)
-        if not osp.isfile(path):
-            raise UserError(f"no checkpoint at {path}: check --model-dir and --load-epoch")
+        path = find_checkpoint(osp.join(directory, name), epoch)
         checkpoint = load_checkpoint(path)
         print(f'Loading weights to {name} from "{path}" (epoch = {checkpoint["epoch"]})')
         load_learned(self._models[name], checkpoint["state_dict"], path)

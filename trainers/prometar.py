@@ -36,7 +36,8 @@ from clip.model import CLIP
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import UserError
+from dassl.utils import UserError, resume_from_checkpoint
+from dassl.utils.torchtools import POINTER_NAME
 from trainers.base import PromptTrainer
 from trainers.families import build_family
 from trainers.meta_monitor import MetaMonitor
@@ -321,6 +322,14 @@ class ProMetaR(PromptTrainer):
         super().after_train()
         if not self.settings.KEEP_MODULATOR:
             shutil.rmtree(Path(self.output_dir, MODULATOR), ignore_errors=True)
+
+    def resume_model_if_exist(self, directory: str) -> int:
+        """As Dassl's; prompts without a modulator (a finished or a published run) are resumed with a fresh phi."""
+        prompts = Path(directory, self.registered_name)
+        if (prompts / POINTER_NAME).is_file() and not Path(directory, MODULATOR).is_dir():
+            print(f"Found checkpoint at {directory} without {MODULATOR}: phi starts anew")
+            return resume_from_checkpoint(str(prompts), self.registered_module(), self.optim, self.sched)
+        return super().resume_model_if_exist(directory)
 
     def _load_registered(self, name: str, directory: str, epoch: int | None) -> None:
         if name == MODULATOR and not Path(directory, name).is_dir():
