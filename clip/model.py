@@ -17,7 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Maps queries, keys and values, each [N, L, h, d/h], to the attended values [N, L, h, d/h]."""
+"""Maps queries [N, K, h, d/h], keys and values [N, L, h, d/h] to the attended values [N, K, h, d/h]."""
+
+Selection = Callable[[Tensor], Tensor]
+"""Picks positions: [..., L, d] -> [..., K, d]."""
 
 HEAD_WIDTH = 64
 
@@ -37,7 +40,7 @@ class QuickGELU(nn.Module):
 
 
 def full_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Every position sees every position. All [N, L, h, d/h]."""
+    """Every query sees every position. Shapes as in `Attention`."""
     return F.scaled_dot_product_attention(*(t.transpose(-3, -2) for t in (q, k, v))).transpose(-3, -2)
 
 
@@ -65,12 +68,21 @@ class ResidualAttentionBlock(nn.Module):
         self.heads = heads
         self.default_attention = default_attention
 
-    def transform(self, x: Tensor, attention: Attention) -> Tensor:
-        """x [..., L, d] -> [..., L, d]; all but `attention` works position by position."""
-        qkv = F.linear(self.ln_1(x), self.attn.in_proj_weight, self.attn.in_proj_bias)
-        qkv = qkv.unflatten(-1, (3, self.heads, -1))  # [..., L, 3, h, d/h]
-        attended = attention(*qkv.unbind(-3)).flatten(-2)  # [..., L, d]
-        x = x + self.attn.out_proj(attended)
+    def transform(self, x: Tensor, attention: Attention, wanted: Selection | None = None) -> Tensor:
+        """x [..., L, d] -> [..., L, d]; all but `attention` works position by position.
+
+        Args:
+            wanted: the positions that are read from the output, [..., K, d]; the others only serve as keys and values.
+        """
+        normed, weight, bias = self.ln_1(x), self.attn.in_proj_weight, self.attn.in_proj_bias
+        if wanted is None:
+            qkv = F.linear(normed, weight, bias).unflatten(-1, (3, self.heads, -1))  # [..., L, 3, h, d/h]
+            q, k, v = qkv.unbind(-3)
+        else:
+            x, d = wanted(x), x.shape[-1]
+            q = F.linear(wanted(normed), weight[:d], bias[:d]).unflatten(-1, (self.heads, -1))  # [..., K, h, d/h]
+            k, v = F.linear(normed, weight[d:], bias[d:]).unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        x = x + self.attn.out_proj(attention(q, k, v).flatten(-2))
         return x + self.mlp(self.ln_2(x))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -138,11 +150,26 @@ class VisionTransformer(nn.Module):
         if prompts:
             x = _with_tail(x, prompts[0])
         x = self.ln_pre(x)
+        last = len(self.transformer.resblocks) - 1
         for layer, block in enumerate(self.transformer.resblocks):
             if 0 < layer < len(prompts):
-                x = _with_tail(x[:, :length], prompts[layer])
-            x = block.transform(x, full_attention)
+                x = _with_tail(x, prompts[layer])
+            if layer == last:
+                wanted = _first  # only the class token is read
+            elif layer + 1 < len(prompts):
+                wanted = _head(length)  # the next layer brings prompts of its own
+            else:
+                wanted = None
+            x = block.transform(x, full_attention, wanted)
         return self.ln_post(x[:, 0]) @ self.proj.to(x.dtype)
+
+
+def _first(x: Tensor) -> Tensor:
+    return x[:, :1]
+
+
+def _head(length: int) -> Selection:
+    return lambda x: x[:, :length]
 
 
 def _with_tail(x: Tensor, prompt: Tensor) -> Tensor:

@@ -158,12 +158,15 @@ def encode_prompts(
     prefix, suffix = (rows.expand(*batch, *rows.shape[-2:]) for rows in (prefix, suffix))
     x = torch.cat([prefix, suffix], dim=-2).to(clip.dtype)  # [..., P + T, d]
     attention = _SharedPrefixAttention(shared, packed)
-    for layer, block in enumerate(blocks):
+    for layer, block in enumerate(blocks[:-1]):
         if 0 < layer <= len(deep):
             x = _replace_context(x, deep[layer - 1])
         x = block.transform(x, attention)
-    last = x.index_select(-2, packed.last + shared)  # [..., C, d]
-    return clip.ln_final(last) @ clip.text_projection.to(x.dtype)
+    if len(deep) == len(blocks) - 1 > 0:
+        x = _replace_context(x, deep[-1])
+    ends = packed.last + shared
+    x = blocks[-1].transform(x, attention.of_ends, lambda rows: rows.index_select(-2, ends))  # [..., C, d]
+    return clip.ln_final(x) @ clip.text_projection.to(x.dtype)
 
 
 def _replace_context(x: Tensor, prompt: Tensor) -> Tensor:
@@ -181,27 +184,35 @@ class _SharedPrefixAttention:
         suffix_length = packed.pad.shape[1]
         visible = torch.ones(suffix_length, shared + suffix_length, dtype=torch.bool, device=packed.pad.device)
         self.visible = visible.tril(diagonal=shared)  # [S, P + S]: the whole prefix, and the class up to itself
+        length = packed.last - packed.pad[:, 0]  # [C] places between a suffix's first row and its end mark
+        self.seen_by_end = self.visible[length][:, None, None]  # [C, 1, 1, P + S]
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        P = self.shared
-        prefix_q, prefix_k, prefix_v = (t[..., :P, :, :].transpose(-3, -2) for t in (q, k, v))  # [..., h, P, d/h]
-        prefix = F.scaled_dot_product_attention(prefix_q, prefix_k, prefix_v, is_causal=True)
-
-        suffix_q, suffix_k, suffix_v = (self._padded(t) for t in (q, k, v))  # [..., C, h, S, d/h]
-        keys = torch.cat([_per_class(prefix_k, suffix_k), suffix_k], dim=-2)  # [..., C, h, P + S, d/h]
-        values = torch.cat([_per_class(prefix_v, suffix_v), suffix_v], dim=-2)
-        suffix = F.scaled_dot_product_attention(suffix_q, keys, values, attn_mask=self.visible)
+        prefix = F.scaled_dot_product_attention(*(self._prefix(t) for t in (q, k, v)), is_causal=True)
+        keys, values = self._seen_by_class(k), self._seen_by_class(v)
+        suffix = F.scaled_dot_product_attention(self._padded(q), keys, values, attn_mask=self.visible)
         suffix = suffix.transpose(-3, -2).flatten(-4, -3)  # [..., C * S, h, d/h]
         suffix = suffix.index_select(-3, self.packed.unpad)  # [..., T, h, d/h]
         return torch.cat([prefix.transpose(-3, -2), suffix], dim=-3)
+
+    def of_ends(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """As `__call__` for the end marks alone: q [..., C, h, d/h]."""
+        keys, values = self._seen_by_class(k), self._seen_by_class(v)
+        attended = F.scaled_dot_product_attention(q.unsqueeze(-2), keys, values, attn_mask=self.seen_by_end)
+        return attended.squeeze(-2)
+
+    def _prefix(self, rows: Tensor) -> Tensor:
+        """Rows [..., P + T, h, d/h] -> [..., h, P, d/h]"""
+        return rows[..., : self.shared, :, :].transpose(-3, -2)
+
+    def _seen_by_class(self, rows: Tensor) -> Tensor:
+        """Keys or values [..., P + T, h, d/h] -> the prefix and each class's own [..., C, h, P + S, d/h]"""
+        prefix, suffix = self._prefix(rows), self._padded(rows)
+        prefix = prefix.unsqueeze(-4).expand(*suffix.shape[:-2], *prefix.shape[-2:])  # [..., C, h, P, d/h]
+        return torch.cat([prefix, suffix], dim=-2)
 
     def _padded(self, rows: Tensor) -> Tensor:
         """Rows [..., P + T, h, d/h] -> suffixes [..., C, h, S, d/h]"""
         classes, longest = self.packed.pad.shape
         padded = rows.index_select(-3, self.packed.pad.flatten() + self.shared)  # [..., C * S, h, d/h]
         return padded.unflatten(-3, (classes, longest)).transpose(-3, -2)
-
-
-def _per_class(prefix: Tensor, suffix: Tensor) -> Tensor:
-    """prefix [..., h, P, d/h] seen by every class of suffix [..., C, h, S, d/h] -> [..., C, h, P, d/h]"""
-    return prefix.unsqueeze(-4).expand(*suffix.shape[:-2], *prefix.shape[-2:])

@@ -23,7 +23,7 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError, load_checkpoint, load_pretrained_weights
 from dassl.utils.torchtools import BEST_NAME, POINTER_NAME, checkpoint_name, last_checkpoint_file
 from trainers.precision import Precision
-from trainers.prompts import Prompts, normalized
+from trainers.prompts import Prompts, at_least_float32, normalized
 
 LEARNED_NAME = re.compile(r"(^|\.)(ctx|VPT|VPT_shallow)$|compound_prompt|meta_net\.|^(prompt_learner\.)?proj\.")
 """What published checkpoints call learned tensors; everything else in them is the frozen CLIP."""
@@ -123,7 +123,7 @@ class PromptTrainer(TrainerX):
         image, label = self.parse_batch_train(batch)
         with self.precision.autocast():
             logits = self.prompts.logits(self.prompts.tensors(), image)
-        loss = F.cross_entropy(logits.float(), label)
+        loss = F.cross_entropy(at_least_float32(logits), label)
         self.detect_anomaly(loss)
         self.optim.zero_grad()
         self.scaler.scale(loss).backward()

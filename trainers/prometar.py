@@ -41,7 +41,7 @@ from dassl.utils.torchtools import POINTER_NAME
 from trainers.base import PromptTrainer
 from trainers.families import build_family
 from trainers.meta_monitor import MetaMonitor
-from trainers.prompts import Prompts, Theta, normalized
+from trainers.prompts import Prompts, Theta, at_least_float32, normalized
 from trainers.templates import teacher_templates, template_features
 
 Gradients = dict[str, Tensor]
@@ -358,8 +358,3 @@ def descend(optimizer: torch.optim.Optimizer, module: nn.Module, gradients: Grad
 def twice_differentiable_attention() -> AbstractContextManager:
     """Fused attention kernels have no second derivative: use plain matrix products."""
     return sdpa_kernel(SDPBackend.MATH)
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """x, widened if it is half precision."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

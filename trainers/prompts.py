@@ -27,10 +27,14 @@ PROMPT_STD = 0.02
 LONGEST_CONTEXT_FROM_WORDS = 4  # published rule: a longer context starts from noise
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """x, widened if it is half precision."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def normalized(features: Tensor) -> Tensor:
     """Features [..., e] with unit norm, in float32 at least."""
-    if features.dtype in (torch.float16, torch.bfloat16):
-        features = features.float()
+    features = at_least_float32(features)
     return features / features.norm(dim=-1, keepdim=True)
 
 
@@ -135,7 +139,7 @@ class ContextPrompts:
             order = _name_after(before, n_ctx, len(tokenizer.encode(name)), tokens.shape[1])
             tokens[row], learned[row] = tokens[row, order], learned[row, order]
 
-        self.class_specific = class_specific
+        self.tokens, self.learned, self.class_specific = tokens, learned, class_specific
         self.packed = PackedPrompts.from_tokens(tokens, learned).to(clip.logit_scale.device)
         self.initial = self._initial_context(clip, words if ctx_init else "", n_ctx, len(names), class_specific)
 
