@@ -1,0 +1,6 @@
+"""The configuration tree of the lineage."""
+
+from .defaults import get_cfg_default
+from .merge import clean_cfg, merge_file, merge_opts
+
+__all__ = ["clean_cfg", "get_cfg_default", "merge_file", "merge_opts"]

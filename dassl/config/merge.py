@@ -1,0 +1,103 @@
+"""Putting YAML files and ``KEY VALUE`` pairs into the configuration, with errors a user can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from yacs.config import CfgNode
+
+from dassl.utils.errors import BadTypeError, BadValueError, MissingFileError, UnknownKeyError, UnreadableFileError
+from dassl.utils.names import get_most_similar_str_to_a_from_b
+
+
+def merge_file(cfg: CfgNode, path: str) -> None:
+    """Merge a YAML file into ``cfg``.
+
+    Raises MissingFileError, UnreadableFileError, UnknownKeyError (with the most similar key), BadTypeError or
+    BadValueError, each naming the file. ``cfg`` is unchanged when an error is raised.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = yaml.safe_load(file)
+    except FileNotFoundError as error:
+        raise MissingFileError(f"no such config file: {path}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UnreadableFileError(f"cannot read the config file {path}: {' '.join(str(error).split())}") from error
+    if content is None:
+        return
+    if not isinstance(content, dict):
+        raise UnreadableFileError(
+            f"the config file {path} should hold keys with values, not a {type(content).__name__}"
+        )
+    _merge(cfg, list(_leaves(content)), f" in {path}")
+
+
+def merge_opts(cfg: CfgNode, opts: list[Any]) -> None:
+    """Merge ``["KEY.A", value, "KEY.B", value, ...]`` into ``cfg``; strings are read as Python literals if they can be.
+
+    Raises UnknownKeyError, BadTypeError or BadValueError. ``cfg`` is unchanged when an error is raised.
+    """
+    if len(opts) % 2:
+        raise BadValueError(f"config options come in pairs KEY VALUE, but the last one has no value: {opts[-1]}")
+    _merge(cfg, list(zip(opts[0::2], opts[1::2], strict=True)), "")
+
+
+def clean_cfg(cfg: CfgNode, trainer: str) -> None:
+    """Remove the settings of other trainers, for a shorter printout."""
+    for key in list(cfg.TRAINER.keys()):
+        if key not in ("NAME", trainer.upper()):
+            cfg.TRAINER.pop(key, None)
+
+
+def _leaves(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _merge(cfg: CfgNode, pairs: list[tuple[str, Any]], where: str) -> None:
+    tried = cfg.clone()
+    tried.defrost()
+    for key, value in pairs:
+        _set(tried, str(key), value, where)
+    was_frozen = cfg.is_frozen()
+    cfg.defrost()
+    for key, value in pairs:
+        _set(cfg, str(key), value, where)
+    if was_frozen:
+        cfg.freeze()
+
+
+def _set(cfg: CfgNode, key: str, value: Any, where: str) -> None:
+    known = dict(_leaves(cfg))
+    if any(name.startswith(f"{key}.") for name in known):
+        raise BadTypeError(f'config key "{key}"{where} is a group of keys and takes no value')
+    if key not in known and not _is_new_key_allowed(cfg, key):
+        guess = get_most_similar_str_to_a_from_b(key, known)
+        raise UnknownKeyError(f'unknown config key "{key}"{where}; did you mean "{guess}"?')
+    try:
+        value = CfgNode._decode_cfg_value(value)
+        if isinstance(known.get(key), float) and type(value) is int:
+            value = float(value)
+        cfg.merge_from_other_cfg(_nested(key, value))
+    except (ValueError, AssertionError, KeyError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        wanted = type(known.get(key)).__name__
+        raise BadTypeError(f"config key {key}{where} wants a {wanted}, but got {value!r}") from error
+
+
+def _nested(key: str, value: Any) -> CfgNode:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return CfgNode(value)
+
+
+def _is_new_key_allowed(cfg: CfgNode, key: str) -> bool:
+    node: Any = cfg
+    for part in key.split(".")[:-1]:
+        node = node.get(part) if isinstance(node, CfgNode) else None
+    return isinstance(node, CfgNode) and node.is_new_allowed()

@@ -1,0 +1,273 @@
+"""From a data set's lists to loaders of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from dassl.utils.errors import BadValueError, UserError
+from dassl.utils.images import read_image
+
+from .datasets import build_dataset
+from .datasets.base_dataset import Datum
+from .samplers import build_sampler
+
+# The transforms are imported where they are used: `import dassl.engine` need not wait for torchvision.
+
+
+class DatasetWrapper(Dataset):
+    """Images of a list, read and transformed.
+
+    An item is a dictionary with ``label``, ``domain``, ``impath``, ``index`` and ``img``. With K_TRANSFORMS above 1
+    (training only) ``img`` is a list of that many views; with a list of transforms there are ``img``, ``img2``, ...;
+    with RETURN_IMG0 there is ``img0``, the image resized only.
+
+    Args:
+        data_source: the images.
+        transform: from PIL image to tensor; or a list of such; or None for the PIL image itself.
+    """
+
+    def __init__(
+        self,
+        cfg: Any,
+        data_source: Sequence[Datum],
+        transform: Callable | Sequence[Callable] | None = None,
+        is_train: bool = False,
+    ) -> None:
+        self.cfg = cfg
+        self.data_source = data_source
+        self.transform = transform
+        self.is_train = is_train
+        self.k_tfm = cfg.DATALOADER.K_TRANSFORMS if is_train else 1
+        self.return_img0 = cfg.DATALOADER.RETURN_IMG0
+        if self.k_tfm > 1 and transform is None:
+            raise BadValueError(f"DATALOADER.K_TRANSFORMS is {self.k_tfm}, but there is no transform to apply so often")
+        from .transforms.transforms import build_unaugmented_transform
+
+        self.to_tensor = build_unaugmented_transform(cfg)
+
+    def __len__(self) -> int:
+        return len(self.data_source)
+
+    def __getitem__(self, idx: int) -> dict[str, Any]:
+        item = self.data_source[idx]
+        output = {"label": item.label, "domain": item.domain, "impath": item.impath, "index": idx}
+        img0 = read_image(item.impath)
+        if self.transform is None:
+            output["img"] = img0
+        else:
+            transforms = self.transform if isinstance(self.transform, (list, tuple)) else [self.transform]
+            for number, transform in enumerate(transforms, start=1):
+                output["img" if number == 1 else f"img{number}"] = self._transform_image(transform, img0)
+        if self.return_img0:
+            output["img0"] = self.to_tensor(img0)
+        return output
+
+    def _transform_image(self, transform: Callable, img0: Any) -> Any:
+        views = [transform(img0) for _ in range(self.k_tfm)]
+        return views[0] if len(views) == 1 else views
+
+
+class ImageLoader(DataLoader):
+    """PyTorch's DataLoader, except that errors for the user come out of worker processes in one line."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return _PlainErrors(super().__iter__())
+
+
+class _PlainErrors:
+    """An iterator whose worker errors lose the traceback that PyTorch puts into their message."""
+
+    def __init__(self, batches: Iterator[Any]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._batches)
+        except UserError as error:
+            self._end_workers(error)
+            raise type(error)(_without_traceback(str(error))) from None
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error) or "Traceback" in str(error):
+                raise
+            self._end_workers(error)
+            reason = " ".join(str(error).split())
+            raise UserError(f"{reason} Fewer workers need less memory: DATALOADER.NUM_WORKERS 0") from None
+
+    def _end_workers(self, error: Exception) -> None:
+        """Let go of PyTorch's iterator, which the error's frames refer to in a cycle.
+
+        Left to the garbage collector the workers would end only after five seconds each.
+        """
+        error.__traceback__ = None
+        self._batches = iter(())
+
+
+def _without_traceback(message: str) -> str:
+    """The message that a worker's error had before PyTorch put it into a formatted traceback."""
+    lines = message.rstrip().splitlines()
+    return lines[-1].partition(": ")[2] if len(lines) > 1 else message  # the last line is "module.Class: message"
+
+
+def build_data_loader(
+    cfg: Any,
+    sampler_type: str = "SequentialSampler",
+    data_source: Sequence[Datum] | None = None,
+    batch_size: int = 64,
+    n_domain: int = 0,
+    n_ins: int = 2,
+    tfm: Callable | Sequence[Callable] | None = None,
+    is_train: bool = True,
+    dataset_wrapper: type[Dataset] | None = None,
+) -> DataLoader:
+    """A loader of batches.
+
+    In training the last, incomplete batch is dropped when there is a complete one.
+
+    Args:
+        n_domain: for RandomDomainSampler, domains per batch.
+        n_ins: for RandomClassSampler, images per class in a batch.
+        dataset_wrapper: class to use in place of DatasetWrapper.
+
+    Raises BadValueError when there is no image or the batch size is not positive.
+    """
+    if not data_source:
+        raise BadValueError(f"no images to load for {'training' if is_train else 'evaluation'}")
+    if batch_size < 1:
+        raise BadValueError(f"the batch size must be positive, not {batch_size}")
+    sampler = build_sampler(
+        sampler_type, cfg=cfg, data_source=data_source, batch_size=batch_size, n_domain=n_domain, n_ins=n_ins
+    )
+    wrapper = dataset_wrapper or DatasetWrapper
+    return ImageLoader(
+        wrapper(cfg, data_source, transform=tfm, is_train=is_train),
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        drop_last=is_train and len(data_source) >= batch_size,
+        pin_memory=torch.cuda.is_available() and cfg.USE_CUDA,
+    )
+
+
+class DataManager:
+    """The data set of the configuration and its loaders; prints a summary.
+
+    Args:
+        custom_tfm_train: transform for training in place of the one of ``cfg.INPUT``.
+        custom_tfm_test: transform for validation and test.
+        dataset_wrapper: class to use in place of DatasetWrapper.
+    """
+
+    def __init__(
+        self,
+        cfg: Any,
+        custom_tfm_train: Callable | Sequence[Callable] | None = None,
+        custom_tfm_test: Callable | Sequence[Callable] | None = None,
+        dataset_wrapper: type[Dataset] | None = None,
+    ) -> None:
+        dataset = build_dataset(cfg)
+        tfm_train = _chosen_transform(cfg, custom_tfm_train, is_train=True)
+        tfm_test = _chosen_transform(cfg, custom_tfm_test, is_train=False)
+
+        def train_loader(data_source: list[Datum], settings: Any) -> DataLoader:
+            return build_data_loader(
+                cfg,
+                sampler_type=settings.SAMPLER,
+                data_source=data_source,
+                batch_size=settings.BATCH_SIZE,
+                n_domain=settings.N_DOMAIN,
+                n_ins=settings.N_INS,
+                tfm=tfm_train,
+                is_train=True,
+                dataset_wrapper=dataset_wrapper,
+            )
+
+        def test_loader(data_source: list[Datum]) -> DataLoader:
+            return build_data_loader(
+                cfg,
+                sampler_type=cfg.DATALOADER.TEST.SAMPLER,
+                data_source=data_source,
+                batch_size=cfg.DATALOADER.TEST.BATCH_SIZE,
+                tfm=tfm_test,
+                is_train=False,
+                dataset_wrapper=dataset_wrapper,
+            )
+
+        loaders = cfg.DATALOADER
+        self._train_loader_x = train_loader(dataset.train_x, loaders.TRAIN_X)
+        self._train_loader_u = None
+        if dataset.train_u:
+            same_as_x = loaders.TRAIN_U.SAME_AS_X
+            self._train_loader_u = train_loader(dataset.train_u, loaders.TRAIN_X if same_as_x else loaders.TRAIN_U)
+        self._val_loader = test_loader(dataset.val) if dataset.val else None
+        self._test_loader = test_loader(dataset.test)
+        self._num_classes = dataset.num_classes
+        self._num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)
+        self._lab2cname = dataset.lab2cname
+        self.dataset = dataset
+        if cfg.VERBOSE:
+            self.show_dataset_summary(cfg)
+
+    @property
+    def train_loader_x(self) -> DataLoader:
+        return self._train_loader_x
+
+    @property
+    def train_loader_u(self) -> DataLoader | None:
+        return self._train_loader_u
+
+    @property
+    def val_loader(self) -> DataLoader | None:
+        return self._val_loader
+
+    @property
+    def test_loader(self) -> DataLoader:
+        return self._test_loader
+
+    @property
+    def num_classes(self) -> int:
+        return self._num_classes
+
+    @property
+    def num_source_domains(self) -> int:
+        return self._num_source_domains
+
+    @property
+    def lab2cname(self) -> dict[int, str]:
+        return self._lab2cname
+
+    def show_dataset_summary(self, cfg: Any) -> None:
+        """Print a table with the data set's name, domains and numbers of classes and images."""
+        rows = [("Dataset", cfg.DATASET.NAME)]
+        if cfg.DATASET.SOURCE_DOMAINS:
+            rows.append(("Source", str(list(cfg.DATASET.SOURCE_DOMAINS))))
+        if cfg.DATASET.TARGET_DOMAINS:
+            rows.append(("Target", str(list(cfg.DATASET.TARGET_DOMAINS))))
+        rows.append(("# classes", f"{self.num_classes:,}"))
+        for split in ("train_x", "train_u", "val", "test"):
+            images = getattr(self.dataset, split)
+            if images or split in ("train_x", "test"):
+                rows.append((f"# {split}", f"{len(images):,}"))
+        print(_table(rows))
+
+
+def _chosen_transform(cfg: Any, custom: Any, is_train: bool) -> Any:
+    if custom is None:
+        from .transforms import build_transform
+
+        return build_transform(cfg, is_train=is_train)
+    print(f"* Using custom transform for {'training' if is_train else 'testing'}")
+    return custom
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    rule = "  ".join("-" * width for width in widths)
+    lines = [f"{name:<{widths[0]}}  {value}" for name, value in rows]
+    return "\n".join([rule, *lines, rule])

@@ -1,0 +1,17 @@
+"""Data sets by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dassl.utils.registry import Registry
+
+DATASET_REGISTRY = Registry("DATASET")
+
+
+def build_dataset(cfg: Any) -> Any:
+    """The data set ``cfg.DATASET.NAME``. Raises UnknownNameError that lists the available ones."""
+    dataset = DATASET_REGISTRY.get(cfg.DATASET.NAME)
+    if cfg.VERBOSE:
+        print(f"Loading dataset: {cfg.DATASET.NAME}")
+    return dataset(cfg)

@@ -1,0 +1,6 @@
+"""Trainers: their life cycle and their registry."""
+
+from .build import TRAINER_REGISTRY, build_trainer
+from .trainer import SimpleNet, SimpleTrainer, TrainerBase, TrainerX, TrainerXU
+
+__all__ = ["TRAINER_REGISTRY", "SimpleNet", "SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU", "build_trainer"]

@@ -1,0 +1,17 @@
+"""Trainers by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dassl.utils.registry import Registry
+
+TRAINER_REGISTRY = Registry("TRAINER")
+
+
+def build_trainer(cfg: Any) -> Any:
+    """The trainer ``cfg.TRAINER.NAME``. Raises UnknownNameError that lists the available ones."""
+    trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+    if cfg.VERBOSE:
+        print(f"Loading trainer: {cfg.TRAINER.NAME}")
+    return trainer(cfg)

@@ -1,0 +1,473 @@
+"""The life cycle of training: build, train epoch by epoch, test, save, resume.
+
+A method is a subclass of TrainerX that builds its model (`build_model`) and trains on one batch (`forward_backward`).
+"""
+
+from __future__ import annotations
+
+import datetime
+import os.path as osp
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from dassl.data import DataManager
+from dassl.evaluation import build_evaluator
+from dassl.optim import build_lr_scheduler, build_optimizer
+from dassl.utils.errors import BadValueError, MissingFileError, UserError
+from dassl.utils.files import mkdir_if_missing
+from dassl.utils.meters import AverageMeter, MetricMeter
+from dassl.utils.names import check_availability
+from dassl.utils.progress import print_above_bar, progress_bar
+from dassl.utils.tools import tolist_if_not
+from dassl.utils.torchtools import (
+    BEST_NAME,
+    checkpoint_name,
+    count_num_param,
+    last_common_checkpoint,
+    load_checkpoint,
+    load_pretrained_weights,
+    load_state_into_model,
+    resume_from_checkpoint,
+    save_checkpoint,
+)
+
+from .simple_net import SimpleNet
+
+
+class NonFiniteLossError(UserError, FloatingPointError):
+    """The loss became infinite or NaN."""
+
+
+class TrainerBase:
+    """Registered models with their optimisers and schedulers; the loop over epochs; checkpoints; TensorBoard."""
+
+    def __init__(self) -> None:
+        self._models: OrderedDict[str, nn.Module] = OrderedDict()
+        self._optims: OrderedDict[str, Any] = OrderedDict()
+        self._scheds: OrderedDict[str, Any] = OrderedDict()
+        self._writer: Any = None
+        self._writer_dir: str | None = None
+
+    # Models
+
+    def register_model(self, name: str = "model", model: Any = None, optim: Any = None, sched: Any = None) -> None:
+        """Put a model under the trainer's care: it is saved, loaded, switched between modes and updated by name.
+
+        Raises ValueError before ``super().__init__()`` was called, AssertionError when the name is taken.
+        """
+        if "_models" not in self.__dict__:
+            raise ValueError("register_model() called before super().__init__()")
+        assert name not in self._models, f'a model called "{name}" is already registered'
+        self._models[name] = model
+        self._optims[name] = optim
+        self._scheds[name] = sched
+
+    def get_model_names(self, names: str | list[str] | None = None) -> list[str]:
+        """All registered names, or ``names`` as a list after checking that they are registered."""
+        registered = list(self._models)
+        if names is None:
+            return registered
+        names = tolist_if_not(names)
+        for name in names:
+            assert name in registered, f'no model is called "{name}"; registered: {registered}'
+        return names
+
+    def set_model_mode(self, mode: str = "train", names: str | list[str] | None = None) -> None:
+        """Switch models to ``train``, or to ``eval`` (also called ``test``). Raises KeyError for another mode."""
+        if mode not in ("train", "test", "eval"):
+            raise KeyError(f'unknown mode "{mode}": train, eval or test')
+        for name in self.get_model_names(names):
+            self._models[name].train(mode == "train")
+
+    def update_lr(self, names: str | list[str] | None = None) -> None:
+        """Step the schedulers; to be called once an epoch."""
+        for name in self.get_model_names(names):
+            if self._scheds[name] is not None:
+                self._scheds[name].step()
+
+    def get_current_lr(self, names: str | list[str] | None = None) -> float:
+        """Learning rate of the first parameter group of the first model."""
+        return self._optims[self.get_model_names(names)[0]].param_groups[0]["lr"]
+
+    def detect_anomaly(self, loss: torch.Tensor) -> None:
+        """Raise NonFiniteLossError when the loss is infinite or NaN."""
+        if not torch.isfinite(loss).all():
+            where = f" in epoch {self.epoch + 1}, batch {self.batch_idx + 1}" if hasattr(self, "batch_idx") else ""
+            raise NonFiniteLossError(f"the loss is infinite or NaN{where}; a smaller OPTIM.LR or another PREC may help")
+
+    def model_zero_grad(self, names: str | list[str] | None = None) -> None:
+        for name in self.get_model_names(names):
+            if self._optims[name] is not None:
+                self._optims[name].zero_grad()
+
+    def model_backward(self, loss: torch.Tensor) -> None:
+        self.detect_anomaly(loss)
+        loss.backward()
+
+    def model_update(self, names: str | list[str] | None = None) -> None:
+        for name in self.get_model_names(names):
+            if self._optims[name] is not None:
+                self._optims[name].step()
+
+    def model_backward_and_update(self, loss: torch.Tensor, names: str | list[str] | None = None) -> None:
+        """Zero the gradients, back-propagate ``loss``, step the optimisers."""
+        self.model_zero_grad(names)
+        self.model_backward(loss)
+        self.model_update(names)
+
+    # Checkpoints
+
+    def save_model(
+        self, epoch: int, directory: str, is_best: bool = False, val_result: float | None = None, model_name: str = ""
+    ) -> None:
+        """Write a checkpoint of every model to ``<directory>/<name>/``.
+
+        Args:
+            epoch: index of the epoch just completed; the file is numbered ``epoch + 1``.
+            is_best: write ``model-best.pth.tar`` as well.
+            val_result: result on the validation images.
+            model_name: another file name.
+        """
+        for name in self.get_model_names():
+            save_checkpoint(
+                self.checkpoint_content(name, epoch, val_result),
+                osp.join(directory, name),
+                is_best=is_best,
+                model_name=model_name,
+            )
+
+    def checkpoint_content(self, name: str, epoch: int, val_result: float | None = None) -> dict[str, Any]:
+        """What the checkpoint of the model ``name`` holds; a trainer may store less of the model, or more beside it."""
+        optim, sched = self._optims[name], self._scheds[name]
+        return {
+            "state_dict": self._models[name].state_dict(),
+            "epoch": epoch + 1,
+            "optimizer": None if optim is None else optim.state_dict(),
+            "scheduler": None if sched is None else sched.state_dict(),
+            "val_result": val_result,
+        }
+
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
+        """Load every model from ``<directory>/<name>/``: the checkpoint of ``epoch``, by default the best one.
+
+        Raises MissingFileError, UnreadableFileError or MismatchError.
+        """
+        if not directory:
+            print("Note that load_model() is skipped as no pretrained model is given")
+            return
+        for name in self.get_model_names():
+            path = osp.join(directory, name, checkpoint_name(epoch) if epoch is not None else BEST_NAME)
+            if not osp.exists(path):
+                raise MissingFileError(f'no checkpoint of "{name}": {path} does not exist')
+            checkpoint = load_checkpoint(path)
+            result = checkpoint.get("val_result")
+            shown = f", val_result={result:.2f}" if result is not None else ""
+            print(f"Load {path} to {name} (epoch={checkpoint.get('epoch')}{shown})")
+            load_state_into_model(self._models[name], checkpoint.get("state_dict", {}), path)
+
+    def resume_model_if_exist(self, directory: str) -> int:
+        """Load the last checkpoint that all models have; returns the number of epochs completed, 0 when there is none.
+
+        Raises UnreadableFileError or MismatchError.
+        """
+        folders = {name: osp.join(directory, name) for name in self.get_model_names()}
+        file_name = last_common_checkpoint(list(folders.values()))
+        if file_name is None:
+            print("No checkpoint found, train from scratch")
+            return 0
+        print(f"Found checkpoint at {directory} (will resume training)")
+        epoch = 0
+        for name, folder in folders.items():
+            model, optim, sched = self._models[name], self._optims[name], self._scheds[name]
+            epoch = resume_from_checkpoint(folder, model, optim, sched, file_name=file_name)
+        return epoch
+
+    # TensorBoard
+
+    def init_writer(self, log_dir: str) -> None:
+        """Event files go to ``log_dir``; the writer is made at the first value."""
+        if self._writer_dir is None:
+            print(f"Initialize tensorboard (log_dir={log_dir})")
+            self._writer_dir = log_dir
+
+    def close_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        self._writer_dir = None
+
+    def write_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
+        """Add a value to the event file; without `init_writer` nothing happens."""
+        if self._writer_dir is None:
+            return
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter  # takes long to import
+
+            self._writer = SummaryWriter(log_dir=self._writer_dir)
+        self._writer.add_scalar(tag, scalar_value, global_step)
+
+    # Training
+
+    def train(self, start_epoch: int, max_epoch: int) -> None:
+        """Train from ``start_epoch`` (which `before_train` may move, on resuming) up to ``max_epoch``."""
+        self.start_epoch = start_epoch
+        self.max_epoch = max_epoch
+        self.before_train()
+        for epoch in range(self.start_epoch, self.max_epoch):
+            self.epoch = epoch
+            self.before_epoch()
+            self.run_epoch()
+            self.after_epoch()
+        self.after_train()
+
+    def before_train(self) -> None:
+        pass
+
+    def after_train(self) -> None:
+        pass
+
+    def before_epoch(self) -> None:
+        pass
+
+    def after_epoch(self) -> None:
+        pass
+
+    def run_epoch(self) -> None:
+        raise NotImplementedError
+
+    def test(self, split: str | None = None) -> float:
+        raise NotImplementedError
+
+    def parse_batch_train(self, batch: Any) -> Any:
+        raise NotImplementedError
+
+    def parse_batch_test(self, batch: Any) -> Any:
+        raise NotImplementedError
+
+    def forward_backward(self, batch: Any) -> dict[str, float]:
+        raise NotImplementedError
+
+    def model_inference(self, input: Any) -> torch.Tensor:
+        raise NotImplementedError
+
+
+class SimpleTrainer(TrainerBase):
+    """A trainer with data, a model, an evaluator and an output folder, all from the configuration."""
+
+    def __init__(self, cfg: Any) -> None:
+        super().__init__()
+        self.check_cfg(cfg)
+        use_cuda = torch.cuda.is_available() and cfg.USE_CUDA
+        self.device = torch.device("cuda" if use_cuda else "cpu")
+        self.start_epoch = self.epoch = 0
+        self.max_epoch = cfg.OPTIM.MAX_EPOCH
+        self.output_dir = cfg.OUTPUT_DIR
+        self.cfg = cfg
+        self.build_data_loader()
+        self.build_model()
+        self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
+        self.best_result = -float("inf")
+
+    def check_cfg(self, cfg: Any) -> None:
+        """Raise when the configuration does not suit the trainer."""
+
+    def build_data_loader(self) -> None:
+        """Make ``train_loader_x``, ``train_loader_u``, ``val_loader``, ``test_loader``, ``lab2cname``, ``dm``."""
+        dm = DataManager(self.cfg)
+        self.train_loader_x = dm.train_loader_x
+        self.train_loader_u = dm.train_loader_u  # None without unlabelled images
+        self.val_loader = dm.val_loader  # None without validation images
+        self.test_loader = dm.test_loader
+        self.num_classes = dm.num_classes
+        self.num_source_domains = dm.num_source_domains
+        self.lab2cname = dm.lab2cname
+        self.dm = dm
+
+    def build_model(self) -> None:
+        """Make and register the model, its optimiser and scheduler; here the SimpleNet of ``cfg.MODEL``."""
+        cfg = self.cfg
+        print("Building model")
+        self.model = SimpleNet(cfg, cfg.MODEL, self.num_classes)
+        if cfg.MODEL.INIT_WEIGHTS:
+            load_pretrained_weights(self.model, cfg.MODEL.INIT_WEIGHTS)
+        self.model.to(self.device)
+        print(f"# params: {count_num_param(self.model):,}")
+        self.optim = build_optimizer(self.model, cfg.OPTIM)
+        self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
+        self.register_model("model", self.model, self.optim, self.sched)
+        if self.device.type == "cuda" and torch.cuda.device_count() > 1:
+            print(f"Detected {torch.cuda.device_count()} GPUs (use nn.DataParallel)")
+            self.model = nn.DataParallel(self.model)
+
+    def train(self) -> None:
+        """The whole training: resume if there is something to resume from, train, save, test."""
+        super().train(self.start_epoch, self.max_epoch)
+
+    def before_train(self) -> None:
+        self._check_loop_settings()
+        if self.cfg.RESUME and not osp.isdir(self.cfg.RESUME):
+            raise MissingFileError(f"no such folder to resume from: {self.cfg.RESUME}")
+        self.start_epoch = self.resume_model_if_exist(self.cfg.RESUME or self.cfg.OUTPUT_DIR)
+        self.best_result = self._best_result_so_far()
+        writer_dir = osp.join(self.output_dir, "tensorboard")
+        mkdir_if_missing(writer_dir)
+        self.init_writer(writer_dir)
+        self.time_start = time.time()
+
+    def after_train(self) -> None:
+        print("Finish training")
+        if not self.cfg.TEST.NO_TEST:
+            if self.cfg.TEST.FINAL_MODEL == "best_val":
+                print("Deploy the model with the best val performance")
+                self.load_model(self.output_dir)
+            else:
+                print("Deploy the last-epoch model")
+            self.test()
+        elapsed = round(time.time() - self.time_start)
+        print(f"Elapsed: {datetime.timedelta(seconds=elapsed)}")
+        self.close_writer()
+
+    def after_epoch(self) -> None:
+        last_epoch = self.epoch + 1 == self.max_epoch
+        frequency = self.cfg.TRAIN.CHECKPOINT_FREQ
+        if not self.cfg.TEST.NO_TEST and self.cfg.TEST.FINAL_MODEL == "best_val":
+            result = self.test(split="val")
+            if result > self.best_result:
+                self.best_result = result
+                self.save_model(self.epoch, self.output_dir, val_result=result, model_name=BEST_NAME)
+        if last_epoch or (frequency > 0 and (self.epoch + 1) % frequency == 0):
+            self.save_model(self.epoch, self.output_dir)
+
+    def _check_loop_settings(self) -> None:
+        if self.cfg.TRAIN.PRINT_FREQ < 1:
+            raise BadValueError(
+                f"TRAIN.PRINT_FREQ should be a positive number of batches, not {self.cfg.TRAIN.PRINT_FREQ}"
+            )
+        if self.cfg.TEST.FINAL_MODEL not in ("last_step", "best_val"):
+            raise BadValueError(f'TEST.FINAL_MODEL should be last_step or best_val, not "{self.cfg.TEST.FINAL_MODEL}"')
+        if self.cfg.TEST.FINAL_MODEL == "best_val" and not self.cfg.TEST.NO_TEST and self.val_loader is None:
+            raise BadValueError("TEST.FINAL_MODEL best_val needs validation images, and this data set has none")
+
+    def _best_result_so_far(self) -> float:
+        """A resumed run goes on comparing with the best result of the run before it."""
+        best = osp.join(self.output_dir, self.get_model_names()[0], BEST_NAME) if self._models else ""
+        if not self.start_epoch or self.cfg.TEST.FINAL_MODEL != "best_val" or not osp.isfile(best):
+            return -float("inf")
+        return load_checkpoint(best).get("val_result") or -float("inf")
+
+    @torch.no_grad()
+    def test(self, split: str | None = None) -> float:
+        """Evaluate on ``test`` or ``val`` (default: TEST.SPLIT); returns the evaluator's first result.
+
+        Without validation images the test images are used, as the printed line says.
+        """
+        self.set_model_mode("eval")
+        self.evaluator.reset()
+        split, loader = self._split_and_loader(split or self.cfg.TEST.SPLIT)
+        print(f"Evaluate on the *{split}* set")
+        for batch in progress_bar(loader, desc=f"test on {split}", unit="batch"):
+            input, label = self.parse_batch_test(batch)
+            self.evaluator.process(self.model_inference(input), label)
+        results = self.evaluator.evaluate()
+        for name, value in results.items():
+            self.write_scalar(f"{split}/{name}", value, self.epoch)
+        return next(iter(results.values()))
+
+    def _split_and_loader(self, split: str) -> tuple[str, Iterable]:
+        if split == "val" and self.val_loader is not None:
+            return split, self.val_loader
+        return "test", self.test_loader
+
+    def model_inference(self, input: torch.Tensor) -> torch.Tensor:
+        """Logits [batch, classes] of images."""
+        return self.model(input)
+
+    def parse_batch_test(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images and labels on the trainer's device."""
+        return batch["img"].to(self.device), batch["label"].to(self.device)
+
+    def train_on_batches(self, batches: Iterable[tuple], num_batches: int) -> None:
+        """One epoch: ``forward_backward(*batch)`` for each, with averages, log lines, TensorBoard and a bar.
+
+        Sets ``self.batch_idx`` and ``self.num_batches``, which schedules inside `forward_backward` go by.
+        """
+        self.set_model_mode("train")
+        self.num_batches = num_batches
+        losses, batch_time, data_time = MetricMeter(), AverageMeter(), AverageMeter()
+        bar = progress_bar(total=num_batches, desc=f"epoch {self.epoch + 1}/{self.max_epoch}", unit="batch")
+        end = time.time()
+        with bar:
+            for self.batch_idx, batch in enumerate(batches):
+                data_time.update(time.time() - end)
+                losses.update(self.forward_backward(*batch))
+                batch_time.update(time.time() - end)
+                bar.set_postfix_str(str(losses), refresh=False)
+                bar.update()
+                if (self.batch_idx + 1) % self.cfg.TRAIN.PRINT_FREQ == 0 or num_batches < self.cfg.TRAIN.PRINT_FREQ:
+                    print_above_bar(self._progress_line(losses, batch_time, data_time))
+                step = self.epoch * num_batches + self.batch_idx
+                for name, meter in losses.meters.items():
+                    self.write_scalar(f"train/{name}", meter.avg, step)
+                self.write_scalar("train/lr", self.get_current_lr(), step)
+                end = time.time()
+
+    def _progress_line(self, losses: MetricMeter, batch_time: AverageMeter, data_time: AverageMeter) -> str:
+        batches_left = self.num_batches - self.batch_idx - 1 + (self.max_epoch - self.epoch - 1) * self.num_batches
+        eta = datetime.timedelta(seconds=int(batch_time.avg * batches_left))
+        return (
+            f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{self.batch_idx + 1}/{self.num_batches}] "
+            f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) data {data_time.val:.3f} ({data_time.avg:.3f}) "
+            f"{losses} lr {self.get_current_lr():.4e} eta {eta}"
+        )
+
+
+class TrainerX(SimpleTrainer):
+    """Trains on labelled images."""
+
+    def run_epoch(self) -> None:
+        self.train_on_batches(((batch,) for batch in self.train_loader_x), len(self.train_loader_x))
+
+    def parse_batch_train(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Images, labels and domains on the trainer's device."""
+        return batch["img"].to(self.device), batch["label"].to(self.device), batch["domain"].to(self.device)
+
+
+class TrainerXU(SimpleTrainer):
+    """Trains on labelled and unlabelled images side by side; ``forward_backward(batch_x, batch_u)``.
+
+    TRAIN.COUNT_ITER says whose length an epoch has; the shorter loader starts again as often as needed.
+    """
+
+    def run_epoch(self) -> None:
+        lengths = {"train_x": len(self.train_loader_x), "train_u": len(self.train_loader_u)}
+        lengths["smaller_one"] = min(lengths.values())
+        check_availability(self.cfg.TRAIN.COUNT_ITER, list(lengths), kind="TRAIN.COUNT_ITER")
+        count = lengths[self.cfg.TRAIN.COUNT_ITER]
+        batches_x, batches_u = _endless(self.train_loader_x), _endless(self.train_loader_u)
+        self.train_on_batches(((next(batches_x), next(batches_u)) for _ in range(count)), count)
+
+    def parse_batch_train(
+        self, batch_x: dict[str, Any], batch_u: dict[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Labelled images, their labels, unlabelled images, on the trainer's device."""
+        return batch_x["img"].to(self.device), batch_x["label"].to(self.device), batch_u["img"].to(self.device)
+
+
+def _endless(loader: Iterable) -> Iterator:
+    """Batches without end. The first pass begins at once, since a loader draws a random number when it begins."""
+    first_pass = iter(loader)
+
+    def batches() -> Iterator:
+        yield from first_pass
+        while True:
+            yield from loader
+
+    return batches()
+
+
+__all__ = ["NonFiniteLossError", "SimpleNet", "SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]

@@ -1,0 +1,17 @@
+"""Backbones by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dassl.utils.registry import Registry
+
+BACKBONE_REGISTRY = Registry("BACKBONE")
+
+
+def build_backbone(name: str, verbose: bool = True, **kwargs: Any) -> Any:
+    """The backbone called ``name``; ``kwargs`` go to it. Raises UnknownNameError that lists the available ones."""
+    backbone = BACKBONE_REGISTRY.get(name)
+    if verbose:
+        print(f"Backbone: {name}")
+    return backbone(**kwargs)

@@ -1,0 +1,17 @@
+"""Heads by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dassl.utils.registry import Registry
+
+HEAD_REGISTRY = Registry("HEAD")
+
+
+def build_head(name: str, verbose: bool = True, **kwargs: Any) -> Any:
+    """The head called ``name``; ``kwargs`` go to it. Raises UnknownNameError that lists the available ones."""
+    head = HEAD_REGISTRY.get(name)
+    if verbose:
+        print(f"Head: {name}")
+    return head(**kwargs)

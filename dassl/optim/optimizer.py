@@ -1,0 +1,78 @@
+"""Optimisers from the configuration."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn, optim
+
+from dassl.utils.names import check_availability
+
+AVAI_OPTIMS = ["adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw"]
+
+
+def build_optimizer(
+    model: nn.Module | Iterable[nn.Parameter] | list[dict[str, Any]],
+    optim_cfg: Any,
+    param_groups: list[dict[str, Any]] | None = None,
+) -> optim.Optimizer:
+    """The optimiser that ``optim_cfg`` (the node ``cfg.OPTIM`` or one like it) describes.
+
+    Args:
+        model: a module, an iterable of parameters, or parameter groups.
+        param_groups: parameter groups to use instead; then the rate cannot be staged as well.
+
+    Raises UnknownNameError for an unknown optimiser, ValueError for contradictory settings.
+    """
+    check_availability(optim_cfg.NAME, AVAI_OPTIMS, kind="optimizer")
+    if param_groups is not None and optim_cfg.STAGED_LR:
+        warnings.warn("OPTIM.STAGED_LR is ignored, since the parameter groups are given", stacklevel=2)
+    if param_groups is None:
+        param_groups = _staged_groups(model, optim_cfg) if optim_cfg.STAGED_LR else _all_parameters(model)
+    return _make(param_groups, optim_cfg)
+
+
+def _make(param_groups: list[Any], optim_cfg: Any) -> optim.Optimizer:
+    common = {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY}
+    betas = {"betas": (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2)}
+    match optim_cfg.NAME:
+        case "adam":
+            return optim.Adam(param_groups, **common, **betas)
+        case "amsgrad":
+            return optim.Adam(param_groups, **common, **betas, amsgrad=True)
+        case "radam":
+            return optim.RAdam(param_groups, **common, **betas)
+        case "adamw":
+            return optim.AdamW(param_groups, **common, **betas)
+        case "rmsprop":
+            return optim.RMSprop(param_groups, **common, momentum=optim_cfg.MOMENTUM, alpha=optim_cfg.RMSPROP_ALPHA)
+        case _:
+            return optim.SGD(
+                param_groups,
+                **common,
+                momentum=optim_cfg.MOMENTUM,
+                dampening=optim_cfg.SGD_DAMPNING,
+                nesterov=optim_cfg.SGD_NESTEROV,
+            )
+
+
+def _all_parameters(model: nn.Module | Iterable[Any]) -> list[Any]:
+    return list(model.parameters() if isinstance(model, nn.Module) else model)
+
+
+def _staged_groups(model: Any, optim_cfg: Any) -> list[dict[str, Any]]:
+    """Children in NEW_LAYERS learn with LR, all others with LR * BASE_LR_MULT."""
+    if not isinstance(model, nn.Module):
+        raise TypeError("OPTIM.STAGED_LR needs a module, since NEW_LAYERS are names of its children")
+    if isinstance(model, nn.DataParallel):
+        model = model.module
+    named = optim_cfg.NEW_LAYERS
+    new_layers = [named] if isinstance(named, str) else list(named)
+    if not new_layers:
+        warnings.warn("OPTIM.NEW_LAYERS is empty, so OPTIM.BASE_LR_MULT applies to every layer", stacklevel=3)
+    base, new = [], []
+    for name, module in model.named_children():
+        (new if name in new_layers else base).extend(module.parameters())
+    return [{"params": base, "lr": optim_cfg.LR * optim_cfg.BASE_LR_MULT}, {"params": new}]

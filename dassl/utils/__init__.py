@@ -1,0 +1,81 @@
+"""Utilities under the import path of the lineage."""
+
+from .environment import collect_env_info, set_random_seed
+from .errors import (
+    BadTypeError,
+    BadValueError,
+    MismatchError,
+    MissingFileError,
+    UnknownKeyError,
+    UnknownNameError,
+    UnreadableFileError,
+    UnwritableFileError,
+    UserError,
+)
+from .files import (
+    check_isfile,
+    listdir_nohidden,
+    mkdir_if_missing,
+    read_json,
+    write_bytes_atomically,
+    write_json,
+    write_text_atomically,
+)
+from .images import read_image
+from .logger import Logger, setup_logger
+from .meters import AverageMeter, MetricMeter
+from .names import check_availability, get_most_similar_str_to_a_from_b
+from .progress import print_above_bar, progress_bar
+from .registry import Registry
+from .tools import download_url, tolist_if_not
+from .torchtools import (
+    count_num_param,
+    init_network_weights,
+    load_checkpoint,
+    load_pretrained_weights,
+    open_all_layers,
+    open_specified_layers,
+    resume_from_checkpoint,
+    save_checkpoint,
+)
+
+__all__ = [
+    "AverageMeter",
+    "BadTypeError",
+    "BadValueError",
+    "Logger",
+    "MetricMeter",
+    "MismatchError",
+    "MissingFileError",
+    "Registry",
+    "UnknownKeyError",
+    "UnknownNameError",
+    "UnreadableFileError",
+    "UnwritableFileError",
+    "UserError",
+    "check_availability",
+    "check_isfile",
+    "collect_env_info",
+    "count_num_param",
+    "download_url",
+    "get_most_similar_str_to_a_from_b",
+    "init_network_weights",
+    "listdir_nohidden",
+    "load_checkpoint",
+    "load_pretrained_weights",
+    "mkdir_if_missing",
+    "open_all_layers",
+    "open_specified_layers",
+    "print_above_bar",
+    "progress_bar",
+    "read_image",
+    "read_json",
+    "resume_from_checkpoint",
+    "save_checkpoint",
+    "set_random_seed",
+    "setup_logger",
+    "tolist_if_not",
+    "write_bytes_atomically",
+    "write_json",
+    "write_text_atomically",
+]

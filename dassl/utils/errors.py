@@ -1,0 +1,40 @@
+"""Errors that are the user's to mend: one line that names the thing and the remedy, shown without a traceback."""
+
+
+class UserError(Exception):
+    """Raised with a one-line message. Programs print ``error: <message>`` to stderr and exit with status 1."""
+
+    def __str__(self) -> str:  # KeyError, a base of some subclasses, would show the repr of the message
+        return " ".join(str(arg) for arg in self.args)
+
+
+class MissingFileError(UserError, FileNotFoundError):
+    """A file or folder that is needed does not exist."""
+
+
+class UnreadableFileError(UserError, OSError):
+    """A file exists but does not hold what it should (truncated, corrupt, of another kind)."""
+
+
+class UnwritableFileError(UserError, OSError):
+    """A file cannot be written: disk full, folder not writable, a file where a folder should be."""
+
+
+class UnknownNameError(UserError, KeyError, ValueError):
+    """A name that is not among the available ones."""
+
+
+class BadValueError(UserError, ValueError):
+    """A configured value that cannot be used."""
+
+
+class BadTypeError(UserError, TypeError):
+    """A configured value of the wrong type."""
+
+
+class UnknownKeyError(UserError, KeyError):
+    """A configuration key that does not exist."""
+
+
+class MismatchError(UserError, RuntimeError):
+    """A checkpoint that does not fit the model, optimiser or scheduler it is loaded into."""

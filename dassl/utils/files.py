@@ -1,0 +1,92 @@
+"""Files and folders: reading, listing, and writing so that an interrupted or failed write loses nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from .errors import MissingFileError, UnreadableFileError, UnwritableFileError
+
+StrPath = str | os.PathLike
+
+
+def mkdir_if_missing(dirname: StrPath) -> None:
+    """Create a folder and its parents. Raises UnwritableFileError when that is not possible."""
+    try:
+        os.makedirs(dirname, exist_ok=True)
+    except OSError as error:
+        raise UnwritableFileError(f"cannot create the folder {dirname}: {error.strerror or error}") from error
+
+
+def check_isfile(fpath: StrPath) -> bool:
+    """Whether ``fpath`` is a file; prints a line when it is not."""
+    found = os.path.isfile(fpath)
+    if not found:
+        print(f'No file found at "{fpath}"')
+    return found
+
+
+def listdir_nohidden(path: StrPath, sort: bool = False) -> list[str]:
+    """Names in a folder, without those that start with a dot. Raises MissingFileError when there is no such folder."""
+    try:
+        items = [name for name in os.listdir(path) if not name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MissingFileError(f"no such folder: {path}") from error
+    return sorted(items) if sort else items
+
+
+def read_json(fpath: StrPath) -> Any:
+    """The content of a JSON file. Raises MissingFileError or UnreadableFileError, naming the file."""
+    try:
+        text = Path(fpath).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise MissingFileError(f"no such file: {fpath}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnreadableFileError(f"cannot read {fpath}: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableFileError(f"{fpath} is not valid JSON: {error}") from error
+
+
+def write_json(obj: Any, fpath: StrPath) -> None:
+    """Write JSON (indent 4) atomically, creating the folder when it is missing."""
+    write_text_atomically(fpath, json.dumps(obj, indent=4, separators=(",", ": ")))
+
+
+def write_text_atomically(fpath: StrPath, text: str) -> None:
+    """As `write_bytes_atomically`, for UTF-8 text."""
+    write_bytes_atomically(fpath, text.encode("utf-8"))
+
+
+def write_bytes_atomically(fpath: StrPath, data: bytes | memoryview) -> None:
+    """Replace ``fpath`` by ``data`` in one step: readers see the old file or the new one, never a part.
+
+    Raises UnwritableFileError (disk full, no permission, ...) and then leaves an existing file as it was.
+    """
+    folder = os.path.dirname(os.path.abspath(fpath))
+    mkdir_if_missing(folder)
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(fpath)}.", suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp gives 0600, which would lock out a group
+        os.replace(temporary, fpath)
+    except BaseException as error:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise UnwritableFileError(f"cannot write {fpath}: {error.strerror or error}") from error
+        raise
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,55 @@
+"""Classes and functions by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .errors import UnknownNameError
+from .names import unknown_name_message
+
+
+class Registry:
+    """A named table of classes or functions, filled by the decorator `register`.
+
+    >>> BACKBONES = Registry("BACKBONE")
+    >>> @BACKBONES.register()
+    ... def tiny(): ...
+    >>> BACKBONES.get("tiny")
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._obj_map: dict[str, Any] = {}
+
+    def register(self, obj: Any = None, force: bool = False) -> Any:
+        """Register ``obj`` under its own name, or return a decorator that does. A taken name needs ``force``."""
+        if obj is None:
+            return self._decorator(force)
+        self._do_register(obj.__name__, obj, force)
+        return obj
+
+    def get(self, name: str) -> Any:
+        """The object registered as ``name``; raises UnknownNameError that lists the available names."""
+        if name not in self._obj_map:
+            raise UnknownNameError(unknown_name_message(self._name, name, self.registered_names()))
+        return self._obj_map[name]
+
+    def registered_names(self) -> list[str]:
+        """Names in order of registration."""
+        return list(self._obj_map)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._obj_map
+
+    def _decorator(self, force: bool) -> Callable[[Any], Any]:
+        def decorate(obj: Any) -> Any:
+            self._do_register(obj.__name__, obj, force)
+            return obj
+
+        return decorate
+
+    def _do_register(self, name: str, obj: Any, force: bool) -> None:
+        if name in self._obj_map and not force:
+            raise KeyError(f'An object named "{name}" is already registered in "{self._name}"')
+        self._obj_map[name] = obj

@@ -1,0 +1,256 @@
+"""Checkpoints and parameters of models."""
+
+from __future__ import annotations
+
+import io
+import os
+import os.path as osp
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from .checkpoint_files import read_checkpoint_file
+from .errors import MismatchError, MissingFileError, UnreadableFileError
+from .files import write_bytes_atomically, write_text_atomically
+from .tools import tolist_if_not
+
+POINTER_NAME = "checkpoint"
+BEST_NAME = "model-best.pth.tar"
+
+
+def checkpoint_name(epoch: int | str) -> str:
+    """File name of the checkpoint written after ``epoch`` epochs."""
+    return f"model.pth.tar-{epoch}"
+
+
+def save_checkpoint(
+    state: dict[str, Any],
+    save_dir: str,
+    is_best: bool = False,
+    remove_module_from_keys: bool = True,
+    model_name: str = "",
+) -> None:
+    """Write ``state`` to ``<save_dir>/model.pth.tar-<epoch>`` and its name to ``<save_dir>/checkpoint``.
+
+    Both files are replaced atomically, the name last, so a failure leaves the last good checkpoint in force.
+
+    Args:
+        state: at least ``state_dict`` and ``epoch`` (epochs completed); usually ``optimizer``, ``scheduler`` and
+            ``val_result`` as well.
+        is_best: write ``model-best.pth.tar`` as well.
+        remove_module_from_keys: drop the prefix ``module.`` that DataParallel adds.
+        model_name: another file name.
+
+    Raises UnwritableFileError when the disk is full or the folder cannot be written.
+    """
+    if remove_module_from_keys:
+        state = {**state, "state_dict": _without_module_prefix(state["state_dict"])}
+    name = model_name or checkpoint_name(state["epoch"])
+    # Serialised in memory first: PyTorch's own file writer reports a full disk by an assertion deep in C++.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    fpath = osp.join(save_dir, name)
+    write_bytes_atomically(fpath, buffer.getbuffer())
+    write_text_atomically(osp.join(save_dir, POINTER_NAME), f"{name}\n")
+    print(f"Checkpoint saved to {fpath}")
+    if is_best:
+        best = osp.join(save_dir, BEST_NAME)
+        write_bytes_atomically(best, buffer.getbuffer())
+        print(f'Best checkpoint saved to "{best}"')
+
+
+def load_checkpoint(fpath: str | os.PathLike) -> dict[str, Any]:
+    """The dictionary in a checkpoint file, tensors on the CPU; no code in the file is run.
+
+    Raises MissingFileError, or UnreadableFileError when the file is truncated or is something else.
+    """
+    if fpath is None:
+        raise ValueError("File path is None")
+    return read_checkpoint_file(fpath)
+
+
+def last_checkpoint_file(fdir: str) -> str:
+    """Name of the checkpoint that ``<fdir>/checkpoint`` names. Raises MissingFileError or UnreadableFileError."""
+    pointer = osp.join(fdir, POINTER_NAME)
+    try:
+        with open(pointer, encoding="utf-8") as file:
+            name = file.readline().strip()
+    except FileNotFoundError as error:
+        raise MissingFileError(f"no checkpoint to resume from: {pointer} does not exist") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnreadableFileError(f"cannot read {pointer}") from error
+    if not name or osp.basename(name) != name:
+        raise UnreadableFileError(
+            f"{pointer} should hold the file name of the last checkpoint, but holds {name[:80]!r}"
+        )
+    return name
+
+
+def last_common_checkpoint(folders: list[str]) -> str | None:
+    """File name of the last checkpoint that all folders have, of one and the same epoch; None when there is none.
+
+    A run that was killed while it wrote the checkpoints of several models leaves some of them a step behind.
+    """
+    if not folders or not all(osp.exists(osp.join(folder, POINTER_NAME)) for folder in folders):
+        return None
+    last = {last_checkpoint_file(folder) for folder in folders}
+    if len(folders) == 1:
+        return last.pop()
+    numbered = set.intersection(*({name for name in os.listdir(folder) if _number(name) >= 0} for folder in folders))
+    candidates = [*(last if len(last) == 1 else ()), *sorted(numbered, key=_number, reverse=True)]
+    for name in candidates:
+        if len({load_checkpoint(osp.join(folder, name)).get("epoch") for folder in folders}) == 1:
+            return name
+    return None
+
+
+def _number(file_name: str) -> int:
+    """The epoch in the name of a checkpoint, -1 for other files."""
+    number = file_name.removeprefix(checkpoint_name(""))
+    return int(number) if number != file_name and number.isdecimal() else -1
+
+
+def resume_from_checkpoint(
+    fdir: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None = None,
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+    file_name: str = "",
+) -> int:
+    """Load a checkpoint in ``fdir`` into model, optimiser and scheduler; returns the number of epochs completed.
+
+    Args:
+        file_name: of the checkpoint; the last one by default.
+
+    Raises MissingFileError, UnreadableFileError, or MismatchError when it belongs to another model or optimiser.
+    """
+    fpath = osp.join(fdir, file_name or last_checkpoint_file(fdir))
+    print(f'Loading checkpoint from "{fpath}"')
+    checkpoint = load_checkpoint(fpath)
+    for key in ("state_dict", "epoch"):
+        if key not in checkpoint:
+            raise UnreadableFileError(f'{fpath} is not a checkpoint of this kind: it has no "{key}"')
+    for key, target in (("state_dict", model), ("optimizer", optimizer), ("scheduler", scheduler)):
+        if target is not None and checkpoint.get(key) is not None:
+            _load_into(target, checkpoint[key], f"the {key} in {fpath}")
+    print(f"Previous epoch: {checkpoint['epoch']}")
+    return checkpoint["epoch"]
+
+
+def load_state_into_model(model: nn.Module, state_dict: dict[str, torch.Tensor], source: str) -> None:
+    """``model.load_state_dict`` with a one-line MismatchError that names ``source`` and the tensors."""
+    _load_into(model, state_dict, source)
+
+
+def _load_into(target: Any, state: Any, source: str) -> None:
+    try:
+        target.load_state_dict(state)
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise MismatchError(f"{source} does not fit: {reason[:600]}") from error
+
+
+def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
+    """Copy the tensors of a checkpoint (or plain state dict) whose names and shapes match; print which ones were used.
+
+    Raises MissingFileError, UnreadableFileError, or MismatchError when nothing matches.
+    """
+    checkpoint = load_checkpoint(weight_path)
+    given = _without_module_prefix(checkpoint.get("state_dict", checkpoint))
+    own = model.state_dict()
+    used = {name: value for name, value in given.items() if name in own and _same_shape(own[name], value)}
+    misshaped = [name for name in given if name in own and name not in used]
+    unknown = [name for name in given if name not in own]
+    if not used:
+        reason = f"wrong shape: {_shapes(misshaped, given, own)}" if misshaped else "no tensor name matches"
+        raise MismatchError(f"cannot load {weight_path} into {type(model).__name__}: {reason}")
+    model.load_state_dict(used, strict=False)
+    print(f"Loaded {len(used)} of {len(own)} layers from {weight_path}: {_some(list(used))}")
+    for what, names in (("unmatched names", unknown), ("not in the file", [name for name in own if name not in given])):
+        if names:
+            print(f"  {what} ({len(names)}): {_some(names)}")
+    if misshaped:
+        print(f"  NOT loaded because of their shape ({len(misshaped)}): {_shapes(misshaped, given, own)}")
+
+
+def _same_shape(own: Any, given: Any) -> bool:
+    return isinstance(given, torch.Tensor) and own.shape == given.shape
+
+
+def _shapes(names: list[str], given: dict, own: dict) -> str:
+    shown = [f"{name} {tuple(getattr(given[name], 'shape', ()))} for {tuple(own[name].shape)}" for name in names]
+    return _some(shown)
+
+
+def _some(names: list[str], limit: int = 8) -> str:
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+
+
+def _without_module_prefix(state_dict: dict[str, Any]) -> OrderedDict[str, Any]:
+    return OrderedDict((key.removeprefix("module."), value) for key, value in state_dict.items())
+
+
+def count_num_param(model: nn.Module | Iterable[nn.Parameter | dict] | None = None, params: Any = None) -> int:
+    """Number of values in a model, in a list of parameters, or in a list of parameter groups."""
+    given = params if params is not None else model
+    if given is None:
+        raise ValueError("model and params must provide at least one.")
+    parameters = given.parameters() if isinstance(given, nn.Module) else given
+    return sum(_count_in(entry) for entry in parameters)
+
+
+def _count_in(entry: nn.Parameter | dict) -> int:
+    if isinstance(entry, dict):
+        return sum(parameter.numel() for parameter in tolist_if_not(entry["params"]))
+    return entry.numel()
+
+
+def open_all_layers(model: nn.Module) -> None:
+    """Train every layer."""
+    model.train()
+    for parameter in model.parameters():
+        parameter.requires_grad = True
+
+
+def open_specified_layers(model: nn.Module, open_layers: str | list[str]) -> None:
+    """Train the named children of ``model`` only; the others are frozen and in evaluation mode.
+
+    Raises ValueError for a name that is no child of the model.
+    """
+    if isinstance(model, nn.DataParallel):
+        model = model.module
+    wanted = tolist_if_not(open_layers)
+    children = dict(model.named_children())
+    for layer in wanted:
+        if layer not in children:
+            raise ValueError(f'"{layer}" is not a layer of {type(model).__name__}; it has {", ".join(children)}')
+    for name, module in children.items():
+        module.train(name in wanted)
+        for parameter in module.parameters():
+            parameter.requires_grad = name in wanted
+
+
+def init_network_weights(model: nn.Module, init_type: str = "normal", gain: float = 0.02) -> None:
+    """Initialise convolutions and linear layers ("normal", "xavier", "kaiming", "orthogonal"), norms to N(1, gain)."""
+    initialise = {
+        "normal": lambda weight: nn.init.normal_(weight, 0.0, gain),
+        "xavier": lambda weight: nn.init.xavier_normal_(weight, gain=gain),
+        "kaiming": lambda weight: nn.init.kaiming_normal_(weight, a=0, mode="fan_in"),
+        "orthogonal": lambda weight: nn.init.orthogonal_(weight, gain=gain),
+    }
+    if init_type not in initialise:
+        raise ValueError(f'unknown initialisation "{init_type}"; available: {", ".join(initialise)}')
+    for module in model.modules():
+        if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):
+            initialise[init_type](module.weight)
+        elif isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)):
+            if module.weight is None:
+                continue
+            nn.init.normal_(module.weight, 1.0, gain)
+        else:
+            continue
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
