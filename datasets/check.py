@@ -1,0 +1,157 @@
+"""Verify data sets on disk.
+
+    python -m datasets.check --root DATA                      # all data sets, every image decoded
+    python -m datasets.check --root DATA --fast Caltech101    # one, a sample of images
+    python -m datasets.check --path my_images/                # own data
+
+One line a data set; exit status 1 if anything is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import random
+import sys
+from collections.abc import Sequence
+from multiprocessing.pool import ThreadPool
+
+from dassl.utils import UserError, read_image
+from dassl.utils.progress import progress_bar
+from datasets.base import CoOpLayout, full_path
+from datasets.errors import BadDataError, MissingDataError, explained
+from datasets.names import EMBEDDED, reader_class, resolve
+from datasets.own_csv import ImageCSV
+from datasets.own_folder import ImageFolder
+from datasets.sources import RECIPES, Counts
+from datasets.splits import Parts
+
+FAST_SAMPLE = 200
+
+
+def check(reader: CoOpLayout, fast: bool = False, counts: Counts | None = None) -> str:
+    """Verify one data set; returns what it holds, in words.
+
+    Args:
+        reader: from ``SomeReader.at(folder)``.
+        fast: decode a sample of the images instead of all.
+        counts: what there should be, None if that is not known.
+
+    Raises:
+        MissingDataError, BadDataError: what is wrong, the message that a training run would give where it sees it.
+    """
+    with explained(reader.name, reader.remedy), contextlib.redirect_stdout(io.StringIO()):
+        parts = reader.read()
+        labels = {item.label for part in parts for item in part}
+        if counts:
+            _check_split_file(reader)
+            _check_counts(reader, parts, len(labels), counts)
+        items = list(dict.fromkeys(item.impath for part in parts for item in part))
+        checked = random.Random(0).sample(items, min(FAST_SAMPLE, len(items))) if fast else items
+        _check_images(checked, reader.name)
+    sizes = ", ".join(f"{name} {len(items):,}" for name, items in zip(Parts._fields, _distinct(parts), strict=True))
+    return f"{len(labels):,} classes, {sizes}; {len(checked):,} images decoded"
+
+
+def _distinct(parts: Parts) -> Parts:
+    """``parts`` with an empty val where val is the test part."""
+    return parts._replace(val=[]) if parts.val is parts.test else parts
+
+
+def _check_counts(reader: CoOpLayout, parts: Parts, classes: int, counts: Counts) -> None:
+    """Compare with the published counts."""
+    wrong = [f"{classes:,} classes instead of {counts.classes:,}"] if classes != counts.classes else []
+    for part, items, expected in zip(Parts._fields, _distinct(parts), counts[1:], strict=True):
+        if expected is not None and len(items) != expected:
+            wrong.append(f"{len(items):,} {part} images instead of {expected:,}")
+    if wrong:
+        raise BadDataError(f"{reader.dataset_dir} has {', '.join(wrong)}")
+
+
+def _check_split_file(reader: CoOpLayout) -> None:
+    """Training does without and makes a split of its own; but that is not the one of the papers."""
+    if reader.split_file and not reader.split_in_use():
+        raise MissingDataError(f"split file {reader.split_path} is missing")
+
+
+def _check_images(paths: Sequence[str], name: str) -> None:
+    with ThreadPool(os.cpu_count()) as pool:  # decoding runs outside of the interpreter lock
+        results = pool.imap(_reason_unreadable, paths, chunksize=16)
+        bar = progress_bar(results, total=len(paths), desc=name, unit="image")
+        reasons = [reason for reason in bar if reason]
+    if reasons:
+        raise BadDataError(f"{len(reasons):,} of {len(paths):,} images cannot be read, first: {reasons[0]}")
+
+
+def _reason_unreadable(path: str) -> str:
+    """Empty if the image decodes."""
+    try:
+        read_image(path)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def known_counts(name: str) -> Counts:
+    """What the data set should hold."""
+    if name in RECIPES:
+        return RECIPES[name].counts
+    from embedded.suites import SUITES
+
+    suite = SUITES[name]
+    classes = len(suite.class_names)
+    return Counts(classes, *(classes * suite.count(part) for part in Parts._fields))
+
+
+def report(reader: CoOpLayout, fast: bool, counts: Counts | None) -> bool:
+    """Print the line of one data set; returns whether it is in order."""
+    try:
+        print(f"ok       {reader.name:20s} {check(reader, fast, counts)}", flush=True)
+        return True
+    except UserError as error:
+        state = "missing" if isinstance(error, MissingDataError) else "wrong"
+        print(f"{state:8s} {reader.name:20s} {str(error).removeprefix(reader.name + ': ')}", flush=True)
+        return False
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m datasets.check", description="Verify data sets on disk.")
+    parser.add_argument("names", nargs="*", help="data sets (default: the fifteen, and generated ones that are there)")
+    parser.add_argument("--root", default=os.environ.get("DATA"), help="the data folder (default: $DATA)")
+    parser.add_argument("--path", help="check this image folder or CSV file (own data) instead")
+    parser.add_argument("--fast", action="store_true", help=f"decode {FAST_SAMPLE} images a data set, not all")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> bool:
+    """Check what the arguments name; returns whether all is in order."""
+    if args.path:
+        path = full_path(args.path)
+        reader = (ImageFolder if os.path.isdir(path) else ImageCSV).at(path)
+        return report(reader, args.fast, None)
+    if not args.root:
+        raise UserError("which data? give --root DATA (or set DATA), or --path for own images")
+    root = full_path(args.root)
+    if not os.path.isdir(root):
+        raise UserError(f"data folder {root} is missing; check --root")
+    there = [name for name in EMBEDDED if os.path.isdir(os.path.join(root, reader_class(name).dataset_dir))]
+    names = [resolve(name) for name in args.names] or [*RECIPES, *there]
+    results = []
+    for name in names:
+        cls = reader_class(name)
+        results.append(report(cls.at(os.path.join(root, cls.dataset_dir)), args.fast, known_counts(name)))
+    return all(results)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        return 0 if run(parse(argv)) else 1
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""FGVC Aircraft (Maji et al., 2013)."""
+
+from __future__ import annotations
+
+import os
+
+from dassl.data.datasets import DATASET_REGISTRY, Datum
+from datasets.base import CoOpDataset
+from datasets.files import lookup, read_lines, require_images
+from datasets.items import Item
+from datasets.splits import Parts
+
+
+@DATASET_REGISTRY.register()
+class FGVCAircraft(CoOpDataset):
+    """Aircraft variants; 100 classes. The annotations are the split, so there is no split file."""
+
+    dataset_dir = "fgvc_aircraft"
+
+    def read_annotations(self) -> Parts:
+        variants = read_lines(os.path.join(self.dataset_dir, "variants.txt"))
+        labels = {variant: label for label, variant in enumerate(variants)}
+        return Parts(*(self._read_list(f"images_variant_{part}.txt", labels) for part in ("train", "val", "test")))
+
+    def _read_list(self, name: str, labels: dict[str, int]) -> list[Datum]:
+        """Lines like "1025794 Cessna 172": image and variant."""
+        path = os.path.join(self.dataset_dir, name)
+        items = []
+        for line in read_lines(path):
+            image, _, variant = line.partition(" ")
+            label = lookup(labels, variant, path, "variant")
+            items.append(Item(os.path.join(self.image_dir, f"{image}.jpg"), label, variant))
+        require_images([item.impath for item in items], path)
+        return items

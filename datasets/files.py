@@ -1,0 +1,122 @@
+"""Looking at folders and reading small files, with errors that name them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from datasets.errors import BadDataError, MissingDataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+
+
+def require_folder(path: str, what: str) -> str:
+    """Return ``path`` if it is a folder; ``MissingDataError`` otherwise."""
+    if not os.path.isdir(path):
+        raise MissingDataError(f"{what} {path} is missing")
+    return path
+
+
+def class_folders(folder: str) -> list[str]:
+    """Names of the visible subfolders, ascending; stray files between them are skipped."""
+    require_folder(folder, "folder")
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    if not names:
+        raise MissingDataError(f"{folder} holds no class folders")
+    return names
+
+
+def image_names(folder: str) -> list[str]:
+    """Names of the visible image files of a folder, ascending, so that draws do not depend on the file system."""
+    names = os.listdir(require_folder(folder, "class folder"))
+    return sorted(name for name in names if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES))
+
+
+def images_below(folder: str) -> list[str]:
+    """Paths of the visible images of a folder and its subfolders, ascending."""
+    paths = []
+    for here, folders, _ in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths += [os.path.join(here, name) for name in image_names(here)]
+    return sorted(paths)
+
+
+def missing_files(paths: Iterable[str]) -> list[str]:
+    """The paths that do not exist, in their order; each folder is listed once instead of asking for every file."""
+    present: dict[str, set[str]] = {}
+    missing = []
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in present:
+            present[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+        if name not in present[folder]:
+            missing.append(path)
+    return missing
+
+
+def require_images(paths: Sequence[str], listed_in: str) -> None:
+    """Raise ``MissingDataError`` unless every image that ``listed_in`` names exists."""
+    missing = missing_files(paths)
+    if missing:
+        raise MissingDataError(
+            f"{len(missing):,} of {len(paths):,} images of {listed_in} are missing, first {missing[0]}"
+        )
+
+
+def _read_bytes(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise MissingDataError(f"file {path} is missing") from None
+    except OSError as error:
+        raise BadDataError(f"file {path} cannot be read ({error.strerror})") from None
+
+
+def read_text(path: str) -> str:
+    """A UTF-8 text file (a leading byte order mark is dropped)."""
+    try:
+        return _read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadDataError(f"file {path} is not UTF-8 text (byte {error.start})") from None
+
+
+def read_lines(path: str) -> list[str]:
+    """The lines of a text file without line ends (LF or CR LF) and blanks around them; empty lines are left out."""
+    return [line.strip() for line in read_text(path).split("\n") if line.strip()]
+
+
+def read_json_object(path: str) -> dict[str, Any]:
+    """The content of a JSON file that holds an object."""
+    try:
+        content = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise BadDataError(f"{path} is not valid JSON (line {error.lineno}: {error.msg})") from None
+    except RecursionError:
+        raise BadDataError(f"{path} is nested too deeply") from None
+    if not isinstance(content, dict):
+        raise BadDataError(f"{path} holds no JSON object but a {type(content).__name__}")
+    return content
+
+
+def read_mat(path: str, variable: str) -> Any:
+    """One variable of a MATLAB file, the first row of it, as the annotation files of the VGG and Cars sets hold it."""
+    from scipy.io import loadmat  # heavy, and needed only where no split file is present
+
+    _read_bytes(path)
+    try:
+        return loadmat(path)[variable][0]
+    except KeyError:
+        raise BadDataError(f"{path} has no variable {variable!r}") from None
+    except Exception as error:  # scipy raises many kinds for damaged files
+        raise BadDataError(f"{path} is not a readable MATLAB file ({error})") from None
+
+
+def lookup(table: dict[str, Any], key: str, path: str, what: str) -> Any:
+    """``table[key]``, or an error that says which file names an unknown ``key``."""
+    if key not in table:
+        raise BadDataError(f"{path} names the unknown {what} {key!r}")
+    return table[key]

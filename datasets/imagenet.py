@@ -1,0 +1,77 @@
+"""ImageNet (Deng et al., 2009), and what its companions share with it: ``classnames.txt`` and folders named by wnid."""
+
+from __future__ import annotations
+
+import os
+
+from dassl.data.datasets import DATASET_REGISTRY, Datum
+from datasets.base import CoOpDataset
+from datasets.errors import BadDataError, MissingDataError
+from datasets.files import class_folders, image_names, lookup, read_lines
+from datasets.items import Item
+from datasets.splits import Parts, list_images
+from datasets.test_only import TestOnlyDataset
+
+
+def read_classnames(path: str) -> dict[str, str]:
+    """wnid -> class name of ``classnames.txt`` (lines like "n01440764 tench"), in the order of the file."""
+    classnames: dict[str, str] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        wnid, _, classname = line.partition(" ")
+        if not classname:
+            raise BadDataError(f"{path}: line {number} is {line!r}, not a wnid and a class name")
+        if wnid in classnames:
+            raise BadDataError(f"{path}: line {number} names {wnid} a second time")
+        classnames[wnid] = classname
+    return classnames
+
+
+def read_class(folder: str, label: int, classname: str) -> list[Datum]:
+    """The images of one class folder, which may not be empty."""
+    impaths = list_images(folder)
+    if not impaths:
+        raise MissingDataError(f"class folder {folder} holds no images")
+    return [Item(impath, label, classname) for impath in impaths]
+
+
+def read_wnid_folders(image_dir: str, classnames_path: str) -> list[Datum]:
+    """All images of a folder of wnid folders; a label is the position of the folder among those present."""
+    classnames = read_classnames(classnames_path)
+    items = []
+    for label, wnid in enumerate(class_folders(image_dir)):
+        classname = lookup(classnames, wnid, image_dir, f"class folder (not in {classnames_path})")
+        items += read_class(os.path.join(image_dir, wnid), label, classname)
+    return items
+
+
+class WnidTarget(TestOnlyDataset):
+    """A data set to test on that consists of wnid folders and ``classnames.txt``."""
+
+    def read_annotations(self) -> Parts:
+        return Parts([], [], read_wnid_folders(self.image_dir, os.path.join(self.dataset_dir, "classnames.txt")))
+
+
+@DATASET_REGISTRY.register()
+class ImageNet(CoOpDataset):
+    """1,000 classes. The validation images serve as val and as test set; val is never reduced by NUM_SHOTS."""
+
+    dataset_dir = "imagenet"
+
+    def read_annotations(self) -> Parts:
+        train_dir, val_dir = (os.path.join(self.image_dir, part) for part in ("train", "val"))
+        check_same_folders(train_dir, val_dir)
+        classnames_path = os.path.join(self.dataset_dir, "classnames.txt")
+        train = read_wnid_folders(train_dir, classnames_path)
+        test = read_wnid_folders(val_dir, classnames_path)
+        return Parts(train, test, test)
+
+
+def check_same_folders(train_dir: str, val_dir: str) -> None:
+    """Labels are positions among the class folders, so train and val need the same ones."""
+    in_train = set(class_folders(train_dir))
+    if os.path.isdir(val_dir) and image_names(val_dir):
+        raise BadDataError(f"{val_dir} holds images that are not sorted into one folder per wnid")
+    in_val = set(class_folders(val_dir))
+    for absent, folder in ((in_train - in_val, val_dir), (in_val - in_train, train_dir)):
+        if absent:
+            raise MissingDataError(f"{len(absent)} class folders are missing in {folder}, first {min(absent)}")

@@ -1,0 +1,13 @@
+"""ImageNet-Sketch (Wang et al., 2019)."""
+
+from __future__ import annotations
+
+from dassl.data.datasets import DATASET_REGISTRY
+from datasets.imagenet import WnidTarget
+
+
+@DATASET_REGISTRY.register()
+class ImageNetSketch(WnidTarget):
+    """Sketches of ImageNet's 1,000 classes."""
+
+    dataset_dir = "imagenet-sketch"

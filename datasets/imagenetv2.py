@@ -1,0 +1,33 @@
+"""ImageNetV2, matched frequency (Recht et al., 2019)."""
+
+from __future__ import annotations
+
+import os
+
+from dassl.data.datasets import DATASET_REGISTRY
+from datasets.errors import BadDataError
+from datasets.files import require_folder
+from datasets.imagenet import read_class, read_classnames
+from datasets.splits import Parts
+from datasets.test_only import TestOnlyDataset
+
+NUM_CLASSES = 1000
+
+
+@DATASET_REGISTRY.register()
+class ImageNetV2(TestOnlyDataset):
+    """ImageNet's 1,000 classes; the folders are named by label, in the order of ``classnames.txt``."""
+
+    dataset_dir = "imagenetv2"
+    image_folder = "imagenetv2-matched-frequency-format-val"
+
+    def read_annotations(self) -> Parts:
+        path = os.path.join(self.dataset_dir, "classnames.txt")
+        names = list(read_classnames(path).values())
+        if len(names) != NUM_CLASSES:
+            raise BadDataError(f"{path} names {len(names):,} classes, not {NUM_CLASSES:,}")
+        folders = [os.path.join(self.image_dir, str(label)) for label in range(NUM_CLASSES)]
+        items = []
+        for label, (folder, classname) in enumerate(zip(folders, names, strict=True)):
+            items += read_class(require_folder(folder, "class folder"), label, classname)
+        return Parts([], [], items)

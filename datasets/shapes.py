@@ -1,0 +1,59 @@
+"""The embedded suite: generated image worlds that need no download (see ``embedded/``)."""
+
+from __future__ import annotations
+
+import os
+import shlex
+
+from dassl.data.datasets import DATASET_REGISTRY
+from datasets.base import CoOpDataset, CoOpLayout
+from datasets.test_only import TestOnlyDataset
+
+
+class Embedded(CoOpLayout):
+    """A data set that is generated instead of downloaded."""
+
+    @property
+    def origin(self) -> str:
+        root = os.path.dirname(self.dataset_dir)
+        return f"python -m embedded.generate --root {shlex.quote(root)} {self.name}"
+
+
+@DATASET_REGISTRY.register()
+class Shapes(Embedded, CoOpDataset):
+    """Coloured and patterned shapes."""
+
+    dataset_dir = "shapes"
+    split_file = "split_zhou_Shapes.json"
+
+
+@DATASET_REGISTRY.register()
+class Glyphs(Embedded, CoOpDataset):
+    """Coloured letters and digits."""
+
+    dataset_dir = "glyphs"
+    split_file = "split_zhou_Glyphs.json"
+
+
+@DATASET_REGISTRY.register()
+class ShapesSketch(Embedded, TestOnlyDataset):
+    """Shapes as line drawings."""
+
+    dataset_dir = "shapes_sketch"
+    split_file = "split_zhou_ShapesSketch.json"
+
+
+@DATASET_REGISTRY.register()
+class ShapesNight(Embedded, TestOnlyDataset):
+    """Shapes in the dark."""
+
+    dataset_dir = "shapes_night"
+    split_file = "split_zhou_ShapesNight.json"
+
+
+@DATASET_REGISTRY.register()
+class ShapesCluttered(Embedded, TestOnlyDataset):
+    """Shapes among distractors."""
+
+    dataset_dir = "shapes_cluttered"
+    split_file = "split_zhou_ShapesCluttered.json"

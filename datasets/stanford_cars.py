@@ -1,0 +1,48 @@
+"""Stanford Cars (Krause et al., 2013)."""
+
+from __future__ import annotations
+
+import os
+
+from dassl.data.datasets import DATASET_REGISTRY, Datum
+from datasets.base import CoOpDataset
+from datasets.errors import BadDataError
+from datasets.files import read_mat
+from datasets.items import Item
+from datasets.splits import Parts, split_trainval
+
+
+@DATASET_REGISTRY.register()
+class StanfordCars(CoOpDataset):
+    """Makes, models and years; 196 classes. Paths in the split file start with cars_train/ or cars_test/."""
+
+    dataset_dir = "stanford_cars"
+    image_folder = ""
+    split_file = "split_zhou_StanfordCars.json"
+
+    def read_annotations(self) -> Parts:
+        meta = read_mat(os.path.join(self.dataset_dir, "devkit", "cars_meta.mat"), "class_names")
+        names = [year_first(str(name[0])) for name in meta]
+        trainval = self._read_annotations_of("cars_train", os.path.join("devkit", "cars_train_annos.mat"), names)
+        test = self._read_annotations_of("cars_test", "cars_test_annos_withlabels.mat", names)
+        return Parts(*split_trainval(trainval), test)
+
+    def _read_annotations_of(self, image_folder: str, annotations: str, names: list[str]) -> list[Datum]:
+        path = os.path.join(self.dataset_dir, annotations)
+        items = []
+        for number, entry in enumerate(read_mat(path, "annotations")):
+            try:
+                label, image = int(entry["class"][0, 0]) - 1, str(entry["fname"][0])
+            except (ValueError, IndexError, TypeError):
+                raise BadDataError(f"{path}: entry {number} has no class and fname") from None
+            if not 0 <= label < len(names):
+                raise BadDataError(f"{path} has class {label + 1}, but cars_meta.mat names {len(names)} classes")
+            impath = os.path.join(self.dataset_dir, image_folder, image)
+            items.append(Item(impath, label, names[label]))
+        return items
+
+
+def year_first(name: str) -> str:
+    """ "Acura RL Sedan 2012" -> "2012 Acura RL Sedan"."""
+    *words, year = name.split(" ")
+    return " ".join([year, *words])

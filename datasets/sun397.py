@@ -1,0 +1,43 @@
+"""SUN397 (Xiao et al., 2010)."""
+
+from __future__ import annotations
+
+import os
+
+from dassl.data.datasets import DATASET_REGISTRY, Datum
+from datasets.base import CoOpDataset
+from datasets.files import lookup, read_lines
+from datasets.items import Item
+from datasets.splits import Parts, split_trainval
+
+
+@DATASET_REGISTRY.register()
+class SUN397(CoOpDataset):
+    """Scenes; 397 classes. The first of the ten partitions."""
+
+    dataset_dir = "sun397"
+    image_folder = "SUN397"
+    split_file = "split_zhou_SUN397.json"
+
+    def read_annotations(self) -> Parts:
+        scenes = read_lines(os.path.join(self.dataset_dir, "ClassName.txt"))
+        labels = {scene.removeprefix("/"): label for label, scene in enumerate(scenes)}
+        trainval = self._read_list("Training_01.txt", labels)
+        test = self._read_list("Testing_01.txt", labels)
+        return Parts(*split_trainval(trainval), test)
+
+    def _read_list(self, name: str, labels: dict[str, int]) -> list[Datum]:
+        """Lines like "/c/casino/indoor/sun_abc.jpg"."""
+        path = os.path.join(self.dataset_dir, name)
+        items = []
+        for line in read_lines(path):
+            image = line.removeprefix("/")
+            scene = os.path.dirname(image)
+            label = lookup(labels, scene, path, "scene")
+            items.append(Item(os.path.join(self.image_dir, image), label, scene_name(scene)))
+        return items
+
+
+def scene_name(scene: str) -> str:
+    """ "c/casino/indoor" -> "indoor casino"."""
+    return " ".join(reversed(scene.split("/")[1:]))

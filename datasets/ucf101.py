@@ -1,0 +1,55 @@
+"""UCF101 (Soomro et al., 2012), the middle frame of each video."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from dassl.data.datasets import DATASET_REGISTRY, Datum
+from datasets.base import CoOpDataset
+from datasets.errors import BadDataError
+from datasets.files import lookup, read_lines
+from datasets.items import Item
+from datasets.splits import Parts, split_trainval
+
+
+@DATASET_REGISTRY.register()
+class UCF101(CoOpDataset):
+    """Actions; 101 classes. The first of the three partitions."""
+
+    dataset_dir = "ucf101"
+    image_folder = "UCF-101-midframes"
+    split_file = "split_zhou_UCF101.json"
+
+    def read_annotations(self) -> Parts:
+        lists = os.path.join(self.dataset_dir, "ucfTrainTestlist")
+        labels = read_class_index(os.path.join(lists, "classInd.txt"))
+        trainval = self._read_list(os.path.join(lists, "trainlist01.txt"), labels)
+        test = self._read_list(os.path.join(lists, "testlist01.txt"), labels)
+        return Parts(*split_trainval(trainval), test)
+
+    def _read_list(self, path: str, labels: dict[str, int]) -> list[Datum]:
+        """Lines like "TaiChi/v_TaiChi_g01_c01.avi 91": video and, in the train lists, class."""
+        items = []
+        for line in read_lines(path):
+            action, _, video = line.split(" ")[0].partition("/")
+            name = action_name(action)
+            impath = os.path.join(self.image_dir, name, video.replace(".avi", ".jpg"))
+            items.append(Item(impath, lookup(labels, action, path, "action"), name))
+        return items
+
+
+def read_class_index(path: str) -> dict[str, int]:
+    """Action -> label from 0; lines like "1 ApplyEyeMakeup"."""
+    labels = {}
+    for line in read_lines(path):
+        number, _, action = line.partition(" ")
+        if not number.isdecimal() or not action:
+            raise BadDataError(f"{path}: line {line!r} is not a number and an action")
+        labels[action] = int(number) - 1
+    return labels
+
+
+def action_name(action: str) -> str:
+    """ "TaiChi" -> "Tai_Chi"."""
+    return "_".join(re.findall("[A-Z][^A-Z]*", action))
