@@ -113,7 +113,11 @@ class Bench:
             mock.patch.object(
                 trainers.base, "load_clip", lambda cfg, precision: precision.convert(clip).to(precision.device)
             ),
-            mock.patch.object(trainers.prometar, "teacher_templates", lambda: ["a photo of a {}."]),
+            mock.patch.object(
+                trainers.prometar,
+                "teacher_text_features",
+                lambda clip, names: torch.randn(len(names), clip.text_projection.shape[1]),
+            ),
         ):
             self.trainer: PromptTrainer = build_trainer(cfg)
         self.trainer.num_batches, self.trainer.batch_idx, self.trainer.epoch = 10**9, 1, 0

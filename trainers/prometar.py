@@ -42,7 +42,7 @@ from trainers.base import PromptTrainer
 from trainers.families import build_family
 from trainers.meta_monitor import MetaMonitor
 from trainers.prompts import Prompts, Theta, at_least_float32, normalized
-from trainers.templates import teacher_templates, template_features
+from trainers.templates import teacher_text_features
 
 Gradients = dict[str, Tensor]
 
@@ -198,8 +198,9 @@ class ProMetaR(PromptTrainer):
     def build_model(self) -> None:
         super().build_model()
         s = self.settings
-        templates = template_features(self.prompts.clip, self.dm.dataset.classnames, teacher_templates())
-        self.teacher_text = normalized(templates.mean(dim=0))  # w0 [C, e]
+        self.teacher_text = normalized(
+            teacher_text_features(self.prompts.clip, self.dm.dataset.classnames)
+        )  # w0 [C, e]
         self.modulator = GradientModulator(self.prompts.tensors(), s.DIM_RATE).to(self.device)
         self.modulator_optim = build_optimizer(self.modulator, self.cfg.OPTIM_VNET)
         self.modulator_sched = build_lr_scheduler(self.modulator_optim, self.cfg.OPTIM_VNET)

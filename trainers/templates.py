@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from clip._open_clip import open_clip_module
@@ -56,11 +62,45 @@ def readable(classname: str) -> str:
 
 
 @torch.no_grad()
-def template_features(clip: CLIP, classnames: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """Text features of every class in every template, not normalised: [templates, C, e]."""
+def template_features(clip: CLIP, classnames: Sequence[str], templates: Sequence[str]) -> Iterator[Tensor]:
+    """Text features [C, e] of all classes, not normalised, for one template after the other."""
     device = clip.logit_scale.device
-    features = []
     for template in templates:  # one at a time: the words before the name are shared by all classes
         tokens = tokenize([template.format(readable(name)) for name in classnames])
-        features.append(clip.encode_text(tokens.to(device)))
-    return torch.stack(features)
+        yield clip.encode_text(tokens.to(device))
+
+
+def teacher_text_features(clip: CLIP, classnames: Sequence[str], cache: Path | None = None) -> Tensor:
+    """ProMetaR's frozen text features [C, e]: the mean over the 60 templates, not normalised.
+
+    They are kept on disk under a name made of everything they depend on: text tower, class names, templates.
+
+    Args:
+        cache: folder of the files; None: ~/.cache/clip/text_features.
+    """
+    templates = teacher_templates()
+    folder = cache or Path.home() / ".cache" / "clip" / "text_features"
+    path = folder / f"{_digest(clip, classnames, templates)}.safetensors"
+    try:
+        return load_file(path)["mean"].to(clip.logit_scale.device)
+    except (OSError, SafetensorError, KeyError):
+        pass  # not there yet, or a damaged file: made anew
+    mean = sum(template_features(clip, classnames, templates)) / len(templates)
+    partial = path.with_suffix(f".part{os.getpid()}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({"mean": mean.cpu().contiguous()}, partial)
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        print(f"The teacher's text features are not kept for the next run: cannot write {path} ({error})")
+    return mean
+
+
+def _digest(clip: CLIP, classnames: Sequence[str], templates: Sequence[str]) -> str:
+    """SHA-256 over the text tower and the sentences."""
+    digest = hashlib.sha256(json.dumps([list(classnames), list(templates)]).encode())
+    for name, tensor in clip.state_dict().items():
+        if not name.startswith("visual."):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -28,8 +28,8 @@ class ZeroshotCLIP(TrainerX):
         self.clip_model = load_clip(self.cfg, precision)
         templates = self.templates()
         print(f"Prompt templates (n={len(templates)}): {templates}")
-        per_template = template_features(self.clip_model, self.dm.dataset.classnames, templates)  # [templates, C, e]
-        self.text_features = normalized(normalized(per_template).mean(dim=0))  # [C, e]
+        per_template = template_features(self.clip_model, self.dm.dataset.classnames, templates)
+        self.text_features = normalized(sum(normalized(features) for features in per_template))  # [C, e]
 
     def model_inference(self, image: Tensor) -> Tensor:
         features = normalized(self.clip_model.encode_image(image))
