@@ -85,6 +85,10 @@ class CoOpLayout(DatasetBase):
         """The three parts from the data set's own files, drawing with ``random`` where it has fewer."""
         raise MissingDataError(f"split file {self.split_path} is missing")
 
+    def absent_classes(self) -> list[str]:
+        """Classes that should have a folder and have none, where the data set's own files tell."""
+        return []
+
     def check_parts(self, parts: Parts, source: str) -> None:
         """Raise ``BadDataError`` if the labels of the parts do not fit together."""
         splits.check_labels(parts, source)

@@ -29,6 +29,7 @@ from datasets.sources import RECIPES, Counts
 from datasets.splits import Parts
 
 FAST_SAMPLE = 200
+MENTIONED = 10  # absent classes named in one line
 
 
 def check(reader: CoOpLayout, fast: bool = False, counts: Counts | None = None) -> str:
@@ -62,7 +63,10 @@ def _distinct(parts: Parts) -> Parts:
 
 def _check_counts(reader: CoOpLayout, parts: Parts, classes: int, counts: Counts) -> None:
     """Compare with the published counts."""
-    wrong = [f"{classes:,} classes instead of {counts.classes:,}"] if classes != counts.classes else []
+    wrong = []
+    if classes != counts.classes:
+        absent = ", ".join(reader.absent_classes()[:MENTIONED])
+        wrong.append(f"{classes:,} classes instead of {counts.classes:,}" + (f" (without {absent})" if absent else ""))
     for part, items, expected in zip(Parts._fields, _distinct(parts), counts[1:], strict=True):
         if expected is not None and len(items) != expected:
             wrong.append(f"{len(items):,} {part} images instead of {expected:,}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
-from datasets.base import CoOpDataset
+from datasets.base import CoOpDataset, CoOpLayout
 from datasets.errors import BadDataError, MissingDataError
 from datasets.files import class_folders, image_names, lookup, read_lines
 from datasets.items import Item
@@ -34,6 +34,12 @@ def read_class(folder: str, label: int, classname: str) -> list[Datum]:
     return [Item(impath, label, classname) for impath in impaths]
 
 
+def absent_wnids(image_dir: str, classnames_path: str) -> list[str]:
+    """The wnids of ``classnames.txt`` that have no folder."""
+    present = set(class_folders(image_dir))
+    return [wnid for wnid in read_classnames(classnames_path) if wnid not in present]
+
+
 def read_wnid_folders(image_dir: str, classnames_path: str) -> list[Datum]:
     """All images of a folder of wnid folders; a label is the position of the folder among those present."""
     classnames = read_classnames(classnames_path)
@@ -44,15 +50,23 @@ def read_wnid_folders(image_dir: str, classnames_path: str) -> list[Datum]:
     return items
 
 
-class WnidTarget(TestOnlyDataset):
-    """A data set to test on that consists of wnid folders and ``classnames.txt``."""
+class WnidLayout(CoOpLayout):
+    """A data set of wnid folders with ``classnames.txt`` beside them."""
+
+    @property
+    def classnames_path(self) -> str:
+        return os.path.join(self.dataset_dir, "classnames.txt")
+
+
+class WnidTarget(WnidLayout, TestOnlyDataset):
+    """A data set of wnid folders to test on."""
 
     def read_annotations(self) -> Parts:
-        return Parts([], [], read_wnid_folders(self.image_dir, os.path.join(self.dataset_dir, "classnames.txt")))
+        return Parts([], [], read_wnid_folders(self.image_dir, self.classnames_path))
 
 
 @DATASET_REGISTRY.register()
-class ImageNet(CoOpDataset):
+class ImageNet(WnidLayout, CoOpDataset):
     """1,000 classes. The validation images serve as val and as test set; val is never reduced by NUM_SHOTS."""
 
     dataset_dir = "imagenet"
@@ -60,10 +74,15 @@ class ImageNet(CoOpDataset):
     def read_annotations(self) -> Parts:
         train_dir, val_dir = (os.path.join(self.image_dir, part) for part in ("train", "val"))
         check_same_folders(train_dir, val_dir)
-        classnames_path = os.path.join(self.dataset_dir, "classnames.txt")
-        train = read_wnid_folders(train_dir, classnames_path)
-        test = read_wnid_folders(val_dir, classnames_path)
+        train = read_wnid_folders(train_dir, self.classnames_path)
+        test = read_wnid_folders(val_dir, self.classnames_path)
+        absent = self.absent_classes()
+        if absent:
+            print(f"Note: {len(absent):,} classes of {self.classnames_path} have no folder, first {absent[0]}")
         return Parts(train, test, test)
+
+    def absent_classes(self) -> list[str]:
+        return absent_wnids(os.path.join(self.image_dir, "train"), self.classnames_path)
 
 
 def check_same_folders(train_dir: str, val_dir: str) -> None:

@@ -3,7 +3,8 @@
     python -m datasets.throughput --images 256 --workers 0 2
 
 Makes 500x375 JPEGs in a temporary folder, reads them as a run with a ViT-B/16 configuration would, and prints images a
-second for the train and the test pipeline. The two loaders take turns, so that other load on the machine hits both.
+second for the train and the test pipeline. The two loaders take turns and the best pass of each counts, so that other
+load on the machine hits both alike.
 """
 
 from __future__ import annotations
