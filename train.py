@@ -20,6 +20,7 @@ import trainers
 from dassl.config import get_cfg_default, merge_file, merge_opts
 from dassl.engine import build_trainer
 from dassl.utils import UserError, collect_env_info, set_random_seed, setup_logger
+from dassl.utils.memory import keep_freed_memory
 
 
 def print_args(args: argparse.Namespace, cfg: CfgNode) -> None:
@@ -116,6 +117,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     try:
         main(parse_args())
     except UserError as error:
