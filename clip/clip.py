@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
-import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,10 +87,11 @@ def _download(url: str, root: str | os.PathLike[str] | None = None) -> str:
         if _sha256(partial) != expected:
             raise UserError(f"download of {url} is damaged (SHA-256 differs): try again")
         os.replace(partial, target)
-    except (urllib.error.URLError, OSError) as error:
+    except (OSError, http.client.HTTPException) as error:
         raise UserError(f"cannot download {url} to {target}: {error}; put the file there by hand") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # it may never have come to be
+            partial.unlink()
     return str(target)
 
 

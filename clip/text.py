@@ -154,6 +154,8 @@ def encode_prompts(
     if len(deep) >= len(blocks):
         raise ValueError(f"text prompts for {len(deep) + 1} layers, but the text tower has {len(blocks)}")
     shared = prefix.shape[-2]
+    if any(1 + prompt.shape[-2] > shared for prompt in deep):
+        raise ValueError(f"deep text prompts replace rows that all prompts share, but only {shared - 1} are shared")
     batch = torch.broadcast_shapes(prefix.shape[:-2], suffix.shape[:-2])
     prefix, suffix = (rows.expand(*batch, *rows.shape[-2:]) for rows in (prefix, suffix))
     x = torch.cat([prefix, suffix], dim=-2).to(clip.dtype)  # [..., P + T, d]

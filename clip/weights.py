@@ -7,6 +7,7 @@ Three formats are read: OpenAI's TorchScript archives, plain state dicts (`torch
 from __future__ import annotations
 
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +41,9 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             state = load_file(path)
         elif _is_torchscript(path):
-            state = torch.jit.load(str(path), map_location="cpu").state_dict()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # deprecated, but what OpenAI's files are made with
+                state = torch.jit.load(str(path), map_location="cpu").state_dict()
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -52,8 +55,12 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"backbone file holds no state dict: {path}")
-    state = {name.removeprefix("module."): value for name, value in state.items() if name not in _ARCHIVE_EXTRAS}
-    return _expand_token_table(state)
+    return _expand_token_table(_tensors_of_the_model(state))
+
+
+def _tensors_of_the_model(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without DataParallel's prefix and the three numbers that OpenAI's archives hold beside the model."""
+    return {name.removeprefix("module."): value for name, value in state.items() if name not in _ARCHIVE_EXTRAS}
 
 
 def _is_torchscript(path: Path) -> bool:
@@ -83,11 +90,12 @@ def build_model(state_dict: Mapping[str, Tensor], quick_gelu: bool = True, sourc
     Raises:
         CheckpointError: a tensor is missing, unknown or of the wrong shape; the message names it.
     """
-    state = {name: value.float() if value.is_floating_point() else value for name, value in state_dict.items()}
+    state = _tensors_of_the_model(state_dict)
+    state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     try:
         settings = _architecture(state)
-    except (KeyError, IndexError, ValueError) as error:
-        raise CheckpointError(f"{source} is no CLIP with OpenAI's tensor names: {_first_line(error)}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{source} is no CLIP with OpenAI's tensor names: {error}") from error
     with torch.device("meta"):
         model = CLIP(**settings, quick_gelu=quick_gelu)
     _check_names_and_shapes(model, state, source)
@@ -96,38 +104,56 @@ def build_model(state_dict: Mapping[str, Tensor], quick_gelu: bool = True, sourc
 
 
 def _architecture(state: Mapping[str, Tensor]) -> dict[str, object]:
-    """Constructor arguments of `CLIP` for these tensors."""
-    width = state["ln_final.weight"].shape[0]
+    """Constructor arguments of `CLIP` for these tensors. Raises ValueError where they say nothing sensible."""
+    (width,) = _shape(state, "ln_final.weight", 1)
+    if width % HEAD_WIDTH:
+        raise ValueError(f"the text tower's width {width} is no multiple of {HEAD_WIDTH}")
     common = dict(
-        embed_dim=state["text_projection"].shape[1],
-        context_length=state["positional_embedding"].shape[0],
-        vocab_size=state["token_embedding.weight"].shape[0],
+        embed_dim=_shape(state, "text_projection", 2)[1],
+        context_length=_shape(state, "positional_embedding", 2)[0],
+        vocab_size=_shape(state, "token_embedding.weight", 2)[0],
         transformer_width=width,
         transformer_heads=width // HEAD_WIDTH,
         transformer_layers=_count(state, r"transformer\.resblocks\.(\d+)\."),
     )
     if "visual.proj" in state:
-        patches = state["visual.positional_embedding"].shape[0] - 1
-        patch_size = state["visual.conv1.weight"].shape[-1]
+        patches = _shape(state, "visual.positional_embedding", 2)[0] - 1
+        vision_width, _, _, patch_size = _shape(state, "visual.conv1.weight", 4)
+        if vision_width % HEAD_WIDTH:
+            raise ValueError(f"the image tower's width {vision_width} is no multiple of {HEAD_WIDTH}")
         return dict(
             common,
-            vision_width=state["visual.conv1.weight"].shape[0],
+            vision_width=vision_width,
             vision_layers=_count(state, r"visual\.transformer\.resblocks\.(\d+)\."),
             vision_patch_size=patch_size,
             image_resolution=patch_size * round(patches**0.5),
         )
-    positions = state["visual.attnpool.positional_embedding"].shape[0] - 1
+    positions = _shape(state, "visual.attnpool.positional_embedding", 2)[0] - 1
     return dict(
         common,
-        vision_width=state["visual.layer1.0.conv1.weight"].shape[0],
+        vision_width=_shape(state, "visual.layer1.0.conv1.weight", 4)[0],
         vision_layers=tuple(_count(state, rf"visual\.layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)),
         vision_patch_size=None,
         image_resolution=32 * round(positions**0.5),
     )
 
 
+def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> torch.Size:
+    """Shape of a tensor that must have that many dimensions, none of them empty."""
+    if name not in state:
+        raise ValueError(f"tensor {name} is missing")
+    shape = state[name].shape
+    if len(shape) != dimensions or 0 in shape:
+        raise ValueError(f"tensor {name} has shape {tuple(shape)}")
+    return shape
+
+
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    return 1 + max(int(match[1]) for name in state if (match := re.match(pattern, name)))
+    """One more than the largest number that `pattern` finds at the beginning of the names."""
+    numbers = [int(match[1]) for name in state if (match := re.match(pattern, name))]
+    if not numbers:
+        raise ValueError(f"no tensor is named like {pattern.replace(chr(92), '')}")
+    return 1 + max(numbers)
 
 
 def _check_names_and_shapes(model: CLIP, state: Mapping[str, Tensor], source: str) -> None:

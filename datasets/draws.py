@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from dassl.data.datasets import Datum
 from datasets.errors import BadDataError
 from datasets.files import read_json_object
-from datasets.splits import parse_row, relative_path, to_rows
+from datasets.splits import parse_row, to_rows
 
 Sources = dict[str, list[Datum]]  # "train" and, unless val is the test part, "val": the items to draw from
 
@@ -38,12 +39,14 @@ def _read_part(content: dict[str, Any], part: str, path: str, source: list[Datum
     rows = content.get(part)
     if not isinstance(rows, list):
         raise BadDataError(f"{path} has no list {part!r}")
-    known = {(relative_path(item.impath, folder), item.label): item for item in source}
+    known = {(item.impath, item.label): item for item in source}
     items = []
     for number, row in enumerate(rows):
-        impath, label, _ = parse_row(row, f"{path}: entry {number} of {part}")
-        if (impath, label) not in known:
-            where = f"{path}: entry {number} of {part} ({impath!r}, label {label})"
+        where = f"{path}: entry {number} of {part}"
+        impath, label, _ = parse_row(row, where)
+        item = known.get((os.path.join(folder, impath), label))
+        if item is None:
+            where = f"{where} ({impath!r}, label {label})"
             raise BadDataError(f"{where} is not in the {part} part; the draw was made from another split")
-        items.append(known[impath, label])
+        items.append(item)
     return items

@@ -168,7 +168,8 @@ def read_and_split_data(
 
 def list_images(folder: str) -> list[str]:
     """Paths of the images of a folder, ascending."""
-    return [os.path.join(folder, name) for name in image_names(folder)]
+    prefix = os.path.join(folder, "")
+    return [prefix + name for name in image_names(folder)]
 
 
 def split_trainval(trainval: Sequence[Datum], p_val: float = 0.2) -> tuple[list[Datum], list[Datum]]:

@@ -3,8 +3,7 @@
     python -m datasets.throughput --images 256 --workers 0 2
 
 Makes 500x375 JPEGs in a temporary folder, reads them as a run with a ViT-B/16 configuration would, and prints images a
-second for the train and the test pipeline. The two loaders take turns and the best pass of each counts, so that other
-load on the machine hits both alike.
+second for the train and the test pipeline. The two loaders take turns, so that other load on the machine hits both.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -74,7 +73,7 @@ def plain_transform(cfg, is_train: bool) -> Callable:
     return transforms.Compose([*crop, transforms.ToTensor(), normalize])
 
 
-def loaders(cfg, is_train: bool) -> tuple[Iterable, Iterable]:
+def loaders(cfg, is_train: bool) -> tuple[DataLoader, DataLoader]:
     """Our loader and torchvision's for the same images, transforms, batch size and workers."""
     dataset = build_dataset(cfg)
     settings = cfg.DATALOADER.TRAIN_X if is_train else cfg.DATALOADER.TEST
@@ -96,31 +95,49 @@ def loaders(cfg, is_train: bool) -> tuple[Iterable, Iterable]:
     return ours, theirs
 
 
-def seconds(loader: Iterable, clock: Callable[[], float]) -> float:
-    """Time of one pass."""
-    start = clock()
-    for _ in loader:
-        pass
-    return clock() - start
+def seconds_in_turns(pair: Sequence[DataLoader], repeats: int) -> list[float]:
+    """CPU seconds of both loaders for one pass, batch by batch in turns; with the same crops for both."""
+    total = [0.0, 0.0]
+    for repeat in range(repeats):
+        iterators = []
+        for loader in pair:
+            torch.manual_seed(repeat)
+            iterators.append(iter(loader))
+        for step in range(len(pair[0])):
+            for which in (0, 1) if step % 2 else (1, 0):
+                torch.manual_seed(step)
+                start = time.process_time()
+                next(iterators[which])
+                total[which] += time.process_time() - start
+    return [time_ / repeats for time_ in total]
+
+
+def seconds_by_pass(pair: Sequence[DataLoader], repeats: int) -> list[float]:
+    """Wall seconds of the best pass of each loader, pass by pass in turns."""
+    best = [math.inf, math.inf]
+    for repeat in range(repeats):
+        for which in (0, 1) if repeat % 2 else (1, 0):
+            start = time.perf_counter()
+            for _ in pair[which]:
+                pass
+            best[which] = min(best[which], time.perf_counter() - start)
+    return best
 
 
 def compare(cfg, is_train: bool, repeats: int) -> str:
-    """One line: images a second of both and their ratio (above 1: ours is faster)."""
-    ours, theirs = loaders(cfg, is_train)
-    # without workers all work is done in this process, whose own time does not suffer from other processes
-    clock = time.perf_counter if cfg.DATALOADER.NUM_WORKERS else time.process_time
-    for loader in (ours, theirs):  # warm-up: file cache, imports
-        seconds(loader, clock)
-    best = {ours: math.inf, theirs: math.inf}
-    for repeat in range(repeats):
-        for loader in (ours, theirs) if repeat % 2 else (theirs, ours):
-            best[loader] = min(best[loader], seconds(loader, clock))
-    images = len(ours) * (cfg.DATALOADER.TRAIN_X if is_train else cfg.DATALOADER.TEST).BATCH_SIZE
-    mine, plain = images / best[ours], images / best[theirs]
-    kind = "wall" if cfg.DATALOADER.NUM_WORKERS else "CPU"
+    """One line: images a second of both loaders and their ratio (above 1: ours is faster).
+
+    Without workers all work is done in this process, so its own CPU time tells, whatever else the machine does.
+    """
+    pair = loaders(cfg, is_train)
+    workers = cfg.DATALOADER.NUM_WORKERS
+    measure, kind = (seconds_by_pass, "wall") if workers else (seconds_in_turns, "CPU")
+    measure(pair, 1)  # warm-up: file cache, imports
+    ours, theirs = measure(pair, repeats)
+    images = len(pair[0]) * (cfg.DATALOADER.TRAIN_X if is_train else cfg.DATALOADER.TEST).BATCH_SIZE
     return (
-        f"{'train' if is_train else 'test':5s} workers {cfg.DATALOADER.NUM_WORKERS}: {mine:6.1f} images/s, "
-        f"torchvision's ImageFolder {plain:6.1f} images/s ({kind} time), ratio {mine / plain:.3f}"
+        f"{'train' if is_train else 'test':5s} workers {workers}: {images / ours:6.1f} images/s, torchvision's "
+        f"ImageFolder {images / theirs:6.1f} images/s ({kind} time), ratio {theirs / ours:.3f}"
     )
 
 
@@ -128,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m datasets.throughput", description="Measure image loading.")
     parser.add_argument("--images", type=int, default=256, help="images to make, half for each pipeline")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="numbers of worker processes")
-    parser.add_argument("--repeats", type=int, default=7, help="passes of which the best counts")
+    parser.add_argument("--repeats", type=int, default=7, help="passes over the images")
     parser.add_argument("--batch-size", type=int, default=16, help="images a batch")
     args = parser.parse_args(argv)
     images = args.images // (2 * args.batch_size) * 2 * args.batch_size

@@ -30,13 +30,17 @@ IMAGES_FOLDER = "images"
 def generate(root: Path | str, names: Sequence[str] | None = None) -> None:
     """Write the named data sets (all if None) below `root`; those already there stay as they are.
 
+    Args:
+        names: registry names (Shapes) or names of config files (shapes).
+
     Raises:
         UserError: unknown name, unwritable folder, or a folder of that name that holds something else.
     """
+    known = SUITES | {suite.folder: suite for suite in SUITES.values()}
     for name in SUITES if names is None else names:
-        if name not in SUITES:
+        if name not in known:
             raise UserError(f"unknown generated data set {name!r}: choose from {', '.join(SUITES)}")
-        _generate_one(Path(root), SUITES[name])
+        _generate_one(Path(root), known[name])
 
 
 def is_complete(root: Path | str, name: str) -> bool:

@@ -92,7 +92,7 @@ class _PlainErrors:
             return next(self._batches)
         except UserError as error:
             self._end_workers(error)
-            raise type(error)(_without_traceback(str(error))) from None
+            raise type(error)(_without_traceback(" ".join(map(str, error.args)))) from None
         except RuntimeError as error:
             if "DataLoader worker" not in str(error) or "Traceback" in str(error):
                 raise

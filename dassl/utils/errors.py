@@ -4,8 +4,9 @@
 class UserError(Exception):
     """Raised with a one-line message. Programs print ``error: <message>`` to stderr and exit with status 1."""
 
-    def __str__(self) -> str:  # KeyError, a base of some subclasses, would show the repr of the message
-        return " ".join(str(arg) for arg in self.args)
+    def __str__(self) -> str:
+        """The message on one line. (KeyError, a base of some subclasses, would show its repr.)"""
+        return " ".join(" ".join(str(arg) for arg in self.args).splitlines())
 
 
 class MissingFileError(UserError, FileNotFoundError):
