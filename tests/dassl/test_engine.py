@@ -1,0 +1,355 @@
+"""The life cycle on a toy trainer: training, log lines, checkpoints, resuming, evaluation."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from dassl.config import get_cfg_default
+from dassl.engine import TRAINER_REGISTRY, SimpleNet, SimpleTrainer, TrainerBase, TrainerX, TrainerXU, build_trainer
+from dassl.utils import MismatchError, MissingFileError, UserError, set_random_seed
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LINE = re.compile(
+    r"epoch \[2/4\] batch \[3/3\] time \d+\.\d{3} \(\d+\.\d{3}\) data \d+\.\d{3} \(\d+\.\d{3}\) "
+    r"loss \d+\.\d{4} \(\d+\.\d{4}\) acc \d+\.\d{4} \(\d+\.\d{4}\) lr \d\.\d{4}e-\d\d eta \d:\d\d:\d\d"
+)
+
+
+def weights(trainer):
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_training_prints_saves_and_tests(cfg, capsys):
+    set_random_seed(1)
+    trainer = build_trainer(cfg)
+    trainer.train()
+    out = capsys.readouterr().out
+    assert LINE.search(out)
+    assert (
+        len(re.findall(r"^epoch \[", out, re.M)) == 12
+    )  # 15 images in batches of 4, 4 epochs; few batches: all printed
+    assert "No checkpoint found, train from scratch" in out
+    assert (
+        out.index("Finish training")
+        < out.index("Deploy the last-epoch model")
+        < out.index("Evaluate on the *test* set")
+    )
+    assert re.search(
+        r"=> result\n\* total: 9\n\* correct: \d\n\* accuracy: \d+\.\d%\n\* error: \d+\.\d%\n\* macro_f1: ", out
+    )
+    assert re.search(r"^Elapsed: 0:0\d:\d\d$", out, re.M)
+    folder = Path(cfg.OUTPUT_DIR)
+    assert {path.name for path in (folder / "model").iterdir()} == {"model.pth.tar-4", "checkpoint"}
+    content = torch.load(folder / "model" / "model.pth.tar-4", weights_only=True)
+    assert list(content) == ["state_dict", "epoch", "optimizer", "scheduler", "val_result"]
+    assert content["epoch"] == 4 and same(weights(trainer), content["state_dict"])
+    assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_tensorboard_holds_the_averages(cfg):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trainer = build_trainer(cfg)
+    trainer.train()
+    events = EventAccumulator(str(Path(cfg.OUTPUT_DIR) / "tensorboard"))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == {
+        "train/loss", "train/acc", "train/lr", "test/accuracy", "test/error_rate", "test/macro_f1",
+    }  # fmt: skip
+    rates = events.Scalars("train/lr")
+    assert [event.step for event in rates] == list(range(12))
+    # The rate changes after the last batch of an epoch, so its log shows the next epoch's: warm-up 1e-5, then 0.1.
+    assert [event.value for event in rates][:4] == pytest.approx([1e-5, 1e-5, 0.1, 0.1])
+
+
+def test_print_frequency(cfg, capsys):
+    cfg.TRAIN.PRINT_FREQ = 2
+    cfg.OPTIM.MAX_EPOCH = 1
+    build_trainer(cfg).train()
+    out = capsys.readouterr().out
+    assert re.findall(r"^epoch \[1/1\] batch \[(\d)/3\]", out, re.M) == ["2"]
+    cfg.TRAIN.PRINT_FREQ = 0
+    with pytest.raises(UserError, match="TRAIN.PRINT_FREQ"):
+        build_trainer(cfg).train()
+
+
+@pytest.mark.parametrize("killed_after", [1, 2, 3])
+def test_a_resumed_run_has_the_same_rates_and_momentum(cfg, killed_after, tmp_path):
+    """Order and augmentation are drawn anew after a resume; with them fixed the runs agree to the last bit."""
+    cfg.TRAIN.CHECKPOINT_FREQ = 1
+    cfg.INPUT.TRANSFORMS = ("normalize",)
+    cfg.DATALOADER.TRAIN_X.SAMPLER = "SequentialSampler"
+    cfg.TEST.NO_TEST = True
+
+    def run(epochs, folder):
+        set_random_seed(3)
+        cfg.OUTPUT_DIR = str(tmp_path / folder)
+        trainer = build_trainer(cfg)
+        trainer.max_epoch = epochs
+        trainer.train()
+        return trainer
+
+    whole = run(4, "whole")
+    run(killed_after, "parts")
+    resumed = run(4, "parts")
+    assert resumed.start_epoch == killed_after
+    assert same(weights(whole), weights(resumed))
+    assert resumed.get_current_lr() == whole.get_current_lr()
+
+
+def test_resume_from_another_folder_and_a_missing_one(cfg, tmp_path, capsys):
+    cfg.OPTIM.MAX_EPOCH = 1
+    build_trainer(cfg).train()
+    cfg.RESUME, cfg.OUTPUT_DIR = cfg.OUTPUT_DIR, str(tmp_path / "second")
+    trainer = build_trainer(cfg)
+    capsys.readouterr()
+    trainer.train()
+    assert trainer.start_epoch == 1 and "will resume training" in capsys.readouterr().out
+    cfg.RESUME = str(tmp_path / "nowhere")
+    with pytest.raises(MissingFileError, match="nowhere"):
+        build_trainer(cfg).train()
+
+
+class _TwoModels(TrainerBase):
+    def __init__(self):
+        super().__init__()
+        for name in ("one", "two"):
+            model = nn.Linear(1, 1)
+            self.register_model(name, model, torch.optim.SGD(model.parameters(), lr=1.0))
+
+
+def test_models_killed_between_their_checkpoints_resume_from_a_common_epoch(tmp_path):
+    trainer = _TwoModels()
+    folder = str(tmp_path)
+    assert trainer.resume_model_if_exist(folder) == 0
+    for epoch in (0, 1):
+        trainer.save_model(epoch, folder)
+    kept = trainer._models["one"].weight.item()
+    with torch.no_grad():
+        trainer._models["one"].weight += 1
+    (tmp_path / "two").rename(tmp_path / "aside")  # the kill: only the first model's third checkpoint is written
+    trainer.save_model(2, folder)
+    for path in (tmp_path / "two").iterdir():
+        path.unlink()
+    (tmp_path / "two").rmdir()
+    (tmp_path / "aside").rename(tmp_path / "two")
+    assert trainer.resume_model_if_exist(folder) == 2
+    assert trainer._models["one"].weight.item() == kept
+    (tmp_path / "two" / "checkpoint").unlink()
+    assert trainer.resume_model_if_exist(folder) == 0
+
+
+def test_registered_models(tmp_path):
+    trainer = _TwoModels()
+    assert trainer.get_model_names() == ["one", "two"]
+    assert trainer.get_model_names("two") == ["two"]
+    with pytest.raises(AssertionError, match="three"):
+        trainer.get_model_names(["three"])
+    with pytest.raises(AssertionError, match="already registered"):
+        trainer.register_model("one", nn.Linear(1, 1))
+    trainer.set_model_mode("eval", names="one")
+    assert (trainer._models["one"].training, trainer._models["two"].training) == (False, True)
+    with pytest.raises(KeyError, match="unknown mode"):
+        trainer.set_model_mode("sleep")
+    assert trainer.get_current_lr("two") == 1.0
+    before = {name: model.weight.item() for name, model in trainer._models.items()}
+    loss = trainer._models["one"](torch.ones(1, 1)).sum() + trainer._models["two"](torch.ones(1, 1)).sum()
+    trainer.model_backward_and_update(loss, names="one")
+    assert trainer._models["one"].weight.item() == pytest.approx(before["one"] - 1)
+    assert trainer._models["two"].weight.item() == before["two"]
+    with pytest.raises(MissingFileError, match="two"):
+        trainer.save_model(0, str(tmp_path))
+        (tmp_path / "two" / "model.pth.tar-1").unlink()
+        trainer.load_model(str(tmp_path), epoch=1)
+
+
+def test_register_before_init_is_told():
+    class Early(TrainerBase):
+        def __init__(self):
+            self.register_model("one", nn.Linear(1, 1))
+
+    with pytest.raises(ValueError, match="before super"):
+        Early()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops_the_run(bad):
+    with pytest.raises(UserError, match="infinite or NaN"):
+        _TwoModels().model_backward_and_update(torch.tensor(bad, requires_grad=True))
+
+
+def test_load_model(cfg, capsys):
+    trainer = build_trainer(cfg)
+    trainer.save_model(2, cfg.OUTPUT_DIR, is_best=True, val_result=71.25)
+    saved = weights(trainer)
+    with torch.no_grad():
+        trainer.model.classifier.weight.zero_()
+    capsys.readouterr()
+    trainer.load_model(cfg.OUTPUT_DIR, epoch=3)
+    assert same(weights(trainer), saved)
+    assert "(epoch=3, val_result=71.25)" in capsys.readouterr().out
+    trainer.load_model(cfg.OUTPUT_DIR)  # model-best
+    trainer.load_model("")
+    assert "load_model() is skipped" in capsys.readouterr().out
+    with pytest.raises(MissingFileError, match=r"model\.pth\.tar-9"):
+        trainer.load_model(cfg.OUTPUT_DIR, epoch=9)
+    cfg.MODEL.HEAD.NAME, cfg.MODEL.HEAD.HIDDEN_LAYERS = "mlp", (5,)
+    with pytest.raises(MismatchError, match=r"head\."):
+        build_trainer(cfg).load_model(cfg.OUTPUT_DIR, epoch=3)
+
+
+def test_best_model_on_validation(cfg, capsys):
+    cfg.DATASET.NUM_LABELED = 2
+    cfg.TEST.FINAL_MODEL = "best_val"
+    cfg.TRAIN.CHECKPOINT_FREQ = 1
+    trainer = build_trainer(cfg)
+    trainer.train()
+    out = capsys.readouterr().out
+    assert out.count("Evaluate on the *val* set") == 4 and "Deploy the model with the best val performance" in out
+    best = torch.load(Path(cfg.OUTPUT_DIR) / "model" / "model-best.pth.tar", weights_only=True)
+    assert best["val_result"] == trainer.best_result
+    assert same(weights(trainer), best["state_dict"])
+    again = build_trainer(cfg)
+    again.before_train()
+    assert again.start_epoch == 4 and again.best_result == trainer.best_result
+
+
+def test_best_model_needs_validation_images(cfg):
+    cfg.TEST.FINAL_MODEL = "best_val"
+    with pytest.raises(UserError, match="needs validation images"):
+        build_trainer(cfg).train()
+    cfg.TEST.FINAL_MODEL = "best"
+    with pytest.raises(UserError, match="last_step or best_val"):
+        build_trainer(cfg).train()
+
+
+def test_evaluation_alone(cfg, capsys):
+    trainer = build_trainer(cfg)
+    with torch.no_grad():  # the toy backbone gives the means of the three colours, so the identity classifies them
+        trainer.model.classifier.weight.copy_(torch.eye(3))
+        trainer.model.classifier.bias.zero_()
+    assert trainer.test() == 100.0
+    assert "Evaluate on the *test* set" in capsys.readouterr().out
+    assert trainer.test(split="val") == 100.0  # no validation images: the test images, and it says so
+    assert "Evaluate on the *test* set" in capsys.readouterr().out
+
+
+@TRAINER_REGISTRY.register(force=True)
+class ToyXU(TrainerXU):
+    def forward_backward(self, batch_x, batch_u):
+        input_x, label_x, input_u = self.parse_batch_train(batch_x, batch_u)
+        self.sizes = [*getattr(self, "sizes", []), (len(input_x), len(input_u))]
+        self.model_backward_and_update(self.model(input_x).sum() + self.model(input_u).sum())
+        return {"loss": 0.0}
+
+
+@pytest.mark.parametrize(("count", "batches"), [("train_x", 3), ("train_u", 7), ("smaller_one", 3)])
+def test_two_loaders(cfg, count, batches):
+    cfg.DATASET.ALL_AS_UNLABELED = True
+    cfg.DATALOADER.TRAIN_U.SAME_AS_X = False
+    cfg.DATALOADER.TRAIN_U.BATCH_SIZE = 2
+    cfg.TRAIN.COUNT_ITER = count
+    cfg.TRAINER.NAME, cfg.OPTIM.MAX_EPOCH = "ToyXU", 1
+    trainer = build_trainer(cfg)
+    trainer.train()
+    assert trainer.sizes == [(4, 2)] * batches
+
+
+def test_two_loaders_draw_in_the_order_of_the_lineage(cfg):
+    """Both loaders begin (one number each) before either is asked for a batch; the reference does so by hand."""
+    cfg.DATASET.ALL_AS_UNLABELED = True
+    cfg.TRAINER.NAME, cfg.OPTIM.MAX_EPOCH, cfg.INPUT.TRANSFORMS = "ToyXU", 1, ()
+    trainer = build_trainer(cfg)
+    seen = []
+    trainer.forward_backward = lambda x, u: seen.append((x["index"].tolist(), u["index"].tolist()))
+    torch.manual_seed(5)
+    trainer.run_epoch()
+    torch.manual_seed(5)
+    x, u = iter(trainer.train_loader_x), iter(trainer.train_loader_u)
+    assert seen == [(next(x)["index"].tolist(), next(u)["index"].tolist()) for _ in range(3)]
+
+
+def test_simple_net(cfg):
+    cfg.MODEL.HEAD.NAME, cfg.MODEL.HEAD.HIDDEN_LAYERS, cfg.MODEL.HEAD.DROPOUT = "mlp", (8, 6), 0.1
+    net = SimpleNet(cfg, cfg.MODEL, 5)
+    logits, features = net(torch.rand(4, 3, 8, 8), return_feature=True)
+    assert (net.fdim, tuple(logits.shape), tuple(features.shape)) == (6, (4, 5), (4, 6))
+    assert SimpleNet(cfg, cfg.MODEL, 0)(torch.rand(4, 3, 8, 8)).shape == (4, 6)
+
+
+def test_a_resnet_backbone(cfg):
+    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED = "resnet18", False
+    net = SimpleNet(cfg, cfg.MODEL, 2)
+    assert net.fdim == 512 and net(torch.rand(2, 3, 32, 32)).shape == (2, 2)
+
+
+def test_unknown_names_are_one_line(cfg):
+    cfg.TRAINER.NAME = "ToyTrainr"
+    with pytest.raises(UserError, match=r'unknown TRAINER "ToyTrainr" \(did you mean "ToyTrainer"\?\); available: '):
+        build_trainer(cfg)
+    cfg.TRAINER.NAME, cfg.DATASET.NAME = "ToyTrainer", "ToyColors"
+    with pytest.raises(UserError, match='unknown DATASET "ToyColors"'):
+        build_trainer(cfg)
+
+
+def test_the_base_classes_leave_the_method_to_subclasses():
+    for method in ("forward_backward", "parse_batch_train", "parse_batch_test", "model_inference"):
+        with pytest.raises(NotImplementedError):
+            getattr(TrainerBase(), method)(None)
+    for method in ("run_epoch", "test"):
+        with pytest.raises(NotImplementedError):
+            getattr(TrainerBase(), method)()
+    assert issubclass(TrainerX, SimpleTrainer)
+
+
+def test_importing_the_engine_loads_neither_torchvision_nor_tensorboard():
+    heavy = "torchvision", "tensorboard", "gdown"
+    code = f"import sys, dassl.engine, dassl.config; print([name for name in {heavy} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
+
+
+TRAINER_FILE = """
+from dassl.config import get_cfg_default, clean_cfg
+from dassl.data import DataManager, DatasetWrapper
+from dassl.data.data_manager import build_data_loader
+from dassl.data.datasets import DATASET_REGISTRY, Datum, DatasetBase, build_dataset
+from dassl.data.datasets.base_dataset import Datum as SameDatum
+from dassl.data.samplers import build_sampler
+from dassl.data.transforms import INTERPOLATION_MODES, build_transform
+from dassl.data.transforms.transforms import build_transform as same_build_transform
+from dassl.engine import SimpleNet, SimpleTrainer, TRAINER_REGISTRY, TrainerBase, TrainerX, TrainerXU, build_trainer
+from dassl.engine.trainer import SimpleNet as SameSimpleNet
+from dassl.evaluation import EVALUATOR_REGISTRY, Classification, EvaluatorBase, build_evaluator
+from dassl.metrics import compute_accuracy, compute_distance_matrix
+from dassl.modeling import BACKBONE_REGISTRY, HEAD_REGISTRY, build_backbone, build_head
+from dassl.modeling.backbone.build import BACKBONE_REGISTRY as same_registry
+from dassl.optim import build_lr_scheduler, build_optimizer
+from dassl.optim.lr_scheduler import ConstantWarmupScheduler, LinearWarmupScheduler
+from dassl.utils import (
+    AverageMeter, MetricMeter, Registry, check_availability, check_isfile, collect_env_info, count_num_param,
+    init_network_weights, listdir_nohidden, load_checkpoint, load_pretrained_weights, mkdir_if_missing,
+    open_all_layers, open_specified_layers, read_image, read_json, resume_from_checkpoint, save_checkpoint,
+    set_random_seed, setup_logger, tolist_if_not, write_json,
+)
+from dassl.utils.tools import mkdir_if_missing as same_mkdir
+from dassl.utils.torchtools import load_checkpoint as same_load
+"""
+
+
+def test_the_import_paths_of_the_lineage():
+    names = {}
+    exec(TRAINER_FILE, names)  # written out above
+    assert names["SameDatum"] is names["Datum"] and names["SameSimpleNet"] is names["SimpleNet"]
+    assert names["get_cfg_default"] is get_cfg_default

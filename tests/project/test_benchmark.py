@@ -1,0 +1,23 @@
+"""The plainly computed methods equal the trainers, and the benchmark reports."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tools import benchmark
+
+FLOAT32_NOISE = 1e-6  # of prompts after one step of rate 0.0025 on the tiny model
+
+
+@pytest.mark.parametrize("trainer", benchmark.OPTIONS)
+def test_step_and_evaluation_equal_the_plain_ones(trainer, tmp_path):
+    report = tmp_path / "report.json"
+    options = ["--trainer", trainer, "--backbone", "tiny", "--device", "cpu", "--threads", "1", "--classes", "5"]
+    benchmark.main([*options, "--baseline", "--eval-batch-size", "2", "--repeats", "1", "--json", str(report)])
+    (row,) = json.loads(report.read_text())["rows"]
+    assert row["deviation"] < FLOAT32_NOISE
+    assert row["evaluation deviation"] < 1e-4  # of logits up to 14
+    assert row["step"]["seconds"] > 0 and row["baseline test"]["seconds"] > 0
+    assert sum(row["split"].values()) == pytest.approx(row["step"]["seconds"], rel=2.0)

@@ -1,0 +1,80 @@
+"""Every shipped YAML merges, opens with the command that runs it, and holds the published values."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import train
+from dassl.config import get_cfg_default, merge_file
+from dassl.data.datasets import DATASET_REGISTRY
+
+ROOT = Path(train.__file__).parent
+METHODS = sorted((ROOT / "configs" / "trainers").glob("*/*.yaml"))
+DATASETS = sorted((ROOT / "configs" / "datasets").glob("*.yaml"))
+PUBLISHED = ROOT.parent / "shared" / "published_configs.json"
+COMMAND = re.compile(r"# bash scripts/(?P<method>\w+)/base2new_(train|test)\.sh (?P<dataset>\w+) 1( (?P<cfg>\S+))?")
+
+
+def merged(path: Path):
+    cfg = get_cfg_default()
+    train.extend_cfg(cfg)
+    merge_file(cfg, str(path))
+    return cfg
+
+
+def test_there_are_configs():
+    assert len(METHODS) >= 30 and len(DATASETS) >= 20
+
+
+@pytest.mark.parametrize("path", METHODS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_method_config(path):
+    command = COMMAND.match(path.read_text().splitlines()[0])
+    assert command and command["cfg"] == path.stem
+    assert (ROOT / "scripts" / command["method"] / "base2new_train.sh").is_file()
+    assert (ROOT / "configs" / "datasets" / f"{command['dataset']}.yaml").is_file()
+    cfg = merged(path)
+    assert cfg.MODEL.BACKBONE.NAME and cfg.INPUT.TRANSFORMS and cfg.OPTIM.NAME == "sgd"
+
+
+@pytest.mark.parametrize("path", DATASETS, ids=lambda path: path.stem)
+def test_dataset_config(path):
+    first = path.read_text().splitlines()[0]
+    assert COMMAND.match(first) or first.startswith("# python"), first
+    assert merged(path).DATASET.NAME in DATASET_REGISTRY
+
+
+@pytest.mark.skipif(not PUBLISHED.is_file(), reason="the list of published values is not in this checkout")
+def test_published_values_are_kept():
+    published = json.loads(PUBLISHED.read_text())
+    compared = 0
+    for name, config in published["configs"].items():
+        if not (ROOT / name).is_file():
+            continue
+        values = config.get("values") or config["variants"]["muzairkhattak/multimodal-prompt-learning"]
+        reference = get_cfg_default()
+        train.extend_cfg(reference)
+        for key, value in leaves(values):
+            reference.merge_from_list([key, value])
+        ours = merged(ROOT / name)
+        for key, _ in leaves(values):
+            assert node(ours, key) == node(reference, key), (name, key)
+            compared += 1
+    assert compared > 300
+
+
+def leaves(tree: dict, prefix: str = ""):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def node(cfg, key: str):
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
