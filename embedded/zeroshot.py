@@ -19,6 +19,7 @@ from dassl.utils import UserError
 from embedded.suites import SUITES, Suite
 
 TEMPLATE = "a photo of a {}."
+BATCH_SIZE = 256
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -67,12 +68,11 @@ def _logits(
     text = F.normalize(
         model.encode_text(tokenize([TEMPLATE.format(name) for name in suite.class_names])).float(), dim=1
     )
-    logits = []
-    for label in range(len(suite.subjects)):
-        pictures = np.stack([np.asarray(suite.draw("test", label, number)) for number in range(count)])
-        image = F.normalize(model.encode_image(normalise(torch.from_numpy(pictures))).float(), dim=1)
-        logits.append(image @ text.T)  # (count, classes)
-    return torch.cat(logits), torch.arange(len(suite.subjects)).repeat_interleave(count)
+    labels = torch.arange(len(suite.subjects)).repeat_interleave(count)
+    pictures = (suite.draw("test", label, number) for label in range(len(suite.subjects)) for number in range(count))
+    stacked = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))  # (images, height, width, 3)
+    image = torch.cat([model.encode_image(normalise(batch)) for batch in stacked.split(BATCH_SIZE)])
+    return F.normalize(image.float(), dim=1) @ text.T, labels  # logits (images, classes)
 
 
 def _accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:

@@ -1,0 +1,113 @@
+"""``python -m datasets.check``."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from datasets import check, sources
+from datasets.sources import Counts
+
+
+@pytest.fixture
+def run(capsys):
+    """Exit status and output of the command."""
+
+    def run_check(*args):
+        status = check.main([str(arg) for arg in args])
+        captured = capsys.readouterr()
+        return status, captured.out + captured.err
+
+    return run_check
+
+
+@pytest.fixture(autouse=True)
+def small_counts(monkeypatch):
+    """What the EuroSAT of conftest.py holds: 5 classes of 4, 3 and 2 images."""
+    recipe = sources.RECIPES["EuroSAT"]._replace(counts=Counts(5, 20, 15, 10))
+    monkeypatch.setitem(sources.RECIPES, "EuroSAT", recipe)
+
+
+def test_a_data_set_in_order(eurosat, run):
+    status, said = run("--root", eurosat, "EuroSAT")
+    assert (status, said) == (
+        0,
+        "ok       EuroSAT              5 classes, train 20, val 15, test 10; 45 images decoded\n",
+    )
+    assert sorted(path.name for path in (eurosat / "eurosat").iterdir()) == ["2750", "split_zhou_EuroSAT.json"]
+
+
+def test_fast_decodes_a_sample(eurosat, run, monkeypatch):
+    monkeypatch.setattr(check, "FAST_SAMPLE", 7)
+    assert "7 images decoded" in run("--root", eurosat, "--fast", "eurosat")[1]
+
+
+def test_an_image_that_cannot_be_read_is_named(eurosat, run):
+    broken = eurosat / "eurosat" / "2750" / "cat" / "val_1.jpg"
+    broken.write_bytes(broken.read_bytes()[:100])
+    status, said = run("--root", eurosat, "EuroSAT")
+    assert status == 1
+    assert said.startswith("wrong    EuroSAT              1 of 45 images cannot be read, first: ")
+    assert str(broken) in said
+
+
+def test_an_image_that_is_missing_is_named(eurosat, run):
+    (eurosat / "eurosat" / "2750" / "cat" / "val_1.jpg").unlink()
+    status, said = run("--root", eurosat, "EuroSAT")
+    assert status == 1
+    assert said.startswith("missing  EuroSAT              1 of 45 images of ")
+    assert f"python -m datasets.prepare EuroSAT --root {eurosat}" in said
+
+
+def test_counts_are_compared(eurosat, run):
+    path = eurosat / "eurosat" / "split_zhou_EuroSAT.json"
+    split = json.loads(path.read_text())
+    path.write_text(json.dumps(split | {"test": split["test"][1:]}))
+    status, said = run("--root", eurosat, "EuroSAT")
+    assert status == 1
+    assert "has 9 test images instead of 10" in said
+
+
+def test_a_missing_split_file_is_not_replaced(eurosat, run):
+    (eurosat / "eurosat" / "split_zhou_EuroSAT.json").unlink()
+    for folder in (eurosat / "eurosat" / "2750").iterdir():
+        (folder / "more.jpg").write_bytes((folder / "val_0.jpg").read_bytes())
+    status, said = run("--root", eurosat, "EuroSAT")
+    assert status == 1
+    assert "split_zhou_EuroSAT.json is missing; get it with: python -m datasets.prepare EuroSAT" in said
+    assert not (eurosat / "eurosat" / "split_zhou_EuroSAT.json").exists()
+
+
+def test_one_line_for_each_of_the_fifteen(eurosat, run):
+    status, said = run("--root", eurosat)
+    lines = said.splitlines()
+    assert status == 1
+    assert len(lines) == 15
+    assert sum(line.startswith("ok ") for line in lines) == 1
+    missing = [line for line in lines if line.startswith("missing")]
+    assert len(missing) == 14
+    assert all("python -m datasets.prepare" in line for line in missing)
+
+
+def test_training_gives_the_same_message(eurosat, run, build):
+    (eurosat / "eurosat" / "2750" / "cat" / "val_1.jpg").unlink()
+    with pytest.raises(FileNotFoundError) as error:
+        build("EuroSAT", eurosat)
+    assert str(error.value).removeprefix("EuroSAT: ") in run("--root", eurosat, "EuroSAT")[1]
+
+
+def test_own_data(tmp_path, run, put_image):
+    for number in range(10):
+        put_image(tmp_path / "mine" / "ant" / f"{number}.jpg")
+    assert run("--path", tmp_path / "mine")[0] == 0
+    status, said = run("--path", tmp_path / "mine.csv")
+    assert status == 1
+    assert "mine.csv is missing" in said
+
+
+def test_arguments_that_make_no_sense(tmp_path, run, monkeypatch):
+    monkeypatch.delenv("DATA", raising=False)
+    assert run() == (1, "error: which data? give --root DATA (or set DATA), or --path for own images\n")
+    assert "unknown data set 'oxford_pet'; did you mean OxfordPets?" in run("--root", tmp_path, "oxford_pet")[1]
+    assert run("--root", tmp_path / "none")[1].startswith(f"error: data folder {tmp_path}/none is missing")

@@ -1,0 +1,198 @@
+"""Few-shot draws and base/new classes.
+
+Expected draws are derived here with ``random.sample`` per class in order of first appearance, the rule of Dassl's
+``generate_fewshot_dataset`` (recorded in the conformance kit, test_conformance.py).
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from dassl.utils import UserError
+
+
+def split_rows(root):
+    return json.loads((root / "eurosat" / "split_zhou_EuroSAT.json").read_text())
+
+
+def sample(split, shots, seed):
+    """{"train": [...], "val": [...]}: rows drawn after seeding with ``seed``."""
+    random.seed(seed)
+    drawn = {}
+    for part, size in (("train", shots), ("val", min(shots, 4))):
+        classes = defaultdict(list)
+        for row in split[part]:
+            classes[row[1]].append(row)
+        drawn[part] = []
+        for members in classes.values():
+            drawn[part] += random.sample(members, size) if len(members) >= size else members
+    return drawn
+
+
+def rows_of(items, root):
+    images = root / "eurosat" / "2750"
+    return [[Path(item.impath).relative_to(images).as_posix(), item.label, item.classname] for item in items]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("shots", [1, 2, 3, 16])
+def test_the_draw_is_the_lineages(eurosat, build, shots, seed):
+    dataset = build("EuroSAT", eurosat, shots=shots, seed=seed)
+    expected = sample(split_rows(eurosat), shots, seed)
+    assert rows_of(dataset.train_x, eurosat) == expected["train"]
+    assert rows_of(dataset.val, eurosat) == expected["val"]
+    assert len(dataset.test) == 10
+
+
+def test_base_and_new_classes_of_one_draw(eurosat, build):
+    everything = build("EuroSAT", eurosat, shots=2)
+    base = build("EuroSAT", eurosat, shots=2, subset="base")
+    new = build("EuroSAT", eurosat, shots=2, subset="new")
+    assert (base.classnames, new.classnames) == (["ant", "bee", "cat"], ["dog", "elk"])  # ceil(5/2) and the rest
+    assert {item.label for item in new.train_x} == {0, 1}
+    taken = {item.impath for item in base.train_x} | {item.impath for item in new.train_x}
+    assert taken == {item.impath for item in everything.train_x}
+
+
+def test_a_draw_is_kept_per_shots_and_seed_with_relative_paths(eurosat, build):
+    first = build("EuroSAT", eurosat, shots=2, seed=1, subset="base")
+    path = eurosat / "eurosat" / "split_fewshot" / "shot_2-seed_1.json"
+    draw = json.loads(path.read_text())
+    assert (draw["dataset"], draw["num_shots"], draw["seed"]) == ("EuroSAT", 2, 1)
+    assert len(draw["train"]) == 10  # stored before classes are taken out
+    assert all(row[0].startswith("2750/") for row in draw["train"] + draw["val"])
+    build("EuroSAT", eurosat, shots=2, seed=2)
+    moved = eurosat.rename(eurosat.parent / "moved")  # the file holds wherever the data are
+    again = build("EuroSAT", moved, shots=2, seed=1, subset="base")
+    assert rows_of(again.train_x, moved) == rows_of(first.train_x, eurosat)
+    assert len(list((moved / "eurosat" / "split_fewshot").iterdir())) == 2
+
+
+def test_a_kept_draw_wins_over_the_generator(eurosat, build):
+    build("EuroSAT", eurosat, shots=1, seed=1)
+    path = eurosat / "eurosat" / "split_fewshot" / "shot_1-seed_1.json"
+    draw = json.loads(path.read_text())
+    draw["train"] = [[f"2750/{name}/train_3.jpg", label, name] for label, name in [(0, "ant"), (1, "bee")]]
+    path.write_text(json.dumps(draw))
+    dataset = build("EuroSAT", eurosat, shots=1, seed=1)
+    assert [item.classname for item in dataset.train_x] == ["ant", "bee"]
+
+
+def test_a_draw_file_can_be_given(eurosat, build, tmp_path):
+    other = build("EuroSAT", eurosat, shots=2, seed=3)
+    published = tmp_path / "published.json"
+    (eurosat / "eurosat" / "split_fewshot" / "shot_2-seed_3.json").rename(published)
+    dataset = build("EuroSAT", eurosat, shots=2, seed=1, FEWSHOT_SPLIT=published)
+    assert [item.impath for item in dataset.train_x] == [item.impath for item in other.train_x]
+    assert not list((eurosat / "eurosat" / "split_fewshot").iterdir())
+
+
+def test_a_draw_file_that_does_not_fit_is_refused(eurosat, build, tmp_path):
+    build("EuroSAT", eurosat, shots=2)
+    kept = eurosat / "eurosat" / "split_fewshot" / "shot_2-seed_1.json"
+    draw = json.loads(kept.read_text())
+    published = tmp_path / "published.json"
+
+    def refused(change, message, shots=2):
+        published.write_text(json.dumps(draw | change))
+        with pytest.raises((UserError, ValueError), match=message):
+            build("EuroSAT", eurosat, shots=shots, FEWSHOT_SPLIT=published)
+
+    refused({}, "num_shots 2, but the run asks for 4", shots=4)
+    refused({}, "needs DATASET.NUM_SHOTS of at least 1", shots=-1)
+    refused({"dataset": "Food101"}, "dataset 'Food101', but the run asks for 'EuroSAT'")
+    refused({"train": [["2750/ant/test_0.jpg", 0, "ant"]]}, "entry 0 of train .* is not in the train part")
+    refused({"train": [["2750/ant/train_0.jpg", 1, "ant"]]}, "entry 0 of train .* is not in the train part")
+    refused({"val": None}, "has no list 'val'")
+    with pytest.raises(FileNotFoundError, match="none.json is missing; set DATASET.FEWSHOT_SPLIT"):
+        build("EuroSAT", eurosat, shots=2, FEWSHOT_SPLIT=tmp_path / "none.json")
+    kept.write_text("not JSON")
+    with pytest.raises(ValueError, match="shot_2-seed_1.json is not valid JSON .*; delete that file to draw anew"):
+        build("EuroSAT", eurosat, shots=2)
+
+
+def test_an_unknown_subset_is_refused_before_anything_is_read(eurosat, build):
+    with pytest.raises(ValueError, match="SUBSAMPLE_CLASSES is 'half'; it can be all, base, new"):
+        build("EuroSAT", eurosat, subset="half", shots=2)
+    assert not (eurosat / "eurosat" / "split_fewshot").exists()
+
+
+def start_at_once(barrier, queue, build, root, seed):
+    barrier.wait()
+    dataset = build("EuroSAT", root, shots=2, seed=seed)
+    queue.put([item.impath for item in dataset.train_x + dataset.test])
+
+
+def test_runs_that_start_at_once_use_the_same_split_and_draw(tmp_path, build, put_image):
+    for cls in ("Forest", "River"):
+        for number in range(13):
+            put_image(tmp_path / "eurosat" / "2750" / cls / f"{cls}_{number}.jpg")
+    context = multiprocessing.get_context("fork")
+    barrier, queue = context.Barrier(4), context.Queue()
+    seeds = [1, 1, 2, 2]
+    processes = [context.Process(target=start_at_once, args=(barrier, queue, build, tmp_path, seed)) for seed in seeds]
+    for process in processes:
+        process.start()
+    results = sorted(queue.get(timeout=60) for _ in processes)
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert results[0] == results[1] and results[2] == results[3]  # runs with the same seed agree
+    assert len({tuple(result[-8:]) for result in results}) == 1  # all runs have the same test images
+    names = sorted(path.name for path in (tmp_path / "eurosat").rglob("*") if path.is_file() and path.suffix != ".jpg")
+    assert names == ["shot_2-seed_1.json", "shot_2-seed_2.json", "split_zhou_EuroSAT.json"]  # nothing left over
+
+
+def as_plain_user(queue, build, root, output):
+    if os.geteuid() == 0:
+        os.setuid(65534)  # the superuser may write anywhere
+    try:
+        dataset = build("EuroSAT", root, shots=2, OUTPUT_DIR=output)
+        queue.put([item.impath for item in dataset.train_x])
+    except UserError as error:
+        queue.put(str(error))
+
+
+@pytest.fixture
+def read_only_root(eurosat):
+    """A copy outside of pytest's private folders, which another user may read but nobody may write."""
+    with tempfile.TemporaryDirectory() as top:
+        os.chmod(top, 0o755)
+        root = Path(shutil.copytree(eurosat, Path(top) / "data"))
+        (Path(top) / "output").mkdir()
+        (Path(top) / "output").chmod(0o777)
+        (root / "eurosat").chmod(0o555)
+        root.chmod(0o555)
+        yield root
+        root.chmod(0o755)
+        (root / "eurosat").chmod(0o755)
+
+
+def test_read_only_data_keep_their_draws_in_the_output_folder(read_only_root, build):
+    root, output = read_only_root, read_only_root.parent / "output"
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+
+    def run(output_dir):
+        process = context.Process(target=as_plain_user, args=(queue, build, root, output_dir))
+        process.start()
+        result = queue.get(timeout=60)
+        process.join()
+        return result
+
+    drawn = run(output)
+    expected = [row[0] for row in sample(split_rows(root), 2, 1)["train"]]
+    assert [Path(path).relative_to(root / "eurosat" / "2750").as_posix() for path in drawn] == expected
+    kept = output / "datasets" / "eurosat" / "split_fewshot" / "shot_2-seed_1.json"
+    assert len(json.loads(kept.read_text())["train"]) == 10
+    assert run(output) == drawn
+    assert "set OUTPUT_DIR to a writable folder" in run(root / "output")

@@ -1,0 +1,221 @@
+"""The user's own images: a folder, or a CSV file."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dassl.utils import UserError
+
+ANIMALS = ("ant", "bee", "cat")
+
+
+@pytest.fixture
+def fill(put_image):
+    """Put ``count`` images into each class folder below ``folder``."""
+
+    def put(folder, count, classes=ANIMALS):
+        for cls in classes:
+            for number in range(count):
+                put_image(folder / cls / f"{number}.jpg")
+        return folder
+
+    return put
+
+
+@pytest.fixture
+def folder(tmp_path, build):
+    """Build an ImageFolder from tmp_path/my_images."""
+
+    def build_folder(**settings):
+        return build("ImageFolder", PATH=tmp_path / "my_images", OUTPUT_DIR=tmp_path / "output", **settings)
+
+    folder.path = tmp_path / "my_images"
+    return build_folder
+
+
+def sizes(dataset):
+    return tuple(len(part or []) for part in (dataset.train_x, dataset.val, dataset.test))
+
+
+@pytest.fixture
+def images(tmp_path):
+    return tmp_path / "my_images"
+
+
+def test_folders_train_val_test(images, fill, folder):
+    for part, count in (("train", 5), ("val", 2), ("test", 3)):
+        fill(images / part, count)
+    dataset = folder()
+    assert dataset.classnames == list(ANIMALS)
+    assert sizes(dataset) == (15, 6, 9)
+    assert not list(images.glob("*.json"))  # the folders are the split
+
+
+def test_without_test_folder_val_serves_as_test(images, fill, folder):
+    fill(images / "train", 5)
+    fill(images / "val", 2)
+    dataset = folder(shots=1)
+    assert sizes(dataset) == (3, 6, 6)
+
+
+def test_without_val_folder_there_is_no_val(images, fill, folder):
+    fill(images / "train", 5)
+    fill(images / "test", 2, classes=("bee",))
+    dataset = folder(shots=1, subset="base")
+    assert sizes(dataset) == (2, 0, 2)
+
+
+def test_one_level_is_split_once(images, fill, folder):
+    fill(images, 10)
+    dataset = folder(seed=1)
+    assert sizes(dataset) == (15, 6, 9)  # 50/20/30 of 10 images in each of 3 classes
+    assert len({item.impath for item in dataset.train_x + dataset.val + dataset.test}) == 30
+    assert len(json.loads((images / "split_folder.json").read_text())["train"]) == 15
+    again = folder(seed=2, shots=2)
+    assert [item.impath for item in again.test] == [item.impath for item in dataset.test]
+    assert folder(seed=2, shots=2).classnames == list(ANIMALS)  # the folder with the draws is no class
+
+
+def test_train_alone_is_split_too(images, fill, folder):
+    fill(images / "train", 10)
+    assert sizes(folder()) == (15, 6, 9)
+    assert (images / "split_folder.json").is_file()
+
+
+def test_images_that_came_later_are_mentioned(images, fill, folder, put_image, capsys):
+    fill(images, 10)
+    folder()
+    put_image(images / "cat" / "new.jpg")
+    assert sizes(folder()) == (15, 6, 9)
+    assert "1 images are not in" in capsys.readouterr().out
+
+
+def test_base_and_new_classes(images, fill, folder):
+    fill(images, 10)
+    assert folder(subset="base", shots=2).classnames == ["ant", "bee"]
+    assert folder(subset="new", shots=2).classnames == ["cat"]
+
+
+def test_a_class_called_train_is_a_class(images, fill, folder):
+    fill(images, 10, classes=("bus", "train"))
+    assert folder().classnames == ["bus", "train"]
+
+
+def test_images_in_subfolders_belong_to_the_class(images, fill, folder, put_image):
+    fill(images / "train", 2)
+    fill(images / "test", 2)
+    put_image(images / "train" / "ant" / "2019" / "x.png")
+    assert len(folder().train_x) == 7
+
+
+def test_class_names_from_a_file(images, fill, folder, tmp_path, put_lines):
+    fill(images, 10, classes=("n01", "big cat"))
+    put_lines(tmp_path / "names.txt", ["big cat\tlion", "n01 giant ant"])
+    assert folder(CLASSNAMES=tmp_path / "names.txt").classnames == ["lion", "giant ant"]
+    assert folder(CLASSNAMES=tmp_path / "names.txt", shots=2).classnames == ["lion", "giant ant"]
+    assert folder(shots=2).classnames == ["big cat", "n01"]  # the split on disk keeps the folder names
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["ant Ameise", "bee Biene"], "has no class name for 'cat'"),
+        (["ant Ameise", "bee Biene", "cat Katze", "dog Hund"], "names 'dog', which the data lack"),
+        (["ant Ameise", "ant Biene"], "names 'ant' twice"),
+        (["ant"], "line 'ant' is not a folder and its class name"),
+    ],
+)
+def test_a_class_name_file_that_does_not_match(images, fill, folder, tmp_path, put_lines, lines, message):
+    fill(images, 10)
+    put_lines(tmp_path / "names.txt", lines)
+    with pytest.raises(UserError, match=f"ImageFolder: .*names.txt.*{message}"):
+        folder(CLASSNAMES=tmp_path / "names.txt")
+
+
+def test_what_is_wrong_with_a_folder_is_said(images, fill, folder, build):
+    with pytest.raises(UserError, match="DATASET.PATH is not set"):
+        build("ImageFolder", PATH="")
+    with pytest.raises(UserError, match="my_images is missing"):
+        folder()
+    images.mkdir()
+    with pytest.raises(UserError, match="my_images holds no class folders"):
+        folder()
+    fill(images, 3)
+    with pytest.raises(UserError, match="class 'ant' has 3 images, too few"):
+        folder()
+    fill(images, 10)
+    (images / "empty").mkdir()
+    with pytest.raises(UserError, match="class folder .*empty holds no images"):
+        folder()
+
+
+def test_a_test_class_that_train_lacks(images, fill, folder):
+    fill(images / "train", 5)
+    fill(images / "test", 2, classes=("ant", "yak"))
+    with pytest.raises(UserError, match="test has the class folder 'yak', which train lacks"):
+        folder()
+
+
+@pytest.fixture
+def csv_file(tmp_path, fill, put_lines):
+    fill(tmp_path / "pictures", 10)
+
+    def write(lines):
+        put_lines(tmp_path / "list.csv", lines)
+        return tmp_path / "list.csv"
+
+    return write
+
+
+@pytest.mark.parametrize("header", [[], ["label,path,split"]])
+def test_csv_with_split(csv_file, build, tmp_path, header):
+    lines = []
+    for number, part in enumerate(["train", "train", "val", "test"]):
+        for cls in ("cat", "ant"):
+            path = f"pictures/{cls}/{number}.jpg" if number else str(tmp_path / "pictures" / cls / "0.jpg")
+            lines.append(",".join((cls, path, part) if header else (path, cls, part)))
+    dataset = build("ImageCSV", PATH=csv_file(header + lines), shots=1, OUTPUT_DIR=tmp_path / "output")
+    assert dataset.classnames == ["ant", "cat"]
+    assert sizes(dataset) == (2, 2, 2)
+    assert (tmp_path / "split_fewshot_list" / "shot_1-seed_1.json").is_file()
+
+
+def test_csv_without_split_is_cut_the_same_way_each_time(csv_file, build, tmp_path):
+    path = csv_file([f"pictures/{cls}/{number}.jpg,{cls}" for cls in ANIMALS for number in range(10)])
+    first, second = (build("ImageCSV", PATH=path, seed=seed, OUTPUT_DIR=tmp_path / "output") for seed in (1, 2))
+    assert sizes(first) == (15, 6, 9)
+    assert [item.impath for item in first.test] == [item.impath for item in second.test]
+
+
+def test_csv_labels_that_are_numbers_keep_their_order(csv_file, build, tmp_path, put_lines):
+    lines = ["pictures/ant/0.jpg,10,train", "pictures/ant/1.jpg,9,train", "pictures/ant/2.jpg,9,test"]
+    put_lines(tmp_path / "names.txt", ["9 nine", "10 ten"])
+    dataset = build("ImageCSV", PATH=csv_file(lines), CLASSNAMES=tmp_path / "names.txt", OUTPUT_DIR=tmp_path)
+    assert dataset.classnames == ["nine", "ten"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "list.csv lists no images"),
+        (["path,label"], "list.csv lists no images"),
+        (["pictures/ant/0.jpg"], "list.csv: line 1 .* not a path and a label"),
+        (["path,label", "pictures/ant/0.jpg,"], "list.csv: line 2 .* not a path and a label"),
+        (["pictures/ant/0.jpg,ant,dev"], "line 1: split 'dev' is not one of train, val, test"),
+        (["pictures/ant/0.jpg,ant,train", "pictures/ant/99.jpg,ant,test"], "1 of 2 images of .*list.csv are missing"),
+        (
+            ["pictures/ant/0.jpg,ant,train", "pictures/bee/0.jpg,bee,test"],
+            "label 1 occurs in test, but has no training",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_csv_file_is_said(csv_file, build, tmp_path, lines, message):
+    with pytest.raises(UserError, match=f"ImageCSV: .*{message}"):
+        build("ImageCSV", PATH=csv_file(lines), OUTPUT_DIR=tmp_path / "output")
+
+
+def test_a_csv_file_that_is_missing(tmp_path, build):
+    with pytest.raises(UserError, match="none.csv is missing; check DATASET.PATH"):
+        build("ImageCSV", PATH=tmp_path / "none.csv", OUTPUT_DIR=tmp_path)
