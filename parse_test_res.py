@@ -72,7 +72,7 @@ def parse_experiment(directory: Path, keyword: str, evaluation_only: bool, ci95:
         spread *= Z95 / len(results) ** 0.5
     print("===")
     print(f"Summary of directory: {directory}")
-    print(f"* {keyword}: {mean:.2f}% +- {spread:.2f}% ({len(results)} runs)")
+    print(f"* {keyword}: {mean:.2f}% +- {spread:.2f}% ({len(results)} runs)")  # as upstream: n in the denominator
     print("===")
     return mean
 

@@ -22,6 +22,7 @@ from clip.simple_tokenizer import END, START, SimpleTokenizer
 from dassl.utils.errors import UserError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torchvision.transforms import Compose
 
 __all__ = ["available_models", "build_model", "load", "resolve", "tokenize"]
@@ -105,9 +106,19 @@ def resolve(name: str, root: str | os.PathLike[str] | None = None) -> str:
     return _download(_MODELS[name], root)
 
 
-def build_model(state_dict: Mapping[str, Tensor]) -> CLIP:
-    """A frozen CLIP from a state dict, in float16 where CUDA is at hand (as upstream's) and float32 elsewhere."""
-    model = weights.build_model(state_dict)
+def build_model(state_dict: Mapping[str, Tensor], design_details: Mapping[str, object] | None = None) -> CLIP:
+    """A CLIP of its own from a state dict, in float16 where CUDA is at hand (as upstream's) and float32 elsewhere.
+
+    Args:
+        design_details: what the forks of MaPLe and its successors hand over; only their unprompted model can be built.
+
+    Raises:
+        UserError: the details ask for prompts hidden inside the blocks.
+    """
+    hidden = [name for name, value in (design_details or {}).items() if name != "trainer" and value]
+    if hidden:
+        raise UserError(f"prompts are arguments here, not parts of the model: design_details {', '.join(hidden)} not 0")
+    model = weights.build_model({name: tensor.clone() for name, tensor in state_dict.items()}).requires_grad_(True)
     if torch.cuda.is_available():
         convert_weights(model)
     return model
@@ -143,11 +154,15 @@ def _transform(resolution: int) -> Compose:
         [
             Resize(resolution, interpolation=InterpolationMode.BICUBIC),
             CenterCrop(resolution),
-            lambda image: image.convert("RGB"),
+            _to_rgb,
             ToTensor(),
             Normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
         ]
     )
+
+
+def _to_rgb(image: Image) -> Image:
+    return image.convert("RGB")
 
 
 @cache

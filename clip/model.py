@@ -39,15 +39,26 @@ class QuickGELU(nn.Module):
         return x * torch.sigmoid(1.702 * x)
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor, **how: object) -> Tensor:
+    """PyTorch's attention on [..., L, d/h] in the precision of its inputs.
+
+    Left on, autocast reaches into the kernel's decomposition and breaks its derivatives under `torch.func`.
+    """
+    if not torch.is_autocast_enabled(q.device.type):
+        return F.scaled_dot_product_attention(q, k, v, **how)
+    with torch.autocast(q.device.type, enabled=False):
+        return F.scaled_dot_product_attention(q, k, v, **how)
+
+
 def full_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Every query sees every position. Shapes as in `Attention`."""
-    return F.scaled_dot_product_attention(*(t.transpose(-3, -2) for t in (q, k, v))).transpose(-3, -2)
+    return attend(*(t.transpose(-3, -2) for t in (q, k, v))).transpose(-3, -2)
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Position i sees positions 0..i. All [N, L, h, d/h]."""
     q, k, v = (t.transpose(-3, -2) for t in (q, k, v))  # [N, h, L, d/h]
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(-3, -2)
+    return attend(q, k, v, is_causal=True).transpose(-3, -2)
 
 
 class ResidualAttentionBlock(nn.Module):
@@ -302,6 +313,10 @@ class CLIP(nn.Module):
         self.text_projection = nn.Parameter(torch.empty(transformer_width, embed_dim))
         self.logit_scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
         self.initialize_parameters()
+
+    def build_attention_mask(self) -> Tensor:
+        """Additive causal mask [L, L], as OpenAI's; the towers here mask inside their attention."""
+        return torch.full((self.context_length, self.context_length), float("-inf")).triu(1)
 
     def initialize_parameters(self) -> None:
         """CLIP's initialisation for training from scratch (Radford et al. 2021, section 2.5)."""

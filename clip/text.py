@@ -26,10 +26,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from clip.model import CLIP
+from clip.model import CLIP, attend
 
 
 @dataclass(frozen=True)
@@ -190,9 +189,9 @@ class _SharedPrefixAttention:
         self.seen_by_end = self.visible[length][:, None, None]  # [C, 1, 1, P + S]
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        prefix = F.scaled_dot_product_attention(*(self._prefix(t) for t in (q, k, v)), is_causal=True)
+        prefix = attend(*(self._prefix(t) for t in (q, k, v)), is_causal=True)
         keys, values = self._seen_by_class(k), self._seen_by_class(v)
-        suffix = F.scaled_dot_product_attention(self._padded(q), keys, values, attn_mask=self.visible)
+        suffix = attend(self._padded(q), keys, values, attn_mask=self.visible)
         suffix = suffix.transpose(-3, -2).flatten(-4, -3)  # [..., C * S, h, d/h]
         suffix = suffix.index_select(-3, self.packed.unpad)  # [..., T, h, d/h]
         return torch.cat([prefix.transpose(-3, -2), suffix], dim=-3)
@@ -200,7 +199,7 @@ class _SharedPrefixAttention:
     def of_ends(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """As `__call__` for the end marks alone: q [..., C, h, d/h]."""
         keys, values = self._seen_by_class(k), self._seen_by_class(v)
-        attended = F.scaled_dot_product_attention(q.unsqueeze(-2), keys, values, attn_mask=self.seen_by_end)
+        attended = attend(q.unsqueeze(-2), keys, values, attn_mask=self.seen_by_end)
         return attended.squeeze(-2)
 
     def _prefix(self, rows: Tensor) -> Tensor:

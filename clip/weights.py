@@ -55,7 +55,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"backbone file holds no state dict: {path}")
-    return _expand_token_table(_tensors_of_the_model(state))
+    return _tensors_of_the_model(state)
 
 
 def _tensors_of_the_model(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -90,7 +90,7 @@ def build_model(state_dict: Mapping[str, Tensor], quick_gelu: bool = True, sourc
     Raises:
         CheckpointError: a tensor is missing, unknown or of the wrong shape; the message names it.
     """
-    state = _tensors_of_the_model(state_dict)
+    state = _expand_token_table(_tensors_of_the_model(state_dict))
     state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     try:
         settings = _architecture(state)

@@ -5,12 +5,16 @@
 #
 # train: 16 shots of the base classes, then accuracy on the base classes.
 # test:  accuracy of that model on the new classes.
-# DATA (default: data) holds the data sets, OUTPUT (default: output) takes the results, SHOTS (default: 16).
-# A finished run is not run again; an interrupted one goes on from its last checkpoint.
+# DATA (default: data) holds the data sets, OUTPUT (default: output) takes the results, SHOTS (default: 16). Other
+# relative paths are relative to the repository. A finished run is not run again. An interrupted one goes on from its
+# last checkpoint; there is one each TRAIN.CHECKPOINT_FREQ epochs (published configs: after the last epoch only).
 set -euo pipefail
 scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+[[ -z ${DATA:-} ]] || DATA=$(realpath -m "$DATA")
+[[ -z ${OUTPUT:-} ]] || OUTPUT=$(realpath -m "$OUTPUT")
 cd "$scripts/.."
 source scripts/methods.sh
+use_project_environment
 
 if (($# < 4)); then
     echo "usage: bash scripts/<method>/base2new_train.sh DATASET SEED [CFG [KEY VALUE ...]]" >&2
@@ -20,6 +24,10 @@ MODE=$1 METHOD=$2 DATASET=$3 SEED=$4
 method_defaults "$METHOD" "$DATASET"
 CFG=${5:-$CFG}
 shift $(($# < 5 ? 4 : 5))
+if [[ ! -f configs/trainers/$CFG_DIR/$CFG.yaml ]]; then
+    echo "error: no such config: configs/trainers/$CFG_DIR/$CFG.yaml (KEY VALUE pairs come after CFG)" >&2
+    exit 2
+fi
 
 DATA=${DATA:-data} OUTPUT=${OUTPUT:-output} SHOTS=${SHOTS:-16}
 COMMON_DIR=$DATASET/shots_$SHOTS/$TRAINER/$CFG/seed$SEED
@@ -34,6 +42,11 @@ if [[ $METHOD == zsclip* ]]; then # nothing to train: both halves are evaluation
     ACTION=(--eval-only) KIND=test
 fi
 
+given="$*"
+if [[ -f $DIR/options.txt && $(<"$DIR/options.txt") != "$given" ]]; then
+    echo "error: $DIR was run with other options ($(<"$DIR/options.txt")): set OUTPUT to another folder" >&2
+    exit 1
+fi
 if finished "$DIR" "$KIND"; then
     echo "Results are available in $DIR ($(accuracy "$DIR")). Skip this job"
     exit 0
@@ -41,9 +54,17 @@ fi
 if [[ -d $DIR && $KIND == train ]]; then
     echo "$DIR holds an unfinished run: going on from its last checkpoint, if it has one"
 fi
+if [[ $MODE == test && $METHOD != zsclip* ]]; then
+    finished "$TRAIN_DIR" train || {
+        echo "error: $TRAIN_DIR holds no finished training: run scripts/$METHOD/base2new_train.sh $DATASET $SEED first" >&2
+        exit 1
+    }
+fi
 if is_embedded "$DATASET"; then
     python -m embedded.generate --root "$DATA" "$DATASET"
 fi
+mkdir -p "$DIR"
+echo "$given" >"$DIR/options.txt"
 python train.py \
     --root "$DATA" \
     --seed "$SEED" \
@@ -51,7 +72,7 @@ python train.py \
     --dataset-config-file "configs/datasets/$DATASET.yaml" \
     --config-file "configs/trainers/$CFG_DIR/$CFG.yaml" \
     --output-dir "$DIR" \
-    "${ACTION[@]}" \
+    ${ACTION[@]+"${ACTION[@]}"} \
     DATASET.NUM_SHOTS "$SHOTS" \
     DATASET.SUBSAMPLE_CLASSES "$CLASSES" \
     "$@"

@@ -2,6 +2,8 @@
 # The main job from nothing: set up, train ProMetaR on the base classes of Shapes (seed 1), evaluate on base and new
 # classes, zero-shot CLIP beside it, and print the table. Run again, it reuses what is there.
 set -euo pipefail
+[[ -z ${DATA:-} ]] || DATA=$(realpath -m "$DATA")
+[[ -z ${OUTPUT:-} ]] || OUTPUT=$(realpath -m "$OUTPUT")
 started=$SECONDS
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 install_requirements requirements.txt

@@ -5,6 +5,8 @@
 #
 # METHODS, SEEDS and JOBS (runs at a time, one thread each) by environment. Finished runs are not run again.
 set -euo pipefail
+[[ -z ${DATA:-} ]] || DATA=$(realpath -m "$DATA")
+[[ -z ${OUTPUT:-} ]] || OUTPUT=$(realpath -m "$OUTPUT")
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 install_requirements requirements.txt
 
@@ -16,7 +18,7 @@ python -m embedded.generate --root "$DATA" shapes
 run() { # METHOD SEED: train and test, quietly but for the result
     local phase
     for phase in train test; do
-        bash "scripts/$1/base2new_$phase.sh" shapes "$2" 2>&1 | grep -E '^(\* accuracy|Results are|error)' | sed "s/^/$1 seed $2 $phase: /"
+        bash "scripts/$1/base2new_$phase.sh" shapes "$2" 2>&1 | grep -E '^(\* accuracy|Results are|error)' | sed "s/^/$1 seed $2 $phase: /" || return 1
     done
 }
 export -f run

@@ -1,5 +1,10 @@
 # Sourced by the scripts of the settings: which trainer and which config file a method name stands for.
 
+# The environment that scripts/demo.sh made, unless another one is active.
+use_project_environment() {
+    if [[ -z ${VIRTUAL_ENV:-}${CONDA_PREFIX:-} && -f .venv/bin/activate ]]; then source .venv/bin/activate; fi
+}
+
 # Data sets that are generated, with the small model that is shipped.
 is_embedded() {
     case $1 in

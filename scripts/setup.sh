@@ -12,6 +12,9 @@ if [[ -z ${VIRTUAL_ENV:-}${CONDA_PREFIX:-} ]]; then
     source .venv/bin/activate
 fi
 
+python -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    { echo "error: $(python --version) is too old: Python 3.11 or newer is needed (set PYTHON)" >&2; exit 1; }
+
 # install_requirements FILE...: pip install, unless this environment was given exactly these files before.
 install_requirements() {
     local stamp digest

@@ -20,7 +20,7 @@ from clip.model import CLIP
 from dassl.engine import TrainerX
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import UserError, load_checkpoint, load_pretrained_weights
+from dassl.utils import UserError, load_checkpoint
 from dassl.utils.torchtools import BEST_NAME, POINTER_NAME, checkpoint_name, last_checkpoint_file
 from trainers.precision import Precision
 from trainers.prompts import Prompts, at_least_float32, normalized
@@ -33,8 +33,8 @@ def load_clip(cfg: CfgNode, precision: Precision) -> CLIP:
     """The frozen CLIP of `MODEL.BACKBONE.NAME` on the trainer's device."""
     path = resolve(cfg.MODEL.BACKBONE.NAME)
     clip = weights.build_model(weights.read_state_dict(path), source=path)
-    expected, given = clip.visual.input_resolution, max(cfg.INPUT.SIZE)
-    if expected != given:
+    expected = clip.visual.input_resolution
+    if set(cfg.INPUT.SIZE) != {expected}:
         raise UserError(
             f"backbone {cfg.MODEL.BACKBONE.NAME} takes {expected}x{expected} images, but INPUT.SIZE is "
             f'{tuple(cfg.INPUT.SIZE)}: set INPUT.SIZE "({expected}, {expected})"'
@@ -110,7 +110,9 @@ class PromptTrainer(TrainerX):
         clip = load_clip(cfg, self.precision)
         self.prompts = self.build_prompts(clip, self.dm.dataset.classnames).to(self.device)
         if cfg.MODEL.INIT_WEIGHTS:
-            load_pretrained_weights(self.registered_module(), cfg.MODEL.INIT_WEIGHTS)
+            load_learned(
+                self.registered_module(), load_checkpoint(cfg.MODEL.INIT_WEIGHTS)["state_dict"], cfg.MODEL.INIT_WEIGHTS
+            )
         learned = self.prompts.tensors()
         print(f"Parameters to be updated: {', '.join(learned)} ({sum(p.numel() for p in learned.values()):,} values)")
         self.optim = build_optimizer(self.prompts, cfg.OPTIM)
@@ -165,5 +167,8 @@ class PromptTrainer(TrainerX):
     def _load_registered(self, name: str, directory: str, epoch: int | None) -> None:
         path = find_checkpoint(osp.join(directory, name), epoch)
         checkpoint = load_checkpoint(path)
-        print(f'Loading weights to {name} from "{path}" (epoch = {checkpoint["epoch"]})')
-        load_learned(self._models[name], checkpoint["state_dict"], path)
+        state = checkpoint.get("state_dict")
+        if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+            raise UserError(f"{path} is no checkpoint of a trainer: it holds no state_dict")
+        print(f'Loading weights to {name} from "{path}" (epoch = {checkpoint.get("epoch")})')
+        load_learned(self._models[name], state, path)

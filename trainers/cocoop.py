@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from yacs.config import CfgNode
 
 from clip.clip import shared_tokenizer
@@ -21,7 +22,7 @@ from trainers.prompts import CONTEXT, ContextPrompts, Prompts, Theta, normalized
 META_NET = "prompt_learner.meta_net"
 REDUCTION = 16
 ROWS_AT_ONCE = 1 << 16
-"""Bound on the text rows that an evaluation encodes at a time (images x packed rows)."""
+"""Bound on the text rows that are encoded at a time (images x packed rows)."""
 
 
 class CoCoOpPrompts(Prompts):
@@ -44,12 +45,19 @@ class CoCoOpPrompts(Prompts):
     def logits(self, theta: Theta, images: Tensor, text: Tensor | None = None) -> Tensor:
         features = normalized(self.image_features(theta, images))  # [B, e]
         contexts = self.conditioned_context(theta, features)  # [B, n, d]
-        chunk = len(images) if torch.is_grad_enabled() else max(1, ROWS_AT_ONCE // len(self.context.packed.suffix))
-        parts = [
-            torch.einsum("be,bce->bc", image, normalized(self.context.encode(self.clip, context)))
-            for image, context in zip(features.split(chunk), contexts.split(chunk), strict=True)
+        chunk = max(1, ROWS_AT_ONCE // len(self.context.packed.suffix))
+        if len(images) <= chunk:
+            return self._similarity_per_image(features, contexts)
+        parts = [  # the rows of a chunk are freed at once, and computed again in the backward pass
+            checkpoint(self._similarity_per_image, *part, use_reentrant=False)
+            for part in zip(features.split(chunk), contexts.split(chunk), strict=True)
         ]
-        return self.clip.logit_scale.exp() * torch.cat(parts)
+        return torch.cat(parts)
+
+    def _similarity_per_image(self, features: Tensor, contexts: Tensor) -> Tensor:
+        """Logits [B, C] of normalised image features [B, e], each with its own context [n, d] of contexts [B, n, d]"""
+        text = normalized(self.context.encode(self.clip, contexts))  # [B, C, e]
+        return self.clip.logit_scale.exp() * torch.einsum("be,bce->bc", features, text)
 
     def conditioned_context(self, theta: Theta, features: Tensor) -> Tensor:
         """Normalised image features [B, e] -> one context per image [B, n, d] (eq. 3)"""

@@ -45,6 +45,12 @@ class Precision:
         half = torch.bfloat16 if self.device.type == "cpu" else torch.float16
         return torch.autocast(self.device.type, dtype=half, enabled=self.name == "amp")
 
+    @property
+    def second_order_scale(self) -> float:
+        """Power of two that lifts the small cotangents of a second derivative out of float16's underflow."""
+        half = self.name == "fp16" or (self.name == "amp" and self.device.type == "cuda")
+        return 256.0 if half else 1.0
+
     def grad_scaler(self) -> torch.amp.GradScaler:
         """Loss scaler for float16 autocast; passes everything through in the other modes."""
         return torch.amp.GradScaler(self.device.type, enabled=self.name == "amp" and self.device.type == "cuda")

@@ -282,13 +282,17 @@ class ProMetaR(PromptTrainer):
             g, r = constants or self.gradients(theta, support, differentiable=True)[:2]
             gamma = self.gamma(phi, g, r)
             adapted = {name: theta[name] - self.settings.ADAPT_LR * (g[name] + gamma[name] * r[name]) for name in theta}
-            return self.settings.LR_RATIO * self.query_loss(adapted, batch, task), (g, r, gamma)
+            return self.query_loss(adapted, batch, task), (g, r, gamma)
 
         loss, pullback, inner = vjp(outer, theta, phi, has_aux=True)
-        theta_gradient, phi_gradient = pullback(torch.ones_like(loss), create_graph=False, retain_graph=False)
+        scale = self.precision.second_order_scale
+        gradients = pullback(torch.full_like(loss, scale), create_graph=False, retain_graph=False)
+        # LR_RATIO comes last: times 5e-4, the second-order terms would be lost in float16 towers
+        ratio = self.settings.LR_RATIO / scale
+        theta_gradient, phi_gradient = ({name: ratio * value for name, value in part.items()} for part in gradients)
         if self.monitor is not None and self.monitor.due(self.batch_idx):
             self.monitor.record(*inner, theta_gradient)
-        return loss, theta_gradient, phi_gradient
+        return self.settings.LR_RATIO * loss, theta_gradient, phi_gradient
 
     def query_loss(self, theta: Theta, batch: Batch, task: Task) -> Tensor:
         """Cross-entropy of query images whose features are mixed with those of support images, with both labels."""
@@ -322,10 +326,12 @@ class ProMetaR(PromptTrainer):
         """phi is only needed to resume: remove its checkpoints when training has finished."""
         super().after_train()
         if not self.settings.KEEP_MODULATOR:
-            shutil.rmtree(Path(self.output_dir, MODULATOR), ignore_errors=True)
+            folder = Path(self.output_dir, MODULATOR)
+            if folder.is_dir():
+                shutil.rmtree(folder)
 
     def resume_model_if_exist(self, directory: str) -> int:
-        """As Dassl's; prompts without a modulator (a finished or a published run) are resumed with a fresh phi."""
+        """As Dassl's; prompts whose modulator was removed (a finished run) are resumed with a fresh phi."""
         prompts = Path(directory, self.registered_name)
         if (prompts / POINTER_NAME).is_file() and not Path(directory, MODULATOR).is_dir():
             print(f"Found checkpoint at {directory} without {MODULATOR}: phi starts anew")

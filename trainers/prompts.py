@@ -18,7 +18,7 @@ from clip.clip import shared_tokenizer, tokenize
 from clip.model import CLIP, VisionTransformer
 from clip.text import PackedPrompts, encode_prompts
 from dassl.utils import UserError
-from trainers.templates import readable
+from trainers.templates import readable, tokenize_prompts
 
 Theta = Mapping[str, Tensor]
 
@@ -119,16 +119,15 @@ class ContextPrompts:
             raise UserError(f"a text context needs at least 1 token, not {n_ctx}")
         if position not in ("end", "middle", "front"):
             raise UserError(f"unknown CLASS_TOKEN_POSITION {position!r}: choose end, middle or front")
+        if n_ctx > clip.context_length - 3:
+            raise UserError(f"N_CTX {n_ctx} leaves no room for class names in {clip.context_length} positions")
         words = readable(ctx_init) if ctx_init else " ".join(["X"] * n_ctx)
         tokenizer = shared_tokenizer()
         available = len(tokenizer.encode(words))
         if available < n_ctx:
             raise UserError(f"CTX_INIT {ctx_init!r} has {available} tokens, but N_CTX asks for {n_ctx}")
         names = [readable(name) for name in classnames]
-        try:
-            tokens = tokenize([f"{words} {name}." for name in names], clip.context_length)
-        except RuntimeError as error:
-            raise UserError(f"a class name is too long for the text tower: {error}") from error
+        tokens = tokenize_prompts([f"{words} {name}." for name in names], clip)
 
         learned = torch.full_like(tokens, -1)  # [C, L] index of the learned row at each place
         learned[:, 1 : 1 + n_ctx] = torch.arange(n_ctx)

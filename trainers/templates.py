@@ -16,6 +16,7 @@ from torch import Tensor
 from clip._open_clip import open_clip_module
 from clip.clip import tokenize
 from clip.model import CLIP
+from dassl.utils import UserError
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 
@@ -61,12 +62,24 @@ def readable(classname: str) -> str:
     return classname.replace("_", " ")
 
 
+def tokenize_prompts(texts: Sequence[str], clip: CLIP) -> Tensor:
+    """Token ids [C, L] of class prompts.
+
+    Raises:
+        UserError: a prompt is too long for the text tower.
+    """
+    try:
+        return tokenize(texts, clip.context_length)
+    except RuntimeError as error:
+        raise UserError(f"a class name is too long for the text tower: {error}") from error
+
+
 @torch.no_grad()
 def template_features(clip: CLIP, classnames: Sequence[str], templates: Sequence[str]) -> Iterator[Tensor]:
     """Text features [C, e] of all classes, not normalised, for one template after the other."""
     device = clip.logit_scale.device
     for template in templates:  # one at a time: the words before the name are shared by all classes
-        tokens = tokenize([template.format(readable(name)) for name in classnames])
+        tokens = tokenize_prompts([template.format(readable(name)) for name in classnames], clip)
         yield clip.encode_text(tokens.to(device))
 
 
@@ -83,8 +96,10 @@ def teacher_text_features(clip: CLIP, classnames: Sequence[str], cache: Path | N
     path = folder / f"{_digest(clip, classnames, templates)}.safetensors"
     try:
         return load_file(path)["mean"].to(clip.logit_scale.device)
-    except (OSError, SafetensorError, KeyError):
-        pass  # not there yet, or a damaged file: made anew
+    except FileNotFoundError:
+        pass  # the first run
+    except (OSError, SafetensorError, KeyError) as error:
+        print(f"{path} cannot be read ({error}): the teacher's text features are computed anew")
     mean = sum(template_features(clip, classnames, templates)) / len(templates)
     partial = path.with_suffix(f".part{os.getpid()}")
     try:

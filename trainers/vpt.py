@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from clip.clip import tokenize
 from clip.model import CLIP
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from trainers.base import PromptTrainer
 from trainers.prompts import Prompts, Theta, check_vision_depth, random_visual_tokens, readable, visual_names
+from trainers.templates import tokenize_prompts
 
 
 class VPTPrompts(Prompts):
@@ -26,7 +26,7 @@ class VPTPrompts(Prompts):
     def __init__(self, clip: CLIP, classnames: list[str], words: str, n_ctx: int, depth: int) -> None:
         super().__init__(clip, random_visual_tokens(clip, n_ctx, depth))
         self.names = visual_names(depth)
-        tokens = tokenize([f"{readable(words)} {readable(name)}.".strip() for name in classnames])
+        tokens = tokenize_prompts([f"{readable(words)} {readable(name)}.".strip() for name in classnames], clip)
         with torch.no_grad():
             self._fixed_text = clip.encode_text(tokens.to(clip.logit_scale.device))
 

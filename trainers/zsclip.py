@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from dassl.engine import TRAINER_REGISTRY, TrainerX
+from dassl.utils import UserError
 from trainers.base import load_clip
 from trainers.precision import Precision
 from trainers.prompts import normalized
@@ -30,6 +31,10 @@ class ZeroshotCLIP(TrainerX):
         print(f"Prompt templates (n={len(templates)}): {templates}")
         per_template = template_features(self.clip_model, self.dm.dataset.classnames, templates)
         self.text_features = normalized(sum(normalized(features) for features in per_template))  # [C, e]
+
+    def train(self) -> None:
+        """Refused: there is nothing to train."""
+        raise UserError(f"{type(self).__name__} learns nothing: add --eval-only")
 
     def model_inference(self, image: Tensor) -> Tensor:
         features = normalized(self.clip_model.encode_image(image))

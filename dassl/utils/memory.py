@@ -14,8 +14,7 @@ def keep_freed_memory() -> bool:
     """Let malloc keep what tensors give back, instead of returning it to the kernel at once.
 
     By default glibc maps every large block anew and unmaps it when freed, so that each step of a CPU run faults in the
-    same gigabytes page by page: half of the processor time in a virtual machine. The peak stays the same; the process
-    only does not shrink between steps.
+    same gigabytes page by page, which costs dearly in a virtual machine. The process does not shrink between steps.
 
     Returns:
         Whether it took effect (only glibc has these settings).

@@ -1,0 +1,61 @@
+"""PREC: fp32, fp16, bf16 and amp run everywhere, and learned tensors stay float32.
+
+Expected values: the float32 run. Half precision here is bfloat16 (8 significant bits): losses within 3 %.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from golden_data import images
+from golden_replay import evaluate
+from tiny_runs import NODES, learned, set_position
+
+
+def run(trainer):
+    """Two steps; the losses and the held-out logits."""
+    losses = []
+    for k in (0, 1):
+        set_position(trainer, k)
+        torch.manual_seed(k)
+        batch = {"img": images()["train_images"][k], "label": images()["train_labels"][k]}
+        losses.append({name: value for name, value in trainer.forward_backward(batch).items() if "loss" in name})
+    return losses, evaluate(trainer, images()["heldout_images"])
+
+
+@pytest.fixture
+def runs(tiny_trainer, capsys):
+    """Runs a trainer at a PREC from a fixed start; gives losses, logits, the trainer and what it printed."""
+
+    def start(name, precision):
+        torch.manual_seed(0)
+        options = {"PREC": precision} | ({"LR_RATIO": 1.0} if name == "ProMetaR" else {})
+        trainer = tiny_trainer(name, options)
+        return *run(trainer), trainer, capsys.readouterr().out
+
+    return start
+
+
+@pytest.mark.parametrize("precision", ["bf16", "amp"])
+@pytest.mark.parametrize("name", NODES)
+def test_half_precision_is_near_float32(runs, name, precision):
+    full_losses, full_logits, full, _ = runs(name, "fp32")
+    losses, logits, trainer, _ = runs(name, precision)
+    for ours, expected in zip(losses, full_losses, strict=True):
+        assert ours == pytest.approx(expected, rel=0.03, abs=0.02)
+    assert (logits - full_logits).abs().max() < 0.1 * full_logits.abs().max()
+    assert any((logits - full_logits).flatten().abs() > 1e-6)  # it was another precision indeed
+    assert all(tensor.dtype == torch.float32 for tensor in learned(trainer).values())
+    expected_dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    assert trainer.prompts.clip.dtype == expected_dtype
+    for state in trainer.optim.state.values():
+        assert all(value.dtype == torch.float32 for value in state.values() if torch.is_tensor(value))
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_fp16_on_a_cpu_is_fp32_and_says_so(runs, name):
+    full_losses, full_logits, _, log = runs(name, "fp32")
+    assert "using fp32" not in log
+    losses, logits, _, log = runs(name, "fp16")
+    assert log.count("PREC fp16 is not available on a CPU: using fp32") == 1
+    assert losses == full_losses and torch.equal(logits, full_logits)

@@ -1,0 +1,113 @@
+"""An interrupted run that is resumed ends where an uninterrupted one ends, to the last bit.
+
+Expected values: the uninterrupted run. Images come in fixed order without augmentation, and each epoch's draws from a
+seed of its own, so that both runs see the same.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_runs import build_trainer, learned
+
+from trainers.prometar import MODULATOR
+
+EPOCHS = 3
+METHODS = {
+    "CoOp": {},
+    "MaPLe": {},
+    "ProMetaR": {"ADAPT_LR": 0.1, "LR_RATIO": 1.0},
+    "ProMetaR, phi by Adam": {"ADAPT_LR": 0.1, "LR_RATIO": 1.0, "OPTIM_VNET.NAME": "adam", "OPTIM_VNET.STEP_LR": True},
+}
+
+
+class Interrupted(Exception):
+    """Stands for a run that is killed."""
+
+
+@pytest.fixture
+def start(tiny_cfg, tmp_path, monkeypatch):
+    """Trains into a folder, up to the beginning of epoch `stop`; gives the trainer and the rates of each epoch."""
+
+    def train(method, folder, stop=None, resume="", **options):
+        cfg = tiny_cfg(method.split(",")[0], METHODS[method] | options)
+        cfg.OUTPUT_DIR, cfg.RESUME = str(tmp_path / folder), str(tmp_path / resume) if resume else ""
+        cfg.DATALOADER.TRAIN_X.SAMPLER = "SequentialSampler"
+        cfg.DATASET.NUM_SHOTS = 1  # seven images: one batch an epoch, of four classes
+        cfg.TEST.NO_TEST = True
+        cfg.TRAIN.CHECKPOINT_FREQ = 1
+        for node in (cfg.OPTIM, cfg.OPTIM_VNET):
+            node.MAX_EPOCH, node.WARMUP_EPOCH, node.WARMUP_TYPE, node.WARMUP_CONS_LR = EPOCHS, 1, "constant", 1e-4
+        torch.manual_seed(0)
+        trainer = build_trainer(cfg)
+        trainer.start_values = learned(trainer)
+        rates = {}
+
+        def before_epoch():
+            if trainer.epoch == stop:
+                raise Interrupted
+            torch.manual_seed(100 + trainer.epoch)
+            rates[trainer.epoch] = [optimizer.param_groups[0]["lr"] for optimizer in trainer._optims.values()]
+
+        monkeypatch.setattr(trainer, "before_epoch", before_epoch)
+        if stop is None:
+            trainer.train()
+        else:
+            with pytest.raises(Interrupted):
+                trainer.train()
+            trainer.close_writer()
+        return trainer, rates
+
+    return train
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("stop", [1, 2])
+def test_resumed_run_ends_where_an_uninterrupted_one_does(start, method, stop):
+    """Stopped right after the warm-up, and later."""
+    whole, rates = start(method, "whole")
+    _, rates_before = start(method, "parts", stop=stop)
+    resumed, rates_after = start(method, "parts")
+    assert sorted(rates_before) == list(range(stop)) and sorted(rates_after) == list(range(stop, EPOCHS))
+    assert rates_before | rates_after == rates
+    assert len({tuple(rate) for rate in rates.values()}) == EPOCHS  # warm-up, then falling
+    expected, start_values = learned(whole), whole.start_values
+    assert all(torch.equal(value, expected[name]) for name, value in learned(resumed).items())
+    assert not any(torch.equal(value, start_values[name]) for name, value in expected.items())  # all were trained
+    for ours, other in zip(resumed._optims.values(), whole._optims.values(), strict=True):
+        for one, another in zip(ours.state.values(), other.state.values(), strict=True):
+            assert one.keys() == another.keys()
+            assert all(torch.equal(torch.as_tensor(one[key]), torch.as_tensor(another[key])) for key in one)
+
+
+def test_resume_from_another_folder(start):
+    whole, _ = start("CoOp", "whole")
+    start("CoOp", "first", stop=1)
+    resumed, rates = start("CoOp", "second", resume="first")
+    assert sorted(rates) == [1, 2]
+    assert torch.equal(learned(resumed)["ctx"], learned(whole)["ctx"])
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_modulator_stays_as_long_as_it_is_needed(start, tmp_path, keep):
+    start("ProMetaR", "run", stop=2, KEEP_MODULATOR=keep)
+    assert (tmp_path / "run" / MODULATOR / "model.pth.tar-2").is_file()
+    start("ProMetaR", "run", KEEP_MODULATOR=keep)
+    assert (tmp_path / "run" / MODULATOR).is_dir() == keep
+    assert (tmp_path / "run" / "VLPromptLearner" / f"model.pth.tar-{EPOCHS}").is_file()
+
+
+def test_a_finished_run_is_not_trained_again(start):
+    finished, _ = start("ProMetaR", "run")
+    again, rates = start("ProMetaR", "run")
+    assert rates == {}
+    expected, loaded = learned(finished), learned(again)
+    assert all(torch.equal(loaded[name], expected[name]) for name in expected if not name.startswith("linear_"))
+
+
+def test_modulator_rate_stands_still_unless_told_otherwise(start):
+    """The published code never steps the modulator's schedule: it stays at the warm-up rate."""
+    _, rates = start("ProMetaR", "still")
+    assert [rate[1] for rate in rates.values()] == [1e-4] * EPOCHS
+    _, rates = start("ProMetaR", "follows", **{"OPTIM_VNET.STEP_LR": True})
+    assert [rate[1] for rate in rates.values()] == [rate[0] for rate in rates.values()]

@@ -1,0 +1,203 @@
+"""Settings that cannot work end in one line that names them; unusual ones that can, do.
+
+Expected messages: the setting's name or value; expected numbers: plain encoders, or the default way of saying the same.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import plain_clip
+import pytest
+import torch
+from golden_data import images
+from golden_replay import evaluate
+from tiny_runs import CLASSNAMES, NODES, learned, set_position
+
+from clip.clip import tokenize
+from dassl.utils import UserError
+from trainers.prompts import ContextPrompts
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+IMPOSSIBLE = {
+    "unknown PREC": ("CoOp", {"PREC": "fp8"}, ["PREC", "'fp8'", "fp16"]),
+    "unknown class token position": ("CoOp", {"CLASS_TOKEN_POSITION": "back"}, ["CLASS_TOKEN_POSITION", "'back'"]),
+    "no context": ("CoOp", {"N_CTX": 0}, ["at least 1 token", "0"]),
+    "context words fewer than tokens": ("IVLP", {"CTX_INIT": "a photo", "N_CTX_TEXT": 4}, ["'a photo'", "2", "4"]),
+    "the same for MaPLe": ("MaPLe", {"CTX_INIT": "photo", "N_CTX": 2}, ["'photo'", "1 token", "2"]),
+    "the same for ProMetaR": ("ProMetaR", {"CTX_INIT": "a", "N_CTX_TEXT": 3}, ["'a'", "3"]),
+    "DIM_RATE that does not divide": ("ProMetaR", {"DIM_RATE": 7}, ["DIM_RATE 7", "prompt_learner.ctx"]),
+    "DIM_RATE 0": ("ProMetaR", {"DIM_RATE": 0}, ["DIM_RATE 0"]),
+    "text depth too large": ("IVLP", {"PROMPT_DEPTH_TEXT": 4}, ["TRAINER.IVLP.PROMPT_DEPTH_TEXT is 4", "3 layers"]),
+    "text depth 0": ("ProMetaR", {"PROMPT_DEPTH_TEXT": 0}, ["TRAINER.PROMETAR.PROMPT_DEPTH_TEXT is 0"]),
+    "vision depth too large": ("ProMetaR", {"PROMPT_DEPTH_VISION": 9}, ["PROMPT_DEPTH_VISION is 9", "3 layers"]),
+    "negative vision depth": ("IVLP", {"PROMPT_DEPTH_VISION": -1}, ["PROMPT_DEPTH_VISION is -1"]),
+    "VPT of depth 0": ("VPT", {"PROMPT_DEPTH_VISION": 0}, ["PROMPT_DEPTH_VISION is 0"]),
+    "MaPLe too deep": ("MaPLe", {"PROMPT_DEPTH": 4}, ["TRAINER.MAPLE.PROMPT_DEPTH is 4"]),
+    "MaPLe of depth 0": ("MaPLe", {"PROMPT_DEPTH": 0}, ["TRAINER.MAPLE.PROMPT_DEPTH is 0"]),
+    "no visual tokens": ("VPT", {"N_CTX_VISION": 0}, ["at least 1 token"]),
+    "unknown prompts": ("ProMetaR", {"PROMPTS": "LoRA"}, ["TRAINER.PROMETAR.PROMPTS", "'LoRA'", "IVLP"]),
+    "context too long": ("CoOp", {"N_CTX": 73}, ["too long"]),
+    "wrong image size": ("CoOp", {"INPUT.SIZE": "(224, 224)"}, ["64x64", "(224, 224)", "INPUT.SIZE"]),
+    "size not square": ("CoOp", {"INPUT.SIZE": "(32, 64)"}, ["64x64", "(32, 64)"]),
+    "unknown backbone": ("CoOp", {"MODEL.BACKBONE.NAME": "ViT-Z"}, ["'ViT-Z'", "ViT-B/16"]),
+    "no such file": ("ZeroshotCLIP", {"MODEL.BACKBONE.NAME": "/no/such.pt"}, ["/no/such.pt"]),
+}
+
+
+@pytest.mark.parametrize("trainer, options, words", IMPOSSIBLE.values(), ids=IMPOSSIBLE.keys())
+def test_impossible_settings(tiny_trainer, trainer, options, words):
+    with pytest.raises(UserError) as caught:
+        tiny_trainer(trainer, options)
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 400
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("trainer, key", [("VPT", ""), ("IVLP", ""), ("MaPLe", ""), ("ProMetaR", "")])
+def test_visual_prompts_on_a_resnet(tiny_trainer, trainer, key):
+    with pytest.raises(UserError, match="PROMPT_DEPTH.*ResNet"):
+        tiny_trainer(trainer, tower="rn")
+
+
+@pytest.mark.parametrize("trainer", ["CoOp", "CoCoOp", "ZeroshotCLIP"])
+def test_methods_that_run_on_a_resnet(tiny_trainer, trainer):
+    assert evaluate(tiny_trainer(trainer, tower="rn"), images()["heldout_images"]).isfinite().all()
+
+
+def test_text_prompts_alone_on_a_resnet(tiny_trainer):
+    """ProMetaR's scheme needs no visual prompts."""
+    for options in ({"PROMPTS": "CoOp"}, {"PROMPT_DEPTH_VISION": 0}):
+        trainer = tiny_trainer("ProMetaR", options, tower="rn")
+        summary = one_step(trainer)
+        assert summary["loss"] > 0 and summary["loss_image"] == 0
+
+
+def one_step(trainer, batch=0):
+    set_position(trainer, batch)
+    torch.manual_seed(4)
+    return trainer.forward_backward({"img": images()["train_images"][batch], "label": images()["train_labels"][batch]})
+
+
+@pytest.mark.parametrize("trainer", ["CoOp", "IVLP", "VPT", "ZeroshotCLIP", "ProMetaR"])
+def test_a_class_name_that_is_too_long(tiny_trainer, trainer, monkeypatch):
+    from datasets.eurosat import EuroSAT
+
+    name = "endless " * 80
+    monkeypatch.setattr(EuroSAT, "classnames", [name, *CLASSNAMES[1:]])
+    with pytest.raises(UserError) as caught:
+        tiny_trainer(trainer)
+    assert "too long" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_command_line_says_it_in_one_line(backbones, data_root, tmp_path):
+    """train.py: `error: ...` on stderr, status 1, no traceback."""
+    arguments = ["--root", data_root, "--trainer", "CoOp", "--backbone", backbones["vit"], "--output-dir", tmp_path]
+    options = ["DATASET.NAME", "EuroSAT", "DATASET.NUM_SHOTS", "1", "TRAINER.COOP.PREC", "fp8", "USE_CUDA", "False"]
+    command = [sys.executable, "train.py", *map(str, arguments), *options, "INPUT.SIZE", "(64, 64)"]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, env={**os.environ, "HOME": str(tmp_path)}
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1] == "error: unknown PREC 'fp8': choose one of fp32, fp16, bf16, amp"
+    assert "Traceback" not in done.stderr
+
+
+# --- unusual settings that work --------------------------------------------------------------------------------------
+
+
+def test_class_specific_context_from_words(tiny_trainer):
+    """CSC together with CTX_INIT: every class starts from the words, so the first logits are those without CSC."""
+    own = tiny_trainer("CoOp", {"CSC": True, "CTX_INIT": "a photo of a"})
+    shared = tiny_trainer("CoOp", {"CTX_INIT": "a photo of a"})
+    heldout = images()["heldout_images"]
+    context = own.prompts.tensors()["prompt_learner.ctx"]
+    assert context.shape == (7, 4, 64)
+    assert (evaluate(own, heldout) - evaluate(shared, heldout)).abs().max() < 1e-5
+    one_step(own)
+    after = own.prompts.tensors()["prompt_learner.ctx"].detach()
+    assert (after[0] - after[1]).abs().max() > 1e-5  # each goes its own way
+    assert (evaluate(own, heldout) - evaluate(shared, heldout)).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("dim_rate", [1, 4, 32])
+def test_other_dim_rates(tiny_trainer, dim_rate):
+    trainer = tiny_trainer("ProMetaR", {"DIM_RATE": dim_rate, "ADAPT_LR": 0.5, "LR_RATIO": 1.0})
+    before = learned(trainer)
+    assert one_step(trainer)["loss"] > 0
+    assert not any(torch.equal(before[name], after) for name, after in learned(trainer).items())
+    shape = trainer.modulator["linear_vision_gamma"][0][0].weight.shape
+    assert shape == (4 * 128 // dim_rate, 2 * 4 * 128)
+
+
+def test_gamma_serves_adjacent_entries(tiny_trainer):
+    trainer = tiny_trainer("ProMetaR", {"DIM_RATE": 4})
+    theta = trainer.prompts.tensors()
+    g, r = ({name: torch.randn_like(tensor) for name, tensor in theta.items()} for _ in range(2))
+    for name, gamma in trainer.modulator(g, r).items():
+        groups = gamma.detach().flatten().view(-1, 4)
+        assert torch.equal(groups, groups[:, :1].expand(-1, 4))
+        assert groups[:, 0].unique().numel() > 1, name
+
+
+def test_regulariser_weights(tiny_trainer):
+    """TEXT_LOSS_WEIGHT and IMAGE_LOSS_WEIGHT scale the two losses; published: 50 and 20."""
+    published = one_step(tiny_trainer("ProMetaR", {"CTX_INIT": "a photo of a", "PROMPT_DEPTH_TEXT": 1}))
+    doubled = {"TEXT_LOSS_WEIGHT": 100.0, "IMAGE_LOSS_WEIGHT": 0.0}
+    other = one_step(tiny_trainer("ProMetaR", doubled | {"CTX_INIT": "a photo of a", "PROMPT_DEPTH_TEXT": 1}))
+    assert other["loss_text"] == pytest.approx(2 * published["loss_text"], rel=1e-5)
+    assert other["loss_image"] == 0 and published["loss_image"] > 0
+
+
+def test_a_context_shorter_than_its_words(tiny_trainer, backbones):
+    """The words that have no learned row stay as ordinary tokens behind the context."""
+    from tiny_runs import load_tiny_clip
+
+    trainer = tiny_trainer("IVLP", {"N_CTX_TEXT": 2, "PROMPT_DEPTH_TEXT": 1, "CTX_INIT": "a photo of a"})
+    state = load_tiny_clip(backbones["vit"]).state_dict()
+    tokens = tokenize([f"a photo of a {name.replace('_', ' ')}." for name in CLASSNAMES])
+    theta = trainer.prompts.tensors()
+    assert theta["prompt_learner.ctx"].shape == (2, 64)
+    expected = plain_clip.text_features(state, tokens)
+    assert (trainer.prompts.text_features(theta) - expected).abs().max() < 1e-5
+    theta = {name: tensor.detach() + 0.1 for name, tensor in theta.items()}
+    expected = plain_clip.prompted_text_features(state, tokens, theta["prompt_learner.ctx"])
+    assert (trainer.prompts.text_features(theta) - expected).abs().max() < 1e-5
+
+
+def test_a_context_longer_than_four_tokens_starts_from_noise(tiny_trainer):
+    """The published rule of the deep-prompt methods, even where words are given."""
+    trainer = tiny_trainer("IVLP", {"N_CTX_TEXT": 6, "CTX_INIT": "a photo of a"})
+    context = trainer.prompts.tensors()["prompt_learner.ctx"]
+    assert context.shape == (6, 64)
+    assert 0.015 < context.std() < 0.025  # 0.02 as published
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+def test_few_classes(backbones, classes, position):
+    """One class, and two whose names begin alike."""
+    from tiny_runs import load_tiny_clip
+
+    clip = load_tiny_clip(backbones["vit"])
+    names = ["annual crop land", "annual crop"][:classes]
+    prompts = ContextPrompts(clip, names, 4, "a photo of a", position)
+    context = prompts.initial + 0.1
+    state, rows = clip.state_dict(), []
+    before = {"end": 4, "middle": 2, "front": 0}[position]
+    tokens = tokenize([f"a photo of a {name}." for name in names])
+    table = state["token_embedding.weight"][tokens]
+    for row, name in zip(table, names, strict=True):
+        length = len(name.split())  # one token a word
+        head, own, rest = row[:1], row[5 : 5 + length], row[5 + length :]
+        rows.append(torch.cat([head, context[:before], own, context[before:], rest]))
+    expected = plain_clip.text_from_rows(state, torch.stack(rows), tokens.argmax(dim=-1))
+    assert (prompts.encode(clip, context) - expected).abs().max() < 1e-5
+
+
+def test_every_learning_trainer_has_its_node(tiny_cfg):
+    cfg = tiny_cfg("CoOp")
+    assert all(node in cfg.TRAINER for node in NODES.values())
