@@ -61,6 +61,7 @@ if [[ $MODE == test && $METHOD != zsclip* ]]; then
     }
 fi
 if is_embedded "$DATASET"; then
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # so small a model is faster on one thread
     python -m embedded.generate --root "$DATA" "$DATASET"
 fi
 mkdir -p "$DIR"

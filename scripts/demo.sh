@@ -10,10 +10,18 @@ install_requirements requirements.txt
 installed=$SECONDS
 
 export DATA=${DATA:-$repository/data} OUTPUT=${OUTPUT:-$repository/output}
-for method in zsclip prometar; do
-    bash "scripts/$method/base2new_train.sh" shapes 1
-    bash "scripts/$method/base2new_test.sh" shapes 1
-done
+base_to_new() { # METHOD [CFG]
+    local method=$1
+    shift
+    bash "scripts/$method/base2new_train.sh" shapes 1 "$@" && bash "scripts/$method/base2new_test.sh" shapes 1 "$@"
+}
+python -m embedded.generate --root "$DATA" shapes
+zero_shot_output=$(mktemp)
+base_to_new zsclip >"$zero_shot_output" 2>&1 & # beside ProMetaR, which uses one core
+base_to_new prometar vit_shapes_c2_ep5_batch4_4+4ctx
+wait $! || { cat "$zero_shot_output"; exit 1; }
+cat "$zero_shot_output"
+rm "$zero_shot_output"
 
 echo
 python -m experiments.base2new "$OUTPUT" --dataset shapes
