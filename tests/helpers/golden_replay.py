@@ -104,7 +104,7 @@ def replay(trainer, recording: Recording, folder: Path, monkeypatch) -> Deviatio
 @torch.no_grad()
 def evaluate(trainer, batch: Tensor) -> Tensor:
     trainer.set_model_mode("eval")
-    return trainer.model_inference(batch)
+    return trainer.model_inference(batch.to(trainer.device)).cpu()
 
 
 def saved_state(trainer, step: int, folder: Path) -> dict[str, Tensor]:
@@ -190,7 +190,8 @@ def compare_meta_step(deviations: Deviations, trainer, step: int, batch: dict, o
         deviations.add_if_recorded("gradient_parts", f"{where}/adapt/g_reg/{name}", r[name], relative=True)
         deviations.add_if_recorded("gradient_parts", f"{where}/adapt/g_mod/{name}", modulated, relative=True)
         deviations.add_if_recorded("fast", f"{where}/fast/{name}", fast[name])
-    everything = prometar.Batch(batch["img"], batch["label"], trainer.teacher_image_features(batch["img"]))
+    images_, labels = trainer.parse_batch_train(batch)
+    everything = prometar.Batch(images_, labels, trainer.teacher_image_features(images_))
     with torch.no_grad():
         compare_forward(deviations, f"{where}/adapt", trainer.losses(middle, everything[observed.task.support]))
         query = trainer.query_loss(fast, everything, observed.task)

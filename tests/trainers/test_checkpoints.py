@@ -245,3 +245,15 @@ def test_a_tiny_runs_checkpoint_is_small(tiny_trainer, tmp_path):
     set_position(trainer, 0)
     trainer.save_model(0, str(tmp_path))
     assert (tmp_path / "prompt_learner" / "model.pth.tar-1").stat().st_size < 16 * 64 * 4 + 3000
+
+
+def test_training_can_start_from_a_checkpoint(tiny_trainer, tmp_path):
+    """MODEL.INIT_WEIGHTS, as in the lineage."""
+    first = tiny_trainer("CoOp", {"N_CTX": 4})
+    first.prompts.prompt_learner.ctx.data += 1
+    first.save_model(0, str(tmp_path))
+    path = str(tmp_path / "prompt_learner" / "model.pth.tar-1")
+    second = tiny_trainer("CoOp", {"N_CTX": 4, "MODEL.INIT_WEIGHTS": path})
+    assert torch.equal(learned(second)["ctx"], learned(first)["ctx"])
+    with pytest.raises(UserError, match=r"model\.pth\.tar-1.*shape"):
+        tiny_trainer("CoOp", {"N_CTX": 5, "MODEL.INIT_WEIGHTS": path})
