@@ -78,8 +78,11 @@ def _expand_token_table(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A table stored by its occurring rows only (`token_embedding.rows`) becomes a full one, zeros elsewhere."""
     rows = state.pop("token_embedding.rows", None)
     if rows is not None:
+        count, width = _shape(state, "token_embedding.weight", 2)
+        if rows.shape != (count,) or rows.min() < 0 or rows.max() >= VOCABULARY_SIZE:
+            raise ValueError("token_embedding.rows does not say where the rows of token_embedding.weight belong")
         occurring = state["token_embedding.weight"]
-        table = occurring.new_zeros(VOCABULARY_SIZE, occurring.shape[1])
+        table = occurring.new_zeros(VOCABULARY_SIZE, width)
         state["token_embedding.weight"] = table.index_copy(0, rows.long(), occurring)
     return state
 
@@ -90,9 +93,10 @@ def build_model(state_dict: Mapping[str, Tensor], quick_gelu: bool = True, sourc
     Raises:
         CheckpointError: a tensor is missing, unknown or of the wrong shape; the message names it.
     """
-    state = _expand_token_table(_tensors_of_the_model(state_dict))
-    state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    state = _tensors_of_the_model(state_dict)
     try:
+        state = _expand_token_table(state)
+        state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
         settings = _architecture(state)
     except ValueError as error:
         raise CheckpointError(f"{source} is no CLIP with OpenAI's tensor names: {error}") from error

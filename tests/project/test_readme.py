@@ -84,7 +84,7 @@ def test_the_two_commands(run, place):
 
 def test_running_a_method(run, place):
     folder, _ = place
-    method = [line for line in COMMANDS[2:] if not line.startswith(("export", "python train.py"))]
+    method = [line for line in COMMANDS[2:] if not line.startswith(("source", "export", "python train.py"))]
     assert len(method) == 4
     trained, tested, parsed, table = (run(line) for line in method)
     assert "Finish training" in trained and "SUBSAMPLE BASE CLASSES" in trained
@@ -101,6 +101,7 @@ def test_running_a_method(run, place):
 
 def test_train_directly(run, place, tmp_path):
     (line,) = [line for line in COMMANDS if line.startswith("python train.py")]
+    run(f"python -m embedded.generate --root {place[0]}/data shapes")
     line = line.replace("--root data", f"--root {place[0]}/data").replace("output/try", str(tmp_path / "try"))
     printed = run(line.replace("NUM_SHOTS 16", "NUM_SHOTS 1") + " OPTIM.MAX_EPOCH 1")
     assert "Finish training" in printed
