@@ -198,9 +198,8 @@ class ProMetaR(PromptTrainer):
     def build_model(self) -> None:
         super().build_model()
         s = self.settings
-        self.teacher_text = normalized(
-            teacher_text_features(self.prompts.clip, self.dm.dataset.classnames)
-        )  # w0 [C, e]
+        # w0 [C, e]
+        self.teacher_text = normalized(teacher_text_features(self.prompts.clip, self.dm.dataset.classnames))
         self.modulator = GradientModulator(self.prompts.tensors(), s.DIM_RATE).to(self.device)
         self.modulator_optim = build_optimizer(self.modulator, self.cfg.OPTIM_VNET)
         self.modulator_sched = build_lr_scheduler(self.modulator_optim, self.cfg.OPTIM_VNET)
