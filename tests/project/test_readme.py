@@ -81,6 +81,10 @@ def test_the_two_commands(run, place):
     assert again.count("Results are available in") == 4 and "epoch [" not in again
     assert "pytest" in run("bash scripts/test.sh --version")
 
+    assert "bash scripts/embedded_benchmark.sh" in (ROOT / "README.md").read_text()
+    benchmark = run("METHODS=zsclip SEEDS=1 JOBS=1 bash scripts/embedded_benchmark.sh")
+    assert benchmark.count("Results are available in") == 2 and "ZeroshotCLIP" in benchmark
+
 
 def test_running_a_method(run, place):
     folder, _ = place
