@@ -61,10 +61,20 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return attend(q, k, v, is_causal=True).transpose(-3, -2)
 
 
-class ResidualAttentionBlock(nn.Module):
-    """Pre-norm transformer block. What a position may look at is decided by the caller (see `transform`)."""
+def causal_mask(length: int, like: Tensor) -> Tensor:
+    """Additive mask [L, L]: 0 up to the diagonal, -inf behind it; of the dtype and on the device of `like`."""
+    return like.new_full((length, length), float("-inf")).triu(1)
 
-    def __init__(self, width: int, heads: int, activation: type[nn.Module], default_attention: Attention) -> None:
+
+class ResidualAttentionBlock(nn.Module):
+    """Pre-norm transformer block. What a position may look at is decided by the caller (see `transform`).
+
+    Args:
+        context_length: positions of a causal tower; None where every position sees every other. Only the parts that
+            OpenAI's block has (`forward`, `attention`, `attn_mask`) go by it.
+    """
+
+    def __init__(self, width: int, heads: int, activation: type[nn.Module], context_length: int | None = None) -> None:
         super().__init__()
         self.attn = nn.MultiheadAttention(width, heads)
         self.ln_1 = LayerNorm(width)
@@ -77,7 +87,7 @@ class ResidualAttentionBlock(nn.Module):
         )
         self.ln_2 = LayerNorm(width)
         self.heads = heads
-        self.default_attention = default_attention
+        self.context_length = context_length
 
     def transform(self, x: Tensor, attention: Attention, wanted: Selection | None = None) -> Tensor:
         """x [..., L, d] -> [..., L, d]; all but `attention` works position by position.
@@ -96,19 +106,33 @@ class ResidualAttentionBlock(nn.Module):
         x = x + self.attn.out_proj(attention(q, k, v).flatten(-2))
         return x + self.mlp(self.ln_2(x))
 
+    @property
+    def attn_mask(self) -> Tensor | None:
+        """OpenAI's additive mask [L, L], to be read only; None where every position sees every other."""
+        return None if self.context_length is None else causal_mask(self.context_length, self.attn.in_proj_weight)
+
+    def attention(self, x: Tensor) -> Tensor:
+        """OpenAI's attention on normed rows: x [L, N, d] -> [L, N, d]"""
+        mask = self.attn_mask
+        mask = None if mask is None else mask[: len(x), : len(x)]
+        return self.attn(x, x, x, need_weights=False, attn_mask=mask)[0]
+
     def forward(self, x: Tensor) -> Tensor:
         """x [L, N, d] -> [L, N, d], positions first, as OpenAI's block."""
-        return self.transform(x.transpose(0, 1), self.default_attention).transpose(0, 1)
+        attention = full_attention if self.context_length is None else causal_attention
+        return self.transform(x.transpose(0, 1), attention).transpose(0, 1)
 
 
 class Transformer(nn.Module):
     """A stack of blocks. `forward` is OpenAI's; the towers here drive `resblocks` themselves."""
 
-    def __init__(self, width: int, layers: int, heads: int, activation: type[nn.Module], attention: Attention) -> None:
+    def __init__(
+        self, width: int, layers: int, heads: int, activation: type[nn.Module], context_length: int | None = None
+    ) -> None:
         super().__init__()
         self.width, self.layers = width, layers
         self.resblocks = nn.Sequential(
-            *(ResidualAttentionBlock(width, heads, activation, attention) for _ in range(layers))
+            *(ResidualAttentionBlock(width, heads, activation, context_length) for _ in range(layers))
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -137,7 +161,7 @@ class VisionTransformer(nn.Module):
         positions = (input_resolution // patch_size) ** 2 + 1
         self.positional_embedding = nn.Parameter(scale * torch.randn(positions, width))
         self.ln_pre = LayerNorm(width)
-        self.transformer = Transformer(width, layers, heads, activation, full_attention)
+        self.transformer = Transformer(width, layers, heads, activation)
         self.ln_post = LayerNorm(width)
         self.proj = nn.Parameter(scale * torch.randn(width, output_dim))
 
@@ -155,7 +179,7 @@ class VisionTransformer(nn.Module):
             raise ValueError(f"{len(prompts)} visual prompts for {len(self.transformer.resblocks)} layers")
         dtype = self.conv1.weight.dtype
         x = self.conv1(images.to(dtype)).flatten(2).transpose(1, 2)  # [B, patches, d]
-        start = self.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        start = self.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
         x = torch.cat([start, x], dim=1) + self.positional_embedding.to(x.dtype)  # [B, 1 + patches, d]
         length = x.shape[1]
         if prompts:
@@ -180,12 +204,12 @@ def _first(x: Tensor) -> Tensor:
 
 
 def _head(length: int) -> Selection:
-    return lambda x: x[:, :length]
+    return lambda x: x.split([length, x.shape[1] - length], dim=1)[0]  # backward: one concatenation
 
 
 def _with_tail(x: Tensor, prompt: Tensor) -> Tensor:
     """x [B, L, d] and prompt [n, d] -> [B, L + n, d]"""
-    return torch.cat([x, prompt.to(x.dtype).expand(len(x), -1, -1)], dim=1)
+    return torch.cat([x, prompt.to(x.dtype).expand(x.shape[0], -1, -1)], dim=1)
 
 
 class Bottleneck(nn.Module):
@@ -292,20 +316,21 @@ class CLIP(nn.Module):
         transformer_heads: int,
         transformer_layers: int,
         quick_gelu: bool = True,
+        vision_heads: int | None = None,
     ) -> None:
         super().__init__()
         activation = QuickGELU if quick_gelu else nn.GELU
         self.context_length, self.vocab_size = context_length, vocab_size
         if isinstance(vision_layers, int):
-            heads = vision_width // HEAD_WIDTH
+            heads = vision_heads or vision_width // HEAD_WIDTH
             self.visual = VisionTransformer(
                 image_resolution, vision_patch_size, vision_width, vision_layers, heads, embed_dim, activation
             )
         else:
-            heads = vision_width * 32 // HEAD_WIDTH
+            heads = vision_heads or vision_width * 32 // HEAD_WIDTH
             self.visual = ModifiedResNet(vision_layers, embed_dim, heads, image_resolution, vision_width)
         self.transformer = Transformer(
-            transformer_width, transformer_layers, transformer_heads, activation, causal_attention
+            transformer_width, transformer_layers, transformer_heads, activation, context_length
         )
         self.token_embedding = nn.Embedding(vocab_size, transformer_width)
         self.positional_embedding = nn.Parameter(torch.empty(context_length, transformer_width))
@@ -316,7 +341,7 @@ class CLIP(nn.Module):
 
     def build_attention_mask(self) -> Tensor:
         """Additive causal mask [L, L], as OpenAI's; the towers here mask inside their attention."""
-        return torch.full((self.context_length, self.context_length), float("-inf")).triu(1)
+        return causal_mask(self.context_length, self.positional_embedding)
 
     def initialize_parameters(self) -> None:
         """CLIP's initialisation for training from scratch (Radford et al. 2021, section 2.5)."""

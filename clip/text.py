@@ -173,8 +173,9 @@ def encode_prompts(
 def _replace_context(x: Tensor, prompt: Tensor) -> Tensor:
     """x [..., P + T, d] with rows 1..n replaced by prompt [n, d]"""
     n = prompt.shape[-2]
+    start, _, rest = x.split([1, n, x.shape[-2] - 1 - n], dim=-2)
     prompt = prompt.to(x.dtype).expand(*x.shape[:-2], *prompt.shape[-2:])
-    return torch.cat([x[..., :1, :], prompt, x[..., 1 + n :, :]], dim=-2)
+    return torch.cat([start, prompt, rest], dim=-2)
 
 
 class _SharedPrefixAttention:
@@ -189,31 +190,28 @@ class _SharedPrefixAttention:
         self.seen_by_end = self.visible[length][:, None, None]  # [C, 1, 1, P + S]
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        prefix = attend(*(self._prefix(t) for t in (q, k, v)), is_causal=True)
-        keys, values = self._seen_by_class(k), self._seen_by_class(v)
-        suffix = attend(self._padded(q), keys, values, attn_mask=self.visible)
+        (q_prefix, q_suffix), keys, values = self._parts(q), self._parts(k), self._parts(v)
+        prefix = attend(q_prefix, keys[0], values[0], is_causal=True)
+        suffix = attend(q_suffix, _seen_by_class(*keys), _seen_by_class(*values), attn_mask=self.visible)
         suffix = suffix.transpose(-3, -2).flatten(-4, -3)  # [..., C * S, h, d/h]
         suffix = suffix.index_select(-3, self.packed.unpad)  # [..., T, h, d/h]
         return torch.cat([prefix.transpose(-3, -2), suffix], dim=-3)
 
     def of_ends(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """As `__call__` for the end marks alone: q [..., C, h, d/h]."""
-        keys, values = self._seen_by_class(k), self._seen_by_class(v)
+        keys, values = _seen_by_class(*self._parts(k)), _seen_by_class(*self._parts(v))
         attended = attend(q.unsqueeze(-2), keys, values, attn_mask=self.seen_by_end)
         return attended.squeeze(-2)
 
-    def _prefix(self, rows: Tensor) -> Tensor:
-        """Rows [..., P + T, h, d/h] -> [..., h, P, d/h]"""
-        return rows[..., : self.shared, :, :].transpose(-3, -2)
-
-    def _seen_by_class(self, rows: Tensor) -> Tensor:
-        """Keys or values [..., P + T, h, d/h] -> the prefix and each class's own [..., C, h, P + S, d/h]"""
-        prefix, suffix = self._prefix(rows), self._padded(rows)
-        prefix = prefix.unsqueeze(-4).expand(*suffix.shape[:-2], *prefix.shape[-2:])  # [..., C, h, P, d/h]
-        return torch.cat([prefix, suffix], dim=-2)
-
-    def _padded(self, rows: Tensor) -> Tensor:
-        """Rows [..., P + T, h, d/h] -> suffixes [..., C, h, S, d/h]"""
+    def _parts(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows [..., P + T, h, d/h] -> prefix [..., h, P, d/h] and padded suffixes [..., C, h, S, d/h]"""
         classes, longest = self.packed.pad.shape
-        padded = rows.index_select(-3, self.packed.pad.flatten() + self.shared)  # [..., C * S, h, d/h]
-        return padded.unflatten(-3, (classes, longest)).transpose(-3, -2)
+        prefix, suffix = rows.split([self.shared, rows.shape[-3] - self.shared], dim=-3)  # backward: one concatenation
+        padded = suffix.index_select(-3, self.packed.pad.flatten())  # [..., C * S, h, d/h]
+        return prefix.transpose(-3, -2), padded.unflatten(-3, (classes, longest)).transpose(-3, -2)
+
+
+def _seen_by_class(prefix: Tensor, suffix: Tensor) -> Tensor:
+    """Keys or values of the prefix [..., h, P, d/h] and of each class [..., C, h, S, d/h] -> [..., C, h, P + S, d/h]"""
+    prefix = prefix.unsqueeze(-4).expand(*suffix.shape[:-2], *prefix.shape[-2:])
+    return torch.cat([prefix, suffix], dim=-2)

@@ -10,11 +10,17 @@ from __future__ import annotations
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip.clip import shared_tokenizer
+from clip.clip import as_upstream, load, shared_tokenizer
 from clip.model import CLIP
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
 from trainers.prompts import CONTEXT, ContextPrompts, Prompts, Theta, readable
+
+
+def load_clip_to_cpu(cfg: CfgNode) -> CLIP:
+    """The configured backbone on the CPU, for trainer files of other repositories, which import it from here."""
+    model, _ = load(cfg.MODEL.BACKBONE.NAME, device="cpu")
+    return as_upstream(model)
 
 
 class CoOpPrompts(Prompts):
@@ -22,7 +28,7 @@ class CoOpPrompts(Prompts):
 
     def __init__(self, clip: CLIP, context: ContextPrompts) -> None:
         super().__init__(clip, {CONTEXT: context.initial})
-        self.context = context
+        self.context, self.class_specific = context, context.class_specific
 
     def text_features(self, theta: Theta) -> Tensor:
         return self.context.encode(self.clip, theta[CONTEXT])

@@ -1,32 +1,38 @@
-"""Trainer files of other people run on `dassl` and `clip` as they are, and give the same numbers as our trainers.
+"""Trainer files of other people run on `dassl` and `clip` as they are, and give the published numbers.
 
-Expected values: the foreign file's own computation against ours, from the same start, seed and data.
+Expected values: of CoOp's and CoCoOp's kind, the foreign file's own computation against our trainer's, from the same
+start, seed and data; of the kinds with prompts inside the towers, the recordings of the published code in tests/golden.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from golden_data import images
-from golden_replay import evaluate
+from golden_data import compact_recording, images
+from golden_replay import STEPS, Deviations, evaluate, load_initial_values
 from tensor_modules import trace
-from tiny_runs import build_trainer, learned, load_tiny_clip
+from tiny_runs import build_trainer, learned, load_tiny_clip, set_position
+from yacs.config import CfgNode
 
-from dassl.utils import set_random_seed
+import train
+from clip import clip
+from dassl.utils import save_checkpoint, set_random_seed
 
 HERE = Path(__file__).parent
-PAIRS = {"ForeignCoOp": ("CoOp", "foreign_coop"), "ForeignCoCoOp": ("CoCoOp", "foreign_cocoop")}
+PAIRS = {"ForeignCoOp": "CoOp", "ForeignCoCoOp": "CoCoOp"}
+FILES = ["foreign_coop", "foreign_cocoop", "foreign_promptsrc", "foreign_maple", "foreign_zsclip"]
 WORDS = "a photo of a"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def foreign_files():
-    """Import the two files, which register their trainers."""
-    for _, file in PAIRS.values():
+    """Import the files, which register their trainers."""
+    for file in FILES:
         spec = importlib.util.spec_from_file_location(file, HERE / f"{file}.py")
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
@@ -88,7 +94,7 @@ def same_learned_tensors(foreign, ours, limit=2e-6):
 @pytest.mark.parametrize("name", PAIRS)
 def test_training_gives_our_numbers(run, checkpoint_files, name, file):
     foreign, foreign_losses, foreign_accuracy = run(name, checkpoint_files[file])
-    ours, our_losses, our_accuracy = run(PAIRS[name][0], checkpoint_files[file])
+    ours, our_losses, our_accuracy = run(PAIRS[name], checkpoint_files[file])
     assert len(our_losses) == 6  # 14 images in whole batches of 4, two epochs
     assert foreign_losses == pytest.approx(our_losses, abs=2e-4)  # printed with four digits
     assert foreign_accuracy == our_accuracy
@@ -132,3 +138,153 @@ def test_checkpoints_go_both_ways(run, checkpoint_files, tiny_cfg, tmp_path):
         after = evaluate(trainer, heldout)
         assert (after - evaluate(writer, heldout)).abs().max() < 1e-4
         assert (after - before).abs().max() > 1e-2
+
+
+# --- prompts inside the towers: clip.build_model(state_dict, design_details) ------------------------------------------
+
+IVLP_RECORDINGS = ["ivlp_2x2_d1", "ivlp_2x2_d3", "ivlp_4x4_d3", "ivlp_textonly_d3"]
+MAPLE_RECORDINGS = ["maple_2_d1", "maple_2_d3", "maple_4_d3"]
+LIMITS = {"eval_before": 5e-5, "loss": 1e-4, "param": 1e-5, "eval_after": 5e-4, "forward": 1e-4}  # as in test_golden.py
+
+
+def promptsrc_settings():
+    """The node that PromptSRC's train.py adds; off: the two regularisers and the averaging of prompts."""
+    prompts = dict(N_CTX_VISION=4, N_CTX_TEXT=4, CTX_INIT=WORDS, PROMPT_DEPTH_VISION=3, PROMPT_DEPTH_TEXT=3)
+    training = dict(PREC="fp32", TEXT_LOSS_WEIGHT=0.0, IMAGE_LOSS_WEIGHT=0.0, GPA=False, GPA_MEAN=1, GPA_STD=1.0)
+    return CfgNode(prompts | training)
+
+
+@pytest.fixture
+def foreign_of(tiny_cfg, checkpoint_files):
+    """Builds the foreign trainer with the settings of a recording."""
+
+    def build(name, recording, **settings):
+        cfg, node = tiny_cfg(name), {"ForeignMaPLe": "MAPLE", "ForeignPromptSRC": "PROMPTSRC"}[name]
+        cfg.MODEL.BACKBONE.NAME = str(checkpoint_files["state dict"])
+        cfg.TRAINER.PROMPTSRC = promptsrc_settings()
+        options = recording.settings["options"]
+        for key, value in zip(options[::2], options[1::2], strict=True):
+            if key.startswith("TRAINER.") and key.rpartition(".")[2] in cfg.TRAINER[node]:
+                cfg.TRAINER[node][key.rpartition(".")[2]] = value
+        for key, value in recording.settings["optim"].items():
+            cfg.OPTIM[key] = value
+        for key, value in settings.items():
+            cfg.TRAINER[node][key] = value
+        return build_trainer(cfg)
+
+    return build
+
+
+def replay_foreign(trainer, recording, folder):
+    """The recorded batches through a trainer that is known by its registered model only."""
+    deviations = Deviations(recording)
+    load_initial_values(trainer, recording, folder)
+    (model,) = trainer._models.values()
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == {key[5:] for key in recording.tensors if key.startswith("init/")}
+    heldout = images()["heldout_images"]
+    deviations.add("eval_before", "eval_logits_before", evaluate(trainer, heldout))
+    for step in range(STEPS):
+        set_position(trainer, step)
+        batch = {"img": images()["train_images"][step], "label": images()["train_labels"][step]}
+        loss = torch.tensor(trainer.forward_backward(batch)["loss"])
+        deviations.add("loss", f"step{step}/loss", loss)
+        for name in trained:
+            deviations.add("param", f"step{step}/param/{name}", model.get_parameter(name))
+    deviations.add("eval_after", "eval_logits_after", evaluate(trainer, heldout))
+    return deviations
+
+
+@pytest.mark.parametrize(
+    "trainer, name",
+    [("ForeignPromptSRC", name) for name in IVLP_RECORDINGS] + [("ForeignMaPLe", name) for name in MAPLE_RECORDINGS],
+)
+def test_prompts_inside_the_towers_give_the_published_numbers(foreign_of, trainer, name, tmp_path):
+    recording = compact_recording(name)
+    deviations = replay_foreign(foreign_of(trainer, recording), recording, tmp_path / "start")
+    assert {name: value for name, value in deviations.largest.items() if not value <= LIMITS[name]} == {}
+    assert deviations.largest.keys() == {"eval_before", "loss", "param", "eval_after"}
+
+
+def test_the_published_regularisers(foreign_of, tmp_path):
+    """PromptSRC's two losses, with the weights 50 and 20, are those of ProMetaR's base step, recorded for batch 1."""
+    recording = compact_recording("prometar_default")
+    trainer = foreign_of("ForeignPromptSRC", recording, TEXT_LOSS_WEIGHT=50.0, IMAGE_LOSS_WEIGHT=20.0)
+    state = {key[12:]: value for key, value in recording.tensors.items() if key.startswith("step0/param/")}
+    save_checkpoint({"state_dict": state, "epoch": 1}, str(tmp_path / "VLPromptLearner"))
+    trainer.load_model(str(tmp_path), epoch=1)
+    set_position(trainer, 1)
+    trainer.forward_backward({"img": images()["train_images"][1], "label": images()["train_labels"][1]})
+    deviations = Deviations(recording)
+    parts = {"ce": trainer.ce, "rag_text": trainer.loss_text, "rag_image": trainer.loss_image, "logits": trainer.logits}
+    for name, value in parts.items():
+        deviations.add("forward", f"step1/base/{name}", value)
+    assert deviations.largest["forward"] < LIMITS["forward"]
+    assert trainer.loss_text > 0.1 and trainer.loss_image > 0.1
+
+
+def test_visual_prompts_alone(checkpoint_files):
+    """The model of the trainer VPT; class features as recorded."""
+    recording = compact_recording("vpt_d3")
+    details = {"trainer": "VPT", "vision_depth": 3, "vision_ctx": 4, "language_depth": 0, "language_ctx": 0}
+    model = clip.build_model(torch.load(checkpoint_files["state dict"]), details).float()
+    prompts = {key.removeprefix("init/image_encoder."): value for key, value in recording.tensors.items()}
+    _, unexpected = model.visual.load_state_dict(
+        {k: v for k, v in prompts.items() if "VPT" in k and "/" not in k}, False
+    )
+    assert not unexpected
+    text = recording.tensors["fixed_text_features"]
+    with torch.no_grad():
+        features = model.encode_image(images()["heldout_images"])
+        features, text = (t / t.norm(dim=-1, keepdim=True) for t in (features, text))
+        logits = model.logit_scale.exp() * features @ text.t()
+    assert (logits - recording.tensors["eval_logits_before"]).abs().max() < LIMITS["eval_before"]
+
+
+def test_imports_from_the_neighbours(tiny_cfg):
+    """The zero-shot ensemble, with the loader and the templates that other files import from `trainers`."""
+    recording = compact_recording("zsclip2_vit")
+    trainer = build_trainer(tiny_cfg("ForeignZeroshotCLIP2"))
+    deviations = Deviations(recording)
+    deviations.add("text_features", "text_features", trainer.text_features)
+    deviations.add("eval_before", "logits", evaluate(trainer, images()["heldout_images"]))
+    assert max(deviations.largest.values()) < LIMITS["eval_before"]
+
+
+SHORT_RUN = """
+    DATASET.NAME EuroSAT DATASET.NUM_SHOTS 2 INPUT.SIZE (48,48) INPUT.TRANSFORMS ("normalize",) DATALOADER.NUM_WORKERS 0
+    DATALOADER.TRAIN_X.BATCH_SIZE 4 OPTIM.MAX_EPOCH 2 TRAIN.PRINT_FREQ 1 USE_CUDA False
+"""
+
+
+@pytest.fixture
+def command_line(data_root, tmp_path, monkeypatch):
+    """Runs train.py on the embedded model by its name, with the keys that the trainer's own repository adds."""
+
+    def extended(cfg, extend=train.extend_cfg):
+        extend(cfg)
+        cfg.TRAINER.PROMPTSRC = promptsrc_settings()
+
+    def run(trainer, options):
+        monkeypatch.setattr(train, "extend_cfg", extended)
+        monkeypatch.setattr(sys, "stdout", sys.stdout)  # train.py puts a log between
+        monkeypatch.setattr(sys, "stderr", sys.stderr)
+        flags = f"--seed 1 --root {data_root} --output-dir {tmp_path} --trainer {trainer} --backbone ViT-Shapes"
+        train.main(train.parse_args(f"{flags} {SHORT_RUN} {options}".split()))
+        return (tmp_path / "log.txt").read_text()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "trainer, folder, options",
+    [
+        ("ForeignMaPLe", "MultiModalPromptLearner", "TRAINER.MAPLE.PREC fp32 TRAINER.MAPLE.PROMPT_DEPTH 3"),
+        ("ForeignPromptSRC", "VLPromptLearner", "TRAINER.PROMPTSRC.GPA True TRAINER.PROMPTSRC.TEXT_LOSS_WEIGHT 25.0"),
+    ],
+)
+def test_train_py_trains_them_on_the_embedded_model(command_line, tmp_path, trainer, folder, options):
+    log = command_line(trainer, options)
+    assert len(re.findall(r"^epoch \[[12]/2\] batch \[[123]/3\] .*loss \d", log, flags=re.MULTILINE)) == 6
+    assert "Finish training" in log and re.search(r"\* accuracy: \d+\.\d+%", log)
+    assert (tmp_path / folder / "model.pth.tar-2").is_file()

@@ -1,0 +1,26 @@
+"""Gradient reversal (Ganin and Lempitsky, ICML 2015)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class _ReverseGrad(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, grad_scaling: float) -> Tensor:
+        ctx.grad_scaling = grad_scaling
+        return input.view_as(input)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
+        return -ctx.grad_scaling * grad_output, None
+
+
+class ReverseGrad(nn.Module):
+    """Passes its input on; the gradient comes back times ``-grad_scaling``."""
+
+    def forward(self, x: Tensor, grad_scaling: float = 1.0) -> Tensor:
+        return _ReverseGrad.apply(x, grad_scaling)
