@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import io
 import os
 import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from clip import weights
+from clip import open_clip_models, weights
 from clip.model import CLIP, convert_weights
+from clip.prompted import with_prompts
 from clip.simple_tokenizer import END, START, SimpleTokenizer
 from dassl.utils.errors import UserError
+from dassl.utils.files import write_bytes_atomically
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,7 +39,10 @@ class _Models(dict):
     def __missing__(self, name: str) -> str:
         if os.path.isfile(name):
             return name
-        raise UserError(f"backbone {name!r} is neither a checkpoint file that exists nor one of {', '.join(self)}")
+        raise UserError(
+            f"backbone {name!r} is neither a checkpoint file that exists nor one of {', '.join(self)}, "
+            f"nor like {open_clip_models.PREFIX}ViT-B-32/laion2b_s34b_b79k"
+        )
 
 
 _MODELS = _Models(
@@ -62,6 +68,30 @@ def available_models() -> list[str]:
 
 
 def _download(url: str, root: str | os.PathLike[str] | None = None) -> str:
+    """Path of the file behind `url`, in a format that `torch.jit.load` or `torch.load` reads, as trainer files do.
+
+    A local safetensors file (such as the embedded model's) is copied into `root` as a state dict.
+
+    Raises:
+        UserError: as `_fetch`; or the copy cannot be made.
+    """
+    path = _fetch(url, root)
+    if not path.endswith(".safetensors"):
+        return path
+    copy = _folder(root) / f"{Path(path).stem}-{_sha256(Path(path))[:16]}.pt"
+    if not copy.is_file():
+        buffer = io.BytesIO()
+        torch.save(weights.read_state_dict(path), buffer)
+        write_bytes_atomically(copy, buffer.getbuffer())
+    return str(copy)
+
+
+def _folder(root: str | os.PathLike[str] | None) -> Path:
+    """Where downloads go."""
+    return Path(root) if root else Path.home() / ".cache" / "clip"
+
+
+def _fetch(url: str, root: str | os.PathLike[str] | None = None) -> str:
     """Path of the file behind `url`, fetched into `root` (default ~/.cache/clip) and checked by SHA-256.
 
     The address holds the expected digest, as OpenAI's do. A path to a local file is returned as it is.
@@ -71,7 +101,7 @@ def _download(url: str, root: str | os.PathLike[str] | None = None) -> str:
     """
     if "://" not in url:
         return url
-    folder = Path(root) if root else Path.home() / ".cache" / "clip"
+    folder = _folder(root)
     target = folder / os.path.basename(url)
     expected = url.split("/")[-2]
     if target.is_file() and _sha256(target) == expected:
@@ -102,26 +132,49 @@ def _sha256(path: Path) -> str:
 
 
 def resolve(name: str, root: str | os.PathLike[str] | None = None) -> str:
-    """Checkpoint file of a backbone: a known name (downloaded when needed) or a path."""
-    return _download(_MODELS[name], root)
+    """Checkpoint file of a backbone: a known name or one of open_clip's (downloaded when needed), or a path."""
+    if open_clip_models.is_open_clip(name):
+        return open_clip_models.checkpoint_file(name, root)
+    return _fetch(_MODELS[name], root)
+
+
+class Backbone(NamedTuple):
+    """A frozen CLIP in float32, and how it wants its images where that is known (None: as OpenAI's)."""
+
+    model: CLIP
+    pixels: open_clip_models.Pixels | None
+
+
+def load_backbone(name: str, root: str | os.PathLike[str] | None = None) -> Backbone:
+    """The model behind any name that `resolve` takes.
+
+    Raises:
+        UserError: an unknown name, no connection, a file that is damaged or does not fit.
+    """
+    path = resolve(name, root)
+    if open_clip_models.is_open_clip(name):
+        return Backbone(*open_clip_models.build(name, path))
+    return Backbone(weights.build_model(weights.read_state_dict(path), source=path), None)
 
 
 def build_model(state_dict: Mapping[str, Tensor], design_details: Mapping[str, object] | None = None) -> CLIP:
-    """A CLIP of its own from a state dict, in float16 where CUDA is at hand (as upstream's) and float32 elsewhere.
+    """A CLIP of its own from a state dict, trainable; float16 where CUDA is at hand, float32 elsewhere.
 
     Args:
-        design_details: what the forks of MaPLe and its successors hand over; only their unprompted model can be built.
+        design_details: what trainer files of the MaPLe and PromptSRC repositories hand over; see `clip.prompted`.
 
     Raises:
-        UserError: the details ask for prompts hidden inside the blocks.
+        UserError: the tensors are no CLIP's, or the details do not fit them.
     """
-    hidden = [name for name, value in (design_details or {}).items() if name != "trainer" and value]
-    if hidden:
-        raise UserError(f"prompts are arguments here, not parts of the model: design_details {', '.join(hidden)} not 0")
-    model = weights.build_model({name: tensor.clone() for name, tensor in state_dict.items()}).requires_grad_(True)
+    model = weights.build_model({name: tensor.clone() for name, tensor in state_dict.items()})
+    return as_upstream(with_prompts(model, design_details) if design_details else model)
+
+
+def as_upstream(model: CLIP) -> CLIP:
+    """`model` as upstream's loaders hand it over: trainable, and its towers in float16 where CUDA is at hand."""
     if torch.cuda.is_available():
         convert_weights(model)
-    return model
+    return model.requires_grad_(True)
 
 
 def load(
@@ -133,30 +186,34 @@ def load(
     """A frozen CLIP and the transform of its test images.
 
     Args:
-        name: one of `available_models()` or a checkpoint file.
+        name: one of `available_models()`, a checkpoint file, or one of open_clip's (see `clip.open_clip_models`).
         device: None: CUDA where it is at hand, else the CPU.
         jit: must stay False; the scripted form cannot be prompted.
     """
     if jit:
         raise UserError("jit=True is not supported: the scripted model cannot take prompts")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    path = resolve(name, download_root)
-    model = weights.build_model(weights.read_state_dict(path), source=path)
+    model, pixels = load_backbone(name, download_root)
     if device.type == "cuda":
         convert_weights(model)
-    return model.to(device), _transform(model.visual.input_resolution)
+    return model.to(device), _transform(model.visual.input_resolution, pixels or _OPENAI_PIXELS)
 
 
-def _transform(resolution: int) -> Compose:
+_OPENAI_PIXELS = open_clip_models.Pixels(
+    (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), "bicubic"
+)
+
+
+def _transform(resolution: int, pixels: open_clip_models.Pixels) -> Compose:
     from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
     return Compose(
         [
-            Resize(resolution, interpolation=InterpolationMode.BICUBIC),
+            Resize(resolution, interpolation=InterpolationMode(pixels.interpolation)),
             CenterCrop(resolution),
             _to_rgb,
             ToTensor(),
-            Normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+            Normalize(pixels.mean, pixels.std),
         ]
     )
 

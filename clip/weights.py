@@ -11,6 +11,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -87,9 +88,20 @@ def _expand_token_table(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def build_model(state_dict: Mapping[str, Tensor], quick_gelu: bool = True, source: str = "state dict") -> CLIP:
+class Heads(NamedTuple):
+    """Numbers of attention heads of the two towers."""
+
+    vision: int
+    text: int
+
+
+def build_model(
+    state_dict: Mapping[str, Tensor], quick_gelu: bool = True, source: str = "state dict", heads: Heads | None = None
+) -> CLIP:
     """A frozen float32 CLIP in evaluation mode whose architecture is read from `state_dict`.
 
+    Args:
+        heads: what no tensor's shape tells; None: 64 channels a head, as in all of OpenAI's models.
     Raises:
         CheckpointError: a tensor is missing, unknown or of the wrong shape; the message names it.
     """
@@ -97,7 +109,7 @@ def build_model(state_dict: Mapping[str, Tensor], quick_gelu: bool = True, sourc
     try:
         state = _expand_token_table(state)
         state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
-        settings = _architecture(state)
+        settings = _architecture(state, heads)
     except ValueError as error:
         raise CheckpointError(f"{source} is no CLIP with OpenAI's tensor names: {error}") from error
     with torch.device("meta"):
@@ -107,39 +119,46 @@ def build_model(state_dict: Mapping[str, Tensor], quick_gelu: bool = True, sourc
     return model.requires_grad_(False).eval()
 
 
-def _architecture(state: Mapping[str, Tensor]) -> dict[str, object]:
+def _architecture(state: Mapping[str, Tensor], heads: Heads | None = None) -> dict[str, object]:
     """Constructor arguments of `CLIP` for these tensors. Raises ValueError where they say nothing sensible."""
     (width,) = _shape(state, "ln_final.weight", 1)
-    if width % HEAD_WIDTH:
-        raise ValueError(f"the text tower's width {width} is no multiple of {HEAD_WIDTH}")
     common = dict(
         embed_dim=_shape(state, "text_projection", 2)[1],
         context_length=_shape(state, "positional_embedding", 2)[0],
         vocab_size=_shape(state, "token_embedding.weight", 2)[0],
         transformer_width=width,
-        transformer_heads=width // HEAD_WIDTH,
+        transformer_heads=_heads("text", width, heads and heads.text),
         transformer_layers=_count(state, r"transformer\.resblocks\.(\d+)\."),
     )
     if "visual.proj" in state:
         patches = _shape(state, "visual.positional_embedding", 2)[0] - 1
         vision_width, _, _, patch_size = _shape(state, "visual.conv1.weight", 4)
-        if vision_width % HEAD_WIDTH:
-            raise ValueError(f"the image tower's width {vision_width} is no multiple of {HEAD_WIDTH}")
         return dict(
             common,
+            vision_heads=_heads("image", vision_width, heads and heads.vision),
             vision_width=vision_width,
             vision_layers=_count(state, r"visual\.transformer\.resblocks\.(\d+)\."),
             vision_patch_size=patch_size,
             image_resolution=patch_size * round(patches**0.5),
         )
-    positions = _shape(state, "visual.attnpool.positional_embedding", 2)[0] - 1
+    positions, pool_width = _shape(state, "visual.attnpool.positional_embedding", 2)
     return dict(
         common,
+        vision_heads=_heads("image", pool_width, heads and heads.vision),
         vision_width=_shape(state, "visual.layer1.0.conv1.weight", 4)[0],
         vision_layers=tuple(_count(state, rf"visual\.layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)),
         vision_patch_size=None,
-        image_resolution=32 * round(positions**0.5),
+        image_resolution=32 * round((positions - 1) ** 0.5),
     )
+
+
+def _heads(tower: str, width: int, given: int | None) -> int:
+    count = given or width // HEAD_WIDTH
+    if given is None and width % HEAD_WIDTH:
+        raise ValueError(f"the {tower} tower's width {width} is no multiple of {HEAD_WIDTH}")
+    if width % count:
+        raise ValueError(f"the {tower} tower's width {width} does not divide into {count} heads")
+    return count
 
 
 def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> torch.Size:
@@ -153,11 +172,11 @@ def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> torch.Siz
 
 
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    """One more than the largest number that `pattern` finds at the beginning of the names."""
-    numbers = [int(match[1]) for name in state if (match := re.match(pattern, name))]
-    if not numbers:
-        raise ValueError(f"no tensor is named like {pattern.replace(chr(92), '')}")
-    return 1 + max(numbers)
+    """How many numbers `pattern` finds at the beginning of the names; they have to be 0, 1, 2 and so on."""
+    numbers = {int(match[1]) for name in state if (match := re.match(pattern, name))}
+    if numbers != set(range(len(numbers))) or not numbers:
+        raise ValueError(f"no tensors are named like {pattern.replace(chr(92), '')} with numbers from 0 on")
+    return len(numbers)
 
 
 def _check_names_and_shapes(model: CLIP, state: Mapping[str, Tensor], source: str) -> None:

@@ -9,6 +9,7 @@ from dassl.utils import UserError
 from trainers.base import load_clip
 from trainers.precision import Precision
 from trainers.prompts import normalized
+from trainers.record import write_record
 from trainers.templates import CUSTOM_TEMPLATES, DEFAULT_TEMPLATE, selected_templates, template_features, template_for
 
 __all__ = ["CUSTOM_TEMPLATES", "ZeroshotCLIP", "ZeroshotCLIP2"]
@@ -31,6 +32,11 @@ class ZeroshotCLIP(TrainerX):
         print(f"Prompt templates (n={len(templates)}): {templates}")
         per_template = template_features(self.clip_model, self.dm.dataset.classnames, templates)
         self.text_features = normalized(sum(normalized(features) for features in per_template))  # [C, e]
+
+    def test(self, split: str | None = None) -> float:
+        """As Dassl's; the output folder gets the record by which `predict.py` finds the classifier again."""
+        write_record(self.output_dir, self.cfg, self.dm.dataset.classnames)
+        return super().test(split)
 
     def train(self) -> None:
         """Refused: there is nothing to train."""

@@ -1,0 +1,50 @@
+"""Classify images with an exported classifier. Needs torch, safetensors and Pillow, and nothing else.
+
+python classify.py photo.jpg [more images]      (from wherever; the files beside this script are used)
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+FOLDER = Path(__file__).resolve().parent
+FILTERS = {name: Image.Resampling[name.upper()] for name in ("nearest", "bilinear", "bicubic")}
+
+
+def load_image(path, height, width, interpolation, mean, std):
+    """Resize the shorter side to the larger size, cut out the centre, normalise: [3, height, width]."""
+    image = Image.open(path).convert("RGB")
+    short, long = min(image.size), max(image.size)
+    target = max(height, width)
+    sizes = {short: target, long: int(target * long / short)}
+    image = image.resize((sizes[image.width], sizes[image.height]), FILTERS[interpolation])
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    image = image.crop((left, top, left + width, top + height))
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(height, width, 3)
+    pixels = pixels.permute(2, 0, 1) / 255
+    return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+
+
+def main(paths):
+    manifest = json.loads((FOLDER / "manifest.json").read_text())
+    if manifest["class_weights_depend_on_image"]:
+        sys.exit(f"error: {manifest['trainer']} makes class weights for each image: use the project's predict.py")
+    head = load_file(FOLDER / "class_weights.safetensors")  # weights [C, e], scale []
+    tower = torch.export.load(FOLDER / "image_tower.pt2").module()
+    settings = manifest["image"]
+    height, width = settings["size"]
+    for path in paths:
+        image = load_image(path, height, width, settings["interpolation"], settings["mean"], settings["std"])
+        with torch.no_grad():
+            features = tower(image[None])  # [1, e]
+            probabilities = (head["scale"] * features @ head["weights"].T).softmax(dim=-1)[0]  # [C]
+        best = probabilities.argmax().item()
+        print(f"{path}\t{manifest['classes'][best]}\t{probabilities[best]:.6f}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,106 @@
+"""A stream of image batches from files and folders. An image that cannot be read is a line in it, not its end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dassl.data.data_manager import ImageLoader
+from dassl.utils import MissingFileError, UserError, read_image
+from datasets.files import IMAGE_SUFFIXES
+
+MOST_WORKERS = 4
+BATCHES_WORTH_A_WORKER = 4
+
+
+def find_images(places: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Paths of the images: files as they are given, folders searched to the bottom, in the order of their names.
+
+    Raises:
+        UserError: a place does not exist, or a folder holds no image.
+    """
+    found: list[str] = []
+    for place in map(os.fspath, places):
+        if os.path.isfile(place):
+            found.append(place)
+        elif os.path.isdir(place):
+            inside = list(_images_below(place))
+            if not inside:
+                raise MissingFileError(f"no image below {place} (looked for {', '.join(IMAGE_SUFFIXES)})")
+            found += inside
+        else:
+            raise MissingFileError(f"no such image or folder: {place}")
+    return found
+
+
+def _images_below(folder: str) -> Iterator[str]:
+    for here, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
+                yield os.path.join(here, name)
+
+
+class ImageBatch(NamedTuple):
+    """Some images of the list, in its order."""
+
+    paths: list[str]
+    errors: list[str | None]
+    """What is wrong with each image, None where nothing is."""
+    pixels: Tensor
+    """[readable, 3, H, W], normalised; without the images that have an error."""
+
+
+def batches(
+    paths: Sequence[str], transform: Callable[[Image], Tensor], batch_size: int, workers: int | None = None
+) -> ImageLoader:
+    """A loader of `ImageBatch`es; a few are in memory at a time, however long the list.
+
+    Args:
+        workers: reading processes; None: none for a few batches, up to four for a long list.
+    """
+    if batch_size < 1:
+        raise UserError(f"the batch size must be positive, not {batch_size}")
+    if workers is None:
+        enough = len(paths) > BATCHES_WORTH_A_WORKER * batch_size
+        workers = min(MOST_WORKERS, _available_cores() - 1) if enough else 0
+    return ImageLoader(
+        _Images(paths, transform),
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _available_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Images(Dataset):
+    """Path and pixels of each image, or path and what is wrong with it."""
+
+    def __init__(self, paths: Sequence[str], transform: Callable[[Image], Tensor]) -> None:
+        self.paths, self.transform = paths, transform
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[str, Tensor | str]:
+        path = self.paths[index]
+        try:
+            return path, self.transform(read_image(path))
+        except UserError as error:
+            return path, str(error)
+
+
+def _collate(items: list[tuple[str, Tensor | str]]) -> ImageBatch:
+    readable = [content for _, content in items if isinstance(content, Tensor)]
+    errors = [None if isinstance(content, Tensor) else content for _, content in items]
+    return ImageBatch([path for path, _ in items], errors, torch.stack(readable) if readable else torch.empty(0))

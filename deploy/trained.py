@@ -1,0 +1,118 @@
+"""A trained method brought back from its run folder: model and class names, no data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+import train
+from dassl.config import get_cfg_default, merge_file, merge_opts
+from dassl.engine import TRAINER_REGISTRY, SimpleTrainer
+from dassl.utils import UnreadableFileError, UserError
+from trainers.base import PromptTrainer, load_learned
+from trainers.record import CONFIG_NAME, Record, read_record
+
+PROMPTS_NAME = "prompts.safetensors"
+"""Learned tensors in an exported folder, which takes the place of a run's checkpoints."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a trained method is, and what is to be used otherwise than recorded.
+
+    A folder of the published code holds no record: name its `config_file` and `trainer`, and give class names.
+    """
+
+    folder: str | os.PathLike[str]
+    epoch: int | None = None
+    """None: the best or last, as in an evaluation."""
+    config_file: str = ""
+    trainer: str = ""
+    options: Sequence[str] = field(default=())
+    """KEY VALUE pairs that overrule the configuration."""
+
+    def record(self, classnames: Sequence[str] | None) -> Record:
+        """Configuration and trained class names (empty where they are not known).
+
+        Raises:
+            UserError: neither recorded nor given.
+        """
+        defaults = get_cfg_default()
+        train.extend_cfg(defaults)
+        if Path(self.folder, CONFIG_NAME).is_file() or not self.config_file:
+            record = read_record(self.folder, defaults)
+        elif not self.trainer or classnames is None:
+            raise UserError(
+                f"{self.folder} holds no {CONFIG_NAME}: beside the config file, give trainer and class names"
+            )
+        else:
+            record = Record(defaults, [])
+        if self.config_file:
+            merge_file(record.cfg, self.config_file)
+        if self.trainer:
+            record.cfg.TRAINER.NAME = self.trainer
+        merge_opts(record.cfg, list(self.options))
+        return record
+
+
+def load_trained(
+    source: Source, classnames: Sequence[str] | None = None, use_cuda: bool = True, precision: str | None = None
+) -> SimpleTrainer:
+    """The trainer with its learned tensors, ready for `model_inference`; it has no images and cannot train.
+
+    Args:
+        classnames: classes to tell apart; None: those it was trained on.
+        precision: overrules the recorded PREC.
+    Raises:
+        UserError: nothing usable in the folder, or prompts that belong to other classes.
+    """
+    if not os.path.isdir(source.folder):
+        raise UserError(f"no such folder: {source.folder} (the output folder of a training run is wanted)")
+    cfg, trained_names = source.record(classnames)
+    cfg.MODEL.INIT_WEIGHTS, cfg.USE_CUDA, cfg.VERBOSE = "", cfg.USE_CUDA and use_cuda, False
+    kind = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+    if precision is not None and hasattr(kind, "config_node"):
+        cfg.TRAINER[kind.config_node].PREC = precision
+    cfg.freeze()
+    names = list(classnames) if classnames is not None else trained_names
+    trainer = _without_data(kind, names)(cfg)
+    class_specific = isinstance(trainer, PromptTrainer) and trainer.prompts.class_specific
+    if class_specific and trained_names and names != trained_names:
+        raise UserError(f"{source.folder}: its prompts are class-specific (CSC), they stand for no other class names")
+    _load_weights(trainer, source)
+    trainer.set_model_mode("eval")
+    return trainer
+
+
+def _load_weights(trainer: SimpleTrainer, source: Source) -> None:
+    prompts = Path(source.folder, PROMPTS_NAME)
+    if not (prompts.is_file() and isinstance(trainer, PromptTrainer)):
+        trainer.load_model(str(source.folder), source.epoch)
+        return
+    try:
+        load_learned(trainer.registered_module(), load_file(prompts), str(prompts))
+    except (SafetensorError, OSError) as error:
+        raise UnreadableFileError(f"cannot read {prompts}: {error}") from error
+
+
+def _without_data(kind: type[SimpleTrainer], classnames: list[str]) -> type[SimpleTrainer]:
+    """The trainer's class, less the data set and what only training needs."""
+
+    class WithoutData(kind):
+        def build_data_loader(self) -> None:
+            self.train_loader_x = self.train_loader_u = self.val_loader = self.test_loader = None
+            self.num_classes, self.lab2cname = len(classnames), dict(enumerate(classnames))
+            dataset = SimpleNamespace(classnames=classnames, num_classes=self.num_classes, lab2cname=self.lab2cname)
+            self.dm = SimpleNamespace(dataset=dataset, num_classes=self.num_classes, lab2cname=self.lab2cname)
+
+        def prepare_training(self) -> None:
+            self.register_model(self.registered_name, self.registered_module())
+
+    WithoutData.__name__ = kind.__name__
+    return WithoutData

@@ -1,0 +1,92 @@
+"""Classify images with a trained model; no data set is needed.
+
+python predict.py --checkpoint output/try --images photo.jpg folder/ --topk 3
+python predict.py --checkpoint output/try --images folder/ --classes names.txt --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+
+from dassl.utils import UserError, print_above_bar
+from dassl.utils.memory import keep_freed_memory
+from deploy.classifier import Classifier, Prediction, load_classifier
+from deploy.command_line import add_source_arguments, read_class_names, source_of
+from deploy.images import find_images
+
+
+def main(args: argparse.Namespace) -> None:
+    """Print a line or more for each image as it is classified.
+
+    Raises:
+        UserError: something the user can mend; at the end, when an image could not be read.
+    """
+    images, classnames, source = find_images(args.images), read_class_names(args.classes), source_of(args)
+    with redirect_stdout(sys.stderr):  # stdout is for results
+        classifier = load_classifier(
+            source.folder, classnames, args.device, source.epoch, source.config_file, source.trainer, source.options
+        )
+    show = json_line if args.json else table(classifier, images)
+    failed = 0
+    for prediction in classifier.predict(images, args.topk, args.batch_size, args.workers):
+        if prediction.error is not None:
+            failed += 1
+            print(f"error: {prediction.error}", file=sys.stderr)
+        for line in show(prediction):
+            print_above_bar(line)
+    if failed:
+        raise UserError(f"{failed:,} of {len(images):,} images could not be read, see above")
+
+
+def json_line(prediction: Prediction) -> list[str]:
+    """One JSON object: the image with its classes, or with the error."""
+    content: dict[str, object] = {"image": prediction.image}
+    if prediction.error is not None:
+        content["error"] = prediction.error
+    else:
+        pairs = zip(prediction.classes, prediction.probabilities, strict=True)
+        content["predictions"] = [{"class": name, "probability": round(value, 6)} for name, value in pairs]
+    return [json.dumps(content, ensure_ascii=False)]
+
+
+def table(classifier: Classifier, images: Sequence[str]) -> Callable[[Prediction], list[str]]:
+    """Prints the head of a table; returns what makes the rows of an image."""
+    image_width = max(len("image"), *map(len, images))
+    class_width = max(len("class"), *map(len, classifier.classnames))
+    print(f"{'image':<{image_width}}  {'class':<{class_width}}  probability")
+
+    def rows(prediction: Prediction) -> list[str]:
+        pairs = zip(prediction.classes, prediction.probabilities, strict=True)
+        lines = [f"{name:<{class_width}}  {100 * value:9.2f} %" for name, value in pairs]
+        return [f"{'' if rank else prediction.image:<{image_width}}  {line}" for rank, line in enumerate(lines)]
+
+    return rows
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Classify images with a trained model.")
+    add_source_arguments(parser)
+    parser.add_argument("--images", required=True, nargs="+", metavar="PATH", help="image files and folders")
+    parser.add_argument("--topk", type=int, default=5, help="classes named for each image (default: 5)")
+    parser.add_argument("--json", action="store_true", help="a JSON object a line instead of a table")
+    parser.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: a GPU if there is one"
+    )
+    parser.add_argument("--batch-size", type=int, help="images at a time (default: the training's test batch)")
+    parser.add_argument("--workers", type=int, help="processes that read images (default: as the list is worth)")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    keep_freed_memory()
+    try:
+        main(parse_args())
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        sys.stderr.close()
+        sys.exit(1)
