@@ -344,7 +344,7 @@ def as_table(rows: Sequence[dict[str, Any]]) -> str:
     return text
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trainer", default="ProMetaR", choices=OPTIONS)
     parser.add_argument("--backbone", default="ViT-B/16", choices=BACKBONES)
@@ -363,7 +363,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--eval-only", action="store_true")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("opts", nargs="*", default=[], help="config overrides: KEY VALUE ...")
-    args = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = parse_args(arguments)
     keep_freed_memory()
     torch.set_num_threads(args.threads)
     rows = [measure(args, classes) for classes in args.classes]

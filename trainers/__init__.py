@@ -14,7 +14,10 @@ for _module in pkgutil.iter_modules(__path__):
 
 
 def add_config(cfg: CfgNode) -> None:
-    """Add the defaults of every registered trainer that has some (`add_config(cfg)`) to the tree."""
+    """Add what all methods share, and the defaults of every registered trainer that has some (`add_config(cfg)`)."""
+    cfg.TRAINER.TEXT_CHUNK = (
+        0  # classes that the text tower encodes at a time, recomputed in backward passes; 0: all, kept
+    )
     for name in TRAINER_REGISTRY.registered_names():
         add = getattr(TRAINER_REGISTRY.get(name), "add_config", None)
         if add is not None:

@@ -10,12 +10,14 @@ Shape legend: B images, C classes, n prompt tokens, d tower width, e joint embed
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from clip.clip import shared_tokenizer, tokenize
 from clip.model import CLIP, VisionTransformer
+from clip.recompute import recomputed
 from clip.text import PackedPrompts, encode_prompts
 from dassl.utils import UserError
 from trainers.templates import readable, tokenize_prompts
@@ -42,6 +44,8 @@ class Prompts(nn.Module):
     """The learned tensors of a method around a frozen CLIP. Subclasses say how the encoders use them."""
 
     text_depends_on_image = False
+    class_specific = False
+    """Whether the learned tensors stand for the classes they were learned for, and for no others."""
 
     def __init__(self, clip: CLIP, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -140,6 +144,7 @@ class ContextPrompts:
 
         self.tokens, self.learned, self.class_specific = tokens, learned, class_specific
         self.packed = PackedPrompts.from_tokens(tokens, learned).to(clip.logit_scale.device)
+        self.chunks: list[PackedPrompts] = []
         self.initial = self._initial_context(clip, words if ctx_init else "", n_ctx, len(names), class_specific)
 
     @staticmethod
@@ -156,7 +161,20 @@ class ContextPrompts:
         """Text features [..., C, e], not normalised, for context [..., n, d] (class-specific: [C, n, d])."""
         if self.class_specific:
             context = context.flatten(0, 1)  # [C * n, d]
-        return encode_prompts(clip, self.packed, *self.packed.embed(clip, context), deep)
+
+        def encode(packed: PackedPrompts, context: Tensor, *deep: Tensor) -> tuple[Tensor]:
+            return (encode_prompts(clip, packed, *packed.embed(clip, context), deep),)
+
+        if not self.chunks:
+            return encode(self.packed, context, *deep)[0]
+        return torch.cat([recomputed(partial(encode, chunk), context, *deep)[0] for chunk in self.chunks], dim=-2)
+
+    def recompute_in_chunks(self, classes: int) -> None:
+        """From now on encode so many classes at a time and keep nothing of them for the backward passes."""
+        self.chunks = [
+            PackedPrompts.from_tokens(*part).to(self.packed.last.device)
+            for part in zip(self.tokens.split(classes), self.learned.split(classes), strict=True)
+        ]
 
 
 def _name_after(before: int, n_ctx: int, name_length: int, length: int) -> Tensor:
