@@ -19,8 +19,9 @@ import datasets
 import trainers
 from dassl.config import get_cfg_default, merge_file, merge_opts
 from dassl.engine import build_trainer
-from dassl.utils import UserError, collect_env_info, set_random_seed, setup_logger
+from dassl.utils import UserError, collect_env_info, set_random_seed, setup_logger, use_deterministic_algorithms
 from dassl.utils.memory import keep_freed_memory
+from experiments.recording import Recording
 
 
 def print_args(args: argparse.Namespace, cfg: CfgNode) -> None:
@@ -37,6 +38,7 @@ def reset_cfg(cfg: CfgNode, args: argparse.Namespace) -> None:
         "output_dir": "OUTPUT_DIR",
         "resume": "RESUME",
         "seed": "SEED",
+        "deterministic": "DETERMINISTIC",
         "source_domains": "DATASET.SOURCE_DOMAINS",
         "target_domains": "DATASET.TARGET_DOMAINS",
         "transforms": "INPUT.TRANSFORMS",
@@ -80,9 +82,12 @@ def main(args: argparse.Namespace) -> None:
         UserError: something the user can mend, said in one line.
     """
     cfg = setup_cfg(args)
+    recording = Recording(args, cfg)
     if cfg.SEED >= 0:
         print(f"Setting fixed seed: {cfg.SEED}")
         set_random_seed(cfg.SEED)
+    if cfg.DETERMINISTIC:
+        use_deterministic_algorithms()
     setup_logger(cfg.OUTPUT_DIR)
     print_args(args, cfg)
     print(f"Collecting env info ...\n** System info **\n{collect_env_info()}\n")
@@ -90,8 +95,11 @@ def main(args: argparse.Namespace) -> None:
     if args.eval_only:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
         trainer.test()
-    elif not args.no_train:
+    elif args.no_train:
+        return
+    else:
         trainer.train()
+    recording.finish(trainer)
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -100,6 +108,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output-dir", default="", help="output folder")
     parser.add_argument("--resume", default="", help="folder of the run to go on with")
     parser.add_argument("--seed", type=int, help="a number from 0 on fixes the seed (default: no fixed seed)")
+    parser.add_argument(
+        "--deterministic", action="store_true", default=None, help="the same bits in every run with one seed"
+    )
     parser.add_argument("--source-domains", nargs="+", help="source domains")
     parser.add_argument("--target-domains", nargs="+", help="target domains")
     parser.add_argument("--transforms", nargs="+", help="training transforms")
@@ -112,6 +123,12 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model-dir", default="", help="with --eval-only: folder of the trained model")
     parser.add_argument("--load-epoch", type=int, help="with --eval-only: epoch to load (default: the best or last)")
     parser.add_argument("--no-train", action="store_true", help="build everything, train nothing")
+    parser.add_argument(
+        "--setting", default="other/all", help="for result.json: base2new/train_base, cross_dataset/target, ..."
+    )
+    parser.add_argument(
+        "--config-name", default="", help="for result.json: name of the row (default: the config file's)"
+    )
     parser.add_argument("opts", default=[], nargs=argparse.REMAINDER, help="config overrides: KEY VALUE ...")
     return parser.parse_args(arguments)
 

@@ -1,1 +1,4 @@
-"""Results of many runs put together."""
+"""Experiments: many runs declared in a YAML file, planned, run, and their results put together.
+
+Data flows declaration -> plan -> execution -> result.json -> report; `python -m experiments` is the way in.
+"""

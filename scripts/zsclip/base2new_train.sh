@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
 # bash scripts/zsclip/base2new_train.sh DATASET SEED [CFG [KEY VALUE ...]]
-exec bash "$(dirname "${BASH_SOURCE[0]}")/../base2new.sh" train zsclip "$@"
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../run.sh" train_base zsclip "$@"

@@ -16,7 +16,10 @@ ROOT = Path(train.__file__).parent
 METHODS = sorted((ROOT / "configs" / "trainers").glob("*/*.yaml"))
 DATASETS = sorted((ROOT / "configs" / "datasets").glob("*.yaml"))
 PUBLISHED = ROOT.parent / "shared" / "published_configs.json"
-COMMAND = re.compile(r"# bash scripts/(?P<method>\w+)/base2new_(train|test)\.sh (?P<dataset>\w+) 1( (?P<cfg>\S+))?")
+COMMAND = re.compile(
+    r"# bash scripts/(?P<method>\w+)/(?P<script>base2new_train|base2new_test|xd_train|few_shot)\.sh "
+    r"(?P<dataset>\w+)( 16)? 1( (?P<cfg>\S+))?"
+)
 
 
 def merged(path: Path):
@@ -34,7 +37,7 @@ def test_there_are_configs():
 def test_method_config(path):
     command = COMMAND.match(path.read_text().splitlines()[0])
     assert command and command["cfg"] == path.stem
-    assert (ROOT / "scripts" / command["method"] / "base2new_train.sh").is_file()
+    assert (ROOT / "scripts" / command["method"] / f"{command['script']}.sh").is_file()
     assert (ROOT / "configs" / "datasets" / f"{command['dataset']}.yaml").is_file()
     cfg = merged(path)
     assert cfg.MODEL.BACKBONE.NAME and cfg.INPUT.TRANSFORMS and cfg.OPTIM.NAME == "sgd"

@@ -1,14 +1,27 @@
-"""Reading results from logs, ours and upstream's, and the base-to-new table."""
+"""Results: read from logs, ours and upstream's; as data in result.json."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import statistics
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+import torch
+from golden_data import write_backbones
+from tiny_runs import CLASSNAMES, write_data
 
 import parse_test_res
+import train
+from dassl.engine.history import EpochHistory
 from dassl.utils import UserError
-from experiments import base2new
+from experiments import provenance, recording
+
+ROOT = Path(train.__file__).parent
 
 OURS = "epoch [1/1] batch [5/5] ...\nFinish training\nEvaluate on the *test* set\n=> result\n* accuracy: {}%\n"
 UPSTREAM = "epoch [1/1] ...\nFinished training\n=> result\n* total: 100\n* accuracy: {}%\n* error: 1%\n"
@@ -53,21 +66,107 @@ def test_a_missing_folder_is_named(tmp_path):
         parse_test_res.main([str(tmp_path / "nothing-here")])
 
 
-def test_base_to_new_table(tmp_path, capsys):
-    base, new = (80.0, 70.0), (60.0, 50.0)
-    runs = "shapes/shots_16/CoOp/vit"
-    for seed, (on_base, on_new) in enumerate(zip(base, new, strict=True), 1):
-        write_run(tmp_path / base2new.TRAIN / runs / f"seed{seed}", OURS.format(on_base))
-        write_run(tmp_path / base2new.TEST / runs / f"seed{seed}", EVALUATION.format(on_new))
-    write_run(tmp_path / base2new.TRAIN / runs / "seed3", CRASHED)
-    base2new.main([str(tmp_path)])
-    line = capsys.readouterr().out.splitlines()[-1]
-    h = [2 * b * n / (b + n) for b, n in zip(base, new, strict=True)]
-    assert "75.0 +- 7.1" in line and "55.0 +- 7.1" in line
-    assert f"{statistics.mean(h):.1f} +- {statistics.stdev(h):.1f}" in line
-    assert line.rstrip().endswith("2 (1 incomplete)")
+# result.json
 
 
-def test_an_empty_output_folder_is_said(tmp_path):
-    with pytest.raises(UserError, match="base2new_train.sh"):
-        base2new.main([str(tmp_path)])
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """train.py on tiny data, as a process would run it: training with results per class, then an evaluation."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_data(folder / "data")
+    backbone = write_backbones(folder)["vit"]
+
+    def run(output, *arguments):
+        words = ["--root", folder / "data", "--trainer", "CoOp", "--backbone", backbone, "--seed", 3]
+        words += ["--config-file", ROOT / "configs/trainers/CoOp/vit_b16_ep50.yaml", "--output-dir", folder / output]
+        words += ["--dataset-config-file", ROOT / "configs/datasets/eurosat.yaml", *arguments]
+        words += ["INPUT.SIZE", "(64, 64)", "DATALOADER.NUM_WORKERS", 0, "DATASET.NUM_SHOTS", 2]
+        words += ["DATALOADER.TRAIN_X.BATCH_SIZE", 4, "OPTIM.MAX_EPOCH", 2, "TRAINER.COOP.PREC", "fp32"]
+        out, err = sys.stdout, sys.stderr
+        try:
+            train.main(train.parse_args([*map(str, words), "TEST.PER_CLASS_RESULT", str(output == "train")]))
+        finally:
+            sys.stdout, sys.stderr = out, err
+        return json.loads((folder / output / "result.json").read_text())
+
+    on_train = run("train", "--setting", "few_shot/all", "--config-name", "my_row")
+    on_test = run("test", "--eval-only", "--model-dir", folder / "train")
+    return folder, backbone, on_train, on_test
+
+
+def test_a_result_says_what_was_found(trained):
+    folder, _, result, evaluated = trained
+    log = (folder / "train" / "log.txt").read_text()
+    assert f"* accuracy: {result['results']['accuracy']:.1f}%" in log
+    assert result["results"]["error_rate"] == pytest.approx(100 - result["results"]["accuracy"])
+    assert sorted(result["per_class"]) == sorted(CLASSNAMES)
+    assert statistics.mean(result["per_class"].values()) == pytest.approx(result["results"]["accuracy"])  # equal sizes
+    assert evaluated["results"]["accuracy"] == result["results"]["accuracy"] and evaluated["per_class"] is None
+    assert parse_test_res.read_result(folder / "train" / "log.txt", "accuracy", False) is not None
+
+
+def test_a_result_says_what_was_run(trained):
+    _, backbone, result, evaluated = trained
+    assert result["finished"] is True and result["schema"] == 1
+    what = ("setting", "part", "trainer", "config", "dataset", "dataset_config", "subsample_classes")
+    assert [result[key] for key in what] == ["few_shot", "all", "CoOp", "my_row", "EuroSAT", "eurosat", "all"]
+    assert [result[key] for key in ("shots", "seed", "classes", "epochs", "device")] == [2, 3, 7, 2, "cpu"]
+    assert [evaluated[key] for key in ("setting", "part", "config")] == ["other", "all", "vit_b16_ep50"]
+    assert result["backbone"] == str(backbone) and result["full_config"]["OPTIM"]["MAX_EPOCH"] == 2
+    assert result["versions"]["torch"] == torch.__version__ and result["versions"]["project"]
+    assert result["date"].endswith("Z") and abs(datetime.now(UTC) - datetime.fromisoformat(result["date"])).days == 0
+
+
+def test_a_result_says_where_numbers_come_from(trained):
+    """Hashes by hand: of the backbone's file, and of the draw as its own file has it."""
+    folder, backbone, result, evaluated = trained
+    assert result["weights_sha256"] == hashlib.sha256(Path(backbone).read_bytes()).hexdigest()
+    (draw,) = (folder / "data" / "eurosat").glob("split_fewshot/shot_2-seed_3.json")
+    items = json.loads(draw.read_text())["train"]
+    lines = "".join(f"{label} eurosat/{path}\n" for path, label, _ in items)
+    assert len(items) == 14 and result["few_shot_sha256"] == hashlib.sha256(lines.encode()).hexdigest()
+    assert evaluated["few_shot_sha256"] is None
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    assert result["git_commit"] == (commit or None) and isinstance(result["git_dirty"], bool)
+
+
+def test_a_result_says_what_it_cost(trained):
+    _, _, result, evaluated = trained
+    curve = result["history"]
+    assert [line["epoch"] for line in curve] == [1, 2] and all({"loss", "acc"} <= set(line) for line in curve)
+    assert [line["lr"] for line in curve] == pytest.approx([1e-5, 0.002])  # a constant warm-up epoch, then the cosine
+    assert 0 < result["train_seconds"] == pytest.approx(sum(line["seconds"] for line in curve))
+    assert 0 < result["test_seconds"] < 300 and result["peak_memory_bytes"] > 10**8
+    assert evaluated["train_seconds"] is None and evaluated["history"] == [] and evaluated["epochs"] == 0
+
+
+def test_the_curve_outlives_an_interruption(tmp_path):
+    before = EpochHistory(tmp_path)
+    for epoch in (1, 2, 3):
+        before.add(epoch, loss=1.0 / epoch, seconds=2.0)
+    with open(tmp_path / "history.jsonl", "a") as file:
+        file.write('{"epoch": 4, "lo')  # cut short
+    after = EpochHistory(tmp_path)
+    after.resume(2, tmp_path)  # the third epoch left no checkpoint
+    after.add(3, loss=0.25, seconds=5.0)
+    assert [line["loss"] for line in after.epochs] == [1.0, 0.5, 0.25] and after.seconds == 9.0
+    lines = (tmp_path / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == after.epochs
+
+    elsewhere = EpochHistory(tmp_path / "new")
+    elsewhere.resume(3, tmp_path)
+    assert elsewhere.epochs == after.epochs
+    elsewhere.resume(0, tmp_path / "nothing")
+    assert elsewhere.epochs == [] and (tmp_path / "new" / "history.jsonl").read_text() == ""
+
+
+def test_an_unknown_setting_is_one_line():
+    with pytest.raises(UserError, match="base2new/train_base"):
+        recording.setting_and_part("base2new/source")
+
+
+def test_a_folder_that_is_no_repository(monkeypatch, tmp_path):
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    assert provenance.git_state.__wrapped__() == {"git_commit": None, "git_dirty": False}
+    monkeypatch.setenv("PATH", "")
+    assert provenance.git_state.__wrapped__() == {"git_commit": None, "git_dirty": False}

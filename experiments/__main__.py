@@ -1,0 +1,43 @@
+"""Experiments from declaration to report.
+
+python -m experiments run FILE.yaml ...      plan the declared runs and work on them
+python -m experiments report OUTPUT          tables and figures of everything that has finished
+python -m experiments one KIND METHOD ...    a single run; scripts/<method>/*.sh call it
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from dassl.utils.errors import UserError
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status. Raises UserError."""
+    if arguments[:1] == ["report"]:
+        from experiments import report  # without the planner, which loads PyTorch and every trainer
+
+        report.main(arguments[1:])
+        return 0
+    from experiments import launch, one
+
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, module in (("run", launch), ("one", one)):
+        module.add_arguments(
+            commands.add_parser(name, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        )
+    commands.add_parser("report", add_help=False)
+    given = parser.parse_args(arguments)
+    return (launch if given.command == "run" else one).main(given)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,152 @@
+"""Plans the declared runs, leaves out those that have finished, and works off the rest.
+
+    python -m experiments run configs/experiments/embedded_base2new.yaml --workers 2
+    python -m experiments run configs/experiments/paper_base2new.yaml --dry-run
+    python -m experiments run configs/experiments/paper_base2new.yaml --launcher slurm \\
+        --slurm slurm_partition=gpu timeout_min=600 gpus_per_node=1 cpus_per_task=8
+
+A run has finished when its folder holds a result of the planned configuration. Ctrl-C or `kill` at any time: the same
+command goes on. The exit status is 0 when every run has finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dassl.utils.errors import BadValueError, UserError
+from experiments.declaration import Selection, read_experiment
+from experiments.generated import generate_commands, generate_data
+from experiments.methods import METHODS
+from experiments.plan import SETTINGS, Places, add_run, make_plan
+from experiments.process import TrainProcess
+from experiments.progress import PlainView, Tally, make_view, report_failures
+from experiments.runs import Run
+from experiments.status import is_finished
+from experiments.workers import Launch, Worker, make_workers
+
+LAUNCHERS = ("workers", "slurm", "local")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE.yaml", help="declared experiments")
+    parser.add_argument("--data", default=os.environ.get("DATA") or "data", help="data sets (default: $DATA or data)")
+    parser.add_argument(
+        "--output", default=os.environ.get("OUTPUT") or "output", help="results (default: $OUTPUT or output)"
+    )
+    parser.add_argument("--workers", type=int, help="runs at a time (default: one per GPU, else one per CPU core)")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands; each works alone")
+    parser.add_argument(
+        "--trainers", nargs="+", default=(), metavar="METHOD", help=f"only these of {', '.join(METHODS)}"
+    )
+    parser.add_argument(
+        "--settings", nargs="+", default=(), metavar="SETTING", help=f"only these of {', '.join(SETTINGS)}"
+    )
+    parser.add_argument("--datasets", nargs="+", default=(), metavar="DATASET", help="only these data sets")
+    parser.add_argument("--seeds", nargs="+", default=(), type=int, metavar="SEED", help="only these seeds")
+    parser.add_argument(
+        "--launcher", choices=LAUNCHERS, default="workers", help="here, through Slurm, or as submitit's local jobs"
+    )
+    parser.add_argument("--slurm", nargs="+", default=(), metavar="KEY=VALUE", help="submitit's parameters of the jobs")
+    parser.add_argument("--no-wait", action="store_true", help="with --launcher slurm: submit and return")
+
+
+def plan_of(args: argparse.Namespace) -> list[Run]:
+    """The runs of all given files. Raises UserError."""
+    places = Places(Path(args.data).absolute(), Path(args.output).absolute())
+    experiments = [read_experiment(file) for file in args.files]
+    selection = Selection(*map(tuple, (args.trainers, args.settings, args.datasets, args.seeds)))
+    selection.check(experiments)
+    runs: dict[Path, Run] = {}
+    for part in map(selection.of, experiments):
+        for run in make_plan(part.tasks, part.rows, part.seeds, places):
+            add_run(runs, run)
+    return list(runs.values())
+
+
+def check_configs(runs: Sequence[Run]) -> None:
+    """Read each config file once with each set of overrides. Raises UserError for what would fail hours later."""
+    seen = set()
+    for run in runs:
+        key = (run.method, run.recipe, run.options)
+        if key not in seen:
+            run.config()
+            seen.add(key)
+
+
+def sort_out(runs: Sequence[Run], tally: Tally) -> list[Run]:
+    """What is left to do; what cannot be done is among the tally's failures."""
+    left = []
+    for run in runs:
+        try:
+            if is_finished(run):
+                tally.skipped += 1
+            else:
+                left.append(run)
+        except UserError as error:
+            tally.failures[run] = str(error)
+    hopeless = {run.folder for run in tally.failures}
+    for run in [run for run in left if run.needs in hopeless]:
+        left.remove(run)
+        tally.failures[run] = "needs a run that cannot be done"
+    return left
+
+
+def parameters(pairs: Sequence[str]) -> dict[str, str | int]:
+    """KEY=VALUE pairs. Raises BadValueError."""
+    found: dict[str, str | int] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise BadValueError(f"--slurm takes KEY=VALUE, for instance slurm_partition=gpu, not {pair!r}")
+        found[key] = int(value) if value.isdigit() else value
+    return found
+
+
+def work(args: argparse.Namespace, runs: Sequence[Run], view: PlainView, tally: Tally) -> None:
+    """Hand the runs to the chosen launcher. Raises UserError, or KeyboardInterrupt after Ctrl-C."""
+    if args.launcher == "workers":
+        Launch(make_workers(args.workers), TrainProcess, view, tally).work(runs)
+        return
+    from experiments.jobs import JobProcess, Queue, do_run, make_executor  # submitit is needed here only
+
+    executor = make_executor(args.launcher, Path(args.output).absolute(), parameters(args.slurm))
+    if args.launcher == "local":
+        workers = [Worker(f"job {k + 1}") for k in range(args.workers or 1)]
+        Launch(workers, lambda run, _: JobProcess(run, executor.submit(do_run, run)), view, tally).work(runs)
+        return
+    queue = Queue(executor, view, tally)
+    jobs = queue.submit(runs)
+    if not args.no_wait:
+        queue.watch(jobs)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Exit status: 0 when all is done, 1 when a run failed, 130 after Ctrl-C. Raises UserError."""
+    if args.workers is not None and args.workers < 1:
+        raise BadValueError(f"--workers should be at least 1, not {args.workers}")
+    runs = plan_of(args)
+    check_configs(runs)
+    tally = Tally(len(runs))
+    left = sort_out(runs, tally)
+    if args.dry_run:
+        print("\n".join([*generate_commands(left), *(run.command for run in left)]))
+        return 0
+    generate_data(left)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends a launch as Ctrl-C does
+    view = make_view(tally)
+    try:
+        with view:
+            for run, why in tally.failures.items():
+                view.failed(run, why)
+            work(args, left, view, tally)
+    except KeyboardInterrupt:
+        report_failures(view, tally)
+        print("interrupted: the same command goes on", file=sys.stderr)
+        return 130
+    report_failures(view, tally)
+    return 1 if tally.failures else 0

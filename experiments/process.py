@@ -1,0 +1,116 @@
+"""A train.py process at work on a run. The run's folder is locked as long as that process lives.
+
+The lock belongs to the process, not to the launcher: after `kill -9` of a launcher its runs go on, and the next
+launcher waits for them instead of starting them a second time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from dassl.utils.errors import UserError
+from dassl.utils.files import mkdir_if_missing
+from experiments.runs import ROOT, Run
+from experiments.status import is_finished
+
+LOCK_NAME, CONSOLE_NAME = ".lock", "console.txt"
+SECONDS_TO_END = 10
+
+
+class BusyError(UserError):
+    """Another process is at work on the run."""
+
+
+def lock(folder: Path) -> int:
+    """File descriptor that holds the lock of a run's folder, made if missing. Raises BusyError or UserError."""
+    mkdir_if_missing(folder)
+    path = folder / LOCK_NAME
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise BusyError(f"another process is at work in {folder}") from error
+        raise UserError(f"cannot lock {path}: {error.strerror or error} (does the file system know locks?)") from error
+    return descriptor
+
+
+class TrainProcess:
+    """train.py on one run.
+
+    Args:
+        environment: variables that are changed for the process.
+
+    Its output goes to console.txt in the run's folder, and Ctrl-C does not reach it directly.
+
+    Raises:
+        BusyError: another process is at work on the run.
+        UserError: the folder cannot be written.
+    """
+
+    def __init__(self, run: Run, environment: Mapping[str, str]) -> None:
+        self.run = run
+        descriptor = lock(run.folder)
+        self.console = run.folder / CONSOLE_NAME
+        try:
+            self._start(dict(os.environ) | dict(environment), descriptor)
+        finally:
+            os.close(descriptor)  # the process has its own
+
+    def _start(self, environment: dict[str, str], descriptor: int) -> None:
+        command = [sys.executable, str(ROOT / "train.py"), *self.run.arguments]
+        with open(self.console, "wb") as console:
+            self._process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=environment,
+                pass_fds=(descriptor,),
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def poll(self) -> int | None:
+        """Exit status, None while at work."""
+        return self._process.poll()
+
+    def wait(self) -> int:
+        return self._process.wait()
+
+    def end(self) -> None:
+        """Stop the process and what it started; its last checkpoint stays."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(SECONDS_TO_END)
+                return
+
+    def failure(self) -> str | None:
+        """Why the ended process did not finish its run, in one line; None when it did."""
+        status = self._process.returncode
+        if status:
+            how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+            return f"{how}: {self._last_words()}"
+        try:
+            return None if is_finished(self.run) else "it ended without a result"
+        except UserError as error:
+            return str(error)
+
+    def _last_words(self) -> str:
+        """The error line of its output, or the last one."""
+        lines = [line.strip() for line in self.console.read_text(errors="replace").splitlines() if line.strip()]
+        errors = [line for line in lines if line.startswith("error: ")]
+        return (errors or lines or ["no output"])[-1]

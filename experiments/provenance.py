@@ -1,0 +1,90 @@
+"""Where a number comes from: versions, commit, hashes of the few-shot draw and of the weights, memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clip.clip import resolve
+from dassl.utils.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of Python, PyTorch, torchvision and the project."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": version("torchvision"),
+        "project": project,
+    }
+
+
+@cache
+def git_state() -> dict[str, Any]:
+    """``git_commit`` of the project (None outside a repository) and ``git_dirty``: a tracked file differs from it."""
+    commit = _git("rev-parse", "HEAD")
+    if not commit or _git("rev-parse", "--show-toplevel") != str(ROOT):
+        return {"git_commit": None, "git_dirty": False}
+    return {"git_commit": commit, "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+
+
+def _git(*arguments: str) -> str:
+    """What git prints; nothing when there is no git or no repository."""
+    try:
+        command = ["git", "-C", str(ROOT), "--no-optional-locks", *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return result.stdout.strip() if result.returncode == 0 else ""
+
+
+def draw_digest(items: Iterable[Any], root: str) -> str:
+    """SHA-256 of the training items in their order: label and path relative to `root`, a line each.
+
+    Args:
+        items: with ``label`` and ``impath``.
+        root: folder of the data sets; a path outside of it counts as it is.
+    """
+    digest, root = hashlib.sha256(), os.path.abspath(root)
+    for item in items:
+        path = os.path.abspath(item.impath)
+        if os.path.commonpath([path, root]) == root:
+            path = os.path.relpath(path, root)
+        digest.update(f"{item.label} {path}\n".encode())
+    return digest.hexdigest()
+
+
+def weights_digest(backbone: str) -> str | None:
+    """SHA-256 of the file behind a backbone's name; None where there is no such file (another project's backbone)."""
+    try:
+        path = Path(resolve(backbone)) if backbone else None
+    except UserError:
+        return None
+    if path is None or not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def peak_memory() -> int:
+    """Largest memory of this process in bytes: PyTorch's on the GPU if one was used, else resident memory."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest * 1024  # kilobytes on Linux

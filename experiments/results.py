@@ -1,0 +1,92 @@
+"""result.json: what a finished run found out and how, beside its log. Its being there means that the run finished."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dassl.utils.errors import UnreadableFileError
+from dassl.utils.files import read_json, write_json
+
+RESULT_NAME = "result.json"
+SCHEMA = 1
+PARTS = {
+    "base2new": ("train_base", "test_new"),
+    "cross_dataset": ("source", "target"),
+    "domain_generalization": ("source", "target"),
+    "few_shot": ("all",),
+    "other": ("all",),
+}
+"""The parts of each setting."""
+
+CHANGES_NO_NUMBER = frozenset(
+    {
+        "OUTPUT_DIR",
+        "RESUME",
+        "VERBOSE",
+        "USE_CUDA",
+        "DATASET.ROOT",
+        "DATALOADER.NUM_WORKERS",
+        "TRAIN.PRINT_FREQ",
+        "TRAIN.CHECKPOINT_FREQ",
+        "TEST.PER_CLASS_RESULT",
+        "TEST.COMPUTE_CMAT",
+    }
+)
+"""Config keys that say where and how a run works, not what it computes."""
+
+
+def write_result(folder: Path, content: dict[str, Any]) -> None:
+    """Write ``folder/result.json`` in one step; schema, date and the mark of completeness are added.
+
+    Raises UnwritableFileError.
+    """
+    date = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    write_json({"schema": SCHEMA, "finished": True, "date": date} | content, folder / RESULT_NAME)
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The result of the run in `folder`; None when it has not finished. Raises UnreadableFileError, naming the file."""
+    path = folder / RESULT_NAME
+    if not path.exists():
+        return None
+    result = read_json(path)
+    if not isinstance(result, dict) or result.get("finished") is not True:
+        raise UnreadableFileError(f"{path} is no result of a finished run: delete it to run again")
+    if result.get("schema") != SCHEMA:
+        raise UnreadableFileError(f"{path} has schema {result.get('schema')}, this version reads {SCHEMA}")
+    return result
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a nested dictionary."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def plain(config: Any) -> Any:
+    """A config tree as JSON knows it: nested dictionaries, lists, numbers and strings."""
+    if isinstance(config, dict):
+        return {str(key): plain(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [plain(value) for value in config]
+    return config if isinstance(config, (str, int, float, bool, type(None))) else str(config)
+
+
+def config_differences(found: dict[str, Any], planned: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
+    """Where a run's recorded config computes something else than the planned one, as "KEY is 1 there, planned: 2".
+
+    A key that the record lacks (it is newer than the run) had its default.
+    """
+    recorded, default = dict(leaves(found)), dict(leaves(defaults))
+    different = []
+    for key, value in leaves(planned):
+        was = recorded.get(key, default.get(key))
+        if key not in CHANGES_NO_NUMBER and was != value:
+            different.append(f"{key} is {was!r} there, planned: {value!r}")
+    return different
