@@ -1,0 +1,100 @@
+"""Which runs are of one recipe: trainer, config file, backbone, and the settings changed on the command line.
+
+A row of a table is one recipe. Settings that differ from those of the config file are part of its name; where there is
+no such file, settings that differ between runs which would share a cell.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from experiments.results import CHANGES_NO_NUMBER, leaves
+
+from .declared import declared
+from .runs import Run
+
+# Settings that a row's own columns show, or that make no difference to what a run computes.
+NOT_RECIPE = (
+    *("DATASET.", "DATALOADER.TEST.", "MODEL.BACKBONE.", "SEED", "TEST.", "TRAINER.NAME", "VERSION"),
+    *("TRAINER.PROMETAR.KEEP_MODULATOR", "TRAINER.PROMETAR.MONITOR"),
+    *sorted(CHANGES_NO_NUMBER),
+)
+# Settings without effect on an evaluation: those of the training that made the model count there.
+OF_TRAINING = ("OPTIM.", "OPTIM_VNET.", "DATALOADER.", "TRAIN.")
+
+
+@dataclass(frozen=True, order=True)
+class Recipe:
+    """What distinguishes one row of a table from another."""
+
+    trainer: str
+    config: str
+    backbone: str
+    changes: tuple[str, ...] = ()
+    """"KEY value" of each setting that is not the config file's."""
+
+    @property
+    def variant(self) -> str:
+        """Config name with the changed settings."""
+        return self.config + "".join(f" [{change}]" for change in self.changes)
+
+    @property
+    def label(self) -> str:
+        return f"{self.trainer} ({self.variant})"
+
+    @property
+    def zero_shot(self) -> bool:
+        return self.trainer.startswith("ZeroshotCLIP")
+
+
+def recipes(runs: Sequence[Run]) -> dict[Run, Recipe]:
+    """The recipe of every run."""
+    groups: defaultdict[tuple[str, str, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.trainer, run.config, run.backbone].append(run)
+    found = {}
+    for names, group in groups.items():
+        file = declared(*names[:2])
+        settings = _settings(group)
+        differing = _differing(group, settings)
+        for run in group:
+            changed = {key for key, value in settings[run].items() if key in file and str(file[key]) != value}
+            keys = sorted(changed | (differing - file.keys()))
+            found[run] = Recipe(*names, tuple(f"{key} {settings[run].get(key, 'unset')}" for key in keys))
+    return found
+
+
+def _settings(group: Iterable[Run]) -> dict[Run, dict[str, str]]:
+    """Flat settings of each run; those of training taken from the run that made the model, where there is just one."""
+    settings = {}
+    for run in group:
+        flat = leaves(dict(run.full_config))
+        ignored = NOT_RECIPE + OF_TRAINING * run.zero_shot
+        settings[run] = {key: str(value) for key, value in flat if not key.startswith(ignored)}
+    origins: defaultdict[tuple[object, ...], list[Run]] = defaultdict(list)
+    for run in group:
+        if run.trained:
+            origins[_origin(run)].append(run)
+    for run in group:
+        made_by = origins[_origin(run)]
+        if not run.trained and len(made_by) == 1:
+            training = {key: value for key, value in settings[made_by[0]].items() if key.startswith(OF_TRAINING)}
+            settings[run] |= training
+    return settings
+
+
+def _origin(run: Run) -> tuple[object, ...]:
+    """Equal for a training run and the evaluations of its model."""
+    transfer = run.setting in ("cross_dataset", "domain_generalization")
+    return ("transfer",) * transfer or (run.setting, run.dataset), run.shots, run.seed
+
+
+def _differing(group: Iterable[Run], settings: Mapping[Run, Mapping[str, str]]) -> set[str]:
+    """Keys with several values among the runs of one cell (all but the seed alike)."""
+    values: defaultdict[tuple[object, ...], set[str]] = defaultdict(set)
+    for run in group:
+        for key, value in settings[run].items():
+            values[run.setting, run.part, run.dataset, run.subsample_classes, run.shots, key].add(value)
+    return {str(cell[-1]) for cell, different in values.items() if len(different) > 1}

@@ -1,0 +1,166 @@
+"""Reading the result.json files of finished runs, strictly: a file that is not what it should be is named."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dassl.utils import UnreadableFileError, UserError, read_json
+from experiments.results import PARTS, RESULT_NAME, SCHEMA
+
+NUMBER = (int, float)
+NONE = type(None)
+# Key of result.json -> types that it may have.
+FIELDS: dict[str, tuple[type, ...]] = {
+    "setting": (str,),
+    "part": (str,),
+    "trainer": (str,),
+    "config": (str,),
+    "dataset": (str,),
+    "dataset_config": (str,),
+    "subsample_classes": (str,),
+    "shots": (int,),
+    "seed": (int,),
+    "backbone": (str,),
+    "results": (dict,),
+    "per_class": (dict, NONE),
+    "history": (list,),
+    "train_seconds": (*NUMBER, NONE),
+    "test_seconds": (*NUMBER, NONE),
+    "peak_memory_bytes": (int, NONE),
+    "device": (str,),
+    "few_shot_sha256": (str, NONE),
+    "weights_sha256": (str, NONE),
+    "full_config": (dict,),
+    "versions": (dict,),
+    "git_commit": (str, NONE),
+    "git_dirty": (bool, NONE),
+    "date": (str,),
+}
+
+
+@dataclass(frozen=True, eq=False)  # two runs are never the same, whatever their numbers
+class Run:
+    """One finished run. Accuracies in percent, times in seconds, memory in bytes."""
+
+    path: Path
+    setting: str
+    part: str
+    trainer: str
+    config: str
+    dataset: str
+    dataset_config: str
+    subsample_classes: str
+    shots: int
+    seed: int
+    backbone: str
+    accuracy: float
+    per_class: Mapping[str, float]
+    history: tuple[Mapping[str, float], ...]
+    train_seconds: float | None
+    test_seconds: float | None
+    peak_memory_bytes: int | None
+    device: str
+    few_shot_sha256: str | None
+    weights_sha256: str | None
+    full_config: Mapping[str, Any] = field(repr=False)
+    versions: Mapping[str, Any]
+    git_commit: str | None
+    git_dirty: bool | None
+    date: str
+
+    @property
+    def zero_shot(self) -> bool:
+        """Nothing is trained, so seed and shots make no difference."""
+        return self.trainer.startswith("ZeroshotCLIP")
+
+    @property
+    def trained(self) -> bool:
+        """Training happened in this run; an evaluation of another run's model has no history."""
+        return bool(self.history)
+
+
+def read_run(path: Path) -> Run | None:
+    """The run that a result.json tells of; None when it says that the run has not finished.
+
+    Raises:
+        UserError: not readable, not JSON, of another schema, or a key missing or of a wrong type; names the file.
+    """
+    content = read_json(path)
+    try:
+        return _run(path, content)
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise UnreadableFileError(f"{path} is no result of this project: {reason}") from error
+
+
+def _run(path: Path, content: Any) -> Run | None:
+    if not isinstance(content, dict):
+        raise TypeError("an object was expected")
+    if content["schema"] != SCHEMA:
+        raise ValueError(f"schema {content['schema']!r}, this report reads {SCHEMA}")
+    if content["finished"] is not True:
+        return None
+    values = {key: _checked(key, content[key], types) for key, types in FIELDS.items()}
+    if values["part"] not in PARTS.get(values["setting"], ()):
+        raise ValueError(f"unknown setting and part {values['setting']!r}, {values['part']!r}")
+    accuracy = _percent("results.accuracy", values.pop("results")["accuracy"])
+    per_class = {
+        str(name): _percent(f"per_class of {name!r}", v) for name, v in (values.pop("per_class") or {}).items()
+    }
+    history = tuple(_epoch(entry) for entry in values.pop("history"))
+    return Run(path=path, accuracy=accuracy, per_class=per_class, history=history, **values)
+
+
+def _checked(key: str, value: Any, types: tuple[type, ...]) -> Any:
+    # bool is an int in Python, but no number of shots
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        raise TypeError(f"{key} is {value!r}")
+    return value
+
+
+def _percent(key: str, value: Any) -> float:
+    _checked(key, value, NUMBER)
+    if not 0 <= value <= 100:  # false for nan as well
+        raise ValueError(f"{key} is {value!r}, not a percentage")
+    return float(value)
+
+
+def _epoch(entry: Any) -> dict[str, float]:
+    """Numbers of one epoch; what diverged (nan, infinite) is left out, so that a curve has a gap there."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("epoch"), int):
+        raise TypeError(f"history holds {entry!r}")
+    numbers = {key: value for key, value in entry.items() if isinstance(value, NUMBER) and not isinstance(value, bool)}
+    return {key: float(value) for key, value in numbers.items() if math.isfinite(value)}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies below an output folder."""
+
+    runs: list[Run]
+    unfinished: list[Path]
+    """Run folders with a log but without a finished result.json."""
+
+
+def find_runs(output: Path) -> Found:
+    """All runs below `output`, in the order of their folders.
+
+    Raises:
+        UserError: no such folder, or a result.json that cannot be used.
+    """
+    if not output.is_dir():
+        raise UserError(f"no such folder: {output}")
+    runs, unfinished = [], []
+    for folder, subfolders, files in os.walk(output):
+        subfolders.sort()
+        run = read_run(Path(folder, RESULT_NAME)) if RESULT_NAME in files else None
+        if run is not None:
+            runs.append(run)
+        elif RESULT_NAME in files or "log.txt" in files:
+            unfinished.append(Path(folder))
+    return Found(runs, unfinished)

@@ -1,0 +1,31 @@
+"""Trainings that two settings share.
+
+Trained on all classes and tested on them: that is a point of the few-shot curve, and the source of cross-dataset
+transfer and domain generalisation. Such a run has one folder and is named after the setting that was run first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from .recipes import Recipe
+from .runs import Run
+
+USUAL_SOURCES = frozenset({"ImageNet", "Shapes"})
+
+
+def with_shared(runs: Sequence[Run], recipes: Mapping[Run, Recipe]) -> tuple[list[Run], dict[Run, Recipe]]:
+    """The runs and their recipes, and a shared run once more under the name of its other setting."""
+    trained = [run for run in runs if not run.zero_shot]
+    curves = {(recipes[run], run.dataset) for run in trained if run.setting == "few_shot"}
+    tested = {(recipes[run], run.shots, run.seed): run.setting for run in trained if run.part == "target"}
+    sources = USUAL_SOURCES | {run.dataset for run in trained if run.part == "source"}
+    copies = {}
+    for run in trained:
+        setting = tested.get((recipes[run], run.shots, run.seed))
+        if run.part == "source" and (recipes[run], run.dataset) in curves:
+            copies[replace(run, setting="few_shot", part="all")] = recipes[run]
+        elif run.setting == "few_shot" and setting and run.dataset in sources:
+            copies[replace(run, setting=setting, part="source")] = recipes[run]
+    return [*runs, *copies], {**recipes, **copies}

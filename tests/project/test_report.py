@@ -1,0 +1,480 @@
+"""The report: statistics, what is missing or mixed, published figures, and every format.
+
+Inputs are result.json files made here to the layout that runs write; expected numbers are computed by hand or by the
+formulas in the tests.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import re
+import runpy
+import statistics
+import sys
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from dassl.utils import UserError
+from experiments import report
+from experiments.report.papers import ELEVEN, FIGURES, RECIPES, VARIANTS, published_figures
+from experiments.report.recipes import recipes
+from experiments.report.runs import find_runs
+from experiments.report.tables import score_tables
+
+ROOT = FIGURES.parent.parent
+KEPT = {"OPTIM": {"LR": 0.0025, "MAX_EPOCH": 10}}  # as in the config file
+PROMETAR = {"trainer": "ProMetaR", "config": "vit_b16_c2_ep10_batch4_4+4ctx", "full_config": KEPT}
+CURVE = [{"epoch": epoch, "loss": 1.0 / epoch, "acc": 50.0 + epoch, "lr": 0.002} for epoch in (1, 2, 3)]
+NASTY = "<script>alert('$x_1$ | & 50%')</script>"
+
+
+class Output:
+    """An output folder to which results are added."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.count = itertools.count()
+
+    def add(self, setting: str, part: str, dataset: str, seed: int, accuracy: float, **changes) -> Path:
+        trained = part in ("train_base", "source", "all") and not changes.get("trainer", "").startswith("Zeroshot")
+        result = {
+            "schema": 1,
+            "finished": True,
+            "setting": setting,
+            "part": part,
+            "trainer": "CoOp",
+            "config": "vit_shapes",
+            "dataset": dataset,
+            "dataset_config": dataset.lower(),
+            "subsample_classes": {"train_base": "base", "test_new": "new"}.get(part, "all"),
+            "shots": 16,
+            "seed": seed,
+            "classes": 30,
+            "backbone": "ViT-Shapes",
+            "results": {"accuracy": accuracy, "error_rate": 100 - accuracy, "macro_f1": accuracy},
+            "per_class": None,
+            "history": CURVE if trained else [],
+            "train_seconds": 12.5 if trained else None,
+            "test_seconds": 1.5,
+            "peak_memory_bytes": 3 * 2**20,
+            "device": "cpu",
+            "few_shot_sha256": f"{dataset}{seed}" if trained else None,
+            "weights_sha256": "ab" * 32,
+            "full_config": {"SEED": seed, "OUTPUT_DIR": str(seed)},
+            "versions": {"python": "3.11.9", "torch": "2.11.0", "torchvision": "0.26", "project": "1.0.0"},
+            "git_commit": "a84f3c1d9e",
+            "git_dirty": False,
+            "date": "2026-01-02T03:04:05Z",
+        } | changes
+        run = self.folder / f"run{next(self.count)}"
+        run.mkdir(parents=True)
+        (run / "result.json").write_text(json.dumps(result))
+        return run / "result.json"
+
+    def pair(self, dataset: str, seed: int, base: float, new: float, **changes) -> None:
+        self.add("base2new", "train_base", dataset, seed, base, **changes)
+        self.add("base2new", "test_new", dataset, seed, new, **changes)
+
+    def tables(self):
+        runs = find_runs(self.folder).runs
+        return score_tables(runs, recipes(runs))
+
+
+@pytest.fixture
+def output(tmp_path):
+    return Output(tmp_path)
+
+
+def scores(table, block, row=0):
+    """Figures of a row by column."""
+    (found,) = [each for each in table.blocks if each.name == block]
+    recipe = list(found.rows)[row]
+    return dict(zip(table.columns, found.rows[recipe], strict=True))
+
+
+def harmonic(a, b):
+    return 2 * a * b / (a + b)
+
+
+def test_base_to_new_by_hand(output):
+    base, new = {"A": (80.0, 84.0), "B": (60.0, 70.0)}, {"A": (50.0, 54.0), "B": (30.0, 20.0)}
+    for name in base:
+        for seed in (1, 2):
+            output.pair(name, seed, base[name][seed - 1], new[name][seed - 1])
+    (table,) = output.tables()
+    row = scores(table, "A")
+    assert (row["base"].figure.mean, row["new"].figure.mean) == (82.0, 52.0)
+    assert row["base"].figure.deviation == pytest.approx(8**0.5)  # (2**2 + 2**2) / (2 - 1)
+    assert row["H"].figure.mean == pytest.approx(harmonic(82, 52))
+    by_seed = [harmonic(80, 50), harmonic(84, 54)]
+    assert row["H"].figure.deviation == pytest.approx(statistics.stdev(by_seed))
+    average = scores(table, "Average")
+    assert average["base"].figure.mean == pytest.approx((82 + 65) / 2)
+    assert average["base"].figure.deviation == pytest.approx(statistics.stdev([70, 77]))
+    assert average["H"].figure.mean == pytest.approx(harmonic((82 + 65) / 2, (52 + 25) / 2))
+    assert average["H"].figure.mean != pytest.approx((harmonic(82, 52) + harmonic(65, 25)) / 2, abs=0.1)
+    assert average["H"].figure.seeds == (1, 2)
+    assert not table.notes
+
+
+def test_missing_runs_are_named_and_averages_say_what_they_cover(output):
+    for seed, name in itertools.product((1, 2, 3), "AB"):
+        output.pair(name, seed, 80, 60)
+        if (name, seed) != ("A", 3):
+            output.pair(name, seed, 70, 50, trainer="IVLP") if name == "A" else None
+    (table,) = output.tables()
+    notes = "\n".join(table.notes)
+    assert "Missing: IVLP (vit_shapes): A base (seed 3), A new (seed 3), B base, B new." in notes
+    assert "Averages over A alone: IVLP (vit_shapes) base/new/H." in notes
+    average = scores(table, "Average", row=1)["base"]
+    assert average.figure.partial and average.remark == "1 of 2 data sets" and average.figure.mean == 70
+    assert scores(table, "B", row=1)["H"].figure.mean is None
+    assert not scores(table, "Average", row=0)["base"].figure.partial
+
+
+def test_one_half_alone_has_no_harmonic_mean(output):
+    output.add("base2new", "train_base", "A", 1, 80)
+    output.add("base2new", "train_base", "A", 2, 90)
+    output.add("base2new", "test_new", "A", 2, 60)
+    row = scores(output.tables()[0], "A")
+    assert row["base"].figure.seeds == (1, 2) and row["new"].figure.partial
+    assert row["H"].figure.mean == pytest.approx(harmonic(90, 60)) and row["H"].figure.seeds == (2,)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"git_commit": "ffffffffff"},
+        {"git_dirty": True},
+        {"weights_sha256": "cd" * 32},
+        {"versions": {"python": "3.11.9", "torch": "2.15.0", "torchvision": "0.26", "project": "1.0.0"}},
+    ],
+)
+def test_mixed_origins_are_flagged(output, change):
+    output.pair("A", 1, 80, 60)
+    output.pair("A", 2, 80, 60, **change)
+    (table,) = output.tables()
+    assert all(score.figure.mixed for score in scores(table, "A").values())
+    assert any(note.startswith("Mixed: CoOp (vit_shapes), A base: ") and "(seed 2)" in note for note in table.notes)
+
+
+def test_other_draws_than_the_other_rows_are_flagged(output):
+    output.add("base2new", "train_base", "A", 1, 80)
+    output.add("base2new", "train_base", "A", 1, 80, trainer="IVLP", few_shot_sha256="another")
+    assert "Not comparable: 2 few-shot draws of A (base classes, 16 shots, seed 1)." in output.tables()[0].notes
+
+
+def test_recipes_have_rows_of_their_own(output):
+    output.pair("A", 1, 80, 60)
+    output.pair("A", 1, 81, 61, config="vit_shapes_ep50")
+    rows = list(output.tables()[0].blocks[0].rows)
+    assert [row.variant for row in rows] == ["vit_shapes", "vit_shapes_ep50"]
+    assert len(output.tables()) == 1
+    output.pair("A", 1, 82, 62, backbone="ViT-B/16")
+    assert len(output.tables()) == 2
+
+
+def test_changed_settings_make_a_row_and_an_evaluation_has_those_of_its_training(output):
+    for rate, seed in itertools.product((0.002, 0.1), (1, 2)):
+        config = {"OPTIM": {"LR": rate}, "SEED": seed}
+        if (rate, seed) != (0.1, 1):
+            output.add("base2new", "train_base", "A", seed, 80 + rate, config="mine", full_config=config)
+    # an evaluation does not use the rate: it has that of the one run which trained its model
+    output.add("base2new", "test_new", "A", 1, 60, config="mine", full_config={"OPTIM": {"LR": 7.0}, "SEED": 1})
+    (table,) = output.tables()
+    rows = {recipe.variant: row for recipe, row in table.blocks[0].rows.items()}
+    assert set(rows) == {"mine [OPTIM.LR 0.002]", "mine [OPTIM.LR 0.1]"}
+    assert rows["mine [OPTIM.LR 0.002]"][1].figure.mean == 60
+
+
+def test_a_setting_changed_from_the_config_file_is_named_and_not_compared(output):
+    full_base2new(output, 0.0)
+    changed = {"OPTIM": KEPT["OPTIM"] | {"MAX_EPOCH": 1}}
+    output.pair("UCF101", 1, 70, 70, **PROMETAR | {"full_config": changed}, backbone="ViT-B/16")
+    (table,) = output.tables()
+    assert [recipe.changes for recipe in table.recipes()] == [(), ("OPTIM.MAX_EPOCH 1",)]
+    assert {score.recipe.changes for score in table.scores() if score.comparisons} == {()}
+
+
+def test_two_results_for_one_run_are_an_error(output):
+    first, second = (output.add("base2new", "train_base", "A", 1, accuracy) for accuracy in (80, 90))
+    with pytest.raises(UserError) as caught:
+        output.tables()
+    assert str(first) in str(caught.value) and str(second) in str(caught.value)
+
+
+def published(method, dataset, metric, setting="base2new"):
+    return published_figures()[setting, method, dataset, metric].value
+
+
+def full_base2new(output, offset, leave_out=(), **changes):
+    for name, short in ELEVEN.items():
+        if name not in leave_out:
+            base, new = (published("ProMetaR", short, half) for half in ("base", "new"))
+            output.pair(name, 1, base + offset, new + offset, **PROMETAR, backbone="ViT-B/16", **changes)
+
+
+@pytest.mark.parametrize(
+    ("offset", "base", "new", "new_dtd", "average_h"),
+    [
+        (0.4, True, True, True, True),
+        (0.9, True, True, True, False),
+        (-1.9, False, True, True, False),
+        (-2.1, False, False, True, False),
+        (-4.1, False, False, False, False),
+    ],
+)
+def test_bands_around_published_figures(output, offset, base, new, new_dtd, average_h):
+    full_base2new(output, offset)
+    (table,) = output.tables()
+    for short, metric, within in (
+        ("UCF101", "base", base),
+        ("UCF101", "new", new),
+        ("DTD", "new", new_dtd),
+        ("EuroSAT", "new", new_dtd),
+        ("DTD", "base", base),
+        ("DTD", "H", None),
+        ("Average", "H", average_h),
+    ):
+        (comparison,) = scores(table, short)[metric].comparisons
+        assert comparison.within is within, (short, metric)
+        if metric != "H":
+            assert comparison.difference == pytest.approx(offset)
+        assert comparison.published.status in ("confirmed", "recalled") and comparison.published.provenance
+
+
+def test_one_data_set_has_no_average(output):
+    output.pair("EuroSAT", 1, 90, 70, **PROMETAR, backbone="ViT-B/16")
+    (table,) = output.tables()
+    assert [block.name for block in table.blocks] == ["EuroSAT"] and not table.notes
+
+
+def test_what_is_not_alike_is_not_compared(output):
+    full_base2new(output, 0.0, leave_out=("EuroSAT",))
+    average = scores(output.tables()[0], "Average")["H"]
+    assert average.figure.partial and average.remark == "10 of 11 data sets" and not average.comparisons
+    output.pair("ImageNet", 1, 70, 70, **PROMETAR, backbone="RN50")
+    output.pair("ImageNet", 1, 70, 70, **PROMETAR | {"config": "mine"}, backbone="ViT-B/16")
+    output.pair("ImageNet", 1, 70, 70, **PROMETAR, backbone="ViT-B/16", shots=4)
+    compared = [score for table in output.tables() for score in table.scores() if score.comparisons]
+    assert compared and {(score.recipe.config, score.shots) for score in compared} == {(PROMETAR["config"], 16)}
+    assert {score.recipe.backbone for score in compared} == {"ViT-B/16"}
+
+
+def test_the_published_table_agrees_with_itself():
+    figures = published_figures()
+    for setting, method, dataset, metric in figures:
+        if metric == "H":
+            base, new = (figures[setting, method, dataset, half].value for half in ("base", "new"))
+            assert figures[setting, method, dataset, "H"].value == pytest.approx(harmonic(base, new), abs=0.02)
+    methods = {method for _, method, _, _ in figures}
+    for method, _, config, settings in RECIPES:
+        assert method in methods
+        if config != "vit_b16_epochs_by_shots":  # a name for three config files
+            assert list((ROOT / "configs" / "trainers").glob(f"*/{config}.yaml")), config
+        assert settings
+
+
+def test_the_published_table_is_the_shared_one():
+    shared = ROOT.parent / "shared" / FIGURES.name
+    if not shared.is_file():
+        pytest.skip("no shared folder beside the repository")
+    assert FIGURES.read_text() == shared.read_text()
+
+
+def test_transfer_takes_the_source_from_either_setting(output):
+    place = {"backbone": "ViT-B/16", "trainer": "MaPLe", "config": "vit_b16_c2_ep5_batch4_2ctx_cross_datasets"}
+    output.add("cross_dataset", "source", "ImageNet", 1, 70.72, **place)
+    output.add("cross_dataset", "target", "DescribableTextures", 1, 46.0, **place)
+    for place_in_row, name in enumerate(VARIANTS):
+        output.add("domain_generalization", "target", name, 1, 50.0 + place_in_row, **place)
+    cross, variants = output.tables()
+    assert cross.columns == ["ImageNet (source)", "DTD"]
+    row = scores(variants, "")
+    assert list(row) == [
+        "ImageNet (source)",
+        "ImageNetV2",
+        "ImageNet-Sketch",
+        "ImageNet-A",
+        "ImageNet-R",
+        "OOD average",
+    ]
+    assert row["ImageNet (source)"].figure.mean == 70.72
+    assert row["OOD average"].figure.mean == pytest.approx(51.5)
+    (comparison,) = row["OOD average"].comparisons
+    assert comparison.difference == pytest.approx(51.5 - 60.27) and comparison.within is None
+
+
+def test_few_shot_curve(output):
+    for shots, seed in itertools.product((1, 16), (1, 2)):
+        output.add("few_shot", "all", "A", seed, 60 + shots + seed, shots=shots)
+    output.add("few_shot", "all", "A", 1, 55.0, trainer="ZeroshotCLIP", shots=1)
+    output.add("few_shot", "all", "A", 1, 55.0, trainer="ZeroshotCLIP", shots=16)
+    (table,) = output.tables()
+    zero_shot, coop = (scores(table, "A", row) for row in (0, 1))
+    assert [score.figure.mean for score in coop.values()] == [62.5, 77.5]
+    assert [score.figure.mean for score in zero_shot.values()] == [55.0, 55.0]
+    assert table.columns == ["1 shot", "16 shots"] and not table.notes
+
+
+def test_training_means_are_of_the_base_step_where_there_is_one():
+    from experiments.report.figures import LOSSES, _meter
+
+    class Recorded:
+        history = ({"epoch": 1, "loss": 1e-4, "loss_base": 0.7},)
+
+    assert _meter(Recorded, LOSSES) == "loss_base"
+
+
+def corrupt(change):
+    def write(path):
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda path: path.write_text(path.read_text()[:100]), "JSON"),
+        (lambda path: path.write_text("[]"), "object"),
+        (corrupt(lambda content: content.pop("trainer")), "trainer"),
+        (corrupt(lambda content: content.update(schema=99)), "schema 99"),
+        (corrupt(lambda content: content.update(shots="many")), "shots is 'many'"),
+        (corrupt(lambda content: content["results"].update(accuracy=float("nan"))), "nan"),
+        (corrupt(lambda content: content["results"].update(accuracy=130)), "130"),
+        (corrupt(lambda content: content.update(setting="nonsense")), "nonsense"),
+        (corrupt(lambda content: content.update(history=[3])), "history"),
+    ],
+)
+def test_a_corrupt_result_is_named(output, damage, reason):
+    path = output.add("base2new", "train_base", "A", 1, 80)
+    damage(path)
+    with pytest.raises(UserError) as caught:
+        report.main([str(output.folder), "--terminal-only"])
+    assert str(path) in str(caught.value) and reason in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_unfinished_runs_are_named_and_an_empty_folder_is_an_error(output, capsys):
+    (output.folder / "crashed").mkdir()
+    (output.folder / "crashed" / "log.txt").write_text("Traceback")
+    with pytest.raises(UserError, match="no finished runs"):
+        report.main([str(output.folder)])
+    output.add("other", "all", "A", 1, 80)
+    report.main([str(output.folder), "--terminal-only"])
+    printed = capsys.readouterr().out
+    assert "unfinished and left out: crashed" in printed and "80.00" in printed
+    assert not (output.folder / "report").exists()
+    with pytest.raises(UserError, match="no finished runs of few_shot"):
+        report.main([str(output.folder), "--setting", "few_shot"])
+
+
+def test_command_line_error_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["experiments", "report", str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("experiments", run_name="__main__")
+    # Python prints such a code to stderr and exits with status 1
+    assert stopped.value.code == f"error: no such folder: {tmp_path / 'nowhere'}"
+
+
+class Page(HTMLParser):
+    """The tags of a page, with their attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The files of a report on all settings, with names that are markup in every format."""
+    output = Output(tmp_path_factory.mktemp("report"))
+    for seed in (1, 2):
+        for trainer in ("CoOp", NASTY):
+            output.pair("A", seed, 80 + seed, 60, trainer=trainer, per_class={"<b>cat</b>": 12.5})
+            output.pair("B_1", seed, 80, 60, trainer=trainer)
+            output.add("cross_dataset", "source", "A", seed, 70, trainer=trainer)
+            output.add("cross_dataset", "target", "C", seed, 71, trainer=trainer)
+            output.add("domain_generalization", "target", "D", seed, 72, trainer=trainer)
+            for shots in (1, 4):
+                output.add("few_shot", "all", "A", seed, 70 + shots, trainer=trainer, shots=shots)
+            output.add("other", "all", NASTY, seed, 50, trainer=trainer)
+    full_base2new(output, 0.25, history=[])
+    report.main([str(output.folder)])
+    return output.folder / "report"
+
+
+def test_the_page_is_self_contained_and_escaped(written):
+    text = (written / "report.html").read_text()
+    page = Page(text)
+    tags = [tag for tag, _ in page.tags]
+    assert tags.count("script") == 1 and "<b>cat" not in text and "&lt;b&gt;cat" in text
+    links = {value for _, attributes in page.tags for key, value in attributes.items() if key in ("src", "href")}
+    anchors = {attributes.get("id") for _, attributes in page.tags}
+    assert links and all(link.startswith("#") and link[1:] in anchors for link in links)
+    urls = set(re.findall(r"https?://[^\s\"'<]+", text))
+    assert urls <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert not re.search(r"@import|url\((?!#)", text)
+    for name in ("Base to new", "Few-shot", "Training curves", "Cost of a run", "Hardest classes", "published"):
+        assert name in text
+
+
+def test_drawings_are_well_formed_and_take_their_colours_from_the_page(written):
+    text = (written / "report.html").read_text()
+    drawings = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
+    assert len(drawings) >= 8
+    defined = set(re.findall(r"(--[\w-]+):", text))
+    for drawing in drawings:
+        ElementTree.fromstring(drawing)
+        assert "#fdf" not in drawing and "$" not in drawing.replace("$x_1$", "")
+        assert set(re.findall(r"var\((--[\w-]+)\)", drawing)) <= defined
+    labels = [label for drawing in drawings for label in re.findall(r'aria-label="([^"]*)"', drawing)]
+    assert any("Base and new accuracy" in label for label in labels)
+
+
+def test_tables_can_be_sorted_by_value(written):
+    text = (written / "report.html").read_text()
+    assert text.count('<th scope="col"') == text.count('aria-sort="none"') > 30
+    numbers = [
+        attributes["data-sort"] for tag, attributes in Page(text).tags if tag == "td" and "data-sort" in attributes
+    ]
+    assert "81.5" in numbers  # mean of 81 and 82, at full precision
+
+
+def test_every_row_of_the_text_formats_has_its_columns(written):
+    markdown = (written / "report.md").read_text()
+    tables = re.findall(r"(?:^\|.*\n)+", markdown, flags=re.MULTILINE)
+    assert len(tables) >= 6
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+    assert "<script>" not in markdown.replace(r"\<script", "")
+    latex = (written / "report.tex").read_text()
+    assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") >= 6
+    for kinds, body in re.findall(r"\\begin\{tabular\}\{(\w+)\}\n(.*?)\\end\{tabular\}", latex, flags=re.DOTALL):
+        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert rows and all(len(re.findall(r"(?<!\\)&", row)) == len(kinds) - 1 for row in rows)
+        assert not re.search(r"(?<!\\)[%#_]", body) and body.count("$") % 2 == 0
+
+
+def test_csv_has_full_precision_and_provenance(written):
+    with (written / "report.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    (row,) = [row for row in rows if (row["trainer"], row["dataset"], row["metric"]) == ("ProMetaR", "Average", "H")]
+    shorts = ELEVEN.values()
+    halves = [statistics.fmean(published("ProMetaR", name, half) + 0.25 for name in shorts) for half in ("base", "new")]
+    assert float(row["mean"]) == pytest.approx(harmonic(*halves), abs=1e-9)
+    assert float(row["published"]) == published("ProMetaR", "Average", "H")
+    assert (row["band"], row["within_band"], row["n_seeds"]) == ("0.5", "1", "1") and row["provenance"]
+    settings = {"base2new", "cross_dataset", "domain_generalization", "few_shot", "other"}
+    assert {row["setting"] for row in rows} == settings
