@@ -97,6 +97,8 @@ def read_json_object(path: str) -> dict[str, Any]:
         raise BadDataError(f"{path} is not valid JSON (line {error.lineno}: {error.msg})") from None
     except RecursionError:
         raise BadDataError(f"{path} is nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise BadDataError(f"{path} is not valid JSON ({error})") from None
     if not isinstance(content, dict):
         raise BadDataError(f"{path} holds no JSON object but a {type(content).__name__}")
     return content

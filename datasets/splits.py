@@ -6,6 +6,7 @@ import os
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import count
 from typing import Any, NamedTuple
 
 from dassl.data.datasets import Datum
@@ -39,6 +40,11 @@ def to_rows(items: Iterable[Datum], folder: str) -> list[list[Any]]:
     return [[relative_path(item.impath, folder), item.label, item.classname] for item in items]
 
 
+def is_plain_text(text: str) -> bool:
+    """Whether a string can name a file and be printed: no NUL, no half of a surrogate pair."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def parse_row(row: Any, where: str) -> tuple[str, int, str]:
     """Check one [path, label, class name] entry; labels may be written as strings."""
     if not isinstance(row, list) or len(row) != 3:
@@ -46,9 +52,11 @@ def parse_row(row: Any, where: str) -> tuple[str, int, str]:
     path, label, classname = row
     if not isinstance(path, str) or not path or not isinstance(classname, str):
         raise BadDataError(f"{where}: path and class name have to be text, got {path!r} and {classname!r}")
+    if not (is_plain_text(path) and is_plain_text(classname)):
+        raise BadDataError(f"{where}: {path!r} or {classname!r} holds characters that no file or class name can have")
     try:
         number = int(label)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = -1
     if isinstance(label, bool) or number < 0 or (isinstance(label, float) and number != label):
         raise BadDataError(f"{where}: label {label!r} is not a whole number from 0")
@@ -111,9 +119,9 @@ def check_labels(parts: Parts, source: str) -> None:
             if known != item.classname:
                 raise BadDataError(f"{source}: label {item.label} is called {known!r} and {item.classname!r}")
         if part == "train":
-            absent = sorted(set(range(max(names) + 1)) - set(names))
-            if absent:
-                raise BadDataError(f"{source}: label {absent[0]} has no training image, but label {max(names)} has")
+            absent = next(label for label in count() if label not in names)
+            if absent < max(names):
+                raise BadDataError(f"{source}: label {absent} has no training image, but label {max(names)} has")
             trained = len(names)
         elif len(names) > trained:
             raise BadDataError(f"{source}: label {max(names)} occurs in {part}, but has no training image")

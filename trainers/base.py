@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip import weights
-from clip.clip import resolve
+from clip.clip import load_backbone
 from clip.model import CLIP
+from clip.open_clip_models import Pixels
 from dassl.engine import TrainerX
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
@@ -24,6 +24,7 @@ from dassl.utils import UserError, load_checkpoint
 from dassl.utils.torchtools import BEST_NAME, POINTER_NAME, checkpoint_name, last_checkpoint_file
 from trainers.precision import Precision
 from trainers.prompts import Prompts, at_least_float32, normalized
+from trainers.record import write_record
 
 LEARNED_NAME = re.compile(r"(^|\.)(ctx|VPT|VPT_shallow)$|compound_prompt|meta_net\.|^(prompt_learner\.)?proj\.")
 """What published checkpoints call learned tensors; everything else in them is the frozen CLIP."""
@@ -31,15 +32,28 @@ LEARNED_NAME = re.compile(r"(^|\.)(ctx|VPT|VPT_shallow)$|compound_prompt|meta_ne
 
 def load_clip(cfg: CfgNode, precision: Precision) -> CLIP:
     """The frozen CLIP of `MODEL.BACKBONE.NAME` on the trainer's device."""
-    path = resolve(cfg.MODEL.BACKBONE.NAME)
-    clip = weights.build_model(weights.read_state_dict(path), source=path)
+    clip, pixels = load_backbone(cfg.MODEL.BACKBONE.NAME)
     expected = clip.visual.input_resolution
     if set(cfg.INPUT.SIZE) != {expected}:
         raise UserError(
             f"backbone {cfg.MODEL.BACKBONE.NAME} takes {expected}x{expected} images, but INPUT.SIZE is "
             f'{tuple(cfg.INPUT.SIZE)}: set INPUT.SIZE "({expected}, {expected})"'
         )
+    if pixels is not None:
+        _check_pixels(cfg, pixels)
     return precision.convert(clip).to(precision.device)
+
+
+def _check_pixels(cfg: CfgNode, pixels: Pixels) -> None:
+    """Raise UserError where the configured images are not what the backbone was trained on."""
+    wanted = {"PIXEL_MEAN": list(pixels.mean), "PIXEL_STD": list(pixels.std), "INTERPOLATION": pixels.interpolation}
+    for key, value in wanted.items():
+        configured = cfg.INPUT[key] if key == "INTERPOLATION" else list(cfg.INPUT[key])
+        if configured != value:
+            raise UserError(
+                f"backbone {cfg.MODEL.BACKBONE.NAME} was trained with {key} {value}, but INPUT.{key} is {configured}: "
+                f'set INPUT.{key} "{value}"'
+            )
 
 
 def load_learned(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
@@ -103,12 +117,26 @@ class PromptTrainer(TrainerX):
         """The method's own config node."""
         return self.cfg.TRAINER[self.config_node]
 
+    def check_cfg(self, cfg: CfgNode) -> None:
+        if cfg.DATALOADER.K_TRANSFORMS != 1:
+            raise UserError(
+                f"DATALOADER.K_TRANSFORMS {cfg.DATALOADER.K_TRANSFORMS}: prompts are trained on one view, 1"
+            )
+
     def build_model(self) -> None:
         cfg = self.cfg
         self.precision = Precision.choose(self.settings.PREC, self.device)
         print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
         clip = load_clip(cfg, self.precision)
         self.prompts = self.build_prompts(clip, self.dm.dataset.classnames).to(self.device)
+        if cfg.TRAINER.TEXT_CHUNK > 0 and hasattr(self.prompts, "context"):
+            self.prompts.context.recompute_in_chunks(cfg.TRAINER.TEXT_CHUNK)
+        self._text_cache: tuple[tuple, Tensor] | None = None
+        self.prepare_training()
+
+    def prepare_training(self) -> None:
+        """Start values, optimiser, scheduler, scaler; what a model that only predicts does without."""
+        cfg = self.cfg
         if cfg.MODEL.INIT_WEIGHTS:
             load_learned(
                 self.registered_module(), load_checkpoint(cfg.MODEL.INIT_WEIGHTS)["state_dict"], cfg.MODEL.INIT_WEIGHTS
@@ -119,7 +147,7 @@ class PromptTrainer(TrainerX):
         self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
         self.register_model(self.registered_name, self.registered_module(), self.optim, self.sched)
         self.scaler = self.precision.grad_scaler()
-        self._text_cache: tuple[tuple, Tensor] | None = None
+        self._skipped_updates = 0
 
     def forward_backward(self, batch: dict) -> dict[str, float]:
         image, label = self.parse_batch_train(batch)
@@ -127,13 +155,28 @@ class PromptTrainer(TrainerX):
             logits = self.prompts.logits(self.prompts.tensors(), image)
         loss = F.cross_entropy(at_least_float32(logits), label)
         self.detect_anomaly(loss)
-        self.optim.zero_grad()
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.optim)
-        self.scaler.update()
+        self._update_prompts(loss)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
         return {"loss": loss.item(), "acc": compute_accuracy(logits, label)[0].item()}
+
+    def _update_prompts(self, loss: Tensor) -> None:
+        """One optimiser step; it is skipped, and counted, when scaled gradients overflow float16."""
+        self.optim.zero_grad()
+        self.scaler.scale(loss).backward()
+        scale = self.scaler.get_scale()
+        self.scaler.step(self.optim)
+        self.scaler.update()
+        self._skipped_updates += self.scaler.get_scale() < scale
+
+    def after_epoch(self) -> None:
+        if self._skipped_updates:
+            print(
+                f"float16 overflow: {self._skipped_updates} of {self.num_batches} updates of epoch {self.epoch + 1} "
+                f"skipped, loss scale now {self.scaler.get_scale():g}"
+            )
+            self._skipped_updates = 0
+        super().after_epoch()
 
     def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor]:
         return batch["img"].to(self.device, non_blocking=True), batch["label"].to(self.device, non_blocking=True)
@@ -151,6 +194,13 @@ class PromptTrainer(TrainerX):
         if self._text_cache is None or self._text_cache[0] != state:
             self._text_cache = state, normalized(self.prompts.text_features(theta))
         return self._text_cache[1]
+
+    def save_model(
+        self, epoch: int, directory: str, is_best: bool = False, val_result: float | None = None, model_name: str = ""
+    ) -> None:
+        """As Dassl's; the folder also gets the record that makes its checkpoints usable by themselves."""
+        write_record(directory, self.cfg, self.dm.dataset.classnames)
+        super().save_model(epoch, directory, is_best, val_result, model_name)
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load learned tensors from `<directory>/<registered name>/`, ours or published, before an evaluation.

@@ -18,7 +18,6 @@ embedding.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError, resume_from_checkpoint
+from dassl.utils.files import remove_folder_atomically
 from dassl.utils.torchtools import POINTER_NAME
 from trainers.base import PromptTrainer
 from trainers.families import build_family
@@ -195,8 +195,8 @@ class ProMetaR(PromptTrainer):
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
         return build_family(self.settings.PROMPTS, clip, classnames, self.settings, "TRAINER.PROMETAR")
 
-    def build_model(self) -> None:
-        super().build_model()
+    def prepare_training(self) -> None:
+        super().prepare_training()
         s = self.settings
         # w0 [C, e]
         self.teacher_text = normalized(teacher_text_features(self.prompts.clip, self.dm.dataset.classnames))
@@ -217,14 +217,14 @@ class ProMetaR(PromptTrainer):
 
         g, r, losses = self.gradients(theta, batch_on_device)
         gamma = self.gamma(phi, g, r)
-        self.detect_anomaly(losses.base)
+        self.detect_anomaly(losses.base, "loss_base")
         descend(self.optim, self.prompts, {name: g[name] + gamma[name] * r[name] for name in theta})
 
         task = sample_task(batch["label"].cpu(), self.settings.MIXUP_ALPHA, self.settings.MIXUP_BETA)
         outer_loss = torch.zeros_like(losses.base)
         if task is not None:
             outer_loss, theta_gradient, phi_gradient = self.meta_gradient(theta, phi, batch_on_device, task)
-            self.detect_anomaly(outer_loss)
+            self.detect_anomaly(outer_loss, "loss of the query")
             descend(self.optim, self.prompts, theta_gradient)
             descend(self.modulator_optim, self.modulator, phi_gradient)
 
@@ -325,9 +325,7 @@ class ProMetaR(PromptTrainer):
         """phi is only needed to resume: remove its checkpoints when training has finished."""
         super().after_train()
         if not self.settings.KEEP_MODULATOR:
-            folder = Path(self.output_dir, MODULATOR)
-            if folder.is_dir():
-                shutil.rmtree(folder)
+            remove_folder_atomically(Path(self.output_dir, MODULATOR))
 
     def resume_model_if_exist(self, directory: str) -> int:
         """As Dassl's; prompts whose modulator was removed (a finished run) are resumed with a fresh phi."""

@@ -19,6 +19,7 @@ _TREE: dict[str, Any] = {
     "OUTPUT_DIR": "./output",
     "RESUME": "",  # folder of an earlier run to go on from
     "SEED": -1,  # negative: no seed is set
+    "DETERMINISTIC": False,  # the same bits in every run with one seed on one machine
     "USE_CUDA": True,
     "VERBOSE": True,
     "INPUT": {

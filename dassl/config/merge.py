@@ -84,10 +84,14 @@ def _set(cfg: CfgNode, key: str, value: Any, where: str) -> None:
         value = CfgNode._decode_cfg_value(value)
         if isinstance(known.get(key), float) and type(value) is int:
             value = float(value)
+        if value is None and known.get(key) is not None:
+            raise TypeError("yacs would take it")
         cfg.merge_from_other_cfg(_nested(key, value))
-    except (ValueError, AssertionError, KeyError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+    except (
+        ValueError, AssertionError, KeyError, SyntaxError, TypeError, RecursionError, MemoryError, OverflowError
+    ) as error:  # fmt: skip
         wanted = type(known.get(key)).__name__
-        raise BadTypeError(f"config key {key}{where} wants a {wanted}, but got {value!r}") from error
+        raise BadTypeError(f"config key {key}{where} wants a {wanted}, but got {repr(value)[:200]}") from error
 
 
 def _nested(key: str, value: Any) -> CfgNode:

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dassl.utils.errors import BadValueError, UserError
 from dassl.utils.images import read_image
+from dassl.utils.random_state import same_random_state_afterwards
 
 from .datasets import build_dataset
 from .datasets.base_dataset import Datum
@@ -171,7 +172,9 @@ class DataManager:
         custom_tfm_test: Callable | Sequence[Callable] | None = None,
         dataset_wrapper: type[Dataset] | None = None,
     ) -> None:
-        dataset = build_dataset(cfg)
+        # a split or a few-shot draw is drawn once and read from a file later: training must not depend on which
+        with same_random_state_afterwards():
+            dataset = build_dataset(cfg)
         tfm_train = _chosen_transform(cfg, custom_tfm_train, is_train=True)
         tfm_test = _chosen_transform(cfg, custom_tfm_test, is_train=False)
 
@@ -199,6 +202,8 @@ class DataManager:
                 dataset_wrapper=dataset_wrapper,
             )
 
+        if dataset_wrapper is None and None in (tfm_train, tfm_test):
+            raise BadValueError("images cannot be put into batches without transforms: set INPUT.NO_TRANSFORM False")
         loaders = cfg.DATALOADER
         self._train_loader_x = train_loader(dataset.train_x, loaders.TRAIN_X)
         self._train_loader_u = None

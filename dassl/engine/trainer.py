@@ -18,11 +18,12 @@ from torch import nn
 from dassl.data import DataManager
 from dassl.evaluation import build_evaluator
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils.errors import BadValueError, MissingFileError, UserError
-from dassl.utils.files import mkdir_if_missing
+from dassl.utils.errors import BadValueError, MismatchError, MissingFileError, UnwritableFileError
+from dassl.utils.files import mkdir_if_missing, remove_unfinished_files, write_bytes_atomically
 from dassl.utils.meters import AverageMeter, MetricMeter
 from dassl.utils.names import check_availability
 from dassl.utils.progress import print_above_bar, progress_bar
+from dassl.utils.random_state import random_state, restore_random_state
 from dassl.utils.tools import tolist_if_not
 from dassl.utils.torchtools import (
     BEST_NAME,
@@ -32,15 +33,16 @@ from dassl.utils.torchtools import (
     load_checkpoint,
     load_pretrained_weights,
     load_state_into_model,
-    resume_from_checkpoint,
+    restore_checkpoint,
     save_checkpoint,
 )
 
+from .anomalies import NonFiniteLossError, image_paths, listed, non_finite_losses, non_finite_tensors
+from .history import EpochHistory
 from .simple_net import SimpleNet
 
-
-class NonFiniteLossError(UserError, FloatingPointError):
-    """The loss became infinite or NaN."""
+TRAINING_STATE = "training_state"
+"""Key of a checkpoint under which `TrainerBase.training_state` is kept."""
 
 
 class TrainerBase:
@@ -52,6 +54,10 @@ class TrainerBase:
         self._scheds: OrderedDict[str, Any] = OrderedDict()
         self._writer: Any = None
         self._writer_dir: str | None = None
+        self._first_new_step: int | None = None
+        self._resumed_state: dict[str, Any] | None = None
+        self._resumed_from = ""
+        self._last_images: list[list[str]] = []  # paths of the last two batches, for error messages
 
     # Models
 
@@ -94,11 +100,27 @@ class TrainerBase:
         """Learning rate of the first parameter group of the first model."""
         return self._optims[self.get_model_names(names)[0]].param_groups[0]["lr"]
 
-    def detect_anomaly(self, loss: torch.Tensor) -> None:
-        """Raise NonFiniteLossError when the loss is infinite or NaN."""
+    def detect_anomaly(self, loss: torch.Tensor, name: str = "loss") -> None:
+        """Raise NonFiniteLossError when the loss is infinite or NaN; ``name`` is what the message calls it."""
         if not torch.isfinite(loss).all():
-            where = f" in epoch {self.epoch + 1}, batch {self.batch_idx + 1}" if hasattr(self, "batch_idx") else ""
-            raise NonFiniteLossError(f"the loss is infinite or NaN{where}; a smaller OPTIM.LR or another PREC may help")
+            self._stop_for_anomaly([f"{name} = {loss.detach().float().sum().item()}"])
+
+    def _stop_for_anomaly(self, losses: list[str]) -> None:
+        """Raise NonFiniteLossError with the step, everything that is not finite, and the images concerned."""
+        tensors = non_finite_tensors(self._models)
+        message = f"infinite or NaN{self._position()}: {listed([*losses, *tensors])}"
+        current, before = [*reversed(self._last_images), [], []][:2]
+        if current:
+            message += f"; images of the batch: {listed(current)}"
+        if before and tensors:
+            message += f"; of the batch before: {listed(before)}"
+        raise NonFiniteLossError(f"{message}; a smaller OPTIM.LR or another PREC may help")
+
+    def _position(self) -> str:
+        if not hasattr(self, "batch_idx"):
+            return ""
+        step = self.epoch * self.num_batches + self.batch_idx + 1
+        return f" in epoch {self.epoch + 1}, batch {self.batch_idx + 1} (step {step})"
 
     def model_zero_grad(self, names: str | list[str] | None = None) -> None:
         for name in self.get_model_names(names):
@@ -127,19 +149,20 @@ class TrainerBase:
     ) -> None:
         """Write a checkpoint of every model to ``<directory>/<name>/``.
 
+        The first model's comes last: once it is there, so are those of the others, and the training state is in it.
+
         Args:
             epoch: index of the epoch just completed; the file is numbered ``epoch + 1``.
             is_best: write ``model-best.pth.tar`` as well.
             val_result: result on the validation images.
             model_name: another file name.
         """
-        for name in self.get_model_names():
-            save_checkpoint(
-                self.checkpoint_content(name, epoch, val_result),
-                osp.join(directory, name),
-                is_best=is_best,
-                model_name=model_name,
-            )
+        names = self.get_model_names()
+        for name in reversed(names):
+            content = self.checkpoint_content(name, epoch, val_result)
+            if name == names[0]:
+                content[TRAINING_STATE] = self.training_state()
+            save_checkpoint(content, osp.join(directory, name), is_best=is_best, model_name=model_name)
 
     def checkpoint_content(self, name: str, epoch: int, val_result: float | None = None) -> dict[str, Any]:
         """What the checkpoint of the model ``name`` holds; a trainer may store less of the model, or more beside it."""
@@ -151,6 +174,27 @@ class TrainerBase:
             "scheduler": None if sched is None else sched.state_dict(),
             "val_result": val_result,
         }
+
+    def training_state(self) -> dict[str, Any]:
+        """What a resumed run needs beside models, optimisers and schedules to go on as if it had never stopped.
+
+        Plain data and tensors. A trainer that keeps more between epochs adds it, and takes it in `load_training_state`.
+        """
+        return {"random": random_state()}
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Take what `training_state` gave; what does not fit shows in any of the usual exceptions."""
+        restore_random_state(state["random"])
+
+    def _restore_training_state(self) -> None:
+        state, self._resumed_state = self._resumed_state, None
+        if state is None:
+            return
+        try:
+            self.load_training_state(state)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise MismatchError(f"the training state in {self._resumed_from} does not fit: {reason}") from error
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load every model from ``<directory>/<name>/``: the checkpoint of ``epoch``, by default the best one.
@@ -184,7 +228,10 @@ class TrainerBase:
         epoch = 0
         for name, folder in folders.items():
             model, optim, sched = self._models[name], self._optims[name], self._scheds[name]
-            epoch = resume_from_checkpoint(folder, model, optim, sched, file_name=file_name)
+            checkpoint = restore_checkpoint(osp.join(folder, file_name), model, optim, sched)
+            epoch = checkpoint["epoch"]
+            if TRAINING_STATE in checkpoint:
+                self._resumed_state, self._resumed_from = checkpoint[TRAINING_STATE], osp.join(folder, file_name)
         return epoch
 
     # TensorBoard
@@ -195,9 +242,14 @@ class TrainerBase:
             print(f"Initialize tensorboard (log_dir={log_dir})")
             self._writer_dir = log_dir
 
+    def flush_writer(self) -> None:
+        """Let the values so far outlive the process. Raises UnwritableFileError, as the two others do."""
+        if self._writer is not None:
+            self._use_writer("flush")
+
     def close_writer(self) -> None:
         if self._writer is not None:
-            self._writer.close()
+            self._use_writer("close")
             self._writer = None
         self._writer_dir = None
 
@@ -208,8 +260,16 @@ class TrainerBase:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter  # takes long to import
 
-            self._writer = SummaryWriter(log_dir=self._writer_dir)
-        self._writer.add_scalar(tag, scalar_value, global_step)
+            # what a killed run wrote about the steps that are now taken again is not shown twice
+            self._writer = SummaryWriter(log_dir=self._writer_dir, purge_step=self._first_new_step)
+        self._use_writer("add_scalar", tag, scalar_value, global_step)
+
+    def _use_writer(self, method: str, *arguments: Any) -> None:
+        try:
+            getattr(self._writer, method)(*arguments)
+        except OSError as error:
+            self._writer = None
+            raise UnwritableFileError(f"cannot write to {self._writer_dir}: {error.strerror or error}") from error
 
     # Training
 
@@ -218,6 +278,7 @@ class TrainerBase:
         self.start_epoch = start_epoch
         self.max_epoch = max_epoch
         self.before_train()
+        self._restore_training_state()
         for epoch in range(self.start_epoch, self.max_epoch):
             self.epoch = epoch
             self.before_epoch()
@@ -272,6 +333,8 @@ class SimpleTrainer(TrainerBase):
         self.build_model()
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
         self.best_result = -float("inf")
+        self.epoch_history = EpochHistory(self.output_dir)
+        self.test_seconds: float | None = None  # of the last evaluation
 
     def check_cfg(self, cfg: Any) -> None:
         """Raise when the configuration does not suit the trainer."""
@@ -312,8 +375,13 @@ class SimpleTrainer(TrainerBase):
         self._check_loop_settings()
         if self.cfg.RESUME and not osp.isdir(self.cfg.RESUME):
             raise MissingFileError(f"no such folder to resume from: {self.cfg.RESUME}")
+        for name in self.get_model_names():
+            remove_unfinished_files(osp.join(self.output_dir, name))
         self.start_epoch = self.resume_model_if_exist(self.cfg.RESUME or self.cfg.OUTPUT_DIR)
-        self.best_result = self._best_result_so_far()
+        self.epoch_history.resume(self.start_epoch, self.cfg.RESUME or self.cfg.OUTPUT_DIR)
+        if self.start_epoch and self._resumed_state is None:
+            print("Note: the checkpoint holds no state of the random generators: they go on from the seed")
+        self._take_over_best_model()
         writer_dir = osp.join(self.output_dir, "tensorboard")
         mkdir_if_missing(writer_dir)
         self.init_writer(writer_dir)
@@ -333,6 +401,9 @@ class SimpleTrainer(TrainerBase):
         self.close_writer()
 
     def after_epoch(self) -> None:
+        self.flush_writer()
+        if non_finite_tensors(self._models):
+            self._stop_for_anomaly([])
         last_epoch = self.epoch + 1 == self.max_epoch
         frequency = self.cfg.TRAIN.CHECKPOINT_FREQ
         if not self.cfg.TEST.NO_TEST and self.cfg.TEST.FINAL_MODEL == "best_val":
@@ -353,12 +424,36 @@ class SimpleTrainer(TrainerBase):
         if self.cfg.TEST.FINAL_MODEL == "best_val" and not self.cfg.TEST.NO_TEST and self.val_loader is None:
             raise BadValueError("TEST.FINAL_MODEL best_val needs validation images, and this data set has none")
 
-    def _best_result_so_far(self) -> float:
-        """A resumed run goes on comparing with the best result of the run before it."""
-        best = osp.join(self.output_dir, self.get_model_names()[0], BEST_NAME) if self._models else ""
-        if not self.start_epoch or self.cfg.TEST.FINAL_MODEL != "best_val" or not osp.isfile(best):
-            return -float("inf")
-        return load_checkpoint(best).get("val_result") or -float("inf")
+    def _take_over_best_model(self) -> None:
+        """A resumed run goes on comparing with the best model of the run before it, and keeps it until it is beaten."""
+        folders = {name: osp.join(self.cfg.RESUME or self.output_dir, name) for name in self.get_model_names()}
+        best = {name: osp.join(folder, BEST_NAME) for name, folder in folders.items()}
+        if not self.start_epoch or self.cfg.TEST.FINAL_MODEL != "best_val" or not all(map(osp.isfile, best.values())):
+            return
+        results = [load_checkpoint(path).get("val_result") for path in best.values()]
+        self.best_result = max((result for result in results if result is not None), default=-float("inf"))
+        for name, path in best.items():
+            own = osp.join(self.output_dir, name, BEST_NAME)
+            if not osp.exists(own):
+                with open(path, "rb") as file:
+                    write_bytes_atomically(own, file.read())
+
+    def training_state(self) -> dict[str, Any]:
+        """As TrainerBase's, with the best result so far and the loss scale (of ``self.scaler``, where there is one)."""
+        state = super().training_state()
+        state["best_result"] = self.best_result
+        state["steps"] = (self.epoch + 1) * getattr(self, "num_batches", 0)
+        scaler = getattr(self, "scaler", None)
+        if scaler is not None:
+            state["scaler"] = scaler.state_dict()
+        return state
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        super().load_training_state(state)
+        self.best_result = float(state["best_result"])
+        self._first_new_step = int(state["steps"])
+        if state.get("scaler") and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
@@ -370,10 +465,12 @@ class SimpleTrainer(TrainerBase):
         self.evaluator.reset()
         split, loader = self._split_and_loader(split or self.cfg.TEST.SPLIT)
         print(f"Evaluate on the *{split}* set")
+        started = time.time()
         for batch in progress_bar(loader, desc=f"test on {split}", unit="batch"):
             input, label = self.parse_batch_test(batch)
             self.evaluator.process(self.model_inference(input), label)
         results = self.evaluator.evaluate()
+        self.test_seconds = time.time() - started
         for name, value in results.items():
             self.write_scalar(f"{split}/{name}", value, self.epoch)
         return next(iter(results.values()))
@@ -399,12 +496,17 @@ class SimpleTrainer(TrainerBase):
         self.set_model_mode("train")
         self.num_batches = num_batches
         losses, batch_time, data_time = MetricMeter(), AverageMeter(), AverageMeter()
+        started, learning_rate = time.time(), self.get_current_lr()
         bar = progress_bar(total=num_batches, desc=f"epoch {self.epoch + 1}/{self.max_epoch}", unit="batch")
         end = time.time()
         with bar:
             for self.batch_idx, batch in enumerate(batches):
                 data_time.update(time.time() - end)
-                losses.update(self.forward_backward(*batch))
+                self._last_images = [*self._last_images[-1:], image_paths(batch)]
+                summary = self.forward_backward(*batch)
+                if bad := non_finite_losses(summary):
+                    self._stop_for_anomaly(bad)
+                losses.update(summary)
                 batch_time.update(time.time() - end)
                 bar.set_postfix_str(str(losses), refresh=False)
                 bar.update()
@@ -415,6 +517,8 @@ class SimpleTrainer(TrainerBase):
                     self.write_scalar(f"train/{name}", meter.avg, step)
                 self.write_scalar("train/lr", self.get_current_lr(), step)
                 end = time.time()
+        averages = {name: meter.avg for name, meter in losses.meters.items()}
+        self.epoch_history.add(self.epoch + 1, **averages, lr=learning_rate, seconds=time.time() - started)
 
     def _progress_line(self, losses: MetricMeter, batch_time: AverageMeter, data_time: AverageMeter) -> str:
         batches_left = self.num_batches - self.batch_idx - 1 + (self.max_epoch - self.epoch - 1) * self.num_batches

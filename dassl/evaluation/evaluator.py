@@ -44,6 +44,8 @@ class Classification(EvaluatorBase):
         if cfg.TEST.PER_CLASS_RESULT and lab2cname is None:
             raise ValueError("TEST.PER_CLASS_RESULT needs the class names (lab2cname)")
         self._lab2cname = lab2cname
+        self.results: OrderedDict[str, float] | None = None  # what `evaluate` returned last
+        self.per_class: dict[str, float] | None = None  # accuracy by class name, with TEST.PER_CLASS_RESULT
         self.reset()
 
     def reset(self) -> None:
@@ -84,6 +86,7 @@ class Classification(EvaluatorBase):
             results["perclass_accuracy"] = self._report_classes(counts)
         if self.cfg.TEST.COMPUTE_CMAT:
             self._save_confusion_matrix(counts)
+        self.results = results
         return results
 
     def _confusion_counts(self) -> torch.Tensor:
@@ -103,6 +106,8 @@ class Classification(EvaluatorBase):
                 f"* class: {label} ({self._lab2cname[label]})\ttotal: {total:,}\tcorrect: {correct:,}\t"
                 f"acc: {accuracies[-1]:.1f}%"
             )
+        names = [self._lab2cname[label] for label in sorted(set(self._y_true))]
+        self.per_class = dict(zip(names, accuracies, strict=True))
         mean = sum(accuracies) / len(accuracies)
         print(f"* average: {mean:.1f}%")
         return mean

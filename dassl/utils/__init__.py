@@ -1,6 +1,6 @@
 """Utilities under the import path of the lineage."""
 
-from .environment import collect_env_info, set_random_seed
+from .environment import collect_env_info, set_random_seed, use_deterministic_algorithms
 from .errors import (
     BadTypeError,
     BadValueError,
@@ -75,6 +75,7 @@ __all__ = [
     "set_random_seed",
     "setup_logger",
     "tolist_if_not",
+    "use_deterministic_algorithms",
     "write_bytes_atomically",
     "write_json",
     "write_text_atomically",

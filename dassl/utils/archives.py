@@ -22,8 +22,11 @@ def unpack_archive(path: str, folder: str) -> None:
             _unpack_zip(path, folder)
         else:
             raise UnreadableFileError(f"{path} is neither a tar nor a zip archive (download broken off?)")
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError) as error:
-        raise UnreadableFileError(f"cannot unpack {path}: {' '.join(str(error).split())}") from error
+    except UnreadableFileError:
+        raise
+    except Exception as error:  # each compression has errors of its own; a full disk is an OSError
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableFileError(f"cannot unpack {path}: {reason[:300]}") from error
 
 
 def _unpack_zip(path: str, folder: str) -> None:

@@ -22,6 +22,16 @@ def set_random_seed(seed: int) -> None:
     torch.cuda.manual_seed_all(seed)
 
 
+def use_deterministic_algorithms() -> None:
+    """From now on PyTorch computes the same bits in every run on one machine, at some cost in speed on a GPU.
+
+    To be called before the first computation on a GPU. An operation that has no such form raises RuntimeError.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS when it starts
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
 def collect_env_info() -> str:
     """Versions and hardware, one per line. Starts no subprocess, so it takes milliseconds."""
     facts = {

@@ -1,12 +1,18 @@
 """Errors that are the user's to mend: one line that names the thing and the remedy, shown without a traceback."""
 
+_LONGEST = 4000
+"""Characters of a message. What is wrong may be a name of a million characters; only its ends are shown."""
+
 
 class UserError(Exception):
     """Raised with a one-line message. Programs print ``error: <message>`` to stderr and exit with status 1."""
 
     def __str__(self) -> str:
         """The message on one line. (KeyError, a base of some subclasses, would show its repr.)"""
-        return " ".join(" ".join(str(arg) for arg in self.args).splitlines())
+        message = " ".join(" ".join(str(arg) for arg in self.args).splitlines())
+        if len(message) <= _LONGEST:
+            return message
+        return f"{message[: _LONGEST // 2 - 10]} ... {message[-_LONGEST // 2 + 10 :]}"
 
 
 class MissingFileError(UserError, FileNotFoundError):

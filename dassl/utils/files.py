@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 from .errors import MissingFileError, UnreadableFileError, UnwritableFileError
 
 StrPath = str | os.PathLike
+_UNFINISHED = ".tmp"
 
 
 def mkdir_if_missing(dirname: StrPath) -> None:
@@ -71,19 +74,56 @@ def write_bytes_atomically(fpath: StrPath, data: bytes | memoryview) -> None:
     mkdir_if_missing(folder)
     temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(fpath)}.", suffix=".tmp")
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(fpath)}.", suffix=_UNFINISHED)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp gives 0600, which would lock out a group
         os.replace(temporary, fpath)
+        _sync_folder(folder)
     except BaseException as error:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
         if isinstance(error, OSError):
             raise UnwritableFileError(f"cannot write {fpath}: {error.strerror or error}") from error
         raise
+
+
+def remove_unfinished_files(folder: StrPath) -> None:
+    """Remove what killed processes left of their atomic writes in ``folder``; no one else may be writing there."""
+    if os.path.isdir(folder):
+        for name in os.listdir(folder):
+            if name.startswith(".") and name.endswith(_UNFINISHED):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(folder, name))
+
+
+def remove_folder_atomically(folder: StrPath) -> None:
+    """Remove a folder with its content. A process killed meanwhile leaves all of it, or nothing under this name.
+
+    Raises UnwritableFileError.
+    """
+    parent, name = os.path.split(os.path.abspath(folder))
+    doomed = os.path.join(parent, f".{name}{_UNFINISHED}")
+    try:
+        if os.path.isdir(doomed):  # of a process killed in here
+            shutil.rmtree(doomed)
+        if os.path.isdir(folder):
+            os.rename(folder, doomed)
+            shutil.rmtree(doomed)
+    except OSError as error:
+        raise UnwritableFileError(f"cannot remove {folder}: {error.strerror or error}") from error
+
+
+def _sync_folder(folder: str) -> None:
+    """Let the new name in ``folder`` outlive a power failure, on file systems that can do this."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _umask() -> int:

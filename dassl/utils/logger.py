@@ -20,24 +20,48 @@ class Logger:
     Everything else a stream can do (``isatty``, ``fileno``, ``encoding``) is the console's.
     """
 
-    def __init__(self, console: IO[str], file: IO[str] | None = None) -> None:
+    def __init__(self, console: IO[str], file: _LogFile | None = None) -> None:
         self.console = console
         self.file = file
 
     def write(self, msg: str) -> int:
-        self.console.write(msg)
+        self.console.write(_printable(msg, self.console))
         if self.file is not None and "\r" not in msg:
             self.file.write(msg)
-            self.file.flush()
         return len(msg)
 
     def flush(self) -> None:
         self.console.flush()
-        if self.file is not None:
-            self.file.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["console"], name)
+
+
+class _LogFile:
+    """A file that holds each text once `write` returns, without a buffer whose rest could fail or be lost later.
+
+    When the disk is full, the first failure is raised as UnwritableFileError and the log ends there, so that the
+    error's message itself still gets to the console.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.file: Any = open(path, "xb", buffering=0)  # noqa: SIM115 - stays open as long as the process
+
+    def write(self, msg: str) -> None:
+        data = memoryview(msg.encode("utf-8", errors="backslashreplace"))
+        try:
+            while data and self.file is not None:
+                data = data[self.file.write(data) :]
+        except OSError as error:
+            self.file = None
+            raise UnwritableFileError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+
+def _printable(msg: str, console: IO[str]) -> str:
+    """Names from files may hold characters that the console's encoding lacks: they are shown by their number."""
+    encoding = getattr(console, "encoding", None) or "utf-8"
+    return msg.encode(encoding, errors="backslashreplace").decode(encoding)
 
 
 def setup_logger(output: str | None = None) -> None:
@@ -64,12 +88,12 @@ def console_of(stream: IO[str] | Logger) -> IO[str]:
     return stream.console if isinstance(stream, Logger) else stream
 
 
-def _open_new(path: str) -> IO[str]:
+def _open_new(path: str) -> _LogFile:
     stamp = time.strftime("-%Y-%m-%d-%H-%M-%S")
     candidates = [path, path + stamp, *(f"{path}{stamp}-{k}" for k in range(2, 100))]
     for candidate in candidates:
         try:
-            return open(candidate, "x", encoding="utf-8")  # noqa: SIM115 - stays open as long as the process
+            return _LogFile(candidate)
         except FileExistsError:
             continue
         except OSError as error:

@@ -6,7 +6,7 @@ import io
 import os
 import os.path as osp
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import nn
 from .checkpoint_files import read_checkpoint_file
 from .errors import MismatchError, MissingFileError, UnreadableFileError
 from .files import write_bytes_atomically, write_text_atomically
+from .state_shapes import check_optimizer_state, check_scheduler_state
 from .tools import tolist_if_not
 
 POINTER_NAME = "checkpoint"
@@ -102,7 +103,8 @@ def last_common_checkpoint(folders: list[str]) -> str | None:
     numbered = set.intersection(*({name for name in os.listdir(folder) if _number(name) >= 0} for folder in folders))
     candidates = [*(last if len(last) == 1 else ()), *sorted(numbered, key=_number, reverse=True)]
     for name in candidates:
-        if len({load_checkpoint(osp.join(folder, name)).get("epoch") for folder in folders}) == 1:
+        paths = [osp.join(folder, name) for folder in folders]
+        if all(map(osp.isfile, paths)) and len({load_checkpoint(path).get("epoch") for path in paths}) == 1:
             return name
     return None
 
@@ -127,17 +129,30 @@ def resume_from_checkpoint(
 
     Raises MissingFileError, UnreadableFileError, or MismatchError when it belongs to another model or optimiser.
     """
-    fpath = osp.join(fdir, file_name or last_checkpoint_file(fdir))
+    return restore_checkpoint(osp.join(fdir, file_name or last_checkpoint_file(fdir)), model, optimizer, scheduler)[
+        "epoch"
+    ]
+
+
+def restore_checkpoint(fpath: str, model: nn.Module, optimizer: Any = None, scheduler: Any = None) -> dict[str, Any]:
+    """As `resume_from_checkpoint`, from a file; returns its whole content."""
     print(f'Loading checkpoint from "{fpath}"')
     checkpoint = load_checkpoint(fpath)
-    for key in ("state_dict", "epoch"):
-        if key not in checkpoint:
+    for key, kind in (("state_dict", dict), ("epoch", int)):
+        if not isinstance(checkpoint.get(key), kind):
             raise UnreadableFileError(f'{fpath} is not a checkpoint of this kind: it has no "{key}"')
-    for key, target in (("state_dict", model), ("optimizer", optimizer), ("scheduler", scheduler)):
+    if checkpoint["epoch"] < 0:
+        raise UnreadableFileError(f"{fpath} is not a checkpoint of this kind: its epoch is {checkpoint['epoch']}")
+    targets = (
+        ("state_dict", model, None),
+        ("optimizer", optimizer, check_optimizer_state),
+        ("scheduler", scheduler, check_scheduler_state),
+    )
+    for key, target, check in targets:
         if target is not None and checkpoint.get(key) is not None:
-            _load_into(target, checkpoint[key], f"the {key} in {fpath}")
+            _load_into(target, checkpoint[key], f"the {key} in {fpath}", check)
     print(f"Previous epoch: {checkpoint['epoch']}")
-    return checkpoint["epoch"]
+    return checkpoint
 
 
 def load_state_into_model(model: nn.Module, state_dict: dict[str, torch.Tensor], source: str) -> None:
@@ -145,10 +160,12 @@ def load_state_into_model(model: nn.Module, state_dict: dict[str, torch.Tensor],
     _load_into(model, state_dict, source)
 
 
-def _load_into(target: Any, state: Any, source: str) -> None:
+def _load_into(target: Any, state: Any, source: str, check: Callable[[Any, Any], None] | None = None) -> None:
     try:
+        if check is not None:
+            check(target, state)
         target.load_state_dict(state)
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise MismatchError(f"{source} does not fit: {reason[:600]}") from error
 

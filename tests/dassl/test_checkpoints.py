@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
-import resource
 import subprocess
 import sys
 import zipfile
@@ -14,6 +12,7 @@ from collections import OrderedDict, defaultdict
 import numpy as np
 import pytest
 import torch
+from full_disk import disk_full_after
 from torch import nn
 
 from dassl.utils import (
@@ -184,6 +183,34 @@ def test_hostile_files_give_their_tensors_and_run_nothing(tmp_path, function, ca
         assert trace.exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            {"momentum_buffer": torch.zeros(4, 4)},
+            r"momentum_buffer of parameter 0 has shape \(4, 4\) instead of \(2, 3\)",
+        ),
+        ({"momentum_buffer": "x"}, "momentum_buffer of parameter 0 is no tensor"),
+        ({"lr": "fast"}, "lr is 'fast' instead of a value like '0.1'"),
+        ({"lr": float("nan")}, "lr is 'nan'"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_an_optimizer_state_that_would_fail_at_the_next_step_is_refused(tmp_path, change, told):
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    state = optimizer.state_dict()
+    target = state["param_groups"][0] if "lr" in change else state["state"][0]
+    save_checkpoint({**state_of(model, 1), "optimizer": state}, str(tmp_path))
+    resume_from_checkpoint(str(tmp_path), model, optimizer)
+    save_checkpoint({**state_of(model, 1), "optimizer": (target.update(change), state)[1]}, str(tmp_path))
+    fresh = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    with pytest.raises(MismatchError, match=f"optimizer in .*model.pth.tar-1 does not fit: {told}"):
+        resume_from_checkpoint(str(tmp_path), model, fresh)
+
+
 def test_python_objects_become_plain_values(tmp_path):
     model = nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -225,17 +252,6 @@ def test_compressed_archives_are_refused(tmp_path):
             bomb.writestr(entry.filename, source.read(entry), compress_type=zipfile.ZIP_DEFLATED)
     with pytest.raises(UnreadableFileError, match="bomb"):
         load_checkpoint(tmp_path / "bomb")
-
-
-@contextlib.contextmanager
-def disk_full_after(size):
-    """The system refuses to write any file beyond ``size`` bytes."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_last_good_checkpoint(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -52,7 +54,7 @@ def test_training_prints_saves_and_tests(cfg, capsys):
     folder = Path(cfg.OUTPUT_DIR)
     assert {path.name for path in (folder / "model").iterdir()} == {"model.pth.tar-4", "checkpoint"}
     content = torch.load(folder / "model" / "model.pth.tar-4", weights_only=True)
-    assert list(content) == ["state_dict", "epoch", "optimizer", "scheduler", "val_result"]
+    assert list(content) == ["state_dict", "epoch", "optimizer", "scheduler", "val_result", "training_state"]
     assert content["epoch"] == 4 and same(weights(trainer), content["state_dict"])
     assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
 
@@ -85,15 +87,15 @@ def test_print_frequency(cfg, capsys):
 
 
 @pytest.mark.parametrize("killed_after", [1, 2, 3])
-def test_a_resumed_run_has_the_same_rates_and_momentum(cfg, killed_after, tmp_path):
-    """Order and augmentation are drawn anew after a resume; with them fixed the runs agree to the last bit."""
+@pytest.mark.parametrize("sampler", ["RandomSampler", "RandomClassSampler"])  # PyTorch's generator, Python's
+def test_a_resumed_run_has_the_same_rates_and_momentum(cfg, killed_after, sampler, tmp_path):
+    """Order and augmentation go on where they were, whatever was drawn meanwhile: the runs agree to the last bit."""
     cfg.TRAIN.CHECKPOINT_FREQ = 1
-    cfg.INPUT.TRANSFORMS = ("normalize",)
-    cfg.DATALOADER.TRAIN_X.SAMPLER = "SequentialSampler"
     cfg.TEST.NO_TEST = True
 
     def run(epochs, folder):
         set_random_seed(3)
+        cfg.DATALOADER.TRAIN_X.SAMPLER, cfg.DATALOADER.TRAIN_X.N_INS = sampler, 2
         cfg.OUTPUT_DIR = str(tmp_path / folder)
         trainer = build_trainer(cfg)
         trainer.max_epoch = epochs
@@ -106,6 +108,111 @@ def test_a_resumed_run_has_the_same_rates_and_momentum(cfg, killed_after, tmp_pa
     assert resumed.start_epoch == killed_after
     assert same(weights(whole), weights(resumed))
     assert resumed.get_current_lr() == whole.get_current_lr()
+    files = [tmp_path / folder / "model" / "model.pth.tar-4" for folder in ("whole", "parts")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_the_best_result_counts_after_a_resume_from_another_folder(cfg, tmp_path):
+    """Validation accuracy 90 in the first epoch, 50 later: the first model stays the best one."""
+    cfg.DATASET.NUM_LABELED, cfg.TEST.FINAL_MODEL = 2, "best_val"
+
+    def run(epochs, folder, resume=""):
+        cfg.OUTPUT_DIR, cfg.RESUME = str(tmp_path / folder), resume
+        trainer = build_trainer(cfg)
+        trainer.max_epoch = epochs
+        trainer.test = lambda split=None: 90.0 if trainer.epoch == 0 else 50.0
+        trainer.train()
+        return trainer
+
+    run(2, "first")
+    best = tmp_path / "first" / "model" / "model-best.pth.tar"
+    assert torch.load(best, weights_only=True)["epoch"] == 1
+    resumed = run(4, "second", resume=str(tmp_path / "first"))
+    assert (resumed.start_epoch, resumed.best_result) == (2, 90.0)
+    assert (tmp_path / "second" / "model" / "model-best.pth.tar").read_bytes() == best.read_bytes()
+
+
+def test_the_loss_scale_goes_on_after_a_resume(cfg):
+    cfg.TRAIN.CHECKPOINT_FREQ, cfg.TEST.NO_TEST = 1, True
+    trainer = build_trainer(cfg)
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=512.0)
+    trainer.train()
+    again = build_trainer(cfg)
+    again.scaler = torch.amp.GradScaler("cpu")
+    again.train()
+    assert again.start_epoch == 4 and again.scaler.get_scale() == 512.0
+
+
+def test_a_disk_that_is_full_for_a_while_costs_nothing(cfg, tmp_path, monkeypatch):
+    """The system reports a full disk while the third epoch is written; started again, the run ends as one without."""
+    cfg.TRAIN.CHECKPOINT_FREQ, cfg.TEST.NO_TEST = 1, True
+
+    def run(folder):
+        set_random_seed(3)
+        cfg.OUTPUT_DIR = str(tmp_path / folder)
+        build_trainer(cfg).train()
+        return tmp_path / folder / "model"
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    whole = run("whole")
+    with monkeypatch.context() as patch:
+        sync, calls = os.fsync, iter(range(1000))
+        # an epoch syncs two files and their folder twice: 0 to 7 are those of two epochs
+        patch.setattr(os, "fsync", lambda handle: (full if next(calls) >= 8 else sync)(handle))
+        with pytest.raises(UserError, match=r"cannot write .*model\.pth\.tar-3: No space left on device"):
+            run("parts")
+    assert {path.name for path in (tmp_path / "parts" / "model").iterdir()} == {
+        "checkpoint", "model.pth.tar-1", "model.pth.tar-2"
+    }  # fmt: skip
+    assert [path.read_bytes() for path in sorted(run("parts").iterdir())] == [
+        path.read_bytes() for path in sorted(whole.iterdir())
+    ]
+
+
+def test_what_killed_writes_left_is_removed(cfg, tmp_path):
+    (tmp_path / "out" / "model").mkdir(parents=True)
+    (tmp_path / "out" / "model" / ".model.pth.tar-1.abcd.tmp").write_bytes(b"half")
+    cfg.OPTIM.MAX_EPOCH = 1
+    build_trainer(cfg).train()
+    assert {path.name for path in (tmp_path / "out" / "model").iterdir()} == {"model.pth.tar-1", "checkpoint"}
+
+
+def test_steps_taken_again_are_shown_once(cfg, tmp_path):
+    """TensorBoard drops what a killed run wrote after its last checkpoint."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    cfg.TRAIN.CHECKPOINT_FREQ, cfg.TEST.NO_TEST = 2, True
+
+    class KilledError(Exception):
+        pass
+
+    def interrupted(epoch):
+        raise KilledError
+
+    trainer = build_trainer(cfg)
+    trainer.before_epoch = lambda: interrupted(3) if trainer.epoch == 3 else None
+    with pytest.raises(KilledError):
+        trainer.train()
+    build_trainer(cfg).train()
+    assert len(list((tmp_path / "out" / "tensorboard").iterdir())) == 2
+    events = EventAccumulator(str(tmp_path / "out" / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(12))
+
+
+@pytest.mark.parametrize("damage", [7, {}, {"random": {}}, {"random": {"python": [3, (1, 2), None]}}])
+def test_a_damaged_training_state_is_named(cfg, damage):
+    cfg.OPTIM.MAX_EPOCH = 1
+    build_trainer(cfg).train()
+    path = Path(cfg.OUTPUT_DIR) / "model" / "model.pth.tar-1"
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, "training_state": damage}, path)
+    with pytest.raises(MismatchError, match=r"training state in .*model\.pth\.tar-1 does not fit"):
+        build_trainer(cfg).train()
+    torch.save({key: value for key, value in content.items() if key != "training_state"}, path)  # as upstream's
+    build_trainer(cfg).train()
 
 
 def test_resume_from_another_folder_and_a_missing_one(cfg, tmp_path, capsys):
@@ -187,6 +294,45 @@ def test_register_before_init_is_told():
 def test_a_loss_that_is_no_number_stops_the_run(bad):
     with pytest.raises(UserError, match="infinite or NaN"):
         _TwoModels().model_backward_and_update(torch.tensor(bad, requires_grad=True))
+
+
+def test_a_loss_that_is_no_number_names_step_images_and_tensors(cfg, tmp_path):
+    """The weights become NaN by the update of step 4, which step 5 (epoch 2, batch 2) meets."""
+    cfg.TRAIN.CHECKPOINT_FREQ, cfg.DATALOADER.TRAIN_X.SAMPLER = 1, "SequentialSampler"
+    trainer = build_trainer(cfg)
+    train_on = trainer.forward_backward
+
+    def forward_backward(batch):
+        values = train_on(batch)
+        if (trainer.epoch, trainer.batch_idx) == (1, 0):
+            trainer.model.classifier.weight.data[0, 1] = float("nan")
+        return values
+
+    trainer.forward_backward = forward_backward
+    with pytest.raises(UserError) as caught:
+        trainer.train()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "infinite or NaN in epoch 2, batch 2 (step 5): loss = nan, " in message
+    assert "model/classifier.weight (1 of 9 values)" in message
+    images = [item.impath for item in trainer.dm.dataset.train_x]
+    assert f"images of the batch: {', '.join(images[4:8])}; of the batch before: {', '.join(images[:4])}" in message
+    assert (tmp_path / "out" / "model" / "checkpoint").read_text() == "model.pth.tar-1\n"
+
+
+def test_no_checkpoint_is_written_of_tensors_that_are_no_numbers(cfg, tmp_path):
+    trainer = build_trainer(cfg)
+    trainer.forward_backward = lambda batch: {"norm": trainer.model.classifier.weight.data.fill_(float("inf")).norm()}
+    with pytest.raises(UserError, match=r"infinite or NaN in epoch 1, batch 3 .*classifier.weight \(9 of 9 values\)"):
+        trainer.train()
+    assert not list((tmp_path / "out").glob("model/*"))
+
+
+def test_every_loss_that_a_step_reports_is_looked_at(cfg):
+    trainer = build_trainer(cfg)
+    trainer.forward_backward = lambda batch: {"loss": 1.0, "loss_text": float("inf"), "acc": float("nan")}
+    with pytest.raises(UserError, match=r"batch 1 \(step 1\): loss_text = inf; images"):
+        trainer.train()
 
 
 def test_load_model(cfg, capsys):

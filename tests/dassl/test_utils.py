@@ -19,6 +19,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from full_disk import disk_full_after
 from torch import nn
 
 from dassl.utils import (
@@ -112,6 +113,20 @@ def test_an_existing_log_is_kept(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(UnwritableFileError, match="cannot create the folder"):
         setup_logger(str(tmp_path / "file" / "sub"))
+
+
+def test_a_log_on_a_full_disk_ends_with_one_error(tmp_path, monkeypatch):
+    console = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", console)
+    monkeypatch.setattr(sys, "stderr", console)
+    setup_logger(str(tmp_path))
+    print("fits")
+    with disk_full_after(20):
+        with pytest.raises(UnwritableFileError, match="cannot write .*log.txt: File too large"):
+            print("too long for the disk that is left")
+        print("error: shown all the same", file=sys.stderr)
+    assert console.getvalue().endswith("error: shown all the same\n")
+    assert (tmp_path / "log.txt").read_text() == "fits\ntoo long for th"[:20]
 
 
 def test_average_meter():

@@ -130,7 +130,7 @@ def test_ours_load_into_a_published_module(name, tiny_trainer, tmp_path, clip_st
     trainer.save_model(1, str(tmp_path))
     layout = LAYOUTS[name]
     content = torch.load(tmp_path / layout["registered_name"] / layout["file"], weights_only=True)
-    assert list(content) == layout["top_level_keys"]
+    assert list(content) == [*layout["top_level_keys"], "training_state"]
     assert content["epoch"] == layout["epoch_value"]
     assert (tmp_path / layout["registered_name"] / "checkpoint").read_text() == f"{layout['file']}\n"
 
@@ -244,7 +244,7 @@ def test_a_tiny_runs_checkpoint_is_small(tiny_trainer, tmp_path):
     trainer = tiny_trainer("CoOp")
     set_position(trainer, 0)
     trainer.save_model(0, str(tmp_path))
-    assert (tmp_path / "prompt_learner" / "model.pth.tar-1").stat().st_size < 16 * 64 * 4 + 3000
+    assert (tmp_path / "prompt_learner" / "model.pth.tar-1").stat().st_size < 16 * 64 * 4 + 16_000
 
 
 def test_training_can_start_from_a_checkpoint(tiny_trainer, tmp_path):

@@ -1,7 +1,6 @@
 """An interrupted run that is resumed ends where an uninterrupted one ends, to the last bit.
 
-Expected values: the uninterrupted run. Images come in fixed order without augmentation, and each epoch's draws from a
-seed of its own, so that both runs see the same.
+Expected values: the uninterrupted run. Order, augmentation and ProMetaR's tasks are drawn at random in both.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ def start(tiny_cfg, tmp_path, monkeypatch):
     def train(method, folder, stop=None, resume="", **options):
         cfg = tiny_cfg(method.split(",")[0], METHODS[method] | options)
         cfg.OUTPUT_DIR, cfg.RESUME = str(tmp_path / folder), str(tmp_path / resume) if resume else ""
-        cfg.DATALOADER.TRAIN_X.SAMPLER = "SequentialSampler"
-        cfg.DATASET.NUM_SHOTS = 1  # seven images: one batch an epoch, of four classes
+        cfg.INPUT.TRANSFORMS = ("random_resized_crop", "random_flip", "normalize")
+        cfg.DATASET.NUM_SHOTS = 1  # one batch an epoch, of four of seven images
         cfg.TEST.NO_TEST = True
         cfg.TRAIN.CHECKPOINT_FREQ = 1
         for node in (cfg.OPTIM, cfg.OPTIM_VNET):
@@ -46,7 +45,6 @@ def start(tiny_cfg, tmp_path, monkeypatch):
         def before_epoch():
             if trainer.epoch == stop:
                 raise Interrupted
-            torch.manual_seed(100 + trainer.epoch)
             rates[trainer.epoch] = [optimizer.param_groups[0]["lr"] for optimizer in trainer._optims.values()]
 
         monkeypatch.setattr(trainer, "before_epoch", before_epoch)

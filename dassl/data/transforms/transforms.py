@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 from torchvision import transforms
 from torchvision.transforms import AutoAugmentPolicy, InterpolationMode
 
+from dassl.utils.errors import BadValueError
 from dassl.utils.names import check_availability
 
 from .augmentations import (
@@ -94,6 +97,15 @@ def build_unaugmented_transform(cfg: Any) -> Callable:
     return transforms.Compose(steps)
 
 
+def _normalize(mean: Sequence[float], std: Sequence[float]) -> transforms.Normalize:
+    for key, values in (("PIXEL_MEAN", mean), ("PIXEL_STD", std)):
+        if len(values) != 3 or not all(isinstance(value, Real) and math.isfinite(value) for value in values):
+            raise BadValueError(f"INPUT.{key} should be three numbers, one for each colour, not {values!r}")
+    if min(std) <= 0:
+        raise BadValueError(f"INPUT.PIXEL_STD should be positive, not {std!r}")
+    return transforms.Normalize(mean=mean, std=std, inplace=True)
+
+
 def _interpolation(cfg: Any) -> InterpolationMode:
     return INTERPOLATION_MODES[cfg.INPUT.INTERPOLATION]
 
@@ -120,7 +132,7 @@ def _make(name: str, cfg: Any) -> Callable:
         "gaussian_blur": lambda: transforms.RandomApply([transforms.GaussianBlur(given.GB_K)], p=given.GB_P),
         "cutout": lambda: Cutout(given.CUTOUT_N, given.CUTOUT_LEN),
         # in place: the tensor was made by ToTensor just before
-        "normalize": lambda: transforms.Normalize(mean=given.PIXEL_MEAN, std=given.PIXEL_STD, inplace=True),
+        "normalize": lambda: _normalize(given.PIXEL_MEAN, given.PIXEL_STD),
         "gaussian_noise": lambda: GaussianNoise(given.GN_MEAN, given.GN_STD),
         "instance_norm": InstanceNormalization,
     }

@@ -1,0 +1,46 @@
+"""The state of the random number generators, in a form that a weights-only checkpoint can hold."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def random_state() -> dict[str, Any]:
+    """State of Python's, NumPy's and PyTorch's (CPU, and every GPU in use) global generators: numbers and tensors."""
+    name, keys, *rest = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (name, keys.tolist(), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Put the generators into a state that `random_state` gave. States of GPUs that are not in use here are left out.
+
+    Raises KeyError, TypeError, ValueError or RuntimeError when it is none.
+    """
+    version, keys, gauss = state["python"]
+    random.setstate((version, tuple(keys), gauss))
+    np.random.set_state(tuple(state["numpy"]))
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_initialized():
+        for device, of_device in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
+            torch.cuda.set_rng_state(of_device, device)
+
+
+@contextmanager
+def same_random_state_afterwards() -> Iterator[None]:
+    """What is drawn in here does not change what is drawn later."""
+    before = random_state()
+    try:
+        yield
+    finally:
+        restore_random_state(before)

@@ -1,0 +1,87 @@
+"""Runs that are interrupted, on real processes: killed, out of disk space, started twice.
+
+Expected values: the checkpoints of a run that nothing happened to, byte for byte. The long form of the first test is
+`python tests/helpers/killed_runs.py FOLDER --kills 30`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+KILLED_RUNS = REPOSITORY / "tests" / "helpers" / "killed_runs.py"
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    from killed_runs import Scene
+
+    return Scene(tmp_path_factory.mktemp("scene"))
+
+
+def run(arguments, **options):
+    """train.py in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "train.py", *arguments],
+        cwd=REPOSITORY,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | options.pop("env", {}),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **options,
+    )
+
+
+def test_killed_runs_end_as_if_nothing_had_happened(tmp_path):
+    command = [sys.executable, str(KILLED_RUNS), str(tmp_path), "--kills", "4", "--methods", "ProMetaR"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    # prompts and modulator: one checkpoint an epoch, and the file that names the last one
+    assert (report["kills"], report["files compared"]) == (4, 10)
+
+
+def test_two_processes_give_the_same_bits(scene, tmp_path):
+    """Also with another order of Python's sets."""
+    results = []
+    for hash_seed in ("1", "2"):
+        output = tmp_path / hash_seed
+        arguments = [*scene.arguments("CoOp", output), "OPTIM.MAX_EPOCH", "1"]
+        done = run(["--deterministic", *arguments], env={"PYTHONHASHSEED": hash_seed})
+        assert done.returncode == 0, done.stderr
+        assert "DETERMINISTIC: True" in done.stdout
+        results.append((output / "prompt_learner" / "model.pth.tar-1").read_bytes())
+    assert results[0] == results[1]
+
+
+def test_a_full_disk_is_one_line(scene, tmp_path):
+    """The system refuses files beyond 60 kB: prompts fit, the modulator of ProMetaR does not."""
+    arguments = scene.arguments("ProMetaR", tmp_path / "out")
+    small = 60_000
+    done = run(arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (small, small)))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"error: cannot write {tmp_path}/out/GradientModulator/model.pth")
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "out").glob("*/.*"))
+
+
+def test_skipped_updates_are_reported(scene, tmp_path, capsys, monkeypatch):
+    """A loss scale of 1e38 makes float32 gradients overflow; each such update halves it."""
+    import train
+    from trainers.precision import Precision
+
+    monkeypatch.setattr(
+        Precision, "grad_scaler", lambda self: torch.amp.GradScaler("cpu", init_scale=2.0**125, backoff_factor=2.0**-30)
+    )
+    train.main(train.parse_args([*scene.arguments("CoOp", tmp_path / "out"), "OPTIM.MAX_EPOCH", "1"]))
+    printed = capsys.readouterr().out
+    assert "float16 overflow: 1 of 3 updates of epoch 1 skipped, loss scale now 3.96141e+28" in printed  # 2 ** 95
