@@ -185,10 +185,8 @@ def timed(run: Callable[[], object], device: torch.device) -> tuple[float, float
 
 
 def interleaved(runs: dict[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, dict]:
-    """Median seconds of each, run in turn after one warm-up."""
+    """Median seconds of each, run in turn. The caller has warmed them up."""
     seconds: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for name in runs:
-        timed(runs[name], device)
     for _ in range(repeats):
         for name, run in runs.items():
             seconds[name].append(timed(run, device))
@@ -251,13 +249,12 @@ def phases_of(trainer: PromptTrainer, spent: dict[str, float]) -> Iterator[None]
             delattr(owner, attribute)
 
 
-def split_of_step(bench: Bench, repeats: int) -> dict[str, float]:
+def split_of_step(bench: Bench) -> dict[str, float]:
     """Seconds of each part of a step; the towers' backward passes count to the gradient that asked for them."""
     spent: dict[str, float] = defaultdict(float)
     with phases_of(bench.trainer, spent):
-        for _ in range(repeats):
-            bench.step()
-    return {name: total / repeats for name, total in spent.items()}
+        bench.step()
+    return dict(spent)
 
 
 def peak_memory(args: argparse.Namespace, classes: int, plain: bool) -> float:
@@ -301,13 +298,17 @@ def measure(args: argparse.Namespace, classes: int) -> dict[str, Any]:
         device = bench.trainer.device
         if not args.eval_only:
             if baseline:
-                row["deviation"] = bench.deviation()
+                row["deviation"] = bench.deviation()  # one step of each: they are warm now
+            else:
+                bench.step()
             steps = {"step": bench.step} | ({"baseline step": bench.plain_step} if baseline else {})
             row |= interleaved(steps, args.repeats, device)
-            row["split"] = split_of_step(bench, args.repeats)
+            row["split"] = split_of_step(bench)
         if not args.train_only:
             if baseline:
                 row["evaluation deviation"] = bench.evaluation_deviation()
+            else:
+                bench.evaluate()
             tests = {"test": bench.evaluate} | ({"baseline test": bench.plain_evaluate} if baseline else {})
             row |= interleaved(tests, args.repeats, device)
     if args.memory:
@@ -329,7 +330,9 @@ def as_table(rows: Sequence[dict[str, Any]]) -> str:
             if f"baseline {name}" in row:
                 ours, plain = row[name], row[f"baseline {name}"]
                 line[f"baseline {name} [s]"] = f"{plain['seconds']:.3f}"
+                line[f"baseline {name} [cpu s]"] = f"{plain['cpu_seconds']:.2f}"
                 line[f"{name} ratio"] = f"{plain['seconds'] / ours['seconds']:.2f}"
+                line[f"{name} cpu ratio"] = f"{plain['cpu_seconds'] / ours['cpu_seconds']:.2f}"
         for name in ("memory", "baseline memory"):
             if name in row:
                 line[f"{name} [GB]"] = f"{row[name] / 1e9:.2f}"
