@@ -155,12 +155,12 @@ class PromptTrainer(TrainerX):
             logits = self.prompts.logits(self.prompts.tensors(), image)
         loss = F.cross_entropy(at_least_float32(logits), label)
         self.detect_anomaly(loss)
-        self._update_prompts(loss)
+        self.update_prompts(loss)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
         return {"loss": loss.item(), "acc": compute_accuracy(logits, label)[0].item()}
 
-    def _update_prompts(self, loss: Tensor) -> None:
+    def update_prompts(self, loss: Tensor) -> None:
         """One optimiser step; it is skipped, and counted, when scaled gradients overflow float16."""
         self.optim.zero_grad()
         self.scaler.scale(loss).backward()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -86,12 +87,22 @@ def _set(cfg: CfgNode, key: str, value: Any, where: str) -> None:
             value = float(value)
         if value is None and known.get(key) is not None:
             raise TypeError("yacs would take it")
+        _check_is_usable(value)
         cfg.merge_from_other_cfg(_nested(key, value))
     except (
         ValueError, AssertionError, KeyError, SyntaxError, TypeError, RecursionError, MemoryError, OverflowError
     ) as error:  # fmt: skip
         wanted = type(known.get(key)).__name__
         raise BadTypeError(f"config key {key}{where} wants a {wanted}, but got {repr(value)[:200]}") from error
+
+
+def _check_is_usable(value: Any) -> None:
+    """Raise ValueError for whole numbers beyond 64 bits, and for text that can be neither printed nor a file's name."""
+    for part in value if isinstance(value, (list, tuple)) else [value]:
+        if isinstance(part, int) and not -(2**63) <= part < 2**63:
+            raise ValueError("too large a number")
+        if isinstance(part, str):
+            os.fsencode(part)
 
 
 def _nested(key: str, value: Any) -> CfgNode:

@@ -140,8 +140,8 @@ def build_data_loader(
     """
     if not data_source:
         raise BadValueError(f"no images to load for {'training' if is_train else 'evaluation'}")
-    if batch_size < 1:
-        raise BadValueError(f"the batch size must be positive, not {batch_size}")
+    if not 1 <= batch_size < 2**31:
+        raise BadValueError(f"the batch size must be positive (and below 2**31), not {batch_size}")
     sampler = build_sampler(
         sampler_type, cfg=cfg, data_source=data_source, batch_size=batch_size, n_domain=n_domain, n_ins=n_ins
     )

@@ -257,15 +257,15 @@ class TrainerBase:
         """Add a value to the event file; without `init_writer` nothing happens."""
         if self._writer_dir is None:
             return
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter  # takes long to import
-
-            # what a killed run wrote about the steps that are now taken again is not shown twice
-            self._writer = SummaryWriter(log_dir=self._writer_dir, purge_step=self._first_new_step)
         self._use_writer("add_scalar", tag, scalar_value, global_step)
 
     def _use_writer(self, method: str, *arguments: Any) -> None:
         try:
+            if self._writer is None:
+                from torch.utils.tensorboard import SummaryWriter  # takes long to import
+
+                # what a killed run wrote about the steps that are now taken again is not shown twice
+                self._writer = SummaryWriter(log_dir=self._writer_dir, purge_step=self._first_new_step)
             getattr(self._writer, method)(*arguments)
         except OSError as error:
             self._writer = None
@@ -379,7 +379,7 @@ class SimpleTrainer(TrainerBase):
             remove_unfinished_files(osp.join(self.output_dir, name))
         self.start_epoch = self.resume_model_if_exist(self.cfg.RESUME or self.cfg.OUTPUT_DIR)
         self.epoch_history.resume(self.start_epoch, self.cfg.RESUME or self.cfg.OUTPUT_DIR)
-        if self.start_epoch and self._resumed_state is None:
+        if 0 < self.start_epoch < self.max_epoch and self._resumed_state is None:
             print("Note: the checkpoint holds no state of the random generators: they go on from the seed")
         self._take_over_best_model()
         writer_dir = osp.join(self.output_dir, "tensorboard")

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn, optim
 
+from dassl.utils.errors import BadValueError
 from dassl.utils.names import check_availability
 
 AVAI_OPTIMS = ["adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw"]
@@ -24,14 +25,17 @@ def build_optimizer(
         model: a module, an iterable of parameters, or parameter groups.
         param_groups: parameter groups to use instead; then the rate cannot be staged as well.
 
-    Raises UnknownNameError for an unknown optimiser, ValueError for contradictory settings.
+    Raises UnknownNameError for an unknown optimiser, BadValueError for settings that no optimiser can have.
     """
     check_availability(optim_cfg.NAME, AVAI_OPTIMS, kind="optimizer")
     if param_groups is not None and optim_cfg.STAGED_LR:
         warnings.warn("OPTIM.STAGED_LR is ignored, since the parameter groups are given", stacklevel=2)
     if param_groups is None:
         param_groups = _staged_groups(model, optim_cfg) if optim_cfg.STAGED_LR else _all_parameters(model)
-    return _make(param_groups, optim_cfg)
+    try:
+        return _make(param_groups, optim_cfg)
+    except ValueError as error:
+        raise BadValueError(f"the optimizer {optim_cfg.NAME} cannot be made of these settings: {error}") from error
 
 
 def _make(param_groups: list[Any], optim_cfg: Any) -> optim.Optimizer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import random
@@ -66,14 +67,14 @@ def mutate_json(content: Any, rng: random.Random) -> Any:
             case 0:
                 del holder[key]
             case 1 if isinstance(holder, list):
-                holder.insert(key, rng.choice(holder))
+                holder.insert(key, copy.deepcopy(rng.choice(holder)))
             case 2 if isinstance(holder, dict):
                 holder[rng.choice(WORDS)] = holder.pop(key)
             case 3 if isinstance(holder[key], str) and holder[key]:
                 at = rng.randrange(len(holder[key]))
                 holder[key] = holder[key][:at] + rng.choice(WORDS) + holder[key][at + 1 :]
             case _:
-                holder[key] = rng.choice(VALUES)
+                holder[key] = copy.deepcopy(rng.choice(VALUES))
     return content
 
 

@@ -32,6 +32,7 @@ from torch import nn
 import train
 from clip import weights
 from dassl.config import get_cfg_default, merge_file, merge_opts
+from dassl.data.transforms.transforms import AVAI_CHOICES
 from dassl.utils import load_checkpoint, read_image, resume_from_checkpoint
 from dassl.utils.archives import unpack_archive
 from datasets.draws import read_draw
@@ -410,8 +411,11 @@ def test_whole_runs(guard, tmp_path, tmp_path_factory, monkeypatch):
         ignored = tuple(f"TRAINER.{node}." for node in others - set(methods[method]))
         cfg = make_cfg(method, backbone, tmp_path / "data", tmp_path / "out" / str(rng.random()))
         cfg.OPTIM.MAX_EPOCH, cfg.DATASET.NUM_SHOTS = 1, 1
+        if rng.random() < 0.3:
+            cfg.INPUT.TRANSFORMS = tuple(rng.sample(AVAI_CHOICES, 6))
         keys = [key for key, _ in leaves(cfg) if not key.startswith(ignored) and key not in SLOW | ELSEWHERE]
-        key = rng.choice(keys)
+        of_transforms = [key for key in keys if key.startswith("INPUT.")]
+        key = rng.choice(keys if len(cfg.INPUT.TRANSFORMS) == 1 else of_transforms)
         merge_opts(cfg, [key, rng.choice(unusual(dict(leaves(cfg))[key], rng))])
         cfg.freeze()
         train.build_trainer(cfg).train()

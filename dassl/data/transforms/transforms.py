@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from numbers import Real
 from typing import Any
 
 from torchvision import transforms
 from torchvision.transforms import AutoAugmentPolicy, InterpolationMode
 
-from dassl.utils.errors import BadValueError
 from dassl.utils.names import check_availability
 
 from .augmentations import (
@@ -20,6 +17,7 @@ from .augmentations import (
     Random2DTranslation,
     random_strength_augment,
 )
+from .settings import check_input_settings
 
 INTERPOLATION_MODES = {
     "bilinear": InterpolationMode.BILINEAR,
@@ -55,7 +53,8 @@ def build_transform(cfg: Any, is_train: bool = True, choices: Sequence[str] | No
     Args:
         choices: names of transforms, default ``cfg.INPUT.TRANSFORMS``.
 
-    Returns None when ``cfg.INPUT.NO_TRANSFORM``. Raises UnknownNameError for an unknown choice or interpolation.
+    Returns None when ``cfg.INPUT.NO_TRANSFORM``. Raises UnknownNameError for an unknown choice or interpolation,
+    BadValueError for a setting that makes no sense.
     """
     if cfg.INPUT.NO_TRANSFORM:
         print("Note: no transform is applied!")
@@ -65,6 +64,7 @@ def build_transform(cfg: Any, is_train: bool = True, choices: Sequence[str] | No
     for choice in choices:
         check_availability(choice, AVAI_CHOICES, kind="transform")
     check_availability(cfg.INPUT.INTERPOLATION, list(INTERPOLATION_MODES), kind="interpolation")
+    check_input_settings(cfg.INPUT, choices)
     steps = _train_steps(cfg, choices) if is_train else _test_steps(cfg, choices)
     return transforms.Compose(steps)
 
@@ -97,15 +97,6 @@ def build_unaugmented_transform(cfg: Any) -> Callable:
     return transforms.Compose(steps)
 
 
-def _normalize(mean: Sequence[float], std: Sequence[float]) -> transforms.Normalize:
-    for key, values in (("PIXEL_MEAN", mean), ("PIXEL_STD", std)):
-        if len(values) != 3 or not all(isinstance(value, Real) and math.isfinite(value) for value in values):
-            raise BadValueError(f"INPUT.{key} should be three numbers, one for each colour, not {values!r}")
-    if min(std) <= 0:
-        raise BadValueError(f"INPUT.PIXEL_STD should be positive, not {std!r}")
-    return transforms.Normalize(mean=mean, std=std, inplace=True)
-
-
 def _interpolation(cfg: Any) -> InterpolationMode:
     return INTERPOLATION_MODES[cfg.INPUT.INTERPOLATION]
 
@@ -132,7 +123,7 @@ def _make(name: str, cfg: Any) -> Callable:
         "gaussian_blur": lambda: transforms.RandomApply([transforms.GaussianBlur(given.GB_K)], p=given.GB_P),
         "cutout": lambda: Cutout(given.CUTOUT_N, given.CUTOUT_LEN),
         # in place: the tensor was made by ToTensor just before
-        "normalize": lambda: _normalize(given.PIXEL_MEAN, given.PIXEL_STD),
+        "normalize": lambda: transforms.Normalize(mean=given.PIXEL_MEAN, std=given.PIXEL_STD, inplace=True),
         "gaussian_noise": lambda: GaussianNoise(given.GN_MEAN, given.GN_STD),
         "instance_norm": InstanceNormalization,
     }
