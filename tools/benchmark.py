@@ -373,11 +373,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
     keep_freed_memory()
     torch.set_num_threads(args.threads)
-    rows = [measure(args, classes) for classes in args.classes]
     settings = {name: value for name, value in vars(args).items() if name != "json"}
+    rows = []
+    for classes in args.classes:
+        rows.append(measure(args, classes))
+        if args.json:  # after each class count: a long benchmark may be interrupted
+            args.json.write_text(json.dumps({"settings": settings, "torch": torch.__version__, "rows": rows}, indent=1))
     print(f"{settings}\ntorch {torch.__version__}\n{as_table(rows)}")
-    if args.json:
-        args.json.write_text(json.dumps({"settings": settings, "torch": torch.__version__, "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def run(place):
         if "base2new_" in command and "eurosat" in command:
             command = f"{command} {CONFIG} {tiny} {depth}"
         command = command.replace("output/base2new", f"{folder}/output/base2new").replace("shots_16", "shots_1")
-        command = re.sub(r"experiments report output$", f"experiments report {folder}/output", command)
+        command = command.replace("experiments report output", f"experiments report {folder}/output")
         result = subprocess.run(
             ["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500
         )
@@ -75,8 +75,8 @@ def test_the_two_commands(run, place):
     assert COMMANDS[:2] == ["bash scripts/demo.sh", "bash scripts/test.sh"]
     printed = run("bash scripts/demo.sh")
     table = printed[printed.index("data set") :]
-    assert re.search(r"shapes +ProMetaR .* +\d+\.\d +\d+\.\d +\d+\.\d +1", table)
-    assert re.search(r"shapes +ZeroshotCLIP .* +60\.\d +53\.\d", table)  # as in embedded/pretrain_log.txt
+    assert re.search(r"Shapes +ProMetaR .* +\d+\.\d+ +\d+\.\d+ +\d+\.\d+ +1", table)
+    assert re.search(r"Shapes +ZeroshotCLIP .* +60\.\d+ +53\.\d+", table)  # as in embedded/pretrain_log.txt
     again = run("bash scripts/demo.sh")
     assert again.count("Results are available in") == 4 and "epoch [" not in again
     assert "pytest" in run("bash scripts/test.sh --version")
@@ -88,12 +88,16 @@ def test_the_two_commands(run, place):
 
 def test_running_a_method(run, place):
     folder, _ = place
-    method = [line for line in COMMANDS[2:] if not line.startswith(("source", "export", "python train.py"))]
-    assert len(method) == 4
-    trained, tested, parsed, table = (run(line) for line in method)
+    method = [line for line in COMMANDS[2:] if line.startswith(("bash", "python parse"))]
+    assert len(method) == 3
+    trained, tested, parsed = (run(line) for line in method)
     assert "Finish training" in trained and "SUBSAMPLE BASE CLASSES" in trained
     assert "SUBSAMPLE NEW CLASSES" in tested and "Loading weights to VLPromptLearner" in tested
-    assert "(1 runs)" in parsed and "eurosat" in table
+    assert "(1 runs)" in parsed
+
+    plan, report = (run(line) for line in COMMANDS if line.startswith("python -m experiments"))
+    assert plan.count("train.py") > 1000 and "--trainer ProMetaR" in plan
+    assert "EuroSAT" in report and (folder / "output" / "report" / "report.html").is_file()
 
     assert "Results are available in" in run(method[0])
     log = next((folder / "output" / "base2new" / "train_base" / "eurosat").glob("**/log.txt"))
@@ -111,6 +115,14 @@ def test_train_directly(run, place, tmp_path):
     printed = run(line.replace("NUM_SHOTS 16", "NUM_SHOTS 1") + " OPTIM.MAX_EPOCH 1")
     assert "Finish training" in printed
     assert (tmp_path / "try" / "VLPromptLearner" / "model.pth.tar-1").is_file()
+
+    (predict,) = [line for line in COMMANDS if line.startswith("python predict.py")]
+    (export,) = [line for line in COMMANDS if line.startswith("python export.py")]
+    image = next((place[0] / "data" / "shapes" / "images").glob("**/*.png"))
+    predict = predict.replace("output/try", str(tmp_path / "try")).replace("data/shapes/images", str(image))
+    assert image.name in run(predict)
+    run(export.replace("output/", f"{tmp_path}/"))
+    assert (tmp_path / "exported" / "class_weights.safetensors").is_file()
 
 
 def test_unknown_method_and_missing_arguments(run):
