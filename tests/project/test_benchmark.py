@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -21,3 +23,11 @@ def test_step_and_evaluation_equal_the_plain_ones(trainer, tmp_path):
     assert row["evaluation deviation"] < 1e-4  # of logits up to 14
     assert row["step"]["seconds"] > 0 and row["baseline test"]["seconds"] > 0
     assert sum(row["split"].values()) == pytest.approx(row["step"]["seconds"], rel=2.0)
+
+
+def test_the_command_of_the_performance_page(capsys):
+    page = Path(benchmark.__file__).parents[1] / "docs" / "performance.md"
+    (command,) = re.findall(r"```bash\npython -m tools\.benchmark (.*)\n```", page.read_text())
+    benchmark.main([*command.split(), "--device", "cpu", "--threads", "1", "--eval-batch-size", "2"])
+    printed = capsys.readouterr().out
+    assert "step cpu ratio" in printed and "outer gradient" in printed
