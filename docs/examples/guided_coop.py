@@ -1,0 +1,96 @@
+"""GuidedCoOp: CoOp whose class features stay near those of a hand-written prompt.
+
+An example of a method in one file, after KgCoOp (Yao, Zhang, Xu, "Visual-Language Prompt Tuning with Knowledge-Guided
+Context Optimization", CVPR 2023). With w_c(v), the normalised text feature of class c under the learned context v, and
+w0_c, that of the data set's hand-written prompt,
+
+    loss = cross-entropy + WEIGHT * mean over classes of |w_c(v) - w0_c|^2
+
+The context learns from few classes; the second term keeps it from forgetting what CLIP knew of all others.
+
+Shape legend: B images, C classes, n context tokens, d text width, e joint embedding.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from clip.model import CLIP
+from dassl.engine import TRAINER_REGISTRY
+from dassl.metrics import compute_accuracy
+from dassl.utils import UserError
+from trainers.base import PromptTrainer
+from trainers.prompts import CONTEXT, ContextPrompts, Prompts, Theta, at_least_float32, normalized
+from trainers.templates import template_features, template_for
+
+
+class GuidedPrompts(Prompts):
+    """What is learned: `prompt_learner.ctx` [n, d]. How it is used: before every class name, in the text tower."""
+
+    def __init__(self, clip: CLIP, context: ContextPrompts) -> None:
+        super().__init__(clip, {CONTEXT: context.initial})
+        self.context = context
+
+    def text_features(self, theta: Theta) -> Tensor:
+        """Class features [C, e], not normalised; the image side stays as it is."""
+        return self.context.encode(self.clip, theta[CONTEXT])
+
+
+@TRAINER_REGISTRY.register()
+class GuidedCoOp(PromptTrainer):
+    """Knowledge-guided context optimization. The name of the class is what `--trainer` takes."""
+
+    config_node = "GUIDED"
+    registered_name = "prompt_learner"  # checkpoints: <output folder>/prompt_learner/model.pth.tar-<epoch>
+
+    @staticmethod
+    def add_config(cfg: CfgNode) -> None:
+        """The keys of TRAINER.GUIDED with their defaults; YAML files and KEY VALUE pairs overrule them."""
+        cfg.TRAINER.GUIDED = CfgNode(
+            dict(
+                N_CTX=4,  # number of context tokens
+                CTX_INIT="a photo of a",  # words that the context starts from; "" for noise
+                PREC="fp16",  # fp16, bf16, fp32, amp
+                WEIGHT=8.0,  # of the distance to the hand-written prompt
+            )
+        )
+
+    def check_cfg(self, cfg: CfgNode) -> None:
+        """Bad settings end in one line, before anything is loaded."""
+        super().check_cfg(cfg)
+        if cfg.TRAINER.GUIDED.WEIGHT < 0:
+            raise UserError(f"TRAINER.GUIDED.WEIGHT is {cfg.TRAINER.GUIDED.WEIGHT}: it should be 0 or more")
+
+    def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
+        s = self.settings  # cfg.TRAINER.GUIDED
+        return GuidedPrompts(clip, ContextPrompts(clip, classnames, s.N_CTX, s.CTX_INIT))
+
+    def registered_module(self) -> nn.Module:
+        """What a checkpoint holds: `ctx` alone."""
+        return self.prompts.prompt_learner
+
+    def prepare_training(self) -> None:
+        """Optimiser and schedule as with every method, and w0; predicting needs neither."""
+        super().prepare_training()
+        template = template_for(self.cfg.DATASET.NAME)
+        (features,) = template_features(self.prompts.clip, self.dm.dataset.classnames, [template])
+        self.hand_written = normalized(features)  # [C, e]
+
+    def forward_backward(self, batch: dict) -> dict[str, float]:
+        """One step; what it returns is averaged, logged and drawn in TensorBoard under these names."""
+        image, label = self.parse_batch_train(batch)  # [B, 3, H, W], [B]
+        theta = self.prompts.tensors()
+        with self.precision.autocast():
+            text = normalized(self.prompts.text_features(theta))  # [C, e]
+            logits = self.prompts.logits(theta, image, text)  # [B, C]
+        cross_entropy = F.cross_entropy(at_least_float32(logits), label)
+        distance = (text - self.hand_written).square().sum(dim=-1).mean()
+        loss = cross_entropy + self.settings.WEIGHT * distance
+        self.detect_anomaly(loss)
+        self.update_prompts(loss)
+        if self.batch_idx + 1 == self.num_batches:
+            self.update_lr()
+        accuracy = compute_accuracy(logits, label)[0].item()
+        return {"loss": loss.item(), "loss_ce": cross_entropy.item(), "distance": distance.item(), "acc": accuracy}

@@ -1,0 +1,41 @@
+"""Signs: an example of a data set with annotations of its own.
+
+Its files:
+
+    DATA/signs/classes.txt          one class name on each line, labels in this order
+    DATA/signs/labels.txt           lines like "0001.png 3 train": image, label, part (train, val or test)
+    DATA/signs/images/0001.png
+"""
+
+from __future__ import annotations
+
+import os
+
+from dassl.data.datasets import DATASET_REGISTRY
+from datasets.base import CoOpDataset
+from datasets.errors import BadDataError
+from datasets.files import read_lines, require_images
+from datasets.items import Item
+from datasets.splits import PART_NAMES, Parts
+
+
+@DATASET_REGISTRY.register()
+class Signs(CoOpDataset):
+    """Signs. The annotations are the split, so there is no split file."""
+
+    dataset_dir = "signs"  # below DATASET.ROOT
+    image_folder = "images"  # below that
+
+    def read_annotations(self) -> Parts:
+        """All images with their labels. Raises MissingDataError or BadDataError, which name the file."""
+        names = read_lines(os.path.join(self.dataset_dir, "classes.txt"))
+        path = os.path.join(self.dataset_dir, "labels.txt")
+        parts = Parts([], [], [])
+        for line in read_lines(path):
+            image, label, part = (*line.split(), "", "", "")[:3]
+            if part not in PART_NAMES or not label.isdecimal() or int(label) >= len(names):
+                raise BadDataError(f"{path}: line {line!r} is not an image, a label and a part")
+            item = Item(os.path.join(self.image_dir, image), int(label), names[int(label)])
+            getattr(parts, part).append(item)
+        require_images([item.impath for items in parts for item in items], path)
+        return parts
