@@ -1,4 +1,4 @@
-"""Classify images with an exported classifier. Needs torch, safetensors and Pillow, and nothing else.
+"""Classify images with an exported classifier. Needs torch, Pillow to read the images, and nothing else.
 
 python classify.py photo.jpg [more images]      (from wherever; the files beside this script are used)
 """
@@ -9,10 +9,24 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 FOLDER = Path(__file__).resolve().parent
 FILTERS = {name: Image.Resampling[name.upper()] for name in ("nearest", "bilinear", "bicubic")}
+
+
+def load_tensors(path):
+    """The float32 tensors of a safetensors file: 8 bytes with the header's length, the header in JSON, the values."""
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    entries = {name: entry for name, entry in json.loads(content[8:start]).items() if name != "__metadata__"}
+    tensors = {}
+    for name, entry in entries.items():
+        if entry["dtype"] != "F32":
+            sys.exit(f"error: {path}: {name} is {entry['dtype']}, not F32")
+        first, end = entry["data_offsets"]
+        values = torch.frombuffer(bytearray(content[start + first : start + end]), dtype=torch.float32)
+        tensors[name] = values.view(entry["shape"])
+    return tensors
 
 
 def load_image(path, height, width, interpolation, mean, std):
@@ -33,7 +47,7 @@ def main(paths):
     manifest = json.loads((FOLDER / "manifest.json").read_text())
     if manifest["class_weights_depend_on_image"]:
         sys.exit(f"error: {manifest['trainer']} makes class weights for each image: use the project's predict.py")
-    head = load_file(FOLDER / "class_weights.safetensors")  # weights [C, e], scale []
+    head = load_tensors(FOLDER / "class_weights.safetensors")  # weights [C, e], scale []
     tower = torch.export.load(FOLDER / "image_tower.pt2").module()
     settings = manifest["image"]
     height, width = settings["size"]

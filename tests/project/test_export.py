@@ -96,7 +96,7 @@ def test_the_plain_script_needs_torch_and_what_reads_its_files(exported):
     tree = ast.parse((exported[1] / "classify.py").read_text())
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     modules |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert modules == {"json", "sys", "pathlib", "torch", "PIL", "safetensors.torch"}
+    assert modules == {"json", "sys", "pathlib", "torch", "PIL"}
 
 
 def test_the_plain_script_prepares_images_as_the_trainers_do(runs, tmp_path):
