@@ -72,17 +72,26 @@ class ResidualAttentionBlock(nn.Module):
     Args:
         context_length: positions of a causal tower; None where every position sees every other. Only the parts that
             OpenAI's block has (`forward`, `attention`, `attn_mask`) go by it.
+        mlp_width: of the MLP's hidden layer, four times `width` by default.
     """
 
-    def __init__(self, width: int, heads: int, activation: type[nn.Module], context_length: int | None = None) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        activation: type[nn.Module],
+        context_length: int | None = None,
+        mlp_width: int | None = None,
+    ) -> None:
         super().__init__()
+        hidden = mlp_width or 4 * width
         self.attn = nn.MultiheadAttention(width, heads)
         self.ln_1 = LayerNorm(width)
         self.mlp = nn.Sequential(
             OrderedDict(
-                c_fc=nn.Linear(width, width * 4),
+                c_fc=nn.Linear(width, hidden),
                 gelu=activation(),
-                c_proj=nn.Linear(width * 4, width),
+                c_proj=nn.Linear(hidden, width),
             )
         )
         self.ln_2 = LayerNorm(width)
@@ -127,12 +136,18 @@ class Transformer(nn.Module):
     """A stack of blocks. `forward` is OpenAI's; the towers here drive `resblocks` themselves."""
 
     def __init__(
-        self, width: int, layers: int, heads: int, activation: type[nn.Module], context_length: int | None = None
+        self,
+        width: int,
+        layers: int,
+        heads: int,
+        activation: type[nn.Module],
+        context_length: int | None = None,
+        mlp_width: int | None = None,
     ) -> None:
         super().__init__()
         self.width, self.layers = width, layers
         self.resblocks = nn.Sequential(
-            *(ResidualAttentionBlock(width, heads, activation, context_length) for _ in range(layers))
+            *(ResidualAttentionBlock(width, heads, activation, context_length, mlp_width) for _ in range(layers))
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -152,6 +167,7 @@ class VisionTransformer(nn.Module):
         heads: int,
         output_dim: int,
         activation: type[nn.Module] = QuickGELU,
+        mlp_width: int | None = None,
     ) -> None:
         super().__init__()
         self.input_resolution, self.output_dim = input_resolution, output_dim
@@ -161,7 +177,7 @@ class VisionTransformer(nn.Module):
         positions = (input_resolution // patch_size) ** 2 + 1
         self.positional_embedding = nn.Parameter(scale * torch.randn(positions, width))
         self.ln_pre = LayerNorm(width)
-        self.transformer = Transformer(width, layers, heads, activation)
+        self.transformer = Transformer(width, layers, heads, activation, mlp_width=mlp_width)
         self.ln_post = LayerNorm(width)
         self.proj = nn.Parameter(scale * torch.randn(width, output_dim))
 
@@ -317,6 +333,7 @@ class CLIP(nn.Module):
         transformer_layers: int,
         quick_gelu: bool = True,
         vision_heads: int | None = None,
+        vision_mlp_width: int | None = None,
     ) -> None:
         super().__init__()
         activation = QuickGELU if quick_gelu else nn.GELU
@@ -324,7 +341,14 @@ class CLIP(nn.Module):
         if isinstance(vision_layers, int):
             heads = vision_heads or vision_width // HEAD_WIDTH
             self.visual = VisionTransformer(
-                image_resolution, vision_patch_size, vision_width, vision_layers, heads, embed_dim, activation
+                image_resolution,
+                vision_patch_size,
+                vision_width,
+                vision_layers,
+                heads,
+                embed_dim,
+                activation,
+                vision_mlp_width,
             )
         else:
             heads = vision_heads or vision_width * 32 // HEAD_WIDTH

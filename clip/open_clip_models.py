@@ -21,7 +21,7 @@ from dassl.utils.errors import UserError
 
 PREFIX = "open_clip:"
 _SIZES = {
-    "vision_cfg": {"layers", "width", "head_width", "patch_size", "image_size"},
+    "vision_cfg": {"layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size"},
     "text_cfg": {"layers", "width", "heads", "context_length"},
 }
 """Keys of a tower's configuration that may have any value. Every other key must have open_clip's default."""
@@ -187,6 +187,8 @@ def _check_is_the_model(model: CLIP, architecture: Mapping[str, Any], wrong: str
             raise CheckpointError(f"{wrong}: its image tower is a ResNet")
         sizes["image width"] = model.visual.transformer.width, vision.get("width", 768)
         sizes["image layers"] = model.visual.transformer.layers, layers
+        expected_width = int(vision.get("width", 768) * vision.get("mlp_ratio", 4.0))
+        sizes["width of the image MLPs"] = model.visual.transformer.resblocks[0].mlp.c_fc.out_features, expected_width
     elif hasattr(model.visual, "transformer"):
         raise CheckpointError(f"{wrong}: its image tower is a ViT")
     for what, (found, expected) in sizes.items():

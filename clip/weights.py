@@ -139,6 +139,7 @@ def _architecture(state: Mapping[str, Tensor], heads: Heads | None = None) -> di
             vision_width=vision_width,
             vision_layers=_count(state, r"visual\.transformer\.resblocks\.(\d+)\."),
             vision_patch_size=patch_size,
+            vision_mlp_width=_shape(state, "visual.transformer.resblocks.0.mlp.c_fc.weight", 2)[0],
             image_resolution=patch_size * round(patches**0.5),
         )
     positions, pool_width = _shape(state, "visual.attnpool.positional_embedding", 2)

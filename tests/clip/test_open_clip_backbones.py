@@ -27,6 +27,7 @@ RESNET = {"layers": [1, 1, 1, 1], "width": 8, "head_width": 32, "image_size": 64
 MODELS = {
     "small-vit": {"embed_dim": 48, "vision_cfg": VIT, "text_cfg": TEXT},
     "small-vit-quickgelu": {"embed_dim": 48, "quick_gelu": True, "vision_cfg": VIT, "text_cfg": TEXT},
+    "small-wide-mlp": {"embed_dim": 48, "vision_cfg": VIT | {"mlp_ratio": 4.3637}, "text_cfg": TEXT},
     "small-resnet": {"embed_dim": 48, "quick_gelu": True, "vision_cfg": RESNET, "text_cfg": TEXT},
     "small-custom": {"embed_dim": 48, "custom_text": True, "vision_cfg": VIT, "text_cfg": TEXT},
 }
@@ -156,7 +157,6 @@ def test_a_download_that_fails_is_said_in_one_line(monkeypatch):
         ("coca_ViT-B-32/laion2b_s13b_b90k", "multimodal_cfg"),
         ("convnext_base/laion400m_s13b_b51k", "timm_model_name"),
         ("xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k", "hf_model_name"),
-        ("ViT-g-14/laion2b_s12b_b42k", "mlp_ratio"),
         ("ViT-L-14-CLIPA/datacomp1b", "no_ln_pre"),
         ("ViT-B-33/openai", "has no model 'ViT-B-33'"),
         ("hf-hub:someone/model", "has no model"),
