@@ -82,7 +82,9 @@ def test_the_two_commands(run, place):
     assert "pytest" in run("bash scripts/test.sh --version")
 
     assert "bash scripts/embedded_benchmark.sh" in (ROOT / "README.md").read_text()
-    benchmark = run("bash scripts/embedded_benchmark.sh --trainers zsclip --settings base2new --workers 1")
+    command = "bash scripts/embedded_benchmark.sh --trainers zsclip --settings base2new"
+    assert "2 runs: 2 finished now" in run(command)
+    benchmark = run(command)
     assert "2 runs, 2 of them finished before" in benchmark and "ZeroshotCLIP" in benchmark
 
 
