@@ -6,10 +6,9 @@ python export.py --checkpoint output/try --output exported
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
-from dassl.utils import UserError
+from dassl.utils import errors_in_one_line
 from dassl.utils.memory import keep_freed_memory
 from deploy.command_line import add_source_arguments, read_class_names, source_of
 from deploy.package import FORMATS, export
@@ -41,7 +40,5 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 if __name__ == "__main__":
     keep_freed_memory()
-    try:
+    with errors_in_one_line():
         main(parse_args())
-    except UserError as error:
-        sys.exit(f"error: {error}")

@@ -13,11 +13,10 @@ from __future__ import annotations
 import argparse
 import re
 import statistics
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dassl.utils import UserError
+from dassl.utils import UserError, errors_in_one_line
 
 END_OF_TRAINING = re.compile(r"Finish(ed)? training")  # both spellings are in circulation
 Z95 = 1.96
@@ -98,7 +97,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with errors_in_one_line():
         main()
-    except UserError as error:
-        sys.exit(f"error: {error}")

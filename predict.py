@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 
-from dassl.utils import UserError, print_above_bar
+from dassl.utils import UserError, errors_in_one_line, print_above_bar
 from dassl.utils.memory import keep_freed_memory
 from deploy.classifier import Classifier, Prediction, load_classifier
 from deploy.command_line import add_source_arguments, read_class_names, source_of
@@ -84,9 +84,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":
     keep_freed_memory()
     try:
-        main(parse_args())
-    except UserError as error:
-        sys.exit(f"error: {error}")
+        with errors_in_one_line():
+            main(parse_args())
     except BrokenPipeError:  # the reader of a pipe has seen enough
         sys.stderr.close()
         sys.exit(1)

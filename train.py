@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 
 from yacs.config import CfgNode
@@ -19,7 +18,13 @@ import datasets
 import trainers
 from dassl.config import get_cfg_default, merge_file, merge_opts
 from dassl.engine import build_trainer
-from dassl.utils import UserError, collect_env_info, set_random_seed, setup_logger, use_deterministic_algorithms
+from dassl.utils import (
+    collect_env_info,
+    errors_in_one_line,
+    set_random_seed,
+    setup_logger,
+    use_deterministic_algorithms,
+)
 from dassl.utils.memory import keep_freed_memory
 from experiments.recording import Recording
 
@@ -135,7 +140,5 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 if __name__ == "__main__":
     keep_freed_memory()
-    try:
+    with errors_in_one_line():
         main(parse_args())
-    except UserError as error:
-        sys.exit(f"error: {error}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import io
 import os
@@ -22,7 +21,7 @@ from clip.model import CLIP, convert_weights
 from clip.prompted import with_prompts
 from clip.simple_tokenizer import END, START, SimpleTokenizer
 from dassl.utils.errors import UserError
-from dassl.utils.files import write_bytes_atomically
+from dassl.utils.files import file_sha256, write_bytes_atomically
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -78,7 +77,7 @@ def _download(url: str, root: str | os.PathLike[str] | None = None) -> str:
     path = _fetch(url, root)
     if not path.endswith(".safetensors"):
         return path
-    copy = _folder(root) / f"{Path(path).stem}-{_sha256(Path(path))[:16]}.pt"
+    copy = _folder(root) / f"{Path(path).stem}-{file_sha256(path)[:16]}.pt"
     if not copy.is_file():
         buffer = io.BytesIO()
         torch.save(weights.read_state_dict(path), buffer)
@@ -104,7 +103,7 @@ def _fetch(url: str, root: str | os.PathLike[str] | None = None) -> str:
     folder = _folder(root)
     target = folder / os.path.basename(url)
     expected = url.split("/")[-2]
-    if target.is_file() and _sha256(target) == expected:
+    if target.is_file() and file_sha256(target) == expected:
         return str(target)
     partial = target.with_name(f"{target.name}.part{os.getpid()}")
     try:
@@ -115,7 +114,7 @@ def _fetch(url: str, root: str | os.PathLike[str] | None = None) -> str:
                 while chunk := source.read(1 << 20):
                     output.write(chunk)
                     bar.update(len(chunk))
-        if _sha256(partial) != expected:
+        if file_sha256(partial) != expected:
             raise UserError(f"download of {url} is damaged (SHA-256 differs): try again")
         os.replace(partial, target)
     except (OSError, http.client.HTTPException) as error:
@@ -124,11 +123,6 @@ def _fetch(url: str, root: str | os.PathLike[str] | None = None) -> str:
         with suppress(OSError):  # it may never have come to be
             partial.unlink()
     return str(target)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def resolve(name: str, root: str | os.PathLike[str] | None = None) -> str:

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -24,7 +23,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dassl.engine import SimpleTrainer
-from dassl.utils import UnwritableFileError, UserError, mkdir_if_missing, write_bytes_atomically, write_json
+from dassl.utils import (
+    UnwritableFileError,
+    UserError,
+    file_sha256,
+    mkdir_if_missing,
+    write_bytes_atomically,
+    write_json,
+)
 from deploy import tower as towers
 from deploy.tower import ImageTower
 from deploy.trained import PROMPTS_NAME, Source, load_trained
@@ -154,5 +160,4 @@ def _write_towers(tower: ImageTower, folder: Path, formats: Sequence[str]) -> di
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
-    with open(path, "rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}

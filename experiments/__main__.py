@@ -11,7 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from dassl.utils.errors import UserError
+from dassl.utils.errors import errors_in_one_line
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,7 +37,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
+    with errors_in_one_line():
         sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        sys.exit(f"error: {error}")

@@ -19,6 +19,7 @@ import torch
 
 from clip.clip import resolve
 from dassl.utils.errors import UserError
+from dassl.utils.files import file_sha256
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -78,8 +79,7 @@ def weights_digest(backbone: str) -> str | None:
         return None
     if path is None or not path.is_file():
         return None
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)
 
 
 def peak_memory() -> int:

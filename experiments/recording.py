@@ -8,9 +8,10 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from dassl.config import plain
 from dassl.utils.errors import BadValueError
 from experiments.provenance import draw_digest, git_state, peak_memory, versions, weights_digest
-from experiments.results import PARTS, plain, write_result
+from experiments.results import PARTS, write_result
 
 
 def setting_and_part(text: str) -> tuple[str, str]:

@@ -69,15 +69,6 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def plain(config: Any) -> Any:
-    """A config tree as JSON knows it: nested dictionaries, lists, numbers and strings."""
-    if isinstance(config, dict):
-        return {str(key): plain(value) for key, value in config.items()}
-    if isinstance(config, (list, tuple)):
-        return [plain(value) for value in config]
-    return config if isinstance(config, (str, int, float, bool, type(None))) else str(config)
-
-
 def config_differences(found: dict[str, Any], planned: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
     """Where a run's recorded config computes something else than the planned one, as "KEY is 1 there, planned: 2".
 

@@ -14,9 +14,8 @@ from typing import Any
 from yacs.config import CfgNode
 
 import train
-from dassl.config import get_cfg_default
+from dassl.config import get_cfg_default, plain
 from experiments.methods import EMBEDDED, Method, Recipe
-from experiments.results import plain
 
 ROOT = Path(train.__file__).resolve().parent
 Options = tuple[tuple[str, str], ...]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from dassl.config import plain
 from dassl.utils.errors import BadValueError, MissingFileError
 from dassl.utils.torchtools import POINTER_NAME
-from experiments.results import config_differences, plain, read_result
+from experiments.results import config_differences, read_result
 from experiments.runs import Run, default_config, short
 from trainers.record import CONFIG_NAME, read_record
 

@@ -16,7 +16,6 @@ import json
 import multiprocessing
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -38,7 +37,7 @@ from clip.model import CLIP
 from dassl.config import get_cfg_default, merge_opts
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 from dassl.engine import build_trainer
-from dassl.utils import UserError, set_random_seed
+from dassl.utils import UserError, errors_in_one_line, set_random_seed
 from dassl.utils.memory import keep_freed_memory
 from tools.baseline import plain_evaluation, plain_step
 from train import extend_cfg
@@ -383,7 +382,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with errors_in_one_line():
         main()
-    except UserError as error:
-        sys.exit(f"error: {error}")

@@ -15,9 +15,8 @@ for _module in pkgutil.iter_modules(__path__):
 
 def add_config(cfg: CfgNode) -> None:
     """Add what all methods share, and the defaults of every registered trainer that has some (`add_config(cfg)`)."""
-    cfg.TRAINER.TEXT_CHUNK = (
-        0  # classes that the text tower encodes at a time, recomputed in backward passes; 0: all, kept
-    )
+    # classes that the text tower encodes at a time, recomputed in backward passes; 0: all at once, and kept
+    cfg.TRAINER.TEXT_CHUNK = 0
     for name in TRAINER_REGISTRY.registered_names():
         add = getattr(TRAINER_REGISTRY.get(name), "add_config", None)
         if add is not None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import yaml
 from yacs.config import CfgNode
 
+from dassl.config import plain
 from dassl.utils import (
     BadTypeError,
     MissingFileError,
@@ -36,7 +37,7 @@ class Record(NamedTuple):
 def write_record(folder: str | os.PathLike[str], cfg: CfgNode, classnames: Sequence[str]) -> None:
     """Put both files into `folder`, unless they hold just this already."""
     texts = {
-        CONFIG_NAME: yaml.safe_dump(_plain(cfg), sort_keys=False, allow_unicode=True),
+        CONFIG_NAME: yaml.safe_dump(plain(cfg), sort_keys=False, allow_unicode=True),
         CLASSNAMES_NAME: json.dumps(list(classnames), indent=1),
     }
     for name, text in texts.items():
@@ -93,10 +94,3 @@ def _of_type(default: Any, value: Any, what: str) -> Any:
     if default is not None and value is not None and type(value) is not type(default):
         raise BadTypeError(f"{what} wants a {type(default).__name__}, but got {value!r}")
     return value
-
-
-def _plain(value: Any) -> Any:
-    """Dictionaries, lists and scalars, which are all that YAML's safe form has."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value

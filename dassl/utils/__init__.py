@@ -11,9 +11,11 @@ from .errors import (
     UnreadableFileError,
     UnwritableFileError,
     UserError,
+    errors_in_one_line,
 )
 from .files import (
     check_isfile,
+    file_sha256,
     listdir_nohidden,
     mkdir_if_missing,
     read_json,
@@ -58,6 +60,8 @@ __all__ = [
     "collect_env_info",
     "count_num_param",
     "download_url",
+    "errors_in_one_line",
+    "file_sha256",
     "get_most_similar_str_to_a_from_b",
     "init_network_weights",
     "listdir_nohidden",

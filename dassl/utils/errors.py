@@ -1,5 +1,11 @@
 """Errors that are the user's to mend: one line that names the thing and the remedy, shown without a traceback."""
 
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 _LONGEST = 4000
 """Characters of a message. What is wrong may be a name of a million characters; only its ends are shown."""
 
@@ -45,3 +51,12 @@ class UnknownKeyError(UserError, KeyError):
 
 class MismatchError(UserError, RuntimeError):
     """A checkpoint that does not fit the model, optimiser or scheduler it is loaded into."""
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """For a program's outermost level: a UserError ends it with ``error: <message>`` on stderr and status 1."""
+    try:
+        yield
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -39,6 +40,12 @@ def listdir_nohidden(path: StrPath, sort: bool = False) -> list[str]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingFileError(f"no such folder: {path}") from error
     return sorted(items) if sort else items
+
+
+def file_sha256(fpath: StrPath) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits."""
+    with open(fpath, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(fpath: StrPath) -> Any:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from dassl.config import merge_file
-from experiments.results import leaves, plain
+from dassl.config import merge_file, plain
+from experiments.results import leaves
 from experiments.runs import ROOT, default_config
 
 CONFIGS = ROOT / "configs" / "trainers"
