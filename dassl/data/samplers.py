@@ -22,7 +22,7 @@ class _PlannedSampler(Sampler[int]):
         self.length = len(list(iter(self)))
 
     def plan(self) -> list[int]:
-        """Indices of one epoch."""
+        """Indices of one epoch; each sampler has its own."""
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[int]:
@@ -58,7 +58,7 @@ class _DomainSampler(_PlannedSampler):
         super().__init__()
 
     def next_domains(self) -> list[int]:
-        """The domains of the next batch."""
+        """The domains of the next batch; each sampler has its own."""
         raise NotImplementedError
 
     def plan(self) -> list[int]:

@@ -298,6 +298,8 @@ class TrainerBase:
     def after_epoch(self) -> None:
         pass
 
+    # What a trainer defines. No abstract methods: trainer files of the lineage leave out those they do not use.
+
     def run_epoch(self) -> None:
         raise NotImplementedError
 

@@ -15,7 +15,7 @@ from .build import EVALUATOR_REGISTRY
 
 
 class EvaluatorBase:
-    """Collects outputs batch by batch (`process`) and reports at the end (`evaluate`)."""
+    """Collects outputs batch by batch (`process`) and reports at the end (`evaluate`); subclasses say how."""
 
     def __init__(self, cfg: Any) -> None:
         self.cfg = cfg
