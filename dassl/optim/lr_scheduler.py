@@ -34,7 +34,7 @@ class _WarmupScheduler(lr_scheduler.LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def warmup_lr(self) -> list[float]:
-        """The rate of each parameter group in epoch ``self.last_epoch``, which lies in the warm-up; each kind has its own."""
+        """The rate of each parameter group in epoch ``self.last_epoch``, in the warm-up; each kind has its own."""
         raise NotImplementedError
 
     def get_lr(self) -> list[float]:
