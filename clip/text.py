@@ -28,7 +28,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from clip.model import CLIP, attend
+from clip.model import CLIP, attend, attend_few
 
 
 @dataclass(frozen=True)
@@ -185,14 +185,15 @@ class _SharedPrefixAttention:
         self.shared, self.packed = shared, packed
         suffix_length = packed.pad.shape[1]
         visible = torch.ones(suffix_length, shared + suffix_length, dtype=torch.bool, device=packed.pad.device)
-        self.visible = visible.tril(diagonal=shared)  # [S, P + S]: the whole prefix, and the class up to itself
+        visible = visible.tril(diagonal=shared)  # the whole prefix, and the class up to itself
+        self.hidden = ~visible  # [S, P + S]
         length = packed.last - packed.pad[:, 0]  # [C] places between a suffix's first row and its end mark
-        self.seen_by_end = self.visible[length][:, None, None]  # [C, 1, 1, P + S]
+        self.hidden_from_end = self.hidden[length][:, None, None]  # [C, 1, 1, P + S]
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         (q_prefix, q_suffix), keys, values = self._parts(q), self._parts(k), self._parts(v)
         prefix = attend(q_prefix, keys[0], values[0], is_causal=True)
-        suffix = attend(q_suffix, _seen_by_class(*keys), _seen_by_class(*values), attn_mask=self.visible)
+        suffix = attend_few(q_suffix, _seen_by_class(*keys), _seen_by_class(*values), self.hidden)
         suffix = suffix.transpose(-3, -2).flatten(-4, -3)  # [..., C * S, h, d/h]
         suffix = suffix.index_select(-3, self.packed.unpad)  # [..., T, h, d/h]
         return torch.cat([prefix.transpose(-3, -2), suffix], dim=-3)
@@ -200,7 +201,7 @@ class _SharedPrefixAttention:
     def of_ends(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """As `__call__` for the end marks alone: q [..., C, h, d/h]."""
         keys, values = _seen_by_class(*self._parts(k)), _seen_by_class(*self._parts(v))
-        attended = attend(q.unsqueeze(-2), keys, values, attn_mask=self.seen_by_end)
+        attended = attend_few(q.unsqueeze(-2), keys, values, self.hidden_from_end)
         return attended.squeeze(-2)
 
     def _parts(self, rows: Tensor) -> tuple[Tensor, Tensor]:
