@@ -35,7 +35,7 @@ from clip.model import CLIP
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import UserError, resume_from_checkpoint
+from dassl.utils import UserError
 from dassl.utils.files import remove_folder_atomically
 from dassl.utils.torchtools import POINTER_NAME
 from trainers.base import PromptTrainer
@@ -327,13 +327,13 @@ class ProMetaR(PromptTrainer):
         if not self.settings.KEEP_MODULATOR:
             remove_folder_atomically(Path(self.output_dir, MODULATOR))
 
-    def resume_model_if_exist(self, directory: str) -> int:
+    def resume_model_if_exist(self, directory: str, names: str | list[str] | None = None) -> int:
         """As Dassl's; prompts whose modulator was removed (a finished run) are resumed with a fresh phi."""
         prompts = Path(directory, self.registered_name)
         if (prompts / POINTER_NAME).is_file() and not Path(directory, MODULATOR).is_dir():
-            print(f"Found checkpoint at {directory} without {MODULATOR}: phi starts anew")
-            return resume_from_checkpoint(str(prompts), self.registered_module(), self.optim, self.sched)
-        return super().resume_model_if_exist(directory)
+            print(f"No {MODULATOR} in {directory}: phi starts anew")
+            names = self.registered_name
+        return super().resume_model_if_exist(directory, names)
 
     def _load_registered(self, name: str, directory: str, epoch: int | None) -> None:
         if name == MODULATOR and not Path(directory, name).is_dir():

@@ -18,12 +18,12 @@ class NonFiniteLossError(UserError, FloatingPointError):
     """A loss, a gradient or a learned tensor became infinite or NaN."""
 
 
-def non_finite_tensors(models: Mapping[str, nn.Module | None]) -> list[str]:
+def non_finite_tensors(models: Mapping[str, nn.Module | None], gradients: bool = True) -> list[str]:
     """``<model>/<parameter>`` of each that holds NaN or infinite values, with how many; or whose gradient does."""
     found = []
     for model_name, model in models.items():
         for name, parameter in model.named_parameters() if model is not None else ():
-            for kind, values in (("", parameter), ("gradient of ", parameter.grad)):
+            for kind, values in (("", parameter), ("gradient of ", parameter.grad if gradients else None)):
                 if values is not None and not torch.isfinite(values).all():
                     bad = values.numel() - int(torch.isfinite(values).sum())
                     found.append(f"{kind}{model_name}/{name} ({bad:,} of {values.numel():,} values)")

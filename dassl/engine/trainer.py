@@ -214,12 +214,15 @@ class TrainerBase:
             print(f"Load {path} to {name} (epoch={checkpoint.get('epoch')}{shown})")
             load_state_into_model(self._models[name], checkpoint.get("state_dict", {}), path)
 
-    def resume_model_if_exist(self, directory: str) -> int:
+    def resume_model_if_exist(self, directory: str, names: str | list[str] | None = None) -> int:
         """Load the last checkpoint that all models have; returns the number of epochs completed, 0 when there is none.
+
+        Args:
+            names: the models to load; None: all.
 
         Raises UnreadableFileError or MismatchError.
         """
-        folders = {name: osp.join(directory, name) for name in self.get_model_names()}
+        folders = {name: osp.join(directory, name) for name in self.get_model_names(names)}
         file_name = last_common_checkpoint(list(folders.values()))
         if file_name is None:
             print("No checkpoint found, train from scratch")
@@ -404,7 +407,7 @@ class SimpleTrainer(TrainerBase):
 
     def after_epoch(self) -> None:
         self.flush_writer()
-        if non_finite_tensors(self._models):
+        if non_finite_tensors(self._models, gradients=False):  # a loss scaler leaves those of a skipped update
             self._stop_for_anomaly([])
         last_epoch = self.epoch + 1 == self.max_epoch
         frequency = self.cfg.TRAIN.CHECKPOINT_FREQ

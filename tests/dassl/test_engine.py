@@ -328,6 +328,20 @@ def test_no_checkpoint_is_written_of_tensors_that_are_no_numbers(cfg, tmp_path):
     assert not list((tmp_path / "out").glob("model/*"))
 
 
+def test_gradients_of_an_update_that_a_loss_scaler_skipped_stop_nothing(cfg, tmp_path):
+    """GradScaler leaves the infinite gradients where they are when it skips a step."""
+    cfg.TEST.NO_TEST = True
+    trainer = build_trainer(cfg)
+
+    def skipped(batch):
+        trainer.model.classifier.weight.grad = torch.full_like(trainer.model.classifier.weight, float("inf"))
+        return {"loss": 1.0}
+
+    trainer.forward_backward = skipped
+    trainer.train()
+    assert list((tmp_path / "out").glob("model/*"))
+
+
 def test_every_loss_that_a_step_reports_is_looked_at(cfg):
     trainer = build_trainer(cfg)
     trainer.forward_backward = lambda batch: {"loss": 1.0, "loss_text": float("inf"), "acc": float("nan")}

@@ -28,7 +28,7 @@ class Interrupted(Exception):
 def start(tiny_cfg, tmp_path, monkeypatch):
     """Trains into a folder, up to the beginning of epoch `stop`; gives the trainer and the rates of each epoch."""
 
-    def train(method, folder, stop=None, resume="", **options):
+    def train(method, folder, stop=None, resume="", epochs=EPOCHS, **options):
         cfg = tiny_cfg(method.split(",")[0], METHODS[method] | options)
         cfg.OUTPUT_DIR, cfg.RESUME = str(tmp_path / folder), str(tmp_path / resume) if resume else ""
         cfg.INPUT.TRANSFORMS = ("random_resized_crop", "random_flip", "normalize")
@@ -36,7 +36,7 @@ def start(tiny_cfg, tmp_path, monkeypatch):
         cfg.TEST.NO_TEST = True
         cfg.TRAIN.CHECKPOINT_FREQ = 1
         for node in (cfg.OPTIM, cfg.OPTIM_VNET):
-            node.MAX_EPOCH, node.WARMUP_EPOCH, node.WARMUP_TYPE, node.WARMUP_CONS_LR = EPOCHS, 1, "constant", 1e-4
+            node.MAX_EPOCH, node.WARMUP_EPOCH, node.WARMUP_TYPE, node.WARMUP_CONS_LR = epochs, 1, "constant", 1e-4
         torch.manual_seed(0)
         trainer = build_trainer(cfg)
         trainer.start_values = learned(trainer)
@@ -101,6 +101,16 @@ def test_a_finished_run_is_not_trained_again(start):
     assert rates == {}
     expected, loaded = learned(finished), learned(again)
     assert all(torch.equal(loaded[name], expected[name]) for name in expected if not name.startswith("linear_"))
+
+
+def test_a_finished_run_can_be_trained_longer(start, capsys):
+    """phi was removed and starts anew; the state of the random generators is there and goes on."""
+    start("ProMetaR", "run")
+    capsys.readouterr()
+    longer, rates = start("ProMetaR", "run", epochs=EPOCHS + 1)
+    assert sorted(rates) == [EPOCHS]
+    printed = capsys.readouterr().out
+    assert "phi starts anew" in printed and "no state of the random generators" not in printed
 
 
 def test_modulator_rate_stands_still_unless_told_otherwise(start):
