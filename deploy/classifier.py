@@ -65,7 +65,9 @@ class Classifier:
         if topk < 1:
             raise UserError(f"topk must be positive, not {topk}")
         paths = find_images(images)
-        loader = batches(paths, self.transform, batch_size or self._trainer.cfg.DATALOADER.TEST.BATCH_SIZE, workers)
+        if batch_size is None:
+            batch_size = self._trainer.cfg.DATALOADER.TEST.BATCH_SIZE
+        loader = batches(paths, self.transform, batch_size, workers)
         return self._stream(loader, len(paths), min(topk, len(self.classnames)))
 
     def _stream(self, loader: object, count: int, topk: int) -> Iterator[Prediction]:

@@ -31,7 +31,10 @@ def load_tensors(path):
 
 def load_image(path, height, width, interpolation, mean, std):
     """Resize the shorter side to the larger size, cut out the centre, normalise: [3, height, width]."""
-    image = Image.open(path).convert("RGB")
+    try:
+        image = Image.open(path).convert("RGB")
+    except OSError as error:
+        sys.exit(f"error: cannot read {path}: {error}")
     short, long = min(image.size), max(image.size)
     target = max(height, width)
     sizes = {short: target, long: int(target * long / short)}
@@ -44,9 +47,13 @@ def load_image(path, height, width, interpolation, mean, std):
 
 
 def main(paths):
+    if not paths:
+        sys.exit("usage: python classify.py photo.jpg [more images]")
     manifest = json.loads((FOLDER / "manifest.json").read_text())
     if manifest["class_weights_depend_on_image"]:
         sys.exit(f"error: {manifest['trainer']} makes class weights for each image: use the project's predict.py")
+    if "image_tower.pt2" not in manifest["files"]:
+        sys.exit("error: no image_tower.pt2 was exported here: export again with --formats pt2")
     head = load_tensors(FOLDER / "class_weights.safetensors")  # weights [C, e], scale []
     tower = torch.export.load(FOLDER / "image_tower.pt2").module()
     settings = manifest["image"]

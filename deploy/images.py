@@ -67,6 +67,8 @@ def batches(
     """
     if batch_size < 1:
         raise UserError(f"the batch size must be positive, not {batch_size}")
+    if workers is not None and workers < 0:
+        raise UserError(f"the number of workers cannot be negative: {workers}")
     if workers is None:
         enough = len(paths) > BATCHES_WORTH_A_WORKER * batch_size
         workers = min(MOST_WORKERS, _available_cores() - 1) if enough else 0

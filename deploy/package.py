@@ -5,6 +5,7 @@
 | `manifest.json` | class names, image size and normalisation, what each file is, its SHA-256, measured deviations |
 | `class_weights.safetensors` | `weights` [C, e], normalised text features; `scale`, the factor of their cosines |
 | `image_tower.pt2`, `image_tower.onnx` | images [B, 3, H, W] -> normalised features [B, e], learned prompts inside |
+| `image_tower.onnx.data` | weights of the ONNX file, where they exceed 1 GiB |
 | `prompts.safetensors` | the learned tensors alone, a few kB |
 | `config.yaml`, `classnames.json` | the record, by which `predict.py` reads the folder as it reads a run's |
 | `classify.py` | a plain script that classifies with the files above |
@@ -81,7 +82,8 @@ def export(
 
 def _remove_earlier_export(folder: Path) -> None:
     """No file of an earlier export, of other classes or formats perhaps, stays beside those of this one."""
-    for name in (MANIFEST_NAME, WEIGHTS_NAME, PROMPTS_NAME, *map(_tower_name, FORMATS)):
+    weights_of_onnx = _tower_name("onnx") + towers.ONNX_WEIGHTS_ENDING
+    for name in (MANIFEST_NAME, WEIGHTS_NAME, PROMPTS_NAME, weights_of_onnx, *map(_tower_name, FORMATS)):
         try:
             (folder / name).unlink(missing_ok=True)
         except OSError as error:
@@ -156,6 +158,9 @@ def _write_towers(tower: ImageTower, folder: Path, formats: Sequence[str]) -> di
         except (OSError, RuntimeError) as error:  # torch's archive writer raises the latter on a full disk
             raise UnwritableFileError(f"cannot write {path}: {' '.join(str(error).split())[:200]}") from error
         files[path.name] = _fingerprint(path) | {"largest_deviation": deviation(tower, path)}
+        beside = path.with_name(path.name + towers.ONNX_WEIGHTS_ENDING)
+        if beside.exists():
+            files[beside.name] = _fingerprint(beside)
     return files
 
 

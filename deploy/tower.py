@@ -20,6 +20,8 @@ from trainers.prompts import Prompts, normalized
 INPUT, OUTPUT = "images", "features"
 LARGEST_SINGLE_ONNX = 1 << 30
 """Bytes of weights above which an ONNX file keeps them beside it (its format ends at 2 GiB)."""
+ONNX_WEIGHTS_ENDING = ".data"
+"""What is added to its name for that other file, by onnxscript."""
 CHECKED_BATCHES = (1, 2, 5)
 LARGEST_DEVIATION = 1e-4
 """Of normalised features; beyond it a graph is wrong, not rounded."""

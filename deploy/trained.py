@@ -68,6 +68,7 @@ def load_trained(
 
     Args:
         classnames: classes to tell apart; None: those it was trained on.
+        use_cuda: compute on a GPU where there is one, wherever the run was trained.
         precision: overrules the recorded PREC.
     Raises:
         UserError: nothing usable in the folder, or prompts that belong to other classes.
@@ -75,7 +76,7 @@ def load_trained(
     if not os.path.isdir(source.folder):
         raise UserError(f"no such folder: {source.folder} (the output folder of a training run is wanted)")
     cfg, trained_names = source.record(classnames)
-    cfg.MODEL.INIT_WEIGHTS, cfg.USE_CUDA, cfg.VERBOSE = "", cfg.USE_CUDA and use_cuda, False
+    cfg.MODEL.INIT_WEIGHTS, cfg.USE_CUDA, cfg.VERBOSE = "", use_cuda, False
     kind = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
     if precision is not None and hasattr(kind, "config_node"):
         cfg.TRAINER[kind.config_node].PREC = precision

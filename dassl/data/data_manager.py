@@ -136,12 +136,14 @@ def build_data_loader(
         n_ins: for RandomClassSampler, images per class in a batch.
         dataset_wrapper: class to use in place of DatasetWrapper.
 
-    Raises BadValueError when there is no image or the batch size is not positive.
+    Raises BadValueError when there is no image, or for a batch size or a number of workers that makes no sense.
     """
     if not data_source:
         raise BadValueError(f"no images to load for {'training' if is_train else 'evaluation'}")
     if not 1 <= batch_size < 2**31:
         raise BadValueError(f"the batch size must be positive (and below 2**31), not {batch_size}")
+    if cfg.DATALOADER.NUM_WORKERS < 0:
+        raise BadValueError(f"DATALOADER.NUM_WORKERS cannot be negative: {cfg.DATALOADER.NUM_WORKERS}")
     sampler = build_sampler(
         sampler_type, cfg=cfg, data_source=data_source, batch_size=batch_size, n_domain=n_domain, n_ins=n_ins
     )

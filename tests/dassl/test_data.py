@@ -263,6 +263,9 @@ def test_empty_sources_and_batches_are_told(cfg):
         build_data_loader(cfg, data_source=[], is_train=False)
     with pytest.raises(UserError, match="batch size must be positive"):
         build_data_loader(cfg, data_source=build_dataset(cfg).train_x, batch_size=0)
+    cfg.DATALOADER.NUM_WORKERS = -1
+    with pytest.raises(UserError, match="NUM_WORKERS cannot be negative: -1"):
+        build_data_loader(cfg, data_source=build_dataset(cfg).train_x, batch_size=1)
 
 
 def test_order_and_random_numbers_of_two_epochs(cfg):

@@ -214,6 +214,8 @@ def test_a_corrupt_image_is_named_and_nothing_is_lost(runs, tmp_path, monkeypatc
         (("--images", "IMAGES", "--classes", "EMPTY/long.txt"), "too long"),
         (("--images", "IMAGES", "--topk", "0"), "topk"),
         (("--images", "IMAGES", "--batch-size", "-1"), "batch size"),
+        (("--images", "IMAGES", "--batch-size", "0"), "batch size"),
+        (("--images", "IMAGES", "--workers", "-1"), "workers"),
         (("--images", "IMAGES", "--backbone", "/nowhere/clip.pt"), "/nowhere/clip.pt"),
         (("--images", "IMAGES", "--checkpoint", "/nowhere/run"), "/nowhere/run"),
         (("--images", "IMAGES", "--checkpoint", "EMPTY"), "config.yaml"),
