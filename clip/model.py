@@ -57,8 +57,9 @@ def attend_few(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> Tensor:
     """
     with torch.autocast(q.device.type, enabled=False):
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # [..., K, L]
-        weights = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1)
-        return weights @ v
+        scores = scores.masked_fill(hidden, float("-inf"))
+        weights = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+        return weights.to(v.dtype) @ v
 
 
 def full_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

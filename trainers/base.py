@@ -92,8 +92,17 @@ def find_checkpoint(folder: str, epoch: int | None) -> str:
     return path
 
 
+def read_checkpoint(path: str) -> tuple[int | None, Mapping[str, Tensor]]:
+    """Epoch and state dict of a trainer's checkpoint, ours or published. Raises UserError when it is none."""
+    checkpoint = load_checkpoint(path)
+    state = checkpoint.get("state_dict")
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} is no checkpoint of a trainer: it holds no state_dict")
+    return checkpoint.get("epoch"), state
+
+
 class PromptTrainer(TrainerX):
-    """Life cycle of a prompt-learning method. Subclasses set the three names and `build_prompts`."""
+    """Life cycle of a prompt-learning method. Subclasses set the two names and `build_prompts`."""
 
     config_node: str
     """Node of the method under TRAINER."""
@@ -138,9 +147,8 @@ class PromptTrainer(TrainerX):
         """Start values, optimiser, scheduler, scaler; what a model that only predicts does without."""
         cfg = self.cfg
         if cfg.MODEL.INIT_WEIGHTS:
-            load_learned(
-                self.registered_module(), load_checkpoint(cfg.MODEL.INIT_WEIGHTS)["state_dict"], cfg.MODEL.INIT_WEIGHTS
-            )
+            _, state = read_checkpoint(cfg.MODEL.INIT_WEIGHTS)
+            load_learned(self.registered_module(), state, cfg.MODEL.INIT_WEIGHTS)
         learned = self.prompts.tensors()
         print(f"Parameters to be updated: {', '.join(learned)} ({sum(p.numel() for p in learned.values()):,} values)")
         self.optim = build_optimizer(self.prompts, cfg.OPTIM)
@@ -216,9 +224,6 @@ class PromptTrainer(TrainerX):
 
     def _load_registered(self, name: str, directory: str, epoch: int | None) -> None:
         path = find_checkpoint(osp.join(directory, name), epoch)
-        checkpoint = load_checkpoint(path)
-        state = checkpoint.get("state_dict")
-        if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-            raise UserError(f"{path} is no checkpoint of a trainer: it holds no state_dict")
-        print(f'Loading weights to {name} from "{path}" (epoch = {checkpoint.get("epoch")})')
+        epoch, state = read_checkpoint(path)
+        print(f'Loading weights to {name} from "{path}" (epoch = {epoch})')
         load_learned(self._models[name], state, path)

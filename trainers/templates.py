@@ -57,6 +57,10 @@ def teacher_templates() -> list[str]:
     return [template("{}") for template in templates[:TEACHER_TEMPLATE_COUNT]]
 
 
+KEPT = "mean, not normalised, added in float32"
+"""What a file of the teacher's text features holds; part of its name."""
+
+
 def readable(classname: str) -> str:
     """Class name as it stands in a prompt."""
     return classname.replace("_", " ")
@@ -100,7 +104,8 @@ def teacher_text_features(clip: CLIP, classnames: Sequence[str], cache: Path | N
         pass  # the first run
     except (OSError, SafetensorError, KeyError) as error:
         print(f"{path} cannot be read ({error}): the teacher's text features are computed anew")
-    mean = sum(template_features(clip, classnames, templates)) / len(templates)
+    wide = torch.promote_types(clip.dtype, torch.float32)  # sixty additions in half precision would be seen
+    mean = sum(features.to(wide) for features in template_features(clip, classnames, templates)) / len(templates)
     partial = path.with_suffix(f".part{os.getpid()}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -113,7 +118,7 @@ def teacher_text_features(clip: CLIP, classnames: Sequence[str], cache: Path | N
 
 def _digest(clip: CLIP, classnames: Sequence[str], templates: Sequence[str]) -> str:
     """SHA-256 over the text tower and the sentences."""
-    digest = hashlib.sha256(json.dumps([list(classnames), list(templates)]).encode())
+    digest = hashlib.sha256(json.dumps([KEPT, list(classnames), list(templates)]).encode())
     for name, tensor in clip.state_dict().items():
         if not name.startswith("visual."):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -1,4 +1,4 @@
-"""Zero-shot CLIP with hand-written prompts: one template per data set, or an ensemble of eight. Nothing is learned."""
+"""Zero-shot CLIP with hand-written prompts, one template per data set or up to eight averaged. Nothing is learned."""
 
 from __future__ import annotations
 

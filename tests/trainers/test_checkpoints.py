@@ -257,3 +257,7 @@ def test_training_can_start_from_a_checkpoint(tiny_trainer, tmp_path):
     assert torch.equal(learned(second)["ctx"], learned(first)["ctx"])
     with pytest.raises(UserError, match=r"model\.pth\.tar-1.*shape"):
         tiny_trainer("CoOp", {"N_CTX": 5, "MODEL.INIT_WEIGHTS": path})
+    plain = str(tmp_path / "plain.pth")
+    torch.save(learned(first), plain)
+    with pytest.raises(UserError, match=r"plain\.pth is no checkpoint of a trainer"):
+        tiny_trainer("CoOp", {"N_CTX": 4, "MODEL.INIT_WEIGHTS": plain})
