@@ -17,7 +17,7 @@ from dassl.utils.errors import errors_in_one_line
 def main(arguments: Sequence[str]) -> int:
     """Exit status. Raises UserError."""
     if arguments[:1] == ["report"]:
-        from experiments import report  # without the planner, which loads PyTorch and every trainer
+        from experiments import report  # it reads its own arguments
 
         report.main(arguments[1:])
         return 0

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from experiments.results import read_result
 from experiments.runs import ROOT, Run, short
 from experiments.status import check_model, is_finished
 
+DEFAULT_SHOTS = 16
 KINDS = ("train_base", "test_new", "source", "target", "all")
 
 
@@ -63,7 +65,9 @@ class Request:
     def training_script(self) -> str:
         """The command that trains the model which this request tests."""
         script, dataset = ("xd_train", self.source) if self.kind == "target" else ("base2new_train", self.dataset)
-        return f"bash scripts/{self.row.name}/{script}.sh {dataset} {self.seed}"
+        words = [self.row.config, *(word for option in self.row.options for word in option)]
+        shots = "" if self.shots == DEFAULT_SHOTS else f"SHOTS={self.shots} "
+        return f"{shots}{shlex.join(['bash', f'scripts/{self.row.name}/{script}.sh', dataset, str(self.seed), *words])}"
 
 
 def read_request(kind: str, method: str, words: Sequence[str]) -> Request:
@@ -75,7 +79,7 @@ def read_request(kind: str, method: str, words: Sequence[str]) -> Request:
     if len(words) < len(wanted):
         raise BadValueError(f"{kind} needs {' '.join(wanted)}, not only: {' '.join(words)}")
     dataset = words.pop(0)
-    shots = number("SHOTS", words.pop(0) if kind == "all" else environment.get("SHOTS") or "16")
+    shots = number("SHOTS", words.pop(0) if kind == "all" else environment.get("SHOTS") or str(DEFAULT_SHOTS))
     seed = number("SEED", words.pop(0))
     config, options = (words[0] if words else ""), words[1:]
     if config.isupper() or len(options) % 2:

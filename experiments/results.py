@@ -33,6 +33,9 @@ CHANGES_NO_NUMBER = frozenset(
         "TRAIN.CHECKPOINT_FREQ",
         "TEST.PER_CLASS_RESULT",
         "TEST.COMPUTE_CMAT",
+        "TRAINER.TEXT_CHUNK",
+        "TRAINER.PROMETAR.KEEP_MODULATOR",
+        "TRAINER.PROMETAR.MONITOR",
     }
 )
 """Config keys that say where and how a run works, not what it computes."""

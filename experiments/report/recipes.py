@@ -18,7 +18,6 @@ from .runs import Run
 # Settings that a row's own columns show, or that make no difference to what a run computes.
 NOT_RECIPE = (
     *("DATASET.", "DATALOADER.TEST.", "MODEL.BACKBONE.", "SEED", "TEST.", "TRAINER.NAME", "VERSION"),
-    *("TRAINER.PROMETAR.KEEP_MODULATOR", "TRAINER.PROMETAR.MONITOR"),
     *sorted(CHANGES_NO_NUMBER),
 )
 # Settings without effect on an evaluation: those of the training that made the model count there.

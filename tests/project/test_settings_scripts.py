@@ -151,6 +151,10 @@ def test_what_has_finished_is_not_run_again(places, monkeypatch, capsys):
 
     with pytest.raises(UserError, match="no finished training.*bash scripts/vpt/base2new_train.sh dtd 1"):
         program.main(["one", "test_new", "vpt", "dtd", "1"])
+    monkeypatch.setenv("SHOTS", "4")
+    with pytest.raises(UserError, match=r"SHOTS=4 bash scripts/vpt/base2new_train.sh dtd 1 vit_\S+ OPTIM.MAX_EPOCH 2"):
+        program.main(["one", "test_new", "vpt", "dtd", "1", "vit_b16_c2_ep5_batch4_4", "OPTIM.MAX_EPOCH", "2"])
+    monkeypatch.delenv("SHOTS")
     ends(trained, UserError("no memory"))
     with pytest.raises(UserError, match="no memory"):
         program.main(["one", "train_base", "vpt", "dtd", "1"])
