@@ -94,7 +94,7 @@ def plain_step(trainer: PromptTrainer, batch: dict) -> float:
     with trainer.precision.autocast():
         logits = PlainPrompts(trainer.prompts).logits(trainer.prompts.tensors(), images)
     loss = F.cross_entropy(logits.float(), labels)
-    trainer.model_backward_and_update(loss)
+    trainer.update_prompts(loss)
     return loss.item()
 
 

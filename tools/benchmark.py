@@ -76,7 +76,11 @@ class BenchmarkNames(DatasetBase):
     """ImageNet's first class names, with one blank image for all; steps get random pixels instead."""
 
     def __init__(self, cfg: Any) -> None:
-        names = open_clip_module("zero_shot_metadata").IMAGENET_CLASSNAMES[: int(cfg.DATASET.ROOT)]
+        names = open_clip_module("zero_shot_metadata").IMAGENET_CLASSNAMES
+        wanted = int(cfg.DATASET.ROOT)
+        if not 0 < wanted <= len(names):
+            raise UserError(f"--classes {wanted}: choose 1 to {len(names)}, the number of ImageNet's classes")
+        names = names[:wanted]
         blank = os.path.join(cfg.OUTPUT_DIR, "blank.png")
         Image.new("RGB", (8, 8)).save(blank)
         items = [Datum(impath=blank, label=label, classname=name) for label, name in enumerate(names)]
@@ -115,7 +119,7 @@ class Bench:
             mock.patch.object(
                 trainers.prometar,
                 "teacher_text_features",
-                lambda clip, names: torch.randn(len(names), clip.text_projection.shape[1]),
+                lambda clip, names: torch.randn(len(names), clip.text_projection.shape[1]).to(clip.logit_scale.device),
             ),
         ):
             self.trainer: PromptTrainer = build_trainer(cfg)
@@ -135,6 +139,7 @@ class Bench:
             module.load_state_dict(state)
         for optimizer in self.trainer._optims.values():
             optimizer.state.clear()
+        self.trainer.scaler = self.trainer.precision.grad_scaler()
         torch.manual_seed(self.seed)
 
     def step(self) -> None:
@@ -370,9 +375,13 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda is asked for, but PyTorch sees none")
     keep_freed_memory()
     torch.set_num_threads(args.threads)
     settings = {name: value for name, value in vars(args).items() if name != "json"}
+    if args.device == "cuda":
+        settings["gpu"] = torch.cuda.get_device_name()
     rows = []
     for classes in args.classes:
         rows.append(measure(args, classes))

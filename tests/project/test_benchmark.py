@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dassl.utils import UserError
 from tools import benchmark
 
 FLOAT32_NOISE = 1e-6  # of prompts after one step of rate 0.0025 on the tiny model
@@ -23,6 +24,11 @@ def test_step_and_evaluation_equal_the_plain_ones(trainer, tmp_path):
     assert row["evaluation deviation"] < 1e-4  # of logits up to 14
     assert row["step"]["seconds"] > 0 and row["baseline test"]["seconds"] > 0
     assert sum(row["split"].values()) == pytest.approx(row["step"]["seconds"], rel=2.0)
+
+
+def test_what_cannot_be_measured_is_said():
+    with pytest.raises(UserError, match="--classes 1001: choose 1 to 1000"):
+        benchmark.main(["--backbone", "tiny", "--device", "cpu", "--classes", "1001"])
 
 
 def test_the_command_of_the_performance_page(capsys):
