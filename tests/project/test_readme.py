@@ -49,6 +49,7 @@ def run(place):
         "DATA": str(folder / "data"),
         "OUTPUT": str(folder / "output"),
         "SHOTS": "1",
+        "COLUMNS": "160",  # a row of a table on one line
         "VIRTUAL_ENV": sys.prefix,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
@@ -75,7 +76,7 @@ def test_the_two_commands(run, place):
     assert COMMANDS[:2] == ["bash scripts/demo.sh", "bash scripts/test.sh"]
     printed = run("bash scripts/demo.sh")
     table = printed[printed.index("data set") :]
-    assert re.search(r"Shapes +ProMetaR .* +\d+\.\d+ +\d+\.\d+ +\d+\.\d+", table)
+    assert re.search(r"Shapes +ProMetaR .* +\d+\.\d+ +\d+\.\d+ +\d+\.\d+ +1", table)
     assert re.search(r"Shapes +ZeroshotCLIP .* +60\.\d+ +53\.\d+", table)  # as in embedded/pretrain_log.txt
     again = run("bash scripts/demo.sh")
     assert again.count("Results are available in") == 4 and "epoch [" not in again
