@@ -31,9 +31,23 @@ def test_what_cannot_be_measured_is_said():
         benchmark.main(["--backbone", "tiny", "--device", "cpu", "--classes", "1001"])
 
 
-def test_the_command_of_the_performance_page(capsys):
-    page = Path(benchmark.__file__).parents[1] / "docs" / "performance.md"
-    (command,) = re.findall(r"```bash\npython -m tools\.benchmark (.*)\n```", page.read_text())
-    benchmark.main([*command.split(), "--device", "cpu", "--threads", "1", "--eval-batch-size", "2"])
+PAGE = Path(benchmark.__file__).parents[1] / "docs" / "performance.md"
+COMMANDS = [
+    line.removeprefix("python -m tools.benchmark ")
+    for block in re.findall(r"```bash\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    for line in block.splitlines()
+]
+
+
+def test_the_performance_page_has_commands():
+    assert len(COMMANDS) >= 5
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_of_the_performance_page(command, capsys):
+    """On a tiny model with few classes and images."""
+    small = "--backbone tiny --device cpu --threads 1 --classes 5 --eval-batch-size 2 --repeats 1"
+    benchmark.main([*command.split(), *small.split()])
     printed = capsys.readouterr().out
-    assert "step cpu ratio" in printed and "outer gradient" in printed
+    assert ("test ratio" if "--eval-only" in command else "step [cpu s]") in printed
+    assert ("outer gradient" in printed) == ("ProMetaR" in command)
