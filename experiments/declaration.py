@@ -27,8 +27,9 @@ from jsonschema.exceptions import best_match
 from dassl.utils.errors import BadValueError, MissingFileError, UnreadableFileError
 from experiments.methods import METHODS
 from experiments.plan import Row, Task
-from experiments.runs import Options
+from experiments.runs import ROOT, Options
 
+SHIPPED = ROOT / "configs" / "experiments"
 DEFAULT_SEEDS, DEFAULT_SHOTS = (1, 2, 3), 16
 _NAME = {"type": "string", "pattern": r"^[\w.+=-]+$"}
 _COUNT = {"type": "integer", "minimum": 1}
@@ -84,11 +85,13 @@ class Experiment:
 
 
 def read_experiment(path: Path) -> Experiment:
-    """The experiment declared in a file.
+    """The experiment declared in a file; a bare name may also be one of configs/experiments.
 
     Raises:
         UserError: no such file, no YAML, or content that is not as described above; the file and the place are named.
     """
+    if not path.exists() and path.name == str(path) and (SHIPPED / path).is_file():
+        path = SHIPPED / path
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

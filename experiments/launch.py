@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dassl.utils import mkdir_if_missing, write_json
 from dassl.utils.errors import BadValueError, UserError
 from experiments.declaration import Selection, read_experiment
 from experiments.generated import generate_commands, generate_data
@@ -25,6 +26,7 @@ from experiments.methods import METHODS
 from experiments.plan import SETTINGS, Places, add_run, make_plan
 from experiments.process import TrainProcess
 from experiments.progress import PlainView, Tally, make_view, report_failures
+from experiments.results import PLAN_NAME, read_plan
 from experiments.runs import Run
 from experiments.status import is_finished
 from experiments.workers import Launch, Worker, make_workers
@@ -76,6 +78,14 @@ def check_configs(runs: Sequence[Run]) -> None:
         if key not in seen:
             run.config()
             seen.add(key)
+
+
+def record_plan(output: Path, runs: Sequence[Run]) -> None:
+    """Add the runs' folders to the output folder's plan, from which a report knows what is missing."""
+    path = output / PLAN_NAME
+    planned = set(read_plan(output)) | {os.path.relpath(run.folder, output) for run in runs}
+    mkdir_if_missing(output)
+    write_json({"folders": sorted(planned)}, path)
 
 
 def sort_out(runs: Sequence[Run], tally: Tally) -> list[Run]:
@@ -136,6 +146,7 @@ def main(args: argparse.Namespace) -> int:
     if args.dry_run:
         print("\n".join([*generate_commands(left), *(run.command for run in left)]))
         return 0
+    record_plan(Path(args.output).absolute(), runs)
     generate_data(left)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends a launch as Ctrl-C does
     view = make_view(tally)

@@ -10,7 +10,7 @@ from typing import Any
 from dassl.utils.errors import UnreadableFileError
 from dassl.utils.files import read_json, write_json
 
-RESULT_NAME = "result.json"
+RESULT_NAME, PLAN_NAME = "result.json", "plan.json"
 SCHEMA = 1
 PARTS = {
     "base2new": ("train_base", "test_new"),
@@ -61,6 +61,21 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     if result.get("schema") != SCHEMA:
         raise UnreadableFileError(f"{path} has schema {result.get('schema')}, this version reads {SCHEMA}")
     return result
+
+
+def read_plan(output: Path) -> list[str]:
+    """Folders below `output` of all runs that were ever planned for it; none where nothing was planned.
+
+    Raises UnreadableFileError.
+    """
+    path = output / PLAN_NAME
+    if not path.exists():
+        return []
+    content = read_json(path)
+    folders = content.get("folders") if isinstance(content, dict) else None
+    if not isinstance(folders, list) or not all(isinstance(folder, str) for folder in folders):
+        raise UnreadableFileError(f"{path} is no plan of runs: delete it, the next launch writes it anew")
+    return folders
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

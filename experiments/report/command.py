@@ -13,7 +13,7 @@ from experiments.results import PARTS
 from .averages import commit
 from .page import html_page
 from .recipes import recipes
-from .runs import Run, find_runs
+from .runs import Found, Run, find_runs
 from .sections import (
     LEGEND,
     classes_section,
@@ -27,7 +27,7 @@ from .tables import score_tables
 from .text import latex, markdown, scores_csv, terminal
 
 TITLE = "Prompt learning: results"
-NAMED = 12  # folders of unfinished runs that a line names
+NAMED = 12  # folders of missing runs that a line names
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,9 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runs = [run for run in found.runs if _wanted(run, args.setting, args.dataset)]
     if not runs:
         raise UserError(f"no finished runs{_filters(args)} in {args.output}: a finished run has a result.json")
-    files = write_report(
-        args.output, runs, found.unfinished, None if args.terminal_only else args.to or args.output / "report"
-    )
+    files = write_report(args.output, runs, found, None if args.terminal_only else args.to or args.output / "report")
     for file in files:
         print(f"written: {file}")
 
@@ -65,14 +63,14 @@ def _filters(args: argparse.Namespace) -> str:
     return f" of {', '.join(wanted)}" if wanted else ""
 
 
-def write_report(output: Path, runs: Sequence[Run], unfinished: Sequence[Path], folder: Path | None) -> list[Path]:
-    """Print the tables; write all formats into `folder`, unless that is None; return the files."""
+def write_report(output: Path, runs: Sequence[Run], found: Found, folder: Path | None) -> list[Path]:
+    """Print the tables of some runs; write all formats into `folder`, unless that is None; return the files."""
     recipe_of = recipes(runs)
     tables = score_tables(runs, recipe_of)
     scores = [score_section(table, index) for index, table in enumerate(tables, 1)]
     short, published = summary_section(tables), comparison_section(tables)
     cost, classes = cost_section(runs, recipe_of), classes_section(runs, recipe_of)
-    facts = _facts(output, runs, unfinished)
+    facts = _facts(output, runs, found)
 
     width = shutil.get_terminal_size((120, 24)).columns
     print("\n".join(facts), end="\n\n")
@@ -94,7 +92,7 @@ def write_report(output: Path, runs: Sequence[Run], unfinished: Sequence[Path], 
     return [folder / name for name in files]
 
 
-def _facts(output: Path, runs: Sequence[Run], unfinished: Sequence[Path]) -> list[str]:
+def _facts(output: Path, runs: Sequence[Run], found: Found) -> list[str]:
     """Lines about the whole report."""
     commits = sorted({commit(run) for run in runs if run.git_commit})
     torch = sorted({str(run.versions.get("torch")) for run in runs})
@@ -105,8 +103,9 @@ def _facts(output: Path, runs: Sequence[Run], unfinished: Sequence[Path]) -> lis
     ]
     if commits:
         facts.append(f"commits: {', '.join(commits)}")
-    if unfinished:
-        names = [str(path.relative_to(output)) for path in unfinished[:NAMED]]
-        more = f" and {len(unfinished) - NAMED} more" if len(unfinished) > NAMED else ""
-        facts.append(f"unfinished and left out: {', '.join(names)}{more}")
+    for what, folders in (("unfinished and left out", found.unfinished), ("planned and not begun", found.not_begun)):
+        if folders:
+            names = [str(path.relative_to(output)) for path in folders[:NAMED]]
+            more = f" and {len(folders) - NAMED} more" if len(folders) > NAMED else ""
+            facts.append(f"{what}: {', '.join(names)}{more}")
     return facts

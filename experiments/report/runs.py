@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dassl.utils import UnreadableFileError, UserError, read_json
-from experiments.results import PARTS, RESULT_NAME, SCHEMA
+from experiments.results import PARTS, RESULT_NAME, SCHEMA, read_plan
 
 NUMBER = (int, float)
 NONE = type(None)
@@ -145,6 +145,8 @@ class Found:
     runs: list[Run]
     unfinished: list[Path]
     """Run folders with a log but without a finished result.json."""
+    not_begun: list[Path]
+    """Folders of planned runs that hold neither."""
 
 
 def find_runs(output: Path) -> Found:
@@ -163,4 +165,6 @@ def find_runs(output: Path) -> Found:
             runs.append(run)
         elif RESULT_NAME in files or "log.txt" in files:
             unfinished.append(Path(folder))
-    return Found(runs, unfinished)
+    known = {run.path.parent for run in runs} | set(unfinished)
+    planned = [output / folder for folder in read_plan(output)]
+    return Found(runs, unfinished, [folder for folder in planned if folder not in known])

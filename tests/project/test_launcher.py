@@ -32,6 +32,7 @@ from experiments.progress import LiveView, PlainView, Tally
 from experiments.report.recipes import recipes
 from experiments.report.runs import find_runs
 from experiments.report.tables import score_tables
+from experiments.results import read_plan
 from experiments.runs import named
 from experiments.status import is_finished
 from experiments.workers import Launch, Worker, make_workers
@@ -76,6 +77,30 @@ def declare(path: Path, **content) -> Path:
 
 
 # Plans
+
+
+def test_a_shipped_file_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = declaration.read_experiment(SHIPPED[0])
+    assert declaration.read_experiment(Path(SHIPPED[0].name)) == shipped
+    declare(tmp_path / SHIPPED[0].name, seeds=[7])  # a file that is there comes first
+    assert declaration.read_experiment(Path(SHIPPED[0].name)).seeds == (7,)
+
+
+def test_every_shipped_experiment_loses_no_more_than_an_epoch():
+    for file in SHIPPED:
+        assert all(("TRAIN.CHECKPOINT_FREQ", "1") in row.options for row in declaration.read_experiment(file).rows)
+
+
+def test_a_launch_records_what_it_plans(stand_in, tmp_path):
+    """Two launches into one folder; a dry run records nothing."""
+    options = ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "out"), "--workers", "1"]
+    path = declare(tmp_path / "x.yaml", seeds=[1], settings=FEW_SHOT)
+    program.main(["run", str(path), *options, "--dry-run"])
+    assert read_plan(tmp_path / "out") == []
+    for seeds in ([1], [2]):
+        program.main(["run", str(declare(tmp_path / "x.yaml", seeds=seeds, settings=FEW_SHOT)), *options])
+    assert [Path(folder).name for folder in read_plan(tmp_path / "out")] == ["seed1", "seed2"]
 
 
 def test_base_to_new(places):

@@ -376,6 +376,17 @@ def test_unfinished_runs_are_named_and_an_empty_folder_is_an_error(output, capsy
         report.main([str(output.folder), "--setting", "few_shot"])
 
 
+def test_planned_runs_that_never_began_are_named(output, capsys):
+    done = output.add("other", "all", "A", 1, 80)
+    planned = [str(done.parent.relative_to(output.folder)), "never/seed2"]
+    (output.folder / "plan.json").write_text(json.dumps({"folders": planned}))
+    report.main([str(output.folder), "--terminal-only"])
+    assert "planned and not begun: never/seed2\n" in capsys.readouterr().out
+    (output.folder / "plan.json").write_text("[]")
+    with pytest.raises(UserError, match="plan.json is no plan of runs"):
+        report.main([str(output.folder), "--terminal-only"])
+
+
 def test_command_line_error_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["experiments", "report", str(tmp_path / "nowhere")])
     with pytest.raises(SystemExit) as stopped:
