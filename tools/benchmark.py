@@ -6,7 +6,8 @@
 The backbone has random weights; class names are ImageNet's. A row holds the median seconds of a step and of a test
 batch, and with --memory the peak memory of a step above what stood in memory before it, taken in a process of its own.
 With --baseline the same quantities of `tools.baseline` follow, timed in the same process in turn with ours
-(A B A B ...), and the largest difference between the learned tensors after one step of each from the same state.
+(A B A B ...), the largest difference between the learned tensors after one step of each from the same state, and the
+largest change that the step made. Of three class counts or more, the straight line through its seconds follows.
 """
 
 from __future__ import annotations
@@ -61,11 +62,13 @@ OPTIONS = {
     "CoCoOp": ["TRAINER.COCOOP.CTX_INIT", "a photo of a"],
     "VPT": ["TRAINER.VPT.N_CTX_VISION", 8],
     "IVLP": ["TRAINER.IVLP.N_CTX_VISION", 4, "TRAINER.IVLP.N_CTX_TEXT", 4],
+    "MaPLe": [],
     "ProMetaR": ["OPTIM_VNET.NAME", "sgd"],
 }
 DEPTH_KEYS = {
     "VPT": ["PROMPT_DEPTH_VISION"],
     "IVLP": ["PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT"],
+    "MaPLe": ["PROMPT_DEPTH"],
     "ProMetaR": ["PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT"],
 }
 PUBLISHED_DEPTH = 9
@@ -155,19 +158,25 @@ class Bench:
     def plain_evaluate(self) -> Tensor:
         return plain_evaluation(self.trainer, self.test_images)
 
-    def deviation(self) -> float:
-        """Largest difference between the learned tensors after one step of each from the same state."""
-        results = []
+    def deviation(self) -> tuple[float, float]:
+        """Largest difference between learned tensors (phi's too) after one step of each from the same state; and the
+        largest change that the step made to them."""
+        results = [[value for _, state in self.initial for value in state.values()]]
         for step in (self.step, self.plain_step):
             self.reset()
             step()
-            results.append([value.clone() for value in self.trainer.registered_module().state_dict().values()])
+            results.append([value.clone() for module, _ in self.initial for value in module.state_dict().values()])
         self.reset()
-        return max((ours - plain).abs().max().item() for ours, plain in zip(*results, strict=True))
+        start, ours, plain = results
+        return _largest_difference(ours, plain), _largest_difference(start, plain)
 
     def evaluation_deviation(self) -> float:
         """Largest difference between the logits."""
         return (self.evaluate() - self.plain_evaluate()).abs().max().item()
+
+
+def _largest_difference(some: Sequence[Tensor], others: Sequence[Tensor]) -> float:
+    return max((one - other).abs().max().item() for one, other in zip(some, others, strict=True))
 
 
 def _layers(backbone: str) -> int:
@@ -202,9 +211,12 @@ def interleaved(runs: dict[str, Callable[[], object]], repeats: int, device: tor
 
 PHASES = {
     "teacher": "teacher_image_features",
-    "base and inner gradient": "gradients",
+    "base gradient": "gradients",
     "outer gradient": "meta_gradient",
+    "backward": "update_prompts",
 }
+INSIDE = {("outer gradient", "base gradient"): "inner gradient"}
+"""What a part is called where another one asked for it."""
 
 
 @contextmanager
@@ -214,6 +226,7 @@ def phases_of(trainer: PromptTrainer, spent: dict[str, float]) -> Iterator[None]
     last = [time.perf_counter()]
 
     def switch(name: str | None) -> None:
+        name = INSIDE.get((stack[-1] if stack else "", name), name)
         _wait(trainer.device)
         now = time.perf_counter()
         spent[stack[-1] if stack else "rest"] += now - last[0]
@@ -234,7 +247,11 @@ def phases_of(trainer: PromptTrainer, spent: dict[str, float]) -> Iterator[None]
         return timed_call
 
     parts: list[tuple[str, object, str]] = [
-        ("text tower", trainer.prompts, "text_features"),
+        *(
+            [("text tower", trainer.prompts.context, "encode")]
+            if trainer.prompts.text_depends_on_image
+            else [("text tower", trainer.prompts, "text_features")]
+        ),
         ("image tower", trainer.prompts, "image_features"),
         *((phase, trainer, method) for phase, method in PHASES.items() if hasattr(trainer, method)),
         ("optimiser", trainer.optim, "step"),
@@ -302,7 +319,7 @@ def measure(args: argparse.Namespace, classes: int) -> dict[str, Any]:
         device = bench.trainer.device
         if not args.eval_only:
             if baseline:
-                row["deviation"] = bench.deviation()  # one step of each: they are warm now
+                row["deviation"], row["update"] = bench.deviation()  # one step of each: they are warm now
             else:
                 bench.step()
             steps = {"step": bench.step} | ({"baseline step": bench.plain_step} if baseline else {})
@@ -320,6 +337,15 @@ def measure(args: argparse.Namespace, classes: int) -> dict[str, Any]:
         if baseline:
             row["baseline memory"] = peak_memory(args, classes, plain=True)
     return row
+
+
+def baseline_line(rows: Sequence[dict[str, Any]]) -> tuple[float, float, float] | None:
+    """Seconds of a baseline step without and per class, and its points' largest relative distance from that line."""
+    points = [(row["classes"], row["baseline step"]["seconds"]) for row in rows if "baseline step" in row]
+    if len(points) < 3:
+        return None
+    slope, start = statistics.linear_regression(*zip(*points, strict=True))
+    return start, slope, max(abs(start + slope * classes - seconds) / seconds for classes, seconds in points)
 
 
 def as_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -340,12 +366,15 @@ def as_table(rows: Sequence[dict[str, Any]]) -> str:
         for name in ("memory", "baseline memory"):
             if name in row:
                 line[f"{name} [GB]"] = f"{row[name] / 1e9:.2f}"
-        for name in ("deviation", "evaluation deviation"):
+        for name in ("deviation", "update", "evaluation deviation"):
             if name in row:
                 line[name] = f"{row[name]:.1e}"
         lines.append(line)
     splits = [{"classes": row["classes"], **row["split"]} for row in rows if "split" in row]
     text = tabulate(lines, headers="keys", disable_numparse=True)
+    line = baseline_line(rows)
+    if line is not None:
+        text += "\n\nbaseline step: {:.2f} s + {:.3f} s a class; its points lie within {:.1%} of that".format(*line)
     if splits:
         text += "\n\nseconds of a step by part\n" + tabulate(splits, headers="keys", floatfmt=".3f")
     return text

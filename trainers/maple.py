@@ -49,13 +49,15 @@ class MaPLePrompts(Prompts):
         for i in deep:
             tensors |= projection(f"{PROJECTIONS}.{i}", common)
         super().__init__(clip, tensors)
-        self._deep, self.context = deep, context
+        self.context, self.deep_names = context, [f"{LAYERS}.{i}" for i in deep]
 
     def text_features(self, theta: Theta) -> Tensor:
-        return self.context.encode(self.clip, theta[CONTEXT], [theta[f"{LAYERS}.{i}"] for i in self._deep])
+        return self.context.encode(self.clip, theta[CONTEXT], [theta[name] for name in self.deep_names])
 
     def visual_prompts(self, theta: Theta) -> Sequence[Tensor]:
-        pairs = [("prompt_learner.proj", CONTEXT)] + [(f"{PROJECTIONS}.{i}", f"{LAYERS}.{i}") for i in self._deep]
+        pairs = [("prompt_learner.proj", CONTEXT)] + [
+            (f"{PROJECTIONS}.{i}", name) for i, name in enumerate(self.deep_names)
+        ]
         return [F.linear(theta[text], theta[f"{name}.weight"], theta[f"{name}.bias"]) for name, text in pairs]
 
 
