@@ -101,6 +101,11 @@ def read_checkpoint(path: str) -> tuple[int | None, Mapping[str, Tensor]]:
     return checkpoint.get("epoch"), state
 
 
+def as_numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
+    """Scalars on one device as Python numbers, by one transfer: each one makes the host wait for a GPU."""
+    return dict(zip(values, torch.stack([value.detach() for value in values.values()]).tolist(), strict=True))
+
+
 class PromptTrainer(TrainerX):
     """Life cycle of a prompt-learning method. Subclasses set the two names and `build_prompts`."""
 
@@ -166,7 +171,7 @@ class PromptTrainer(TrainerX):
         self.update_prompts(loss)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        return {"loss": loss.item(), "acc": compute_accuracy(logits, label)[0].item()}
+        return as_numbers({"loss": loss, "acc": compute_accuracy(logits, label)[0].squeeze()})
 
     def update_prompts(self, loss: Tensor) -> None:
         """One optimiser step; it is skipped, and counted, when scaled gradients overflow float16."""

@@ -11,6 +11,8 @@ from golden_data import images
 from golden_replay import evaluate
 from tiny_runs import NODES, learned, set_position
 
+from trainers.precision import Precision
+
 
 def run(trainer):
     """Two steps; the losses and the held-out logits."""
@@ -50,6 +52,36 @@ def test_half_precision_is_near_float32(runs, name, precision):
     assert trainer.prompts.clip.dtype == expected_dtype
     for state in trainer.optim.state.values():
         assert all(value.dtype == torch.float32 for value in state.values() if torch.is_tensor(value))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "amp"])
+@pytest.mark.parametrize("name", NODES)
+def test_half_precision_on_a_gpu_is_near_float32(tiny_trainer, name, precision):
+    results = []
+    for choice in ("fp32", precision):
+        options = {"PREC": choice, "USE_CUDA": True} | ({"LR_RATIO": 1.0} if name == "ProMetaR" else {})
+        results.append(run(tiny_trainer(name, options)))
+    (full_losses, full_logits), (losses, logits) = results
+    for ours, expected in zip(losses, full_losses, strict=True):
+        assert ours == pytest.approx(expected, rel=0.03, abs=0.02)
+    assert (logits - full_logits).abs().max() < 0.1 * full_logits.abs().max()
+
+
+def test_the_factor_against_underflow_changes_nothing_in_float32(tiny_trainer, monkeypatch):
+    """256 is a power of two: the meta step's gradients are the same to the last bits."""
+    after = []
+    for scale in (1.0, 256.0):
+        monkeypatch.setattr(Precision, "second_order_scale", scale)
+        trainer = tiny_trainer("ProMetaR", {"ADAPT_LR": 0.5, "LR_RATIO": 1.0, "OPTIM_VNET.LR": 10.0})
+        start = learned(trainer)
+        run(trainer)
+        after.append(learned(trainer))
+    for name, value in after[0].items():
+        update = (value - start[name]).abs().max().item()
+        assert update > 0
+        torch.testing.assert_close(after[1][name], value, rtol=2**-22, atol=1e-5 * update)
 
 
 @pytest.mark.parametrize("name", NODES)
