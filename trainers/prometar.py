@@ -37,7 +37,7 @@ from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError
 from dassl.utils.files import remove_folder_atomically
-from dassl.utils.torchtools import POINTER_NAME, checkpoint_name
+from dassl.utils.torchtools import POINTER_NAME
 from trainers.base import PromptTrainer, as_numbers
 from trainers.families import build_family
 from trainers.meta_monitor import MetaMonitor
@@ -317,16 +317,6 @@ class ProMetaR(PromptTrainer):
             return normalized(self.prompts.clip.encode_image(images))
 
     # --- life cycle --------------------------------------------------------------------------------------------------
-
-    def save_model(
-        self, epoch: int, directory: str, is_best: bool = False, val_result: float | None = None, model_name: str = ""
-    ) -> None:
-        """As for every method; phi, a hundred times as large as the prompts, stays for the last two epochs only."""
-        super().save_model(epoch, directory, is_best, val_result, model_name)
-        if not self.settings.KEEP_MODULATOR and not model_name:
-            for path in Path(directory, MODULATOR).glob(checkpoint_name("*")):
-                if path.name not in (checkpoint_name(epoch), checkpoint_name(epoch + 1)):
-                    path.unlink()
 
     def after_epoch(self) -> None:
         if self.monitor is not None:

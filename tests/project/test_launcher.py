@@ -87,9 +87,10 @@ def test_a_shipped_file_is_found_by_its_name(tmp_path, monkeypatch):
     assert declaration.read_experiment(Path(SHIPPED[0].name)).seeds == (7,)
 
 
-def test_every_shipped_experiment_loses_no_more_than_an_epoch():
+def test_every_shipped_experiment_can_go_on_from_the_middle_of_a_training():
     for file in SHIPPED:
-        assert all(("TRAIN.CHECKPOINT_FREQ", "1") in row.options for row in declaration.read_experiment(file).rows)
+        for row in declaration.read_experiment(file).rows:
+            assert 1 <= int(dict(row.options)["TRAIN.CHECKPOINT_FREQ"]) <= 10
 
 
 def test_a_launch_records_what_it_plans(stand_in, tmp_path):

@@ -95,15 +95,6 @@ def test_the_modulator_stays_as_long_as_it_is_needed(start, tmp_path, keep):
     assert (tmp_path / "run" / "VLPromptLearner" / f"model.pth.tar-{EPOCHS}").is_file()
 
 
-def test_two_epochs_of_the_modulator_are_kept(start, tmp_path):
-    start("ProMetaR", "run", stop=3, epochs=4)
-    kept = {path.name for path in (tmp_path / "run" / MODULATOR).glob("model.pth.tar-*")}
-    assert kept == {"model.pth.tar-2", "model.pth.tar-3"}
-    assert len(list((tmp_path / "run" / "VLPromptLearner").glob("model.pth.tar-*"))) == 3
-    _, rates = start("ProMetaR", "run", epochs=4)
-    assert sorted(rates) == [3]
-
-
 def test_a_finished_run_is_not_trained_again(start):
     finished, _ = start("ProMetaR", "run")
     again, rates = start("ProMetaR", "run")
