@@ -108,7 +108,7 @@ def test_running_a_method(run, place):
     log.write_text(log.read_text().split("Finish training")[0])  # as a crash leaves it
     (log.parent / "result.json").unlink()
     again = run(method[0])
-    assert "holds an unfinished run" in again and "will resume training" not in again  # nothing left to train
+    assert "holds an unfinished run" in again and "epoch [" not in again  # nothing left to train
     assert "Finish training" in again
 
 
