@@ -43,18 +43,12 @@ def test_the_line_through_the_baseline():
 
 
 def test_peak_memory(tmp_path):
-    """Twenty classes in 77 positions each need more than five, and more than what is computed here."""
+    """A hundred classes in 77 positions each need more than what is computed here."""
     report = tmp_path / "report.json"
-    options = ["--backbone", "tiny", "--device", "cpu", "--threads", "1", "--classes", "5", "200", "--train-only"]
+    options = ["--backbone", "tiny", "--device", "cpu", "--threads", "1", "--classes", "100", "--train-only"]
     benchmark.main([*options, "--baseline", "--memory", "--repeats", "1", "--json", str(report)])
-    few, many = json.loads(report.read_text())["rows"]
-    assert 0 < many["memory"] < many["baseline memory"]
-    assert few["baseline memory"] < many["baseline memory"]
-
-
-def test_what_cannot_be_measured_is_said():
-    with pytest.raises(UserError, match="--classes 1001: choose 1 to 1000"):
-        benchmark.main(["--backbone", "tiny", "--device", "cpu", "--classes", "1001"])
+    (row,) = json.loads(report.read_text())["rows"]
+    assert 0 < row["memory"] < row["baseline memory"] / 2
 
 
 PAGE = Path(benchmark.__file__).parents[1] / "docs" / "performance.md"
