@@ -51,6 +51,11 @@ def test_peak_memory(tmp_path):
     assert 0 < row["memory"] < row["baseline memory"] / 2
 
 
+def test_what_cannot_be_measured_is_said():
+    with pytest.raises(UserError, match="--classes 1001: choose 1 to 1000"):
+        benchmark.main(["--backbone", "tiny", "--device", "cpu", "--classes", "1001"])
+
+
 PAGE = Path(benchmark.__file__).parents[1] / "docs" / "performance.md"
 COMMANDS = [
     line.removeprefix("python -m tools.benchmark ")
