@@ -65,7 +65,8 @@ class Request:
     def training_script(self) -> str:
         """The command that trains the model which this request tests."""
         script, dataset = ("xd_train", self.source) if self.kind == "target" else ("base2new_train", self.dataset)
-        words = [self.row.config, *(word for option in self.row.options for word in option)]
+        words = [self.row.config] * bool(self.row.config)
+        words += [word for option in self.row.options for word in option]
         shots = "" if self.shots == DEFAULT_SHOTS else f"SHOTS={self.shots} "
         return f"{shots}{shlex.join(['bash', f'scripts/{self.row.name}/{script}.sh', dataset, str(self.seed), *words])}"
 

@@ -149,7 +149,7 @@ def test_what_has_finished_is_not_run_again(places, monkeypatch, capsys):
 
         monkeypatch.setattr(train, "main", main)
 
-    with pytest.raises(UserError, match="no finished training.*bash scripts/vpt/base2new_train.sh dtd 1"):
+    with pytest.raises(UserError, match="no finished training.*bash scripts/vpt/base2new_train.sh dtd 1$"):
         program.main(["one", "test_new", "vpt", "dtd", "1"])
     monkeypatch.setenv("SHOTS", "4")
     with pytest.raises(UserError, match=r"SHOTS=4 bash scripts/vpt/base2new_train.sh dtd 1 vit_\S+ OPTIM.MAX_EPOCH 2"):
