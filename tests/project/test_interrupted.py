@@ -47,10 +47,13 @@ def test_killed_runs_end_as_if_nothing_had_happened(tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
     assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    assert report["kills"] == kills
-    if methods == ["ProMetaR"]:  # prompts and modulator: one checkpoint an epoch, and the file that names the last one
-        assert report["files compared"] == 10
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sum(report["kills"] for report in reports) == kills
+    # one checkpoint an epoch and the file that names the last one; MaPLe: every second and the best; ProMetaR: phi too
+    expected = {"CoOp": 5, "MaPLe": 4, "ProMetaR": 10}
+    assert {report["method"]: report["files compared"] for report in reports} == {
+        method: expected[method] for method in methods
+    }
 
 
 def test_two_processes_give_the_same_bits(scene, tmp_path):
