@@ -184,9 +184,8 @@ class _SharedPrefixAttention:
     def __init__(self, shared: int, packed: PackedPrompts) -> None:
         self.shared, self.packed = shared, packed
         suffix_length = packed.pad.shape[1]
-        visible = torch.ones(suffix_length, shared + suffix_length, dtype=torch.bool, device=packed.pad.device)
-        visible = visible.tril(diagonal=shared)  # the whole prefix, and the class up to itself
-        self.hidden = ~visible  # [S, P + S]
+        places = torch.ones(suffix_length, shared + suffix_length, dtype=torch.bool, device=packed.pad.device)
+        self.hidden = places.triu(diagonal=shared + 1)  # [S, P + S]: of its class, what stands behind a row
         length = packed.last - packed.pad[:, 0]  # [C] places between a suffix's first row and its end mark
         self.hidden_from_end = self.hidden[length][:, None, None]  # [C, 1, 1, P + S]
 
