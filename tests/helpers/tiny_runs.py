@@ -30,6 +30,10 @@ NODES = {"CoOp": "COOP", "CoCoOp": "COCOOP", "VPT": "VPT", "IVLP": "IVLP", "MaPL
 """Config node of each trainer that learns something."""
 
 
+STRONG_META_STEP = ["TRAINER.PROMETAR.ADAPT_LR", "0.5", "TRAINER.PROMETAR.LR_RATIO", "1.0", "OPTIM_VNET.LR", "10.0"]
+"""With the published 5e-4 twice and 3e-4, a wrong outer gradient would drown in the rounding."""
+
+
 def write_data(
     root: Path, images_per_part: tuple[tuple[str, int], ...] = (("train", 4), ("val", 1), ("test", 2))
 ) -> None:

@@ -7,14 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
+from tiny_runs import STRONG_META_STEP
 
 from dassl.utils import UserError
 from tools import benchmark
 
 FLOAT32_NOISE = 5e-5  # of the change that one step makes
 LAST_BIT = 2.0**-24  # of a learned value below 1
-STRONG_META_STEP = ["TRAINER.PROMETAR.ADAPT_LR", "0.5", "TRAINER.PROMETAR.LR_RATIO", "1.0", "OPTIM_VNET.LR", "10"]
-"""With the published 5e-4 twice and 3e-4, a wrong outer gradient would drown in the rounding."""
 PARTS = {"text tower", "image tower", "optimiser", "rest", "backward"}
 META_PARTS = PARTS - {"backward"} | {"teacher", "base gradient", "inner gradient", "outer gradient"}
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from golden_data import images
 from golden_replay import evaluate
-from tiny_runs import NODES, learned, set_position
+from tiny_runs import NODES, STRONG_META_STEP, learned, set_position
 
 from trainers.precision import Precision
 
@@ -74,7 +74,7 @@ def test_the_factor_against_underflow_changes_nothing_in_float32(tiny_trainer, m
     after = []
     for scale in (1.0, 256.0):
         monkeypatch.setattr(Precision, "second_order_scale", scale)
-        trainer = tiny_trainer("ProMetaR", {"ADAPT_LR": 0.5, "LR_RATIO": 1.0, "OPTIM_VNET.LR": 10.0})
+        trainer = tiny_trainer("ProMetaR", STRONG_META_STEP)
         start = learned(trainer)
         run(trainer)
         after.append(learned(trainer))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_runs import learned
+from tiny_runs import STRONG_META_STEP, learned
 
 from clip.recompute import recomputed
 from tools.benchmark import Bench, parse_args
@@ -32,10 +32,6 @@ def test_recomputed_derivatives_equal_the_direct_ones_and_keep_only_the_inputs()
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor.shape), lambda tensor: tensor):
         recomputed(function, *leaves)
     assert saved == [x.shape, y.shape]
-
-
-# with the published 5e-4 twice and 3e-4, a wrong outer gradient would drown in the rounding
-STRONG_META_STEP = ["TRAINER.PROMETAR.ADAPT_LR", "0.5", "TRAINER.PROMETAR.LR_RATIO", "1.0", "OPTIM_VNET.LR", "10"]
 
 
 @pytest.mark.parametrize("trainer", ["ProMetaR", "IVLP", "MaPLe", "CoOp", "CoCoOp"])
