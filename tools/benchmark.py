@@ -246,13 +246,11 @@ def phases_of(trainer: PromptTrainer, spent: dict[str, float]) -> Iterator[None]
 
         return timed_call
 
+    prompts = trainer.prompts
+    text_encoder = (prompts.context, "encode") if prompts.text_depends_on_image else (prompts, "text_features")
     parts: list[tuple[str, object, str]] = [
-        *(
-            [("text tower", trainer.prompts.context, "encode")]
-            if trainer.prompts.text_depends_on_image
-            else [("text tower", trainer.prompts, "text_features")]
-        ),
-        ("image tower", trainer.prompts, "image_features"),
+        ("text tower", *text_encoder),
+        ("image tower", prompts, "image_features"),
         *((phase, trainer, method) for phase, method in PHASES.items() if hasattr(trainer, method)),
         ("optimiser", trainer.optim, "step"),
     ]

@@ -102,8 +102,8 @@ def read_checkpoint(path: str) -> tuple[int | None, Mapping[str, Tensor]]:
 
 
 def as_numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
-    """Scalars on one device as Python numbers, by one transfer: each one makes the host wait for a GPU."""
-    return dict(zip(values, torch.stack([value.detach() for value in values.values()]).tolist(), strict=True))
+    """Tensors of one value each, on one device, as Python numbers; by one transfer, since each makes the host wait."""
+    return dict(zip(values, torch.stack([value.detach().squeeze() for value in values.values()]).tolist(), strict=True))
 
 
 class PromptTrainer(TrainerX):
@@ -171,7 +171,7 @@ class PromptTrainer(TrainerX):
         self.update_prompts(loss)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        return as_numbers({"loss": loss, "acc": compute_accuracy(logits, label)[0].squeeze()})
+        return as_numbers({"loss": loss, "acc": compute_accuracy(logits, label)[0]})
 
     def update_prompts(self, loss: Tensor) -> None:
         """One optimiser step; it is skipped, and counted, when scaled gradients overflow float16."""

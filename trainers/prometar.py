@@ -236,7 +236,7 @@ class ProMetaR(PromptTrainer):
                 "loss_base": losses.base,
                 "loss_text": losses.text,
                 "loss_image": losses.image,
-                "acc": compute_accuracy(losses.logits, labels)[0].squeeze(),
+                "acc": compute_accuracy(losses.logits, labels)[0],
             }
         )
 

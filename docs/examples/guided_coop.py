@@ -21,7 +21,7 @@ from clip.model import CLIP
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.utils import UserError
-from trainers.base import PromptTrainer
+from trainers.base import PromptTrainer, as_numbers
 from trainers.prompts import CONTEXT, ContextPrompts, Prompts, Theta, at_least_float32, normalized
 from trainers.templates import template_features, template_for
 
@@ -92,5 +92,5 @@ class GuidedCoOp(PromptTrainer):
         self.update_prompts(loss)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        accuracy = compute_accuracy(logits, label)[0].item()
-        return {"loss": loss.item(), "loss_ce": cross_entropy.item(), "distance": distance.item(), "acc": accuracy}
+        accuracy = compute_accuracy(logits, label)[0]
+        return as_numbers({"loss": loss, "loss_ce": cross_entropy, "distance": distance, "acc": accuracy})
