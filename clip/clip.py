@@ -70,6 +70,8 @@ def _download(url: str, root: str | os.PathLike[str] | None = None) -> str:
     """Path of the file behind `url`, in a format that `torch.jit.load` or `torch.load` reads, as trainer files do.
 
     A local safetensors file (such as the embedded model's) is copied into `root` as a state dict.
+    Nothing in this project calls `torch.jit.load`, which runs code out of the file; trainer files that do so rely on
+    OpenAI's files, whose SHA-256 is checked, or on a file of the user's.
 
     Raises:
         UserError: as `_fetch`; or the copy cannot be made.

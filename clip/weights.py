@@ -1,27 +1,30 @@
 """From a checkpoint file to a state dict with OpenAI's names, and from a state dict to a CLIP.
 
-Three formats are read: OpenAI's TorchScript archives, plain state dicts (`torch.save`, read with
-`weights_only=True`) and safetensors. The architecture is read from the tensors' shapes.
+Three formats are read, all of them as data: OpenAI's TorchScript archives (whose code is never run), plain state dicts
+(`torch.save`) and safetensors. The architecture is read from the tensors' shapes.
 """
 
 from __future__ import annotations
 
 import re
-import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from clip.model import CLIP, HEAD_WIDTH
-from dassl.utils.errors import UserError
+from dassl.utils.checkpoint_files import read_checkpoint_file
+from dassl.utils.errors import UnreadableFileError, UserError
+from dassl.utils.torchscript_files import is_torchscript, read_torchscript
 
 VOCABULARY_SIZE = 49408
+_DTYPES = {
+    torch.float16, torch.bfloat16, torch.float32, torch.float64,
+    torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool,
+}  # fmt: skip
 _ARCHIVE_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 
 
@@ -41,38 +44,45 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
-        elif _is_torchscript(path):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # deprecated, but what OpenAI's files are made with
-                state = torch.jit.load(str(path), map_location="cpu").state_dict()
+        elif is_torchscript(path):
+            state = read_torchscript(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"backbone file cannot be read: {path} ({_first_line(error)})") from error
-    except Exception as error:  # torch raises RuntimeError and pickle.UnpicklingError with pages of advice
-        reason = _first_line(error)
-        raise CheckpointError(f"backbone file is damaged or no weights-only checkpoint: {path} ({reason})") from error
+            state = read_checkpoint_file(path)
+    except UnreadableFileError as error:
+        raise CheckpointError(f"backbone file cannot be used: {error}") from error
+    except Exception as error:  # a damaged or hostile file can make each library fail in ways of its own
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CheckpointError(f"backbone file {path} is damaged or does not hold plain tensors: {reason}") from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"backbone file holds no state dict: {path}")
+    _check_are_plain(state, path)
     return _tensors_of_the_model(state)
+
+
+def _check_are_plain(state: Mapping[str, Tensor], path: Path) -> None:
+    """Raise CheckpointError unless the tensors are dense, of usual types, and no larger than what the file stores.
+
+    A few bytes can describe a tensor of terabytes (all strides 0); converting it to float32 would fill the memory.
+    """
+    stored: dict[int, int] = {}
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype not in _DTYPES:
+            kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device}"
+            raise CheckpointError(f"backbone file {path}: tensor {name} is not an ordinary tensor ({kind})")
+        storage = tensor.untyped_storage()
+        stored[storage.data_ptr()] = storage.nbytes()
+    claimed, held = sum(tensor.nbytes for tensor in state.values()), sum(stored.values())
+    if claimed > held:
+        raise CheckpointError(
+            f"backbone file {path}: its tensors overlap ({claimed:,} bytes of tensors in {held:,} bytes of values)"
+        )
 
 
 def _tensors_of_the_model(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Without DataParallel's prefix and the three numbers that OpenAI's archives hold beside the model."""
     return {name.removeprefix("module."): value for name, value in state.items() if name not in _ARCHIVE_EXTRAS}
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0] or type(error).__name__
 
 
 def _expand_token_table(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,113 @@
+"""The tensors of a TorchScript archive, read as data: its code is never compiled or run.
+
+`torch.jit.load` runs code while it loads (a module's `__setstate__`). Here the module objects in the archive's pickle
+become plain containers, and of its code only the lists of parameters and buffers are read, as text.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from .torch_archives import attributes_of, class_of, load_archive, open_checked, top_folder
+
+_LARGEST_CODE = 64 << 20
+_MOST_MODULES, _DEEPEST = 100_000, 100
+_CLASS = re.compile(
+    r"^class (\w+)\(Module\):\n  __parameters__ = \[([^\]\n]*)\]\n(?:  __buffers__ = \[([^\]\n]*)\]\n)?", re.MULTILINE
+)
+_QUOTED = re.compile(r'"([^"\\]*)"')
+
+
+class _Declared(NamedTuple):
+    """Which attributes of a module class are in its state dict."""
+
+    parameters: tuple[str, ...]
+    buffers: tuple[str, ...]
+
+
+def is_torchscript(path: str | os.PathLike) -> bool:
+    """Whether a file is an archive that `torch.jit.save` wrote."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def read_torchscript(path: str | os.PathLike) -> dict[str, Tensor]:
+    """What `torch.jit.load(path).state_dict()` gives, in the same order, on the CPU.
+
+    Raises:
+        Exception: of any kind, for a damaged or hostile file.
+    """
+    root = load_archive(path).content
+    classes = _module_classes(path)
+    if class_of(root) not in classes:
+        raise ValueError("it holds no TorchScript module")
+    return _StateDict(classes).of(root)
+
+
+def _module_classes(path: str | os.PathLike) -> dict[str, _Declared]:
+    """What each module class in the archive's code declares, by the class's full name."""
+    found = {}
+    with open_checked(path) as archive:
+        for module, text in _sources(archive, f"{top_folder(archive)}/code/"):
+            for name, parameters, buffers in _CLASS.findall(text):
+                found[f"{module}.{name}"] = _Declared(
+                    tuple(_QUOTED.findall(parameters)), tuple(_QUOTED.findall(buffers))
+                )
+    return found
+
+
+def _sources(archive: zipfile.ZipFile, folder: str) -> Iterator[tuple[str, str]]:
+    """Module name and text of each code file. These are the only entries that PyTorch compresses."""
+    entries = [
+        entry for entry in archive.infolist() if entry.filename.startswith(folder) and entry.filename.endswith(".py")
+    ]
+    if sum(entry.file_size for entry in entries) > _LARGEST_CODE:
+        raise ValueError(f"its code unpacks to more than {_LARGEST_CODE:,} bytes")
+    for entry in entries:
+        with archive.open(entry) as file:
+            text = file.read(entry.file_size)  # no more than it says, whatever it unpacks to
+        module = entry.filename.removeprefix(folder).removesuffix(".py").replace("/", ".")
+        yield module, text.decode("utf-8")
+
+
+class _StateDict:
+    """Collects the tensors of nested modules."""
+
+    def __init__(self, classes: Mapping[str, _Declared]) -> None:
+        self._classes = classes
+        self._modules = 0
+        self._tensors: dict[str, Tensor] = {}
+
+    def of(self, root: OrderedDict) -> dict[str, Tensor]:
+        self._collect(root, "", 0)
+        return self._tensors
+
+    def _collect(self, module: OrderedDict, prefix: str, depth: int) -> None:
+        self._modules += 1
+        if self._modules > _MOST_MODULES or depth > _DEEPEST:
+            raise ValueError("its modules are nested too deeply or contain themselves")
+        attributes = attributes_of(module)
+        declared = self._classes[class_of(module)]
+        for names in declared:
+            # in the order of the attributes, as PyTorch lists them
+            for name in (name for name in attributes if name in names):
+                self._add(f"{prefix}{name}", attributes[name])
+        for name, value in attributes.items():
+            if class_of(value) in self._classes:
+                self._collect(value, f"{prefix}{name}.", depth + 1)
+
+    def _add(self, name: str, value: Any) -> None:
+        if value is None:  # an optional parameter or buffer
+            return
+        if not isinstance(value, Tensor) or name in self._tensors:
+            raise ValueError(f"{name} is not one tensor")
+        self._tensors[name] = value.detach()
