@@ -134,6 +134,16 @@ def resolve(name: str, root: str | os.PathLike[str] | None = None) -> str:
     return _fetch(_MODELS[name], root)
 
 
+def local_file(name: str) -> str | None:
+    """Path of the file that a backbone's name stands for; None for a name whose file is downloaded.
+
+    Raises:
+        UserError: a name like open_clip's that lacks a part.
+    """
+    path = open_clip_models.OpenClipName.parse(name).weights if open_clip_models.is_open_clip(name) else name
+    return path if name not in _MODELS and os.path.isfile(path) else None
+
+
 class Backbone(NamedTuple):
     """A frozen CLIP in float32, and how it wants its images where that is known (None: as OpenAI's)."""
 

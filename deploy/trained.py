@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import train
+from clip.clip import local_file
 from dassl.config import get_cfg_default, merge_file, merge_opts
 from dassl.engine import TRAINER_REGISTRY, SimpleTrainer
 from dassl.utils import UnreadableFileError, UserError
@@ -41,7 +43,7 @@ class Source:
         """Configuration and trained class names (empty where they are not known).
 
         Raises:
-            UserError: neither recorded nor given.
+            UserError: neither recorded nor given; or the record names a backbone file that lies in the folder.
         """
         defaults = get_cfg_default()
         train.extend_cfg(defaults)
@@ -53,12 +55,35 @@ class Source:
             )
         else:
             record = Record(defaults, [])
+        recorded_backbone = record.cfg.MODEL.BACKBONE.NAME
         if self.config_file:
             merge_file(record.cfg, self.config_file)
         if self.trainer:
             record.cfg.TRAINER.NAME = self.trainer
         merge_opts(record.cfg, list(self.options))
+        if recorded_backbone == record.cfg.MODEL.BACKBONE.NAME and "MODEL.BACKBONE.NAME" not in self.options[::2]:
+            _refuse_file_of_the_folder(recorded_backbone, self.folder)
         return record
+
+
+def _refuse_file_of_the_folder(backbone: str, folder: str | os.PathLike[str]) -> None:
+    """Raise UserError if a backbone that only the record names is a file that may have come with the folder."""
+    path = local_file(backbone)
+    if path is not None and _lies_in(path, folder):
+        raise UserError(
+            f"{Path(folder, CONFIG_NAME)} names a backbone file in the same folder: if you trust this file, "
+            f"add --backbone {shlex.quote(backbone)}"
+        )
+
+
+def _lies_in(path: str, folder: str | os.PathLike[str]) -> bool:
+    """Whether a file lies below a folder, as its path is written or after links are followed."""
+    try:
+        resolved = Path(path).resolve(strict=True), Path(folder).resolve(strict=True)
+    except (OSError, RuntimeError):  # links that cannot be followed to their end may lead anywhere
+        return True
+    written = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
+    return any(file.is_relative_to(where) for file, where in (resolved, written))
 
 
 def load_trained(

@@ -1,4 +1,4 @@
-"""TorchScript archives, OpenAI's format, are read as data: what PyTorch reads, bit for bit, and none of their code runs."""
+"""TorchScript archives, OpenAI's format, are read as data, bit for bit as PyTorch does, and none of their code runs."""
 
 from __future__ import annotations
 

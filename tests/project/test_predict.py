@@ -6,16 +6,20 @@ Expected values: the trainer that wrote the folder, asked directly (its test loa
 from __future__ import annotations
 
 import json
+import os
 import re
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from tiny_runs import CLASSNAMES
 from trained_runs import Runs
 
+import export
 import predict
 import train
 from dassl.config import get_cfg_default
@@ -237,3 +241,65 @@ def test_a_mistake_is_said_in_one_line(run, runs, arguments, says, tmp_path):
     with pytest.raises(UserError) as error:
         run(*arguments)
     assert says in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.fixture
+def received(runs, tmp_path, monkeypatch):
+    """A run folder with a backbone file in it; the current folder is its parent."""
+    folder = tmp_path / "received"
+    shutil.copytree(runs("CoOp").output_dir, folder)
+    shutil.copy(runs.backbone, folder / "clip.safetensors")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(folder)
+    (folder / "linked.safetensors").symlink_to(runs.backbone)
+    return folder
+
+
+def name_in_record(folder, key, value):
+    config = folder / "config.yaml"
+    tree = yaml.safe_load(config.read_text())
+    *nodes, leaf = key.split(".")
+    node = tree
+    for name in nodes:
+        node = node[name]
+    node[leaf] = value
+    config.write_text(yaml.safe_dump(tree))
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "FOLDER/clip.safetensors", "received/clip.safetensors", "./x/../received/clip.safetensors",
+        "link/clip.safetensors", "FOLDER/linked.safetensors", "open_clip:ViT-B-32/FOLDER/clip.safetensors",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("program", ["predict", "export"])
+def test_a_backbone_that_came_with_the_folder_needs_the_users_word(received, runs, backbone, program):
+    (received.parent / "x").mkdir()
+    backbone = backbone.replace("FOLDER", str(received))
+    name_in_record(received, "MODEL.BACKBONE.NAME", backbone)
+
+    def use(*more):
+        if program == "predict":
+            image = str(runs.images / "c1" / "test_0.jpg")
+            predict.main(predict.parse_args(["--checkpoint", str(received), "--images", image, *more]))
+        else:
+            arguments = ["--checkpoint", str(received), "--output", "exported", "--formats", *more]
+            export.main(export.parse_args(arguments))
+
+    with pytest.raises(UserError, match=r"names a backbone file in the same folder: .* add --backbone ") as error:
+        use()
+    assert "\n" not in str(error.value) and not os.path.exists("exported")
+    if not backbone.startswith("open_clip:"):
+        use("--backbone", backbone)
+
+
+def test_other_paths_in_a_record_are_not_used(received, runs, tmp_path):
+    name_in_record(received, "MODEL.INIT_WEIGHTS", str(received / "clip.safetensors"))
+    for key in ("OUTPUT_DIR", "RESUME", "DATASET.ROOT"):
+        name_in_record(received, key, str(tmp_path / "elsewhere"))
+    image = runs.images / "c1" / "test_0.jpg"
+    (found,) = load_classifier(received).predict([image])
+    (expected,) = load_classifier(runs("CoOp").output_dir).predict([image])
+    assert found.probabilities == expected.probabilities
+    assert not (tmp_path / "elsewhere").exists()
