@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dassl.utils import UserError
-from dassl.utils.archives import unpack_archive
+from dassl.utils.archives import require_plain_tree, unpack_archive
 from datasets.sources import Piece, Source
 
 
@@ -34,6 +34,7 @@ def install(source: Source, path: str, piece: Piece, folder: str) -> None:
         else:
             shutil.copyfile(path, os.path.join(stage, source.file))
             moves = ((source.file, piece.provides),)
+        require_plain_tree(stage)  # whoever unpacked it
         pairs = [pair for inside, to in moves for pair in _pairs(_inside(stage, inside, path), to)]
         if piece.provides not in [to for _, to in pairs]:
             raise UserError(f"{path} does not hold {piece.provides}")

@@ -1,7 +1,9 @@
 """Where each data set comes from and what it should hold: one entry a data set.
 
 Addresses and counts: CoOp's DATASETS.md and the statistics table of the CoOp paper; MD5 sums and the addresses that
-replace dead ones: torchvision 0.29 (``torchvision/datasets/*.py``) and the data sets' own pages.
+replace dead ones: torchvision 0.29 (``torchvision/datasets/*.py``) and the data sets' own pages. The MD5 sums of
+StanfordCars and of Caltech101's inner archive are those of torchvision 0.13 and 0.17, which still downloaded them.
+torchvision itself checks ImageNet's archives.
 """
 
 from __future__ import annotations
@@ -67,9 +69,9 @@ def _archive(provides: str, url: str, md5: str = "", inside: str = "", to: str =
     return Piece(provides, (Source(url.rpartition("/")[2], url=url, md5=md5, moves=moves),))
 
 
-def _by_hand(provides: str, file: str, how: str, inside: str = "") -> Piece:
+def _by_hand(provides: str, file: str, how: str, inside: str = "", md5: str = "") -> Piece:
     moves = ((inside or provides, provides),)
-    return Piece(provides, (Source(file, by_hand=how, moves=moves),))
+    return Piece(provides, (Source(file, by_hand=how, moves=moves, md5=md5),))
 
 
 _CLASSNAMES = _drive("classnames.txt", "1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF")
@@ -98,6 +100,7 @@ RECIPES: dict[str, Recipe] = {
                     Source(
                         "101_ObjectCategories.tar.gz",
                         by_hand="the address in CoOp's DATASETS.md is dead",
+                        md5="b224c7392d521a49829488ab0f1120d9",
                         moves=(("101_ObjectCategories", "101_ObjectCategories"),),
                     ),
                 ),
@@ -116,12 +119,18 @@ RECIPES: dict[str, Recipe] = {
     ),
     "StanfordCars": Recipe(
         (
-            _by_hand("cars_train", "cars_train.tgz", _CARS),
-            _by_hand("cars_test", "cars_test.tgz", _CARS),
-            _by_hand("devkit", "car_devkit.tgz", _CARS),
+            _by_hand("cars_train", "cars_train.tgz", _CARS, md5="065e5b463ae28d29e77c1b4b166cfe61"),
+            _by_hand("cars_test", "cars_test.tgz", _CARS, md5="4ce7ebf6a94d07f1952d94dd34c4d501"),
+            _by_hand("devkit", "car_devkit.tgz", _CARS, md5="c3b158d763b6e2245038c8ad08e45376"),
             Piece(
                 "cars_test_annos_withlabels.mat",
-                (Source("cars_test_annos_withlabels.mat", by_hand=_CARS),),
+                (
+                    Source(
+                        "cars_test_annos_withlabels.mat",
+                        by_hand=_CARS,
+                        md5="b0a2b23655a3edd16d84508592a98d10",
+                    ),
+                ),
             ),
             _drive("split_zhou_StanfordCars.json", "1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT"),
         ),

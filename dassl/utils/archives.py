@@ -1,38 +1,230 @@
-"""Unpacking archives whose content is not trusted."""
+"""Unpacking archives whose content is not trusted.
+
+Only regular files and folders are made, one by one, below the folder asked for. This does not rely on the filters of
+Python's `tarfile`, whose check of links can be deceived by paths beyond the system's longest.
+"""
 
 from __future__ import annotations
 
+import bz2
+import errno
+import gzip
+import io
+import lzma
 import os
+import shutil
+import stat
 import tarfile
 import zipfile
+from collections.abc import Callable, Iterator
+from typing import IO, NamedTuple
 
-from .errors import UnreadableFileError
+from .errors import UnreadableFileError, UnwritableFileError
+
+LARGEST_RATIO = 100
+"""Bytes that one byte of an archive may unpack to; images are compressed already, annotations shrink tenfold."""
+ALLOWANCE = 64 << 20
+"""Bytes that any archive may unpack to, however small it is."""
+LONGEST_NAME, LONGEST_PATH, DEEPEST = 255, 1024, 32
+"""Bytes of a name, bytes of an entry's whole path, and its folders."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+_CHUNK = 1 << 20
+_BLOCK = 512
+_COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+
+
+class _Entry(NamedTuple):
+    name: str
+    size: int
+    kind: str
+    """ "file", "folder", or what else it is: such entries are passed over."""
+    open: Callable[[], IO[bytes]]
 
 
 def unpack_archive(path: str, folder: str) -> None:
-    """Unpack a tar (any compression) or zip file into ``folder``; entries that would leave it are refused.
+    """Unpack the files and folders of a tar (gzip, bzip2, xz or plain) or zip file into `folder`.
 
-    Raises UnreadableFileError, naming the archive.
+    Links, devices, other special entries and names with control characters are passed over; one printed line names the
+    first. Permissions are those of new files. A file that is there already is replaced.
+
+    Raises:
+        UnreadableFileError: the archive is damaged, a name would lead out of the folder or is too long, or what it
+            unpacks to is out of proportion to its size; the archive is named.
+        UnwritableFileError: the disk cannot hold it.
     """
     try:
-        if tarfile.is_tarfile(path):
-            with tarfile.open(path) as archive:
-                archive.extractall(folder, filter="data")  # refuses paths and links that lead outside, and devices
-        elif zipfile.is_zipfile(path):
-            _unpack_zip(path, folder)
-        else:
+        entries = _entries(path)
+        if entries is None:
             raise UnreadableFileError(f"{path} is neither a tar nor a zip archive (download broken off?)")
-    except UnreadableFileError:
+        skipped = _unpack(entries, os.path.getsize(path), folder)
+    except (UnreadableFileError, UnwritableFileError):
         raise
-    except Exception as error:  # each compression has errors of its own; a full disk is an OSError
+    except Exception as error:  # each compression has errors of its own
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            raise UnwritableFileError(f"cannot unpack {path} into {folder}: {error.strerror}") from error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableFileError(f"cannot unpack {path}: {reason[:300]}") from error
+    if skipped:
+        print(f"{path}: entries passed over (links, devices, unprintable names): {len(skipped):,}, first {skipped[0]}")
 
 
-def _unpack_zip(path: str, folder: str) -> None:
-    root = os.path.realpath(folder)
-    with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if os.path.commonpath([root, os.path.realpath(os.path.join(root, name))]) != root:
-                raise ValueError(f"entry {name!r} lies outside the folder")
-        archive.extractall(root)  # each name was checked above, and zipfile makes no links
+def require_plain_tree(folder: str) -> None:
+    """Raise UnreadableFileError unless all that lies below `folder` is folders and regular files of one name each."""
+    for here, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            status = os.lstat(os.path.join(here, name))
+            plain = stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1)
+            if not plain:
+                raise UnreadableFileError(f"{os.path.join(here, name)} is neither a file nor a folder; it is not used")
+
+
+def _unpack(entries: Iterator[_Entry], archive_size: int, folder: str) -> list[str]:
+    """Returns a description of each entry that was passed over."""
+    os.makedirs(folder, exist_ok=True)
+    allowed = LARGEST_RATIO * archive_size + ALLOWANCE
+    free = shutil.disk_usage(folder).free
+    total, skipped, made = 0, [], {""}
+    for entry in entries:
+        total += _BLOCK + (entry.size if entry.kind == "file" else 0)  # a block for the name and the file's record
+        if total > allowed:
+            raise ValueError(f"it unpacks to more than {LARGEST_RATIO} times its size")
+        if total > free:
+            raise UnwritableFileError(f"cannot unpack into {folder}: {free:,} bytes are free, more are needed")
+        if entry.kind not in ("file", "folder") or not entry.name.isprintable():
+            skipped.append(f"{entry.name[:200]!r} ({entry.kind})")
+            continue
+        parts = _safe_parts(entry.name)
+        _make_folders(folder, parts if entry.kind == "folder" else parts[:-1], made)
+        if entry.kind == "file":
+            if not parts:
+                raise ValueError("a file without a name")
+            _write(entry, os.path.join(folder, *parts))
+    return skipped
+
+
+def _safe_parts(name: str) -> list[str]:
+    """Folders and name of an entry. Raises ValueError for what is not a plain relative path."""
+    shown = repr(name if len(name) <= 100 else f"{name[:100]}...")
+    if "\\" in name or name.startswith("/") or name[1:2] == ":":
+        raise ValueError(f"entry {shown} is not a plain relative path")
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise ValueError(f"entry {shown} leads out of its folder")
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in parts) or len(os.fsencode(name)) > LONGEST_PATH:
+        raise ValueError(f"entry {shown} has too long a name")
+    if len(parts) > DEEPEST:
+        raise ValueError(f"entry {shown} lies in more than {DEEPEST} folders")
+    return parts
+
+
+def _make_folders(folder: str, parts: list[str], made: set[str]) -> None:
+    """Make the folders `parts`, one in the other; what is there already must be a folder, not a link to one."""
+    inside = ""
+    for part in parts:
+        inside = os.path.join(inside, part)
+        if inside in made:
+            continue
+        place = os.path.join(folder, inside)
+        try:
+            os.mkdir(place)
+        except FileExistsError:
+            if not stat.S_ISDIR(os.lstat(place).st_mode):
+                raise ValueError(f"{place} is not a folder") from None
+        made.add(inside)
+
+
+def _write(entry: _Entry, target: str) -> None:
+    """A new file with the entry's content; an earlier one (or a link) of this name is removed, never written to."""
+    if os.path.lexists(target):
+        os.unlink(target)
+    with entry.open() as source, open(target, "xb") as file:
+        left = entry.size
+        while left:
+            chunk = source.read(min(left, _CHUNK))
+            if not chunk:
+                raise ValueError(f"entry {entry.name[:200]!r} is broken off")
+            file.write(chunk)
+            left -= len(chunk)
+
+
+def _entries(path: str) -> Iterator[_Entry] | None:
+    """The entries of an archive in their order; None for a file of another kind."""
+    try:
+        return _tar_entries(_open_tar(path))
+    except tarfile.ReadError:
+        return _zip_entries(zipfile.ZipFile(path)) if zipfile.is_zipfile(path) else None
+
+
+class _Limited(io.RawIOBase):
+    """A seekable stream that refuses to be read in pieces, or to a place, out of proportion to the archive's size.
+
+    `tarfile` reads extended headers in one piece of the size that they claim.
+    """
+
+    def __init__(self, file: IO[bytes], limit: int) -> None:
+        self._file, self._limit = file, limit
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _CHUNK:
+            raise ValueError(f"a header of {size:,} bytes")
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence != os.SEEK_SET or offset > self._limit:
+            raise ValueError(f"it unpacks to more than {LARGEST_RATIO} times its size")
+        return self._file.seek(offset)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _open_tar(path: str) -> tarfile.TarFile:
+    """Raises tarfile.ReadError for a file that is not a tar archive."""
+    with open(path, "rb") as file:
+        start = file.read(6)
+    opener = next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), open)
+    stream = _Limited(opener(path, "rb"), LARGEST_RATIO * os.path.getsize(path) + ALLOWANCE)
+    try:
+        return tarfile.open(fileobj=stream, mode="r:")
+    except BaseException:
+        stream.close()
+        raise
+
+
+def _tar_entries(archive: tarfile.TarFile) -> Iterator[_Entry]:
+    with archive, archive.fileobj as stream:
+        for member in archive:
+            yield _Entry(member.name, member.size, _tar_kind(member), lambda member=member: archive.extractfile(member))
+            archive.members = []  # tarfile keeps them all
+        # tarfile takes a damaged header for the end
+        stream.seek(archive.offset)
+        if stream.read(_BLOCK).strip(b"\0"):
+            raise ValueError(f"the header at byte {archive.offset:,} is damaged")
+
+
+def _tar_kind(member: tarfile.TarInfo) -> str:
+    if member.isdir():
+        return "folder"
+    if member.isreg() and not member.issparse():
+        return "file"
+    kinds = {"link": member.issym(), "hard link": member.islnk(), "FIFO": member.isfifo(), "sparse": member.issparse()}
+    return next((kind for kind, fits in kinds.items() if fits), "device")
+
+
+def _zip_entries(archive: zipfile.ZipFile) -> Iterator[_Entry]:
+    with archive:
+        for entry in archive.infolist():
+            name = entry.orig_filename  # `filename` ends at a null character
+            yield _Entry(name, entry.file_size, _zip_kind(entry), lambda entry=entry: archive.open(entry))
+
+
+def _zip_kind(entry: zipfile.ZipInfo) -> str:
+    """Archives made under Unix hold the file's mode."""
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if kind in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "folder" if entry.is_dir() else "file"
+    return {stat.S_IFLNK: "link", stat.S_IFIFO: "FIFO"}.get(kind, "device")
