@@ -3,6 +3,7 @@
 python classify.py photo.jpg [more images]      (from wherever; the files beside this script are used)
 """
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -54,6 +55,10 @@ def main(paths):
         sys.exit(f"error: {manifest['trainer']} makes class weights for each image: use the project's predict.py")
     if "image_tower.pt2" not in manifest["files"]:
         sys.exit("error: no image_tower.pt2 was exported here: export again with --formats pt2")
+    for name in ("class_weights.safetensors", "image_tower.pt2"):
+        with open(FOLDER / name, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != manifest["files"][name]["sha256"]:
+                sys.exit(f"error: {FOLDER / name} is damaged: its SHA-256 is not the one in manifest.json")
     head = load_tensors(FOLDER / "class_weights.safetensors")  # weights [C, e], scale []
     tower = torch.export.load(FOLDER / "image_tower.pt2").module()
     settings = manifest["image"]

@@ -34,13 +34,13 @@ from dassl.utils import (
 )
 from deploy import tower as towers
 from deploy.tower import ImageTower
-from deploy.trained import PROMPTS_NAME, Source, load_trained
+from deploy.trained import MANIFEST_NAME, PROMPTS_NAME, Source, load_trained
 from trainers.base import PromptTrainer
 from trainers.prompts import normalized
 from trainers.record import CLASSNAMES_NAME, CONFIG_NAME, write_record
 from trainers.zsclip import ZeroshotCLIP
 
-MANIFEST_NAME, WEIGHTS_NAME, SCRIPT_NAME = "manifest.json", "class_weights.safetensors", "classify.py"
+WEIGHTS_NAME, SCRIPT_NAME = "class_weights.safetensors", "classify.py"
 FORMATS = {
     "pt2": (towers.save_pt2, towers.pt2_deviation),
     "onnx": (towers.save_onnx, towers.onnx_deviation),

@@ -16,12 +16,14 @@ import train
 from clip.clip import local_file
 from dassl.config import get_cfg_default, merge_file, merge_opts
 from dassl.engine import TRAINER_REGISTRY, SimpleTrainer
-from dassl.utils import UnreadableFileError, UserError
+from dassl.utils import UnreadableFileError, UserError, file_sha256, read_json
 from trainers.base import PromptTrainer, load_learned
-from trainers.record import CONFIG_NAME, Record, read_record
+from trainers.record import CLASSNAMES_NAME, CONFIG_NAME, Record, read_record
 
 PROMPTS_NAME = "prompts.safetensors"
 """Learned tensors in an exported folder, which takes the place of a run's checkpoints."""
+MANIFEST_NAME = "manifest.json"
+"""In an exported folder: what each of its files is, with its SHA-256."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +123,26 @@ def _load_weights(trainer: SimpleTrainer, source: Source) -> None:
     if not (prompts.is_file() and isinstance(trainer, PromptTrainer)):
         trainer.load_model(str(source.folder), source.epoch)
         return
+    for path in (prompts, Path(source.folder, CLASSNAMES_NAME)):
+        _check_digest(path)
     try:
         load_learned(trainer.registered_module(), load_file(prompts), str(prompts))
     except (SafetensorError, OSError) as error:
         raise UnreadableFileError(f"cannot read {prompts}: {error}") from error
+
+
+def _check_digest(path: Path) -> None:
+    """Raise UnreadableFileError if the manifest beside an exported file knows another SHA-256 of it."""
+    manifest = path.with_name(MANIFEST_NAME)
+    if not manifest.is_file():
+        return
+    content = read_json(manifest)
+    files = content.get("files") if isinstance(content, dict) else None
+    entry = files.get(path.name) if isinstance(files, dict) else None
+    if not isinstance(entry, dict) or entry.get("sha256") != file_sha256(path):
+        raise UnreadableFileError(
+            f"{path} is not the file that {manifest.name} describes (its SHA-256 differs): export the run again"
+        )
 
 
 def _without_data(kind: type[SimpleTrainer], classnames: list[str]) -> type[SimpleTrainer]:

@@ -9,6 +9,7 @@ import ast
 import hashlib
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def test_the_plain_script_needs_torch_and_what_reads_its_files(exported):
     tree = ast.parse((exported[1] / "classify.py").read_text())
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     modules |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert modules == {"json", "sys", "pathlib", "torch", "PIL"}
+    assert modules == {"hashlib", "json", "sys", "pathlib", "torch", "PIL"}
 
 
 def test_the_plain_script_prepares_images_as_the_trainers_do(runs, tmp_path):
@@ -134,6 +135,29 @@ def test_the_exported_folder_takes_the_place_of_the_run(exported):
     for names in (None, CLASSNAMES[1:3]):
         found = load_classifier(output, names).logits(images)
         assert torch.equal(found, load_classifier(trainer.output_dir, names).logits(images))
+
+
+@pytest.mark.parametrize("name", ["prompts.safetensors", "classnames.json"])
+def test_a_changed_file_of_an_export_is_found(exported, tmp_path, name):
+    folder = tmp_path / "changed"
+    shutil.copytree(exported[1], folder)
+    content = bytearray((folder / name).read_bytes())
+    content[-5] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name} is not the file that manifest.json describes"):
+        load_classifier(folder)
+
+
+@pytest.mark.parametrize("name", ["class_weights.safetensors", "image_tower.pt2"])
+def test_the_plain_script_finds_a_changed_file(exported, tmp_path, name, monkeypatch):
+    folder = tmp_path / "changed"
+    shutil.copytree(exported[1], folder)
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    monkeypatch.setattr(sys, "argv", ["classify.py", "photo.jpg"])
+    with pytest.raises(SystemExit, match=f"{name} is damaged"):
+        runpy.run_path(str(folder / "classify.py"), run_name="__main__")
 
 
 def test_other_classes_are_exported_without_graphs(runs, tmp_path):
