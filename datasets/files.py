@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from dassl.utils.files import parse_json
 from datasets.errors import BadDataError, MissingDataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
@@ -92,12 +93,12 @@ def read_lines(path: str) -> list[str]:
 def read_json_object(path: str) -> dict[str, Any]:
     """The content of a JSON file that holds an object."""
     try:
-        content = json.loads(read_text(path))
+        content = parse_json(read_text(path))
     except json.JSONDecodeError as error:
         raise BadDataError(f"{path} is not valid JSON (line {error.lineno}: {error.msg})") from None
     except RecursionError:
         raise BadDataError(f"{path} is nested too deeply") from None
-    except ValueError as error:  # a number of thousands of digits
+    except ValueError as error:  # a number of thousands of digits, a key that occurs twice, NaN
         raise BadDataError(f"{path} is not valid JSON ({error})") from None
     if not isinstance(content, dict):
         raise BadDataError(f"{path} holds no JSON object but a {type(content).__name__}")

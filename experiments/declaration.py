@@ -20,11 +20,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from dassl.utils.errors import BadValueError, MissingFileError, UnreadableFileError
+from dassl.utils.errors import BadValueError
+from dassl.utils.yaml_files import read_yaml
 from experiments.methods import METHODS
 from experiments.plan import Row, Task
 from experiments.runs import ROOT, Options
@@ -92,12 +92,7 @@ def read_experiment(path: Path) -> Experiment:
     """
     if not path.exists() and path.name == str(path) and (SHIPPED / path).is_file():
         path = SHIPPED / path
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise MissingFileError(f"no such file: {path}") from error
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UnreadableFileError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     problem = best_match(Draft202012Validator(SCHEMA).iter_errors(content))
     if problem is not None:
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem.absolute_path)

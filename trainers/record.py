@@ -23,6 +23,7 @@ from dassl.utils import (
     read_json,
     write_text_atomically,
 )
+from dassl.utils.yaml_files import read_yaml
 
 CONFIG_NAME, CLASSNAMES_NAME = "config.yaml", "classnames.json"
 
@@ -56,10 +57,7 @@ def read_record(folder: str | os.PathLike[str], defaults: CfgNode) -> Record:
     for path in (config, names):
         if not path.is_file():
             raise MissingFileError(f"{folder} is no folder of a trained model: it holds no {path.name}")
-    try:
-        tree = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise UnreadableFileError(f"cannot read {config}: {' '.join(str(error).split())}") from error
+    tree = read_yaml(config)
     if not isinstance(tree, dict):
         raise UnreadableFileError(f"{config} does not hold a configuration")
     cfg = defaults.clone()

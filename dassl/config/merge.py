@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import yaml
 from yacs.config import CfgNode
 
-from dassl.utils.errors import BadTypeError, BadValueError, MissingFileError, UnknownKeyError, UnreadableFileError
+from dassl.utils.errors import BadTypeError, BadValueError, UnknownKeyError, UnreadableFileError
 from dassl.utils.names import get_most_similar_str_to_a_from_b
+from dassl.utils.yaml_files import read_yaml
 
 
 def merge_file(cfg: CfgNode, path: str) -> None:
@@ -19,13 +19,7 @@ def merge_file(cfg: CfgNode, path: str) -> None:
     Raises MissingFileError, UnreadableFileError, UnknownKeyError (with the most similar key), BadTypeError or
     BadValueError, each naming the file. ``cfg`` is unchanged when an error is raised.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
-    except FileNotFoundError as error:
-        raise MissingFileError(f"no such config file: {path}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UnreadableFileError(f"cannot read the config file {path}: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     if content is None:
         return
     if not isinstance(content, dict):

@@ -7,11 +7,13 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from .errors import MissingFileError, UnreadableFileError, UnwritableFileError
+from .errors import BadValueError, MissingFileError, UnreadableFileError, UnwritableFileError
 
 StrPath = str | os.PathLike
 _UNFINISHED = ".tmp"
@@ -48,23 +50,64 @@ def file_sha256(fpath: StrPath) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_json(fpath: StrPath) -> Any:
-    """The content of a JSON file. Raises MissingFileError or UnreadableFileError, naming the file."""
+def read_text(fpath: StrPath) -> str:
+    """The content of a UTF-8 text file. Raises MissingFileError or UnreadableFileError, naming the file."""
     try:
-        text = Path(fpath).read_text(encoding="utf-8")
+        # a FIFO or device might never end
+        if not stat.S_ISREG(os.stat(fpath).st_mode):
+            raise UnreadableFileError(f"cannot read {fpath}: it is not a regular file")
+        return Path(fpath).read_text(encoding="utf-8")
+    except UnreadableFileError:
+        raise
     except FileNotFoundError as error:
         raise MissingFileError(f"no such file: {fpath}") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UnreadableFileError(f"cannot read {fpath}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def read_json(fpath: StrPath) -> Any:
+    """The content of a JSON file, read as `parse_json` does.
+
+    Raises MissingFileError or UnreadableFileError, naming the file.
+    """
+    text = read_text(fpath)
     try:
-        return json.loads(text)
+        return parse_json(text)
     except (ValueError, RecursionError) as error:
         raise UnreadableFileError(f"{fpath} is not valid JSON: {error}") from error
 
 
+def parse_json(text: str) -> Any:
+    """The content of a JSON text.
+
+    A key that occurs twice in one object, NaN and Infinity are refused: readers disagree about the first, and the
+    others are not JSON. Raises ValueError, or RecursionError for a text that is nested too deeply.
+    """
+    return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        repeated = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {repeated[:80]!r} occurs twice")
+    return content
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"it contains {name}")
+
+
 def write_json(obj: Any, fpath: StrPath) -> None:
-    """Write JSON (indent 4) atomically, creating the folder when it is missing."""
-    write_text_atomically(fpath, json.dumps(obj, indent=4, separators=(",", ": ")))
+    """Write JSON (indent 4) atomically, creating the folder when it is missing.
+
+    Raises BadValueError for NaN or an infinite number, which JSON does not have, and UnwritableFileError.
+    """
+    try:
+        text = json.dumps(obj, indent=4, separators=(",", ": "), allow_nan=False)
+    except ValueError as error:
+        raise BadValueError(f"cannot write {fpath}: NaN and infinite numbers are not JSON ({error})") from error
+    write_text_atomically(fpath, text)
 
 
 def write_text_atomically(fpath: StrPath, text: str) -> None:

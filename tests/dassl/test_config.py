@@ -77,8 +77,8 @@ def test_merge_file(tmp_path):
         ("OPTIM:\n  MAX_EPOCH: many\n", "config key OPTIM.MAX_EPOCH in .*a.yaml wants a int, but got 'many'"),
         ("OPTIM: 3\n", 'config key "OPTIM" in .*a.yaml is a group of keys'),
         ("- 1\n", "should hold keys with values, not a list"),
-        ("a: [1\n", "cannot read the config file"),
-        ("a: !!python/object/apply:os.system ['true']\n", "cannot read the config file"),
+        ("a: [1\n", "cannot read .*a.yaml"),
+        ("a: !!python/object/apply:os.system ['true']\n", "cannot read .*a.yaml"),
     ],
 )
 def test_a_bad_file_is_one_line_and_changes_nothing(tmp_path, text, told):

@@ -348,7 +348,7 @@ def corrupt(change):
         (corrupt(lambda content: content.pop("trainer")), "trainer"),
         (corrupt(lambda content: content.update(schema=99)), "schema 99"),
         (corrupt(lambda content: content.update(shots="many")), "shots is 'many'"),
-        (corrupt(lambda content: content["results"].update(accuracy=float("nan"))), "nan"),
+        (corrupt(lambda content: content["results"].update(accuracy=float("nan"))), "it contains NaN"),
         (corrupt(lambda content: content["results"].update(accuracy=130)), "130"),
         (corrupt(lambda content: content.update(setting="nonsense")), "nonsense"),
         (corrupt(lambda content: content.update(history=[3])), "history"),

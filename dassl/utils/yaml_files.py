@@ -1,0 +1,92 @@
+"""The one reader of YAML files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+from yaml import MappingNode, Node, SafeLoader, ScalarNode
+
+from .errors import UnreadableFileError
+from .files import StrPath, read_text
+
+MOST_VALUES = 100_000
+"""Values of a file after its aliases are unfolded."""
+DEEPEST = 50
+"""Mappings and lists in one another."""
+
+
+def read_yaml(path: StrPath) -> Any:
+    """The content of a YAML file, of plain values only.
+
+    Raises:
+        MissingFileError: no such file.
+        UnreadableFileError: it cannot be read or is not valid YAML, a key occurs twice in one mapping, a value
+            contains itself, or the aliases unfold to more than `MOST_VALUES` values; the file and the line are named.
+    """
+    text = read_text(path)
+    try:
+        return parse_yaml(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UnreadableFileError(f"cannot read {path}: {' '.join(str(error).split())[:500]}") from error
+
+
+def parse_yaml(text: str) -> Any:
+    """As `read_yaml`, for a text. Raises yaml.YAMLError, ValueError or RecursionError."""
+    loader = SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        _Check(loader).measure(root, ())
+        return loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+class _Check:
+    """Looks through the nodes of a document before anything is made of them."""
+
+    def __init__(self, loader: SafeLoader) -> None:
+        self._loader = loader
+        self._measured: dict[Node, tuple[int, int]] = {}
+
+    def measure(self, node: Node, parents: tuple[Node, ...]) -> tuple[int, int]:
+        """How many values a node unfolds to, and how deep they lie. Each node is measured once. Raises ValueError."""
+        if node in parents:
+            raise ValueError(f"{_place(node)}: a value contains itself")
+        if len(parents) > DEEPEST:
+            raise ValueError(f"{_place(node)}: nested more than {DEEPEST} times")
+        if node not in self._measured:
+            measures = [self.measure(child, (*parents, node)) for child in self._children(node)]
+            size = 1 + sum(size for size, _ in measures)
+            depth = 1 + max((depth for _, depth in measures), default=0)
+            if size > MOST_VALUES or depth > DEEPEST:
+                limits = f"{MOST_VALUES:,} values, or is nested more than {DEEPEST} times"
+                raise ValueError(f"{_place(node)}: unfolds to more than {limits}")
+            self._measured[node] = size, depth
+        return self._measured[node]
+
+    def _children(self, node: Node) -> list[Node]:
+        if isinstance(node, ScalarNode):
+            return []
+        if not isinstance(node, MappingNode):
+            return node.value
+        self._check_keys(node)
+        return [part for pair in node.value for part in pair]
+
+    def _check_keys(self, node: MappingNode) -> None:
+        """Raise ValueError for a key that occurs twice; YAML forbids it, PyYAML takes the last."""
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, ScalarNode):
+                raise ValueError(f"{_place(key)}: a key must be a single value")
+            value = key.value if key.tag == "tag:yaml.org,2002:merge" else self._loader.construct_object(key)
+            name = (type(value), value)
+            if name in seen:
+                raise ValueError(f"{_place(key)}: the key {key.value[:80]!r} occurs twice")
+            seen.add(name)
+
+
+def _place(node: Node) -> str:
+    return f"line {node.start_mark.line + 1}"
