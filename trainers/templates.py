@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from clip._open_clip import open_clip_module
@@ -90,30 +90,54 @@ def template_features(clip: CLIP, classnames: Sequence[str], templates: Sequence
 def teacher_text_features(clip: CLIP, classnames: Sequence[str], cache: Path | None = None) -> Tensor:
     """ProMetaR's frozen text features [C, e]: the mean over the 60 templates, not normalised.
 
-    They are kept on disk under a name made of everything they depend on: text tower, class names, templates.
+    They are kept on disk under a name made of everything they depend on: text tower, class names, templates. The file
+    also holds a digest of its values and of that name, so a file that was damaged, changed or renamed is not used.
 
     Args:
         cache: folder of the files; None: ~/.cache/clip/text_features.
     """
     templates = teacher_templates()
     folder = cache or Path.home() / ".cache" / "clip" / "text_features"
-    path = folder / f"{_digest(clip, classnames, templates)}.safetensors"
+    inputs = _digest(clip, classnames, templates)
+    path = folder / f"{inputs}.safetensors"
     try:
-        return load_file(path)["mean"].to(clip.logit_scale.device)
+        return _read_kept(path, inputs).to(clip.logit_scale.device)
     except FileNotFoundError:
         pass  # the first run
-    except (OSError, SafetensorError, KeyError) as error:
-        print(f"{path} cannot be read ({error}): the teacher's text features are computed anew")
+    except (OSError, SafetensorError, ValueError) as error:
+        print(f"{path} cannot be used ({error}): the teacher's text features are computed anew")
     wide = torch.promote_types(clip.dtype, torch.float32)  # sixty additions in half precision would be seen
     mean = sum(features.to(wide) for features in template_features(clip, classnames, templates)) / len(templates)
     partial = path.with_suffix(f".part{os.getpid()}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({"mean": mean.cpu().contiguous()}, partial)
+        kept = mean.cpu().contiguous()
+        save_file({"mean": kept}, partial, {"digest": _digest_of_kept(kept, inputs)})
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         print(f"The teacher's text features are not kept for the next run: cannot write {path} ({error})")
     return mean
+
+
+def _read_kept(path: Path, inputs: str) -> Tensor:
+    """The features [C, e] in a file.
+
+    Raises:
+        ValueError: they are not those that were written for these inputs.
+    """
+    with safe_open(path, framework="pt") as file:
+        digest = (file.metadata() or {}).get("digest")
+        kept = file.get_tensor("mean") if "mean" in file.keys() else None  # noqa: SIM118 (not a dictionary)
+    if kept is None or digest != _digest_of_kept(kept, inputs):
+        raise ValueError("its values are not those that were written for these class names and weights")
+    return kept
+
+
+def _digest_of_kept(kept: Tensor, inputs: str) -> str:
+    """SHA-256 over the kept values and the digest of what they were computed from."""
+    digest = hashlib.sha256(inputs.encode())
+    _add_tensor(digest, "mean", kept)
+    return digest.hexdigest()
 
 
 def _digest(clip: CLIP, classnames: Sequence[str], templates: Sequence[str]) -> str:
@@ -121,6 +145,11 @@ def _digest(clip: CLIP, classnames: Sequence[str], templates: Sequence[str]) -> 
     digest = hashlib.sha256(json.dumps([KEPT, list(classnames), list(templates)]).encode())
     for name, tensor in clip.state_dict().items():
         if not name.startswith("visual."):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+            _add_tensor(digest, name, tensor)
     return digest.hexdigest()
+
+
+def _add_tensor(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
+    """Name, type, shape and values."""
+    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+    digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())

@@ -28,7 +28,7 @@ _MARK = "_dassl_stands_in_for_an_object"
 _NUMBER_KINDS = "fiub"
 _LOCAL_HEADER = 30
 """Bytes of a zip entry's own header, without its name."""
-_LARGEST_EFFORT = 40_000_000
+_LARGEST_EFFORT = 20_000_000
 """Replaced classes times objects. The unpickler looks at every allowed class for each object: about ten seconds."""
 _OBJECT_OPCODES = {"NEWOBJ", "REDUCE", "BUILD"}
 

@@ -254,6 +254,73 @@ def test_compressed_archives_are_refused(tmp_path):
         load_checkpoint(tmp_path / "bomb")
 
 
+def test_a_flipped_bit_is_found_wherever_it_lies(tmp_path):
+    """The zip's own checksums, which PyTorch does not look at, cover every tensor and the pickle program."""
+    save_checkpoint(state_of(nn.Linear(30, 20), 1, note="kept"), str(tmp_path))
+    path = tmp_path / "model.pth.tar-1"
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        entries = [entry for entry in archive.infolist() if "data" in entry.filename and ".data" not in entry.filename]
+    assert len(entries) == 3
+    for entry in entries:
+        start = entry.header_offset + 30 + int.from_bytes(whole[entry.header_offset + 26 :][:2], "little")
+        start += int.from_bytes(whole[entry.header_offset + 28 :][:2], "little")
+        for place in np.linspace(start, start + entry.file_size - 1, 7).astype(int):
+            flipped = bytearray(whole)
+            flipped[place] ^= 1
+            path.write_bytes(flipped)
+            with pytest.raises(UnreadableFileError, match=f"{entry.filename} is damaged: its checksum") as caught:
+                load_checkpoint(path)
+            assert str(path) in str(caught.value)
+    path.write_bytes(whole[:-30])
+    with pytest.raises(UnreadableFileError, match="a zip archive without its end"):
+        load_checkpoint(path)
+
+
+def test_a_storage_cannot_claim_more_than_it_has(tmp_path):
+    torch.save({"a": torch.arange(4.0)}, tmp_path / "whole")
+    with zipfile.ZipFile(tmp_path / "whole") as source, zipfile.ZipFile(tmp_path / "claims", "w") as target:
+        for entry in source.infolist():
+            content = source.read(entry)
+            target.writestr(
+                entry.filename, content.replace(b"K\x04t", b"M\x00\x40t").replace(b"K\x04\x85", b"M\x00\x40\x85")
+            )
+    with pytest.raises(UnreadableFileError, match="size"):
+        load_checkpoint(tmp_path / "claims")
+
+
+def test_values_that_refer_to_each_other_without_bound_are_read_once(tmp_path):
+    laughs = [_Node(None)]
+    for _ in range(60):
+        laughs = [laughs, laughs]
+    torch.save({"state_dict": {}, "laughs": laughs}, tmp_path / "model")
+    read = load_checkpoint(tmp_path / "model")["laughs"]
+    for _ in range(60):
+        assert read[0] is read[1]
+        read = read[0]
+    assert read[0]["count"] == 3
+
+
+def test_many_classes_and_objects_are_refused_at_once(tmp_path):
+    """PyTorch's unpickler looks through all allowed classes for each object: these would take it a minute."""
+    objects = b"".join(b"cmodule_%d\nname\n)R" % number for number in range(7000))
+    torch.save({}, tmp_path / "whole")
+    with zipfile.ZipFile(tmp_path / "whole") as source, zipfile.ZipFile(tmp_path / "many", "w") as target:
+        for entry in source.infolist():
+            is_program = entry.filename.endswith("data.pkl")
+            program = b"\x80\x02}X\x01\x00\x00\x00a(" + objects + b"ts."
+            target.writestr(entry.filename, program if is_program else source.read(entry))
+    with pytest.raises(UnreadableFileError, match="7,000 objects of 7,000 classes"):
+        load_checkpoint(tmp_path / "many")
+
+
+def test_an_attribute_out_of_the_file_does_not_hide_a_method(tmp_path):
+    node = _Node(None)
+    node.items = node.keys = node.update = "not a method"
+    torch.save({"state_dict": {}, "node": node}, tmp_path / "model")
+    assert load_checkpoint(tmp_path / "model")["node"]["items"] == "not a method"
+
+
 def test_a_full_disk_is_one_line_and_leaves_the_last_good_checkpoint(tmp_path):
     save_checkpoint(state_of(nn.Linear(3, 2), 1), str(tmp_path))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

@@ -26,6 +26,7 @@ from golden_data import write_backbones
 from mutations import VALUES, WORDS, Guard, mutate_bytes, mutate_json
 from PIL import Image
 from safetensors.torch import save_file
+from tensor_modules import trace
 from tiny_runs import CLASSNAMES, make_cfg, write_data
 from torch import nn
 
@@ -350,6 +351,7 @@ def test_backbone_files(guard, tmp_path, tmp_path_factory):
     small = {name: tensor[..., :2].clone() if tensor.numel() > 200 else tensor for name, tensor in state.items()}
     save_file(small, tmp_path / "small.safetensors")
     torch.save(small, tmp_path / "small.pt")
+    trace({name: tensor for name, tensor in small.items() if "." not in name}).save(str(tmp_path / "script.pt"))
 
     def read(path):
         found = weights.read_state_dict(path)
@@ -357,12 +359,25 @@ def test_backbone_files(guard, tmp_path, tmp_path_factory):
         return True
 
     for name, rng in cases("backbone"):
-        source = rng.choice(["small.safetensors", "small.pt"])
-        data = (tmp_path / source).read_bytes()
+        source = rng.choice(["small.safetensors", "small.pt", "script.pt"])
         path = tmp_path / f"mutated{Path(source).suffix}"
-        head = mutate_bytes(data[:3000], rng)
-        path.write_bytes(head + data[3000:] if rng.random() < 0.7 else mutate_bytes(data, rng))
+        if source.endswith(".pt") and rng.random() < 0.5:  # with right checksums, so that the content is looked at
+            write_mutated_zip(tmp_path / source, path, rng)
+        else:
+            data = (tmp_path / source).read_bytes()
+            head = mutate_bytes(data[:3000], rng)
+            path.write_bytes(head + data[3000:] if rng.random() < 0.7 else mutate_bytes(data, rng))
         guard.case(name, lambda path=path: read(path))
+
+
+def write_mutated_zip(source, target, rng):
+    """A copy of an archive with one entry's content mutated."""
+    with zipfile.ZipFile(source) as archive, zipfile.ZipFile(target, "w") as copy:
+        names = [name for name in archive.namelist() if name.endswith((".pkl", ".py"))]
+        chosen = rng.choice([*names, rng.choice(archive.namelist())])
+        for name in archive.namelist():
+            content = archive.read(name)
+            copy.writestr(name, mutate_bytes(content, rng) if name == chosen else content)
 
 
 def test_backbone_tensors(guard, tmp_path_factory):

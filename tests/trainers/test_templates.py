@@ -11,6 +11,7 @@ import hashlib
 import plain_clip
 import pytest
 import torch
+from safetensors.torch import save
 from tiny_runs import load_tiny_clip
 
 from clip.clip import tokenize
@@ -105,6 +106,18 @@ def test_a_damaged_file_is_made_anew_and_an_unwritable_folder_said(clip, tmp_pat
         file.write_bytes(damaged)
         assert torch.equal(teacher_text_features(clip, NAMES, tmp_path / "cache"), first)
         assert file.read_bytes() == whole
+    capsys.readouterr()
+    other = teacher_text_features(clip, NAMES[::-1], tmp_path / "other")
+    (file_of_other,) = (tmp_path / "other").iterdir()
+    flipped = bytearray(whole)
+    flipped[-3] ^= 1
+    without_digest = save({"mean": first})
+    wrong_shape = save({"mean": first[:2]})
+    for changed in (flipped, file_of_other.read_bytes(), without_digest, wrong_shape, save({"odd": other})):
+        file.write_bytes(changed)
+        assert torch.equal(teacher_text_features(clip, NAMES, tmp_path / "cache"), first)
+        assert file.read_bytes() == whole
+        assert "are not those that were written for these class names and weights" in capsys.readouterr().out
     (tmp_path / "blocked").write_text("a file where the folder should be")
     capsys.readouterr()
     assert torch.equal(teacher_text_features(clip, NAMES, tmp_path / "blocked"), first)
