@@ -1,13 +1,15 @@
 """Runs as jobs of submitit: on a Slurm cluster, or on this machine the way submitit tries jobs out.
 
 What a job does is safe to submit twice: it ends at once when its run has finished, and waits while another process is
-at work on it. submitit keeps its own files, pickled functions among them, in <output>/jobs.
+at work on it. submitit keeps its own files, pickled functions among them, in a new folder below <output>/jobs for each
+launch: a pickle that lay there before is never read.
 """
 
 from __future__ import annotations
 
 import os
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,7 +81,7 @@ def make_executor(cluster: str, output: Path, parameters: Mapping[str, str | int
     paths = (str(ROOT), os.environ.get("PYTHONPATH", ""))
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     try:
-        executor = submitit.AutoExecutor(folder=output / FOLDER / "%j", cluster=cluster)
+        executor = submitit.AutoExecutor(folder=output / FOLDER / uuid.uuid4().hex[:12] / "%j", cluster=cluster)
         executor.update_parameters(**{"name": "prompts"} | dict(parameters))
     except (RuntimeError, NameError, TypeError, ValueError, AssertionError) as error:
         raise BadValueError(f"--launcher {cluster}: {' '.join(str(error).split())}") from error
