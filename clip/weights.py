@@ -73,10 +73,11 @@ def _check_are_plain(state: Mapping[str, Tensor], path: Path) -> None:
             raise CheckpointError(f"backbone file {path}: tensor {name} is not an ordinary tensor ({kind})")
         storage = tensor.untyped_storage()
         stored[storage.data_ptr()] = storage.nbytes()
-    claimed, held = sum(tensor.nbytes for tensor in state.values()), sum(stored.values())
+    claimed = sum(tensor.nbytes for tensor in state.values())
+    held = min(sum(stored.values()), path.stat().st_size)
     if claimed > held:
         raise CheckpointError(
-            f"backbone file {path}: its tensors overlap ({claimed:,} bytes of tensors in {held:,} bytes of values)"
+            f"backbone file {path}: its tensors take {claimed:,} bytes, but the file holds only {held:,} bytes of values"
         )
 
 

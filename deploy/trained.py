@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import train
-from clip.clip import local_file
 from dassl.config import get_cfg_default, merge_file, merge_opts
 from dassl.engine import TRAINER_REGISTRY, SimpleTrainer
 from dassl.utils import UnreadableFileError, UserError, file_sha256, read_json
 from trainers.base import PromptTrainer, load_learned
+from trainers.received import refuse_backbone_of_the_folder
 from trainers.record import CLASSNAMES_NAME, CONFIG_NAME, Record, read_record
 
 PROMPTS_NAME = "prompts.safetensors"
@@ -64,28 +63,8 @@ class Source:
             record.cfg.TRAINER.NAME = self.trainer
         merge_opts(record.cfg, list(self.options))
         if recorded_backbone == record.cfg.MODEL.BACKBONE.NAME and "MODEL.BACKBONE.NAME" not in self.options[::2]:
-            _refuse_file_of_the_folder(recorded_backbone, self.folder)
+            refuse_backbone_of_the_folder(recorded_backbone, self.folder)
         return record
-
-
-def _refuse_file_of_the_folder(backbone: str, folder: str | os.PathLike[str]) -> None:
-    """Raise UserError if a backbone that only the record names is a file that may have come with the folder."""
-    path = local_file(backbone)
-    if path is not None and _lies_in(path, folder):
-        raise UserError(
-            f"{Path(folder, CONFIG_NAME)} names a backbone file in the same folder: if you trust this file, "
-            f"add --backbone {shlex.quote(backbone)}"
-        )
-
-
-def _lies_in(path: str, folder: str | os.PathLike[str]) -> bool:
-    """Whether a file lies below a folder, as its path is written or after links are followed."""
-    try:
-        resolved = Path(path).resolve(strict=True), Path(folder).resolve(strict=True)
-    except (OSError, RuntimeError):  # links that cannot be followed to their end may lead anywhere
-        return True
-    written = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
-    return any(file.is_relative_to(where) for file, where in (resolved, written))
 
 
 def load_trained(

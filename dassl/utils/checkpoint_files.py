@@ -11,10 +11,8 @@ import os
 import warnings
 from typing import Any
 
-import torch
-
 from .errors import MissingFileError, UnreadableFileError
-from .torch_archives import is_zip, load_archive, without_stand_ins
+from .torch_archives import is_zip, load_archive, load_old_format, without_stand_ins
 
 
 def read_checkpoint_file(fpath: str | os.PathLike) -> dict[str, Any]:
@@ -46,7 +44,7 @@ def _summary(error: Exception) -> str:
 
 def _read(fpath: str | os.PathLike) -> Any:
     if not is_zip(fpath):  # PyTorch's older format, which has no checksums
-        return torch.load(fpath, map_location="cpu", weights_only=True)
+        return load_old_format(fpath)
     content, replaced = load_archive(fpath)
     if replaced:
         names = ", ".join(replaced)

@@ -31,6 +31,16 @@ _LOCAL_HEADER = 30
 _LARGEST_EFFORT = 20_000_000
 """Replaced classes times objects. The unpickler looks at every allowed class for each object: about ten seconds."""
 _OBJECT_OPCODES = {"NEWOBJ", "REDUCE", "BUILD"}
+_NOT_NEEDED = {
+    "builtins.bytearray",
+    *(
+        f"torch._utils._rebuild_{kind}"
+        for kind in ("device_tensor_from_numpy", "device_tensor_from_cpu_tensor", "wrapper_subclass", "nested_tensor")
+    ),
+}
+"""What PyTorch allows in a file, though a few bytes can make it fill the memory: `bytearray(10**12)`, a copy of a
+tensor whose strides are 0."""
+_OLD_FORMAT_PICKLES = 5
 
 
 class Loaded(NamedTuple):
@@ -66,6 +76,20 @@ def load_archive(path: str | os.PathLike) -> Loaded:
     with torch.serialization.safe_globals(allowed):
         content = torch.load(copy, map_location="cpu", weights_only=True)
     return Loaded(content, sorted(made.origin for made, _ in stand_ins))
+
+
+def load_old_format(path: str | os.PathLike) -> Any:
+    """The content of a file in PyTorch's format before zip archives, tensors on the CPU.
+
+    Raises:
+        Exception: of any kind, for a damaged or hostile file.
+    """
+    with open(path, "rb") as file:
+        for _ in range(_OLD_FORMAT_PICKLES):  # then the tensors' values follow
+            for opcode, argument, _ in pickletools.genops(file):
+                if opcode.name == "GLOBAL" and not _NOT_NEEDED.isdisjoint(_spellings(*argument.split(" ", 1))):
+                    raise ValueError(f"it uses {argument}")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def open_checked(path: str | os.PathLike) -> zipfile.ZipFile:
@@ -172,13 +196,15 @@ def _with_stand_ins(program: bytes) -> tuple[bytes, list[tuple[type[_StandIn], s
 
 
 def _unknown_names(program: bytes) -> set[str]:
-    """The names that PyTorch's unpickler would refuse, less those of numpy's numbers."""
+    """The names that PyTorch's unpickler would refuse, less those of numpy's numbers; and those of `_NOT_NEEDED`."""
     probe = io.BytesIO()
     with zipfile.ZipFile(probe, "w") as archive:
         archive.writestr("probe/data.pkl", program)
         archive.writestr("probe/version", b"3\n")
     probe.seek(0)
-    return set(torch.serialization.get_unsafe_globals_in_checkpoint(probe)) - set(_NUMPY_NUMBERS)
+    refused = set(torch.serialization.get_unsafe_globals_in_checkpoint(probe)) - set(_NUMPY_NUMBERS)
+    named = {argument for opcode, argument, _ in pickletools.genops(program) if opcode.name == "GLOBAL"}
+    return refused | {name for pair in named for name in _spellings(*pair.split(" ", 1)) if name in _NOT_NEEDED}
 
 
 def _spellings(module: str, name: str) -> tuple[str, str]:

@@ -314,6 +314,17 @@ def test_many_classes_and_objects_are_refused_at_once(tmp_path):
         load_checkpoint(tmp_path / "many")
 
 
+@pytest.mark.parametrize("new_format", [True, False])
+def test_a_call_that_would_fill_the_memory_is_not_made(tmp_path, new_format):
+    content = {"state_dict": {}, "bomb": _Mischief(bytearray, 10**13)}
+    torch.save(content, tmp_path / "model", _use_new_zipfile_serialization=new_format)
+    if new_format:
+        assert load_checkpoint(tmp_path / "model")["bomb"] == {}
+    else:
+        with pytest.raises(UnreadableFileError, match="it uses .* bytearray"):
+            load_checkpoint(tmp_path / "model")
+
+
 def test_an_attribute_out_of_the_file_does_not_hide_a_method(tmp_path):
     node = _Node(None)
     node.items = node.keys = node.update = "not a method"
