@@ -77,7 +77,7 @@ def _check_are_plain(state: Mapping[str, Tensor], path: Path) -> None:
     held = min(sum(stored.values()), path.stat().st_size)
     if claimed > held:
         raise CheckpointError(
-            f"backbone file {path}: its tensors take {claimed:,} bytes, but the file holds only {held:,} bytes of values"
+            f"backbone file {path}: its tensors have {claimed:,} bytes, the file holds only {held:,} bytes of values"
         )
 
 

@@ -278,4 +278,4 @@ def test_a_tensor_without_values_is_refused(tmp_path):
 def test_few_values_that_stand_for_many_are_refused(tmp_path):
     """Converted to float32, this one would take four terabytes."""
     torch.save({"a": torch.zeros(1, dtype=torch.half).expand(10**6, 10**6)}, tmp_path / "wide.pt")
-    refused(lambda: weights.read_state_dict(tmp_path / "wide.pt"), "wide.pt", "the file holds only ")
+    refused(lambda: weights.read_state_dict(tmp_path / "wide.pt"), "wide.pt", "the file holds only")
