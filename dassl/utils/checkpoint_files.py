@@ -29,7 +29,7 @@ def read_checkpoint_file(fpath: str | os.PathLike) -> dict[str, Any]:
             content = _read(fpath)
     except Exception as error:  # whatever a damaged or hostile file provokes, the remedy is the same
         raise UnreadableFileError(
-            f"{fpath} is not a checkpoint that can be read (truncated, or written by something else): {_summary(error)}"
+            f"{fpath} is not a checkpoint that can be read (truncated, damaged, or written by something else): {_summary(error)}"
         ) from error
     if not isinstance(content, dict):
         raise UnreadableFileError(f"{fpath} is not a checkpoint: it holds a {type(content).__name__}, not a dictionary")

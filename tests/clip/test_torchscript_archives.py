@@ -204,6 +204,33 @@ def test_code_that_would_not_compile_does_not_matter(archive, tmp_path):
         torch.jit.load(str(tmp_path / "spoilt.pt"))
 
 
+def test_a_module_that_contains_itself_is_refused(archive, tmp_path):
+    def forge(entries):
+        module, name = entries["archive/data.pkl"][3:].split(b"\n")[:2]
+        program = b"\x80\x02c%b\n%b\n)\x81q\x01}(X\x04\x00\x00\x00selfh\x01ub." % (module, name)
+        entries["archive/data.pkl"] = program
+
+    path = rewritten(archive, tmp_path / "cycle.pt", forge)
+    refused(lambda: weights.read_state_dict(path), "cycle.pt", "contain themselves")
+
+
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+def test_the_layout_of_2021(kind, tmp_path):
+    """OpenAI's files were written by PyTorch 1.7: no byte order, no identifier, no debug information."""
+
+    def age(entries):
+        for name in list(entries):
+            if name.endswith((".debug_pkl", "/byteorder", "/.data/serialization_id")):
+                del entries[name]
+        entries["archive/version"] = b"3\n"
+
+    archive = archive_of(kind, tmp_path / "archive.pt")
+    old = rewritten(archive, tmp_path / "old.pt", age)
+    expected, read = torch.jit.load(str(old), map_location="cpu").state_dict(), read_torchscript(old)
+    assert list(read) == list(expected)
+    assert all(torch.equal(read[name], tensor) for name, tensor in expected.items())
+
+
 def forged_program(change: Callable[[bytes], bytes]) -> Callable[[dict[str, bytes]], None]:
     def apply(entries: dict[str, bytes]) -> None:
         changed = change(entries["archive/data.pkl"])
