@@ -28,9 +28,8 @@ def read_checkpoint_file(fpath: str | os.PathLike) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # about files of other kinds, which the error says better
             content = _read(fpath)
     except Exception as error:  # whatever a damaged or hostile file provokes, the remedy is the same
-        raise UnreadableFileError(
-            f"{fpath} is not a checkpoint that can be read (truncated, damaged, or written by something else): {_summary(error)}"
-        ) from error
+        reason = f"truncated, damaged, or written by something else: {_summary(error)}"
+        raise UnreadableFileError(f"{fpath} is not a checkpoint that can be read ({reason})") from error
     if not isinstance(content, dict):
         raise UnreadableFileError(f"{fpath} is not a checkpoint: it holds a {type(content).__name__}, not a dictionary")
     return content
