@@ -81,7 +81,7 @@ class Published:
     value: float
     provenance: str
     status: str
-    """confirmed (by a second source) or recalled."""
+    """confirmed (by a second source), reprinted (in one later paper), computed, derived, disputed or recalled."""
 
     @property
     def band(self) -> float | None:

@@ -25,6 +25,7 @@ LEGEND = (
 BANDS = (
     "Bands, from an outsider's full rerun of a sibling method: 0.5 points for the average H, 1 for base, 2 for new, 4 "
     "for new on DTD and EuroSAT; none is stated for other figures. Confirmed: a second source has the same figure; "
+    "reprinted: read in one later paper; computed or derived: from given figures; disputed: two sources differ; "
     "recalled: sums and harmonic means agree, no second source was at hand. Averages over fewer data sets than the "
     "papers' are not compared."
 )

@@ -268,8 +268,11 @@ def test_what_is_not_alike_is_not_compared(output):
 
 def test_the_published_table_agrees_with_itself():
     figures = published_figures()
+    # their papers average the H of the data sets, or two sources differ; the provenance says so
+    others = {("base2new", "RPO", "Average", "H"), ("base2new", "CLIP-AST", "Average", "H")}
+    assert all(re.search(r"H of the averages|mean of the eleven H", figures[key].provenance) for key in others)
     for setting, method, dataset, metric in figures:
-        if metric == "H":
+        if metric == "H" and (setting, method, dataset, metric) not in others:
             base, new = (figures[setting, method, dataset, half].value for half in ("base", "new"))
             assert figures[setting, method, dataset, "H"].value == pytest.approx(harmonic(base, new), abs=0.02)
     methods = {method for _, method, _, _ in figures}
