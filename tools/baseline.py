@@ -91,10 +91,12 @@ def plain_step(trainer: PromptTrainer, batch: dict) -> float:
     if isinstance(trainer, ProMetaR):
         return _plain_prometar_step(trainer, batch)
     images, labels = trainer.parse_batch_train(batch)
+    theta = trainer.prompts.tensors()
     with trainer.precision.autocast():
-        logits = PlainPrompts(trainer.prompts).logits(trainer.prompts.tensors(), images)
+        logits = PlainPrompts(trainer.prompts).logits(theta, images)
     loss = F.cross_entropy(logits.float(), labels)
-    trainer.update_prompts(loss)
+    gradients = torch.autograd.grad(trainer.scaler.scale(loss), list(theta.values()))
+    trainer.update_prompts(dict(zip(theta, gradients, strict=True)))
     return loss.item()
 
 

@@ -18,12 +18,14 @@ from clip.clip import load_backbone
 from clip.model import CLIP
 from clip.open_clip_models import Pixels
 from dassl.engine import TrainerX
+from dassl.engine.anomalies import non_finite_losses
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError, load_checkpoint
 from dassl.utils.torchtools import BEST_NAME, POINTER_NAME, checkpoint_name, last_checkpoint_file
+from trainers.captured import CapturedFunctions
 from trainers.precision import Precision
-from trainers.prompts import Prompts, at_least_float32, normalized
+from trainers.prompts import Prompts, Theta, at_least_float32, normalized
 from trainers.record import write_record
 
 LEARNED_NAME = re.compile(r"(^|\.)(ctx|VPT|VPT_shallow)$|compound_prompt|meta_net\.|^(prompt_learner\.)?proj\.")
@@ -140,6 +142,7 @@ class PromptTrainer(TrainerX):
     def build_model(self) -> None:
         cfg = self.cfg
         self.precision = Precision.choose(self.settings.PREC, self.device)
+        self.captured = CapturedFunctions.choose(cfg.TRAINER.CUDA_GRAPH, self.device)
         print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
         clip = load_clip(cfg, self.precision)
         self.prompts = self.build_prompts(clip, self.dm.dataset.classnames).to(self.device)
@@ -164,19 +167,57 @@ class PromptTrainer(TrainerX):
 
     def forward_backward(self, batch: dict) -> dict[str, float]:
         image, label = self.parse_batch_train(batch)
-        with self.precision.autocast():
-            logits = self.prompts.logits(self.prompts.tensors(), image)
-        loss = F.cross_entropy(at_least_float32(logits), label)
-        self.detect_anomaly(loss)
-        self.update_prompts(loss)
+        gradients, reported = self.captured(self.gradients_of, (self.theta(),), image, label, self._loss_scale())
+        numbers = as_numbers(reported)
+        self.stop_if_not_finite(numbers)
+        self.update_prompts(gradients)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        return as_numbers({"loss": loss, "acc": compute_accuracy(logits, label)[0]})
+        return numbers
 
-    def update_prompts(self, loss: Tensor) -> None:
+    def objective(self, theta: Theta, image: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss that is minimised, and what is reported of a step; here the cross-entropy.
+
+        A pure function of tensors that does not wait for the device, so that it can be captured (`trainers.captured`).
+
+        Args:
+            theta: the learned tensors by name.
+            image: [B, 3, H, W]
+            label: [B]
+        Returns:
+            the loss, and tensors of one value each by the names under which they are averaged and logged
+        """
+        with self.precision.autocast():
+            logits = self.prompts.logits(theta, image)  # [B, C]
+        loss = F.cross_entropy(at_least_float32(logits), label)
+        return loss, {"loss": loss, "acc": compute_accuracy(logits, label)[0]}
+
+    def gradients_of(
+        self, theta: Theta, image: Tensor, label: Tensor, scale: Tensor | None
+    ) -> tuple[dict[str, Tensor | None], dict[str, Tensor]]:
+        """Gradients of the objective times `scale` (None: 1) for every learned tensor; and what is reported."""
+        theta = {name: tensor.detach().requires_grad_() for name, tensor in theta.items()}
+        loss, reported = self.objective(theta, image, label)
+        scaled = loss if scale is None else loss * scale
+        gradients = torch.autograd.grad(scaled, list(theta.values()), allow_unused=True)
+        return dict(zip(theta, gradients, strict=True)), reported
+
+    def theta(self) -> dict[str, Tensor]:
+        """The learned tensors without gradients; not copies: an optimiser's steps show in them."""
+        return {name: tensor.detach() for name, tensor in self.prompts.tensors().items()}
+
+    def _loss_scale(self) -> Tensor | None:
+        return self.scaler.scale(torch.ones((), device=self.device)) if self.scaler.is_enabled() else None
+
+    def stop_if_not_finite(self, numbers: Mapping[str, float]) -> None:
+        """Raise NonFiniteLossError, with step, tensors and images, when a loss is infinite or NaN."""
+        if bad := non_finite_losses(numbers):
+            self._stop_for_anomaly(bad)
+
+    def update_prompts(self, gradients: Mapping[str, Tensor | None]) -> None:
         """One optimiser step; it is skipped, and counted, when scaled gradients overflow float16."""
-        self.optim.zero_grad()
-        self.scaler.scale(loss).backward()
+        for name, tensor in self.prompts.tensors().items():
+            tensor.grad = gradients[name]
         scale = self.scaler.get_scale()
         self.scaler.step(self.optim)
         self.scaler.update()
@@ -197,7 +238,10 @@ class PromptTrainer(TrainerX):
     def model_inference(self, image: Tensor) -> Tensor:
         with self.precision.autocast():
             text = None if self.prompts.text_depends_on_image else self._evaluation_text_features()
-            return self.prompts.logits(self.prompts.tensors(), image, text)
+            return self.captured(self._logits, (self.theta(),), image, text)
+
+    def _logits(self, theta: Theta, image: Tensor, text: Tensor | None) -> Tensor:
+        return self.prompts.logits(theta, image, text)
 
     @torch.no_grad()
     def _evaluation_text_features(self) -> Tensor:

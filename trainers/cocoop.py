@@ -49,7 +49,7 @@ class CoCoOpPrompts(Prompts):
         if len(images) <= chunk:
             return self._similarity_per_image(features, contexts)
         parts = [  # the rows of a chunk are freed at once, and computed again in the backward pass
-            checkpoint(self._similarity_per_image, *part, use_reentrant=False)
+            checkpoint(self._similarity_per_image, *part, use_reentrant=False, preserve_rng_state=False)
             for part in zip(features.split(chunk), contexts.split(chunk), strict=True)
         ]
         return torch.cat(parts)

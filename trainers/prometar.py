@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +44,8 @@ from trainers.prompts import Prompts, Theta, at_least_float32, normalized
 from trainers.templates import teacher_text_features
 
 Gradients = dict[str, Tensor]
+Inner = tuple[Gradients, Gradients, Gradients]
+"""g, r and gamma of the inner update."""
 
 MODULATOR = "GradientModulator"
 
@@ -106,6 +107,10 @@ class Task(NamedTuple):
     mix: Tensor
     """[q] index into `support` of each query image's partner"""
 
+    def to(self, device: torch.device) -> Task:
+        """The same task on `device`."""
+        return Task(*(tensor.to(device, non_blocking=True) for tensor in self))
+
 
 def sample_task(labels: Tensor, alpha: float, beta: float) -> Task | None:
     """Draw a task from a batch's labels [B] (on the CPU), or None when they are all the same.
@@ -122,15 +127,15 @@ def sample_task(labels: Tensor, alpha: float, beta: float) -> Task | None:
     return Task(query, support, lam, mix)
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Images [B, 3, H, W], labels [B] and the teacher's normalised image features [B, e]."""
 
     images: Tensor
     labels: Tensor
     teacher: Tensor
 
-    def __getitem__(self, index: Tensor) -> Batch:
+    def at(self, index: Tensor) -> Batch:
+        """The images at `index`."""
         index = index.to(self.images.device, non_blocking=True)
         return Batch(self.images[index], self.labels[index], self.teacher[index])
 
@@ -210,35 +215,46 @@ class ProMetaR(PromptTrainer):
 
     def forward_backward(self, batch: dict) -> dict[str, float]:
         images, labels = self.parse_batch_train(batch)
-        batch_on_device = Batch(images, labels, self.teacher_image_features(images))
-        theta = {name: tensor.detach() for name, tensor in self.prompts.tensors().items()}
+        theta = self.theta()
         phi = {name: tensor.detach() for name, tensor in self.modulator.named_parameters()}
-        # detached, not copied: the optimiser's steps show in theta and phi
+        # neither is copied: the optimisers' steps show in them
 
-        g, r, losses = self.gradients(theta, batch_on_device)
-        gamma = self.gamma(phi, g, r)
-        self.detect_anomaly(losses.base, "loss_base")
-        descend(self.optim, self.prompts, {name: g[name] + gamma[name] * r[name] for name in theta})
+        # A. base step
+        base = self.captured(self.base_step, (theta, phi), images, labels)
+        descend(self.optim, self.prompts, base.update)
 
+        # B. meta step
         task = sample_task(batch["label"].cpu(), self.settings.MIXUP_ALPHA, self.settings.MIXUP_BETA)
-        outer_loss = torch.zeros_like(losses.base)
+        meta = None
         if task is not None:
-            outer_loss, theta_gradient, phi_gradient = self.meta_gradient(theta, phi, batch_on_device, task)
-            self.detect_anomaly(outer_loss, "loss of the query")
-            descend(self.optim, self.prompts, theta_gradient)
-            descend(self.modulator_optim, self.modulator, phi_gradient)
+            meta = self.captured(
+                self.meta_step, (theta, phi), Batch(images, labels, base.teacher), task.to(self.device)
+            )
+        outer_loss = torch.zeros_like(base.reported["loss_base"]) if meta is None else meta.loss
+        numbers = as_numbers({"loss": outer_loss} | base.reported)  # the one time that a step waits for the device
+        self.stop_if_not_finite(numbers)
+        if meta is not None:
+            if self.monitor is not None and self.monitor.due(self.batch_idx):
+                self.monitor.record(*meta.inner, meta.theta_gradient)
+            descend(self.optim, self.prompts, meta.theta_gradient)
+            descend(self.modulator_optim, self.modulator, meta.phi_gradient)
 
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr(None if self.cfg.OPTIM_VNET.STEP_LR else self.registered_name)
-        return as_numbers(
-            {
-                "loss": outer_loss,
-                "loss_base": losses.base,
-                "loss_text": losses.text,
-                "loss_image": losses.image,
-                "acc": compute_accuracy(losses.logits, labels)[0],
-            }
-        )
+        return numbers
+
+    def base_step(self, theta: Theta, phi: Theta, images: Tensor, labels: Tensor) -> BaseStep:
+        """What the base step computes on the whole batch; changes nothing."""
+        teacher = self.teacher_image_features(images)
+        g, r, losses = self.gradients(theta, Batch(images, labels, teacher))
+        gamma = self.gamma(phi, g, r)
+        update = {name: g[name] + gamma[name] * r[name] for name in theta}
+        reported = {"loss_base": losses.base, "loss_text": losses.text, "loss_image": losses.image}
+        return BaseStep(update, teacher, reported | {"acc": compute_accuracy(losses.logits, labels)[0]})
+
+    def meta_step(self, theta: Theta, phi: Theta, batch: Batch, task: Task) -> MetaStep:
+        """What the meta step computes at the prompts after the base step; changes nothing."""
+        return MetaStep(*self.meta_gradient(theta, phi, batch, task))
 
     def gradients(
         self, theta: Theta, batch: Batch, differentiable: bool = False
@@ -274,12 +290,14 @@ class ProMetaR(PromptTrainer):
         """gamma_k = M_phi(g_k, r_k) for every prompt tensor."""
         return functional_call(self.modulator, dict(phi), (g, r))
 
-    def meta_gradient(self, theta: Theta, phi: Theta, batch: Batch, task: Task) -> tuple[Tensor, Gradients, Gradients]:
-        """The query loss after adaptation to the support, and its gradients with respect to theta and phi."""
-        support, first_order = batch[task.support], self.settings.FAST_ADAPTATION
+    def meta_gradient(
+        self, theta: Theta, phi: Theta, batch: Batch, task: Task
+    ) -> tuple[Tensor, Gradients, Gradients, Inner]:
+        """The query loss after adaptation to the support, its gradients with respect to theta and phi; g, r, gamma."""
+        support, first_order = batch.at(task.support), self.settings.FAST_ADAPTATION
         constants = self.gradients(theta, support)[:2] if first_order else None
 
-        def outer(theta: Theta, phi: Theta) -> tuple[Tensor, tuple[Gradients, Gradients, Gradients]]:
+        def outer(theta: Theta, phi: Theta) -> tuple[Tensor, Inner]:
             g, r = constants or self.gradients(theta, support, differentiable=True)[:2]
             gamma = self.gamma(phi, g, r)
             adapted = {name: theta[name] - self.settings.ADAPT_LR * (g[name] + gamma[name] * r[name]) for name in theta}
@@ -291,14 +309,12 @@ class ProMetaR(PromptTrainer):
         # LR_RATIO comes last: times 5e-4, the second-order terms would be lost in float16 towers
         ratio = self.settings.LR_RATIO / scale
         theta_gradient, phi_gradient = ({name: ratio * value for name, value in part.items()} for part in gradients)
-        if self.monitor is not None and self.monitor.due(self.batch_idx):
-            self.monitor.record(*inner, theta_gradient)
-        return self.settings.LR_RATIO * loss, theta_gradient, phi_gradient
+        return self.settings.LR_RATIO * loss, theta_gradient, phi_gradient, inner
 
     def query_loss(self, theta: Theta, batch: Batch, task: Task) -> Tensor:
         """Cross-entropy of query images whose features are mixed with those of support images, with both labels."""
         support = task.support[task.mix]
-        both = batch[torch.cat([task.query, support])]
+        both = batch.at(torch.cat([task.query, support]))
         lam = task.lam.to(both.images.device)  # [q]
         with self.precision.autocast():
             text = normalized(self.prompts.text_features(theta))
@@ -342,6 +358,26 @@ class ProMetaR(PromptTrainer):
             print(f"No {MODULATOR} in {directory}: it keeps its initial values (only training needs it)")
             return
         super()._load_registered(name, directory, epoch)
+
+
+class BaseStep(NamedTuple):
+    """Results of `ProMetaR.base_step`."""
+
+    update: Gradients
+    """g + gamma * r"""
+    teacher: Tensor
+    """[B, e] f0"""
+    reported: dict[str, Tensor]
+    """losses and accuracy by the names under which they are logged"""
+
+
+class MetaStep(NamedTuple):
+    """Results of `ProMetaR.meta_step`."""
+
+    loss: Tensor
+    theta_gradient: Gradients
+    phi_gradient: Gradients
+    inner: Inner
 
 
 class Losses(NamedTuple):

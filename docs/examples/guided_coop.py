@@ -21,7 +21,7 @@ from clip.model import CLIP
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.utils import UserError
-from trainers.base import PromptTrainer, as_numbers
+from trainers.base import PromptTrainer
 from trainers.prompts import CONTEXT, ContextPrompts, Prompts, Theta, at_least_float32, normalized
 from trainers.templates import template_features, template_for
 
@@ -78,19 +78,13 @@ class GuidedCoOp(PromptTrainer):
         (features,) = template_features(self.prompts.clip, self.dm.dataset.classnames, [template])
         self.hand_written = normalized(features)  # [C, e]
 
-    def forward_backward(self, batch: dict) -> dict[str, float]:
-        """One step; what it returns is averaged, logged and drawn in TensorBoard under these names."""
-        image, label = self.parse_batch_train(batch)  # [B, 3, H, W], [B]
-        theta = self.prompts.tensors()
+    def objective(self, theta: Theta, image: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and what is averaged, logged and drawn in TensorBoard under these names."""
         with self.precision.autocast():
             text = normalized(self.prompts.text_features(theta))  # [C, e]
             logits = self.prompts.logits(theta, image, text)  # [B, C]
         cross_entropy = F.cross_entropy(at_least_float32(logits), label)
         distance = (text - self.hand_written).square().sum(dim=-1).mean()
         loss = cross_entropy + self.settings.WEIGHT * distance
-        self.detect_anomaly(loss)
-        self.update_prompts(loss)
-        if self.batch_idx + 1 == self.num_batches:
-            self.update_lr()
         accuracy = compute_accuracy(logits, label)[0]
-        return as_numbers({"loss": loss, "loss_ce": cross_entropy, "distance": distance, "acc": accuracy})
+        return loss, {"loss": loss, "loss_ce": cross_entropy, "distance": distance, "acc": accuracy}

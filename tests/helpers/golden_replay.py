@@ -129,6 +129,7 @@ class ObservedStep:
     def __init__(self, trainer, monkeypatch) -> None:
         self.trainer = trainer
         self.clear()
+        trainer.captured.turn_off()  # what is inside a captured step cannot be observed
         trainer.optim.register_step_pre_hook(self._before_prompt_step)
         if isinstance(trainer, prometar.ProMetaR):
             trainer.modulator_optim.register_step_pre_hook(self._before_modulator_step)
@@ -193,7 +194,7 @@ def compare_meta_step(deviations: Deviations, trainer, step: int, batch: dict, o
     images_, labels = trainer.parse_batch_train(batch)
     everything = prometar.Batch(images_, labels, trainer.teacher_image_features(images_))
     with torch.no_grad():
-        compare_forward(deviations, f"{where}/adapt", trainer.losses(middle, everything[observed.task.support]))
+        compare_forward(deviations, f"{where}/adapt", trainer.losses(middle, everything.at(observed.task.support)))
         query = trainer.query_loss(fast, everything, observed.task)
     deviations.add_if_recorded("forward", f"{where}/query/ce", query)
 

@@ -56,7 +56,7 @@ class Scene:
         return self.trainer.meta_gradient(theta, phi, self.batch, self.task)[0]
 
     def ours(self):
-        return self.trainer.meta_gradient(self.theta, self.phi, self.batch, self.task)
+        return self.trainer.meta_gradient(self.theta, self.phi, self.batch, self.task)[:3]
 
     def reverse_over_reverse(self):
         return self.by_hand.outer_gradients(self.theta, self.phi, self.images, self.labels, self.task)
