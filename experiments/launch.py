@@ -1,6 +1,7 @@
 """Plans the declared runs, leaves out those that have finished, and works off the rest.
 
     python -m experiments run configs/experiments/embedded_base2new.yaml --workers 2
+    python -m experiments run configs/experiments/paper_base2new.yaml --per-gpu 4
     python -m experiments run configs/experiments/paper_base2new.yaml --dry-run
     python -m experiments run configs/experiments/paper_base2new.yaml --launcher slurm \\
         --slurm slurm_partition=gpu timeout_min=600 gpus_per_node=1 cpus_per_task=8
@@ -22,6 +23,7 @@ from dassl.utils import mkdir_if_missing, write_json
 from dassl.utils.errors import BadValueError, UserError
 from experiments.declaration import Selection, read_experiment
 from experiments.generated import generate_commands, generate_data
+from experiments.gpus import check_per_gpu, runs_per_gpu, shared_gpus, visible_gpus
 from experiments.methods import METHODS
 from experiments.plan import SETTINGS, Places, add_run, make_plan
 from experiments.process import TrainProcess
@@ -40,7 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", default=os.environ.get("OUTPUT") or "output", help="results (default: $OUTPUT or output)"
     )
-    parser.add_argument("--workers", type=int, help="runs at a time (default: one per GPU, else one per CPU core)")
+    parser.add_argument("--workers", type=int, help="runs at a time (default: see --per-gpu; else one per CPU core)")
+    parser.add_argument(
+        "--per-gpu", type=int, metavar="N", help="runs at a time on each GPU (default: by memory and CPU cores)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the commands; each works alone")
     parser.add_argument(
         "--trainers", nargs="+", default=(), metavar="METHOD", help=f"only these of {', '.join(METHODS)}"
@@ -117,10 +122,41 @@ def parameters(pairs: Sequence[str]) -> dict[str, str | int]:
     return found
 
 
+def work_here(args: argparse.Namespace, runs: Sequence[Run], view: PlainView, tally: Tally) -> None:
+    """Do the runs on this machine, several at a time on each GPU. Raises KeyboardInterrupt after Ctrl-C."""
+    workers = make_workers(args.workers, runs_at_a_time(args))
+    names = [worker.environment.get("CUDA_VISIBLE_DEVICES") for worker in workers]
+    sharing = max(names.count(name) for name in names) if names[0] is not None else 1
+    with shared_gpus(sharing if runs else 1, view.say) as variables:
+        for worker in workers:
+            worker.environment |= variables
+        Launch(workers, TrainProcess, view, tally).work(runs)
+
+
+def runs_at_a_time(args: argparse.Namespace) -> int:
+    """Runs on each GPU at a time, where --workers does not say how many there are in all."""
+    gpus = visible_gpus()
+    if args.per_gpu is not None or args.workers is not None or not gpus:
+        return args.per_gpu or 1
+    return runs_per_gpu(gpus, len(os.sched_getaffinity(0)))
+
+
+def check_workers(args: argparse.Namespace) -> None:
+    """Raises BadValueError for numbers of workers that make no sense."""
+    if args.workers is not None and args.workers < 1:
+        raise BadValueError(f"--workers should be at least 1, not {args.workers}")
+    if args.per_gpu is None:
+        return
+    if args.launcher != "workers" or args.workers is not None:
+        other = "--workers" if args.workers is not None else f"--launcher {args.launcher}"
+        raise BadValueError(f"--per-gpu and {other} exclude each other: give one of them")
+    check_per_gpu(args.per_gpu, visible_gpus())
+
+
 def work(args: argparse.Namespace, runs: Sequence[Run], view: PlainView, tally: Tally) -> None:
     """Hand the runs to the chosen launcher. Raises UserError, or KeyboardInterrupt after Ctrl-C."""
     if args.launcher == "workers":
-        Launch(make_workers(args.workers), TrainProcess, view, tally).work(runs)
+        work_here(args, runs, view, tally)
         return
     from experiments.jobs import JobProcess, Queue, do_run, make_executor  # submitit is needed here only
 
@@ -137,8 +173,7 @@ def work(args: argparse.Namespace, runs: Sequence[Run], view: PlainView, tally: 
 
 def main(args: argparse.Namespace) -> int:
     """Exit status: 0 when all is done, 1 when a run failed, 130 after Ctrl-C. Raises UserError."""
-    if args.workers is not None and args.workers < 1:
-        raise BadValueError(f"--workers should be at least 1, not {args.workers}")
+    check_workers(args)
     runs = plan_of(args)
     check_configs(runs)
     tally = Tally(len(runs))

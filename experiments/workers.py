@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import torch
-
 from dassl.utils.errors import UserError
+from experiments.gpus import visible_gpus
 from experiments.process import BusyError
 from experiments.progress import PlainView, Tally
 from experiments.runs import Run, dependants, short
@@ -44,24 +43,21 @@ class Worker:
     started: float = 0.0
 
 
-def make_workers(count: int | None) -> list[Worker]:
+def make_workers(count: int | None, per_gpu: int = 1) -> list[Worker]:
     """Workers on the GPUs that CUDA_VISIBLE_DEVICES allows, in turns; without GPU, on one thread each.
 
     Args:
-        count: how many; by default one for each GPU, or for each CPU core.
+        count: how many; by default `per_gpu` for each GPU, or one for each CPU core.
+        per_gpu: runs at a time on each GPU.
     """
-    gpus = _visible_gpus()
+    gpus, cores = visible_gpus(), len(os.sched_getaffinity(0))
     if not gpus:
         threads = {"OMP_NUM_THREADS": "1"}
-        return [Worker(f"CPU worker {k + 1}", threads) for k in range(count or len(os.sched_getaffinity(0)))]
-    names = [gpus[k % len(gpus)] for k in range(count or len(gpus))]
-    return [Worker(f"GPU {name}", {"CUDA_VISIBLE_DEVICES": name}) for name in names]
-
-
-def _visible_gpus() -> list[str]:
-    """GPUs by the names by which CUDA_VISIBLE_DEVICES knows them."""
-    count, allowed = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
-    return allowed.split(",")[:count] if allowed is not None else [str(k) for k in range(count)]
+        return [Worker(f"CPU worker {k + 1}", threads) for k in range(count or cores)]
+    names = [gpus[k % len(gpus)] for k in range(count or per_gpu * len(gpus))]
+    # the runs' threads share the cores
+    threads = {"OMP_NUM_THREADS": str(max(1, cores // len(names)))} if len(names) > len(gpus) else {}
+    return [Worker(f"GPU {name}", {"CUDA_VISIBLE_DEVICES": name} | threads) for name in names]
 
 
 @dataclass
