@@ -2,6 +2,7 @@
 
     python -m tools.benchmark --trainer ProMetaR --backbone ViT-B/16 --classes 20 50 100 --baseline
     python -m tools.benchmark --trainer CoCoOp --batch-size 1 --classes 100 --baseline --json cocoop.json
+    python -m tools.benchmark --plan configs/experiments/paper_base2new.yaml --trainers prometar
 
 The backbone has random weights; class names are ImageNet's. A row holds the median seconds of a step and of a test
 batch, and with --memory the peak memory of a step above what stood in memory before it, taken in a process of its own.
@@ -15,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import statistics
 import tempfile
 import time
@@ -27,188 +27,14 @@ from typing import Any
 from unittest import mock
 
 import torch
-from PIL import Image
 from tabulate import tabulate
-from torch import Tensor
 
-import trainers.base
-import trainers.prometar
-from clip._open_clip import open_clip_module
-from clip.model import CLIP
-from dassl.config import get_cfg_default, merge_opts
-from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
-from dassl.engine import build_trainer
-from dassl.utils import UserError, errors_in_one_line, set_random_seed
+from dassl.utils import UserError, errors_in_one_line
 from dassl.utils.memory import keep_freed_memory
-from tools.baseline import plain_evaluation, plain_step
-from train import extend_cfg
+from tools import plan_hours
+from tools.bench import BACKBONES, OPTIONS, Bench, interleaved, settings_of, wait_for
 from trainers.base import PromptTrainer
 from trainers.captured import CapturedFunctions
-
-TEXT = dict(context_length=77, vocab_size=49408)
-BACKBONES = {
-    "ViT-B/32": dict(TEXT, embed_dim=512, image_resolution=224, vision_layers=12, vision_width=768,
-                     vision_patch_size=32, transformer_width=512, transformer_heads=8, transformer_layers=12),
-    "ViT-B/16": dict(TEXT, embed_dim=512, image_resolution=224, vision_layers=12, vision_width=768,
-                     vision_patch_size=16, transformer_width=512, transformer_heads=8, transformer_layers=12),
-    "ViT-L/14": dict(TEXT, embed_dim=768, image_resolution=224, vision_layers=24, vision_width=1024,
-                     vision_patch_size=14, transformer_width=768, transformer_heads=12, transformer_layers=12),
-    "RN50": dict(TEXT, embed_dim=1024, image_resolution=224, vision_layers=(3, 4, 6, 3), vision_width=64,
-                 vision_patch_size=None, transformer_width=512, transformer_heads=8, transformer_layers=12),
-    "tiny": dict(TEXT, embed_dim=64, image_resolution=32, vision_layers=3, vision_width=64,
-                 vision_patch_size=8, transformer_width=64, transformer_heads=1, transformer_layers=3),
-}  # fmt: skip
-OPTIONS = {
-    "CoOp": ["TRAINER.COOP.CTX_INIT", "a photo of a"],
-    "CoCoOp": ["TRAINER.COCOOP.CTX_INIT", "a photo of a"],
-    "VPT": ["TRAINER.VPT.N_CTX_VISION", 8],
-    "IVLP": ["TRAINER.IVLP.N_CTX_VISION", 4, "TRAINER.IVLP.N_CTX_TEXT", 4],
-    "MaPLe": [],
-    "ProMetaR": ["OPTIM_VNET.NAME", "sgd"],
-}
-DEPTH_KEYS = {
-    "VPT": ["PROMPT_DEPTH_VISION"],
-    "IVLP": ["PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT"],
-    "MaPLe": ["PROMPT_DEPTH"],
-    "ProMetaR": ["PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT"],
-}
-PUBLISHED_DEPTH = 9
-
-
-@DATASET_REGISTRY.register()
-class BenchmarkNames(DatasetBase):
-    """ImageNet's first class names, with one blank image for all; steps get random pixels instead."""
-
-    def __init__(self, cfg: Any) -> None:
-        names = open_clip_module("zero_shot_metadata").IMAGENET_CLASSNAMES
-        wanted = int(cfg.DATASET.ROOT)
-        if not 0 < wanted <= len(names):
-            raise UserError(f"--classes {wanted}: choose 1 to {len(names)}, the number of ImageNet's classes")
-        names = names[:wanted]
-        blank = os.path.join(cfg.OUTPUT_DIR, "blank.png")
-        Image.new("RGB", (8, 8)).save(blank)
-        items = [Datum(impath=blank, label=label, classname=name) for label, name in enumerate(names)]
-        super().__init__(train_x=items, test=items)
-
-
-class Bench:
-    """One trainer with random weights and fixed random batches."""
-
-    def __init__(self, args: argparse.Namespace, classes: int, folder: str) -> None:
-        cfg = get_cfg_default()
-        extend_cfg(cfg)
-        size = BACKBONES[args.backbone]["image_resolution"]
-        node = args.trainer.upper()
-        merge_opts(
-            cfg,
-            [
-                *("TRAINER.NAME", args.trainer, "DATASET.NAME", "BenchmarkNames"),
-                *("OUTPUT_DIR", folder, "INPUT.SIZE", (size, size), "DATALOADER.NUM_WORKERS", 0, "VERBOSE", False),
-                *("USE_CUDA", args.device == "cuda", "OPTIM.NAME", "sgd", "OPTIM.LR", 0.0025),
-                *(f"TRAINER.{node}.PREC", args.prec),
-                *OPTIONS[args.trainer],
-            ],
-        )
-        for key in DEPTH_KEYS.get(args.trainer, ()):
-            merge_opts(cfg, [f"TRAINER.{node}.{key}", min(PUBLISHED_DEPTH, _layers(args.backbone))])
-        merge_opts(cfg, args.opts)
-        cfg.DATASET.ROOT = str(classes)
-        set_random_seed(args.seed)
-        clip = CLIP(**BACKBONES[args.backbone]).requires_grad_(False).eval()
-        # the teacher's text features are computed once before training and are no part of a step
-        with (
-            mock.patch.object(
-                trainers.base, "load_clip", lambda cfg, precision: precision.convert(clip).to(precision.device)
-            ),
-            mock.patch.object(
-                trainers.prometar,
-                "teacher_text_features",
-                lambda clip, names: torch.randn(len(names), clip.text_projection.shape[1]).to(clip.logit_scale.device),
-            ),
-        ):
-            self.trainer: PromptTrainer = build_trainer(cfg)
-        self.trainer.num_batches, self.trainer.batch_idx, self.trainer.epoch = 10**9, 1, 0
-        labels = torch.arange(args.batch_size) % classes
-        self.batch = {"img": torch.randn(args.batch_size, 3, size, size), "label": labels}
-        self.test_images = torch.randn(args.eval_batch_size, 3, size, size, device=self.trainer.device)
-        self.seed = args.seed
-        self.initial = [
-            (module, {name: value.clone() for name, value in module.state_dict().items()})
-            for module in self.trainer._models.values()
-        ]
-
-    def reset(self) -> None:
-        """Back to the first weights, optimiser states and random numbers."""
-        for module, state in self.initial:
-            module.load_state_dict(state)
-        for optimizer in self.trainer._optims.values():
-            optimizer.state.clear()
-        self.trainer.scaler = self.trainer.precision.grad_scaler()
-        torch.manual_seed(self.seed)
-
-    def step(self) -> None:
-        self.trainer.forward_backward(self.batch)
-
-    def plain_step(self) -> None:
-        plain_step(self.trainer, self.batch)
-
-    @torch.no_grad()
-    def evaluate(self) -> Tensor:
-        return self.trainer.model_inference(self.test_images)
-
-    def plain_evaluate(self) -> Tensor:
-        return plain_evaluation(self.trainer, self.test_images)
-
-    def deviation(self) -> tuple[float, float]:
-        """Largest difference between learned tensors (phi's too) after one step of each from the same state; and the
-        largest change that the step made to them."""
-        results = [[value for _, state in self.initial for value in state.values()]]
-        for step in (self.step, self.plain_step):
-            self.reset()
-            step()
-            results.append([value.clone() for module, _ in self.initial for value in module.state_dict().values()])
-        self.reset()
-        start, ours, plain = results
-        return _largest_difference(ours, plain), _largest_difference(start, plain)
-
-    def evaluation_deviation(self) -> float:
-        """Largest difference between the logits."""
-        return (self.evaluate() - self.plain_evaluate()).abs().max().item()
-
-
-def _largest_difference(some: Sequence[Tensor], others: Sequence[Tensor]) -> float:
-    return max((one - other).abs().max().item() for one, other in zip(some, others, strict=True))
-
-
-def _layers(backbone: str) -> int:
-    return BACKBONES[backbone]["transformer_layers"]
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def timed(run: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """Wall and processor seconds of one call."""
-    _wait(device)
-    wall, processor = time.perf_counter(), time.process_time()
-    run()
-    _wait(device)
-    return time.perf_counter() - wall, time.process_time() - processor
-
-
-def interleaved(runs: dict[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, dict]:
-    """Median seconds of each, run in turn. The caller has warmed them up."""
-    seconds: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for _ in range(repeats):
-        for name, run in runs.items():
-            seconds[name].append(timed(run, device))
-    return {
-        name: {"seconds": statistics.median(w for w, _ in times), "cpu_seconds": statistics.median(c for _, c in times)}
-        for name, times in seconds.items()
-    }
-
 
 PHASES = {
     "teacher": "teacher_image_features",
@@ -228,7 +54,7 @@ def phases_of(trainer: PromptTrainer, spent: dict[str, float]) -> Iterator[None]
 
     def switch(name: str | None) -> None:
         name = INSIDE.get((stack[-1] if stack else "", name), name)
-        _wait(trainer.device)
+        wait_for(trainer.device)
         now = time.perf_counter()
         spent[stack[-1] if stack else "rest"] += now - last[0]
         last[0] = now
@@ -262,7 +88,7 @@ def phases_of(trainer: PromptTrainer, spent: dict[str, float]) -> Iterator[None]
     last[0] = time.perf_counter()
     try:
         yield
-        _wait(trainer.device)
+        wait_for(trainer.device)
         spent["rest"] += time.perf_counter() - last[0]
     finally:
         for _, owner, attribute in parts:
@@ -292,12 +118,11 @@ def _peak_memory(args: argparse.Namespace, classes: int, plain: bool) -> float:
         bench = Bench(args, classes, folder)
         step = bench.plain_step if plain else bench.step
         if bench.trainer.device.type == "cuda":
-            step()
-            torch.cuda.synchronize()
-            before = torch.cuda.memory_allocated()
-            torch.cuda.reset_peak_memory_stats()
-            step()
-            return torch.cuda.max_memory_allocated() - before
+            # reserved, not allocated: a graph keeps its memory, but does not allocate it anew when it is replayed
+            torch.cuda.empty_cache()
+            before = torch.cuda.memory_reserved()
+            bench.warm_up(step)
+            return torch.cuda.max_memory_reserved() - before
         before = _status("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         step()
@@ -321,17 +146,15 @@ def measure(args: argparse.Namespace, classes: int) -> dict[str, Any]:
         device = bench.trainer.device
         if not args.eval_only:
             if baseline:
-                row["deviation"], row["update"] = bench.deviation()  # one step of each: they are warm now
-            else:
-                bench.step()
+                row["deviation"], row["update"] = bench.deviation()  # a step of each: the plain one is warm now
+            bench.warm_up(bench.step)
             steps = {"step": bench.step} | ({"baseline step": bench.plain_step} if baseline else {})
             row |= interleaved(steps, args.repeats, device)
             row["split"] = split_of_step(bench)
         if not args.train_only:
             if baseline:
                 row["evaluation deviation"] = bench.evaluation_deviation()
-            else:
-                bench.evaluate()
+            bench.warm_up(bench.evaluate)
             tests = {"test": bench.evaluate} | ({"baseline test": bench.plain_evaluate} if baseline else {})
             row |= interleaved(tests, args.repeats, device)
     if args.memory:
@@ -390,7 +213,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--eval-batch-size", type=int, default=100)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--prec", default="fp32")
+    parser.add_argument("--prec", help="fp32, fp16, bf16 or amp (default: fp32; with --plan, that of its configs)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=3, help="counted runs of each, after one warm-up")
     parser.add_argument("--seed", type=int, default=1)
@@ -400,8 +223,15 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--train-only", action="store_true")
     parser.add_argument("--eval-only", action="store_true")
     parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--plan", type=Path, metavar="FILE.yaml", help="the hours that these declared runs will take")
+    parser.add_argument("--per-gpu", type=int, default=1, metavar="N", help="with --plan: so many runs at a time")
+    parser.add_argument("--trainers", nargs="+", default=(), metavar="METHOD", help="with --plan: only these methods")
+    parser.add_argument("--datasets", nargs="+", default=(), help="with --plan: only these data sets")
     parser.add_argument("opts", nargs="*", default=[], help="config overrides: KEY VALUE ...")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if not args.plan:
+        args.prec = args.prec or "fp32"
+    return args
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -410,9 +240,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError("--device cuda is asked for, but PyTorch sees none")
     keep_freed_memory()
     torch.set_num_threads(args.threads)
-    settings = {name: value for name, value in vars(args).items() if name != "json"}
-    if args.device == "cuda":
-        settings["gpu"] = torch.cuda.get_device_name()
+    if args.plan:
+        plan_hours.main(args)
+        return
+    settings = settings_of(args)
     rows = []
     for classes in args.classes:
         rows.append(measure(args, classes))

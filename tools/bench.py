@@ -1,0 +1,215 @@
+"""A trainer to measure: random weights, random batches, class names of ImageNet; and the clock for it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+import trainers.base
+import trainers.prometar
+import trainers.zsclip
+from clip._open_clip import open_clip_module
+from clip.model import CLIP
+from dassl.config import get_cfg_default, merge_file, merge_opts
+from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
+from dassl.engine import build_trainer
+from dassl.utils import UserError, set_random_seed
+from tools.baseline import plain_evaluation, plain_step
+from train import extend_cfg
+from trainers.base import PromptTrainer
+from trainers.precision import Precision
+
+TEXT = dict(context_length=77, vocab_size=49408)
+BACKBONES = {
+    "ViT-B/32": dict(TEXT, embed_dim=512, image_resolution=224, vision_layers=12, vision_width=768,
+                     vision_patch_size=32, transformer_width=512, transformer_heads=8, transformer_layers=12),
+    "ViT-B/16": dict(TEXT, embed_dim=512, image_resolution=224, vision_layers=12, vision_width=768,
+                     vision_patch_size=16, transformer_width=512, transformer_heads=8, transformer_layers=12),
+    "ViT-L/14": dict(TEXT, embed_dim=768, image_resolution=224, vision_layers=24, vision_width=1024,
+                     vision_patch_size=14, transformer_width=768, transformer_heads=12, transformer_layers=12),
+    "RN50": dict(TEXT, embed_dim=1024, image_resolution=224, vision_layers=(3, 4, 6, 3), vision_width=64,
+                 vision_patch_size=None, transformer_width=512, transformer_heads=8, transformer_layers=12),
+    "tiny": dict(TEXT, embed_dim=64, image_resolution=32, vision_layers=3, vision_width=64,
+                 vision_patch_size=8, transformer_width=64, transformer_heads=1, transformer_layers=3),
+}  # fmt: skip
+OPTIONS = {
+    "CoOp": ["TRAINER.COOP.CTX_INIT", "a photo of a"],
+    "CoCoOp": ["TRAINER.COCOOP.CTX_INIT", "a photo of a"],
+    "VPT": ["TRAINER.VPT.N_CTX_VISION", 8],
+    "IVLP": ["TRAINER.IVLP.N_CTX_VISION", 4, "TRAINER.IVLP.N_CTX_TEXT", 4],
+    "MaPLe": [],
+    "ProMetaR": ["OPTIM_VNET.NAME", "sgd"],
+}
+DEPTH_KEYS = {
+    "VPT": ["PROMPT_DEPTH_VISION"],
+    "IVLP": ["PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT"],
+    "MaPLe": ["PROMPT_DEPTH"],
+    "ProMetaR": ["PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT"],
+}
+PUBLISHED_DEPTH = 9
+
+
+@DATASET_REGISTRY.register()
+class BenchmarkNames(DatasetBase):
+    """ImageNet's first class names, with one blank image for all; steps get random pixels instead."""
+
+    def __init__(self, cfg: Any) -> None:
+        names = open_clip_module("zero_shot_metadata").IMAGENET_CLASSNAMES
+        wanted = int(cfg.DATASET.ROOT)
+        if not 0 < wanted <= len(names):
+            raise UserError(f"--classes {wanted}: choose 1 to {len(names)}, the number of ImageNet's classes")
+        names = names[:wanted]
+        blank = os.path.join(cfg.OUTPUT_DIR, "blank.png")
+        Image.new("RGB", (8, 8)).save(blank)
+        items = [Datum(impath=blank, label=label, classname=name) for label, name in enumerate(names)]
+        super().__init__(train_x=items, test=items)
+
+
+class Bench:
+    """One trainer with random weights and fixed random batches."""
+
+    def __init__(self, args: argparse.Namespace, classes: int, folder: str) -> None:
+        cfg = get_cfg_default()
+        extend_cfg(cfg)
+        config_file = getattr(args, "config_file", None)  # a recipe of a plan
+        if config_file:
+            merge_file(cfg, config_file)
+        size = BACKBONES[args.backbone]["image_resolution"]
+        merge_opts(
+            cfg,
+            [
+                *("TRAINER.NAME", args.trainer, "DATASET.NAME", "BenchmarkNames"),
+                *("OUTPUT_DIR", folder, "INPUT.SIZE", (size, size), "DATALOADER.NUM_WORKERS", 0, "VERBOSE", False),
+                *("USE_CUDA", args.device == "cuda"),
+                *([] if config_file else ["OPTIM.NAME", "sgd", "OPTIM.LR", 0.0025, *OPTIONS[args.trainer]]),
+            ],
+        )
+        if args.trainer in OPTIONS:
+            node = cfg.TRAINER[args.trainer.upper()]
+            node.PREC = args.prec or node.PREC
+            for key in DEPTH_KEYS.get(args.trainer, ()):
+                node[key] = min(node[key] if config_file else PUBLISHED_DEPTH, _layers(args.backbone))
+        merge_opts(cfg, args.opts)
+        cfg.DATASET.ROOT = str(classes)
+        set_random_seed(args.seed)
+        clip = CLIP(**BACKBONES[args.backbone]).requires_grad_(False).eval()
+
+        def load(cfg: Any, precision: Precision) -> CLIP:
+            return precision.convert(clip).to(precision.device)
+
+        # the teacher's text features are computed once before training and are no part of a step
+        with (
+            mock.patch.object(trainers.base, "load_clip", load),
+            mock.patch.object(trainers.zsclip, "load_clip", load),
+            mock.patch.object(
+                trainers.prometar,
+                "teacher_text_features",
+                lambda clip, names: torch.randn(len(names), clip.text_projection.shape[1]).to(clip.logit_scale.device),
+            ),
+        ):
+            self.trainer: PromptTrainer = build_trainer(cfg)
+        self.trainer.num_batches, self.trainer.batch_idx, self.trainer.epoch = 10**9, 1, 0
+        labels = torch.arange(args.batch_size) % classes
+        self.batch = {"img": torch.randn(args.batch_size, 3, size, size), "label": labels}
+        self.test_images = torch.randn(args.eval_batch_size, 3, size, size, device=self.trainer.device)
+        self.seed = args.seed
+        self.initial = [
+            (module, {name: value.clone() for name, value in module.state_dict().items()})
+            for module in self.trainer._models.values()
+        ]
+
+    def reset(self) -> None:
+        """Back to the first weights, optimiser states and random numbers."""
+        for module, state in self.initial:
+            module.load_state_dict(state)
+        for optimizer in self.trainer._optims.values():
+            optimizer.state.clear()
+        self.trainer.scaler = self.trainer.precision.grad_scaler()
+        torch.manual_seed(self.seed)
+
+    def warm_up(self, run: Callable[[], object]) -> None:
+        """Call what is about to be timed; on a GPU until it is captured."""
+        for _ in range(3 if self.trainer.device.type == "cuda" else 1):
+            run()
+
+    def step(self) -> None:
+        self.trainer.forward_backward(self.batch)
+
+    def plain_step(self) -> None:
+        plain_step(self.trainer, self.batch)
+
+    @torch.no_grad()
+    def evaluate(self) -> Tensor:
+        return self.trainer.model_inference(self.test_images)
+
+    def plain_evaluate(self) -> Tensor:
+        return plain_evaluation(self.trainer, self.test_images)
+
+    def deviation(self) -> tuple[float, float]:
+        """Largest difference between learned tensors (phi's too) after one step of each from the same state; and the
+        largest change that the step made to them."""
+        results = [[value for _, state in self.initial for value in state.values()]]
+        for step in (self.step, self.plain_step):
+            self.reset()
+            step()
+            results.append([value.clone() for module, _ in self.initial for value in module.state_dict().values()])
+        self.reset()
+        start, ours, plain = results
+        return _largest_difference(ours, plain), _largest_difference(start, plain)
+
+    def evaluation_deviation(self) -> float:
+        """Largest difference between the logits."""
+        return (self.evaluate() - self.plain_evaluate()).abs().max().item()
+
+
+def _largest_difference(some: Sequence[Tensor], others: Sequence[Tensor]) -> float:
+    return max((one - other).abs().max().item() for one, other in zip(some, others, strict=True))
+
+
+def _layers(backbone: str) -> int:
+    return BACKBONES[backbone]["transformer_layers"]
+
+
+def wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def timed(run: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """Wall and processor seconds of one call."""
+    wait_for(device)
+    wall, processor = time.perf_counter(), time.process_time()
+    run()
+    wait_for(device)
+    return time.perf_counter() - wall, time.process_time() - processor
+
+
+def interleaved(runs: dict[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, dict]:
+    """Median seconds of each, run in turn. The caller has warmed them up."""
+    seconds: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for _ in range(repeats):
+        for name, run in runs.items():
+            seconds[name].append(timed(run, device))
+    return {
+        name: {"seconds": statistics.median(w for w, _ in times), "cpu_seconds": statistics.median(c for _, c in times)}
+        for name, times in seconds.items()
+    }
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What a report says about how it was made."""
+    settings = {name: str(v) if isinstance(v, Path) else v for name, v in vars(args).items() if name != "json"}
+    if args.device == "cuda":
+        settings["gpu"] = torch.cuda.get_device_name()
+    return settings

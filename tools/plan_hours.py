@@ -1,0 +1,210 @@
+"""The hours that declared experiments will take on the machine at hand: `python -m tools.benchmark --plan FILE`.
+
+What a run consists of follows from its configuration and from the published size of its data set
+(`datasets.sources`): training steps and test batches, each on a number of classes. Both are measured with random
+weights for each recipe, at three class counts where there are more, and interpolated in between. Class subsets are
+taken to have their share of the test images. Left out: the starts of the processes, and waiting for images to load.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from tabulate import tabulate
+
+from dassl.utils import UserError
+from datasets.base import MAX_VAL_SHOTS
+from datasets.sources import RECIPES
+from experiments.declaration import Selection, read_experiment
+from experiments.gpus import shared_gpus
+from experiments.plan import Places, make_plan
+from experiments.runs import ROOT, Run
+from tools.bench import Bench, interleaved, settings_of
+
+CLASS_COUNTS = 3
+"""Class counts at which a recipe is measured."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the cost of a step depends on, besides the number of classes."""
+
+    trainer: str
+    config_file: str
+    options: tuple[tuple[str, str], ...]
+    batch_size: int
+    test_batch_size: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one run does."""
+
+    run: Run
+    recipe: Recipe
+    classes: int
+    steps: int
+    test_batches: int
+
+
+def work_of(run: Run) -> Work:
+    """Steps and test batches of a run. Raises UserError when the size of its data set is not known."""
+    config = run.config()
+    name = config["DATASET"]["NAME"]
+    if name not in RECIPES:
+        raise UserError(f"the number of images in {name} is not known: choose others by --datasets")
+    counts = RECIPES[name].counts
+    base = math.ceil(counts.classes / 2)
+    classes = {"all": counts.classes, "base": base, "new": counts.classes - base}[run.classes]
+    batch_size = config["DATALOADER"]["TRAIN_X"]["BATCH_SIZE"]
+    test_batch_size = config["DATALOADER"]["TEST"]["BATCH_SIZE"]
+    config_file = str(ROOT / "configs" / "trainers" / run.method.folder / f"{run.recipe.config}.yaml")
+    recipe = Recipe(run.method.trainer, config_file, run.options, batch_size, test_batch_size)
+    share = classes / counts.classes
+    test_batches = 0 if config["TEST"]["NO_TEST"] else math.ceil(round(counts.test * share) / test_batch_size)
+    if not run.trains:
+        return Work(run, recipe, classes, 0, test_batches)
+    if counts.train is None:
+        raise UserError(f"{name} has no training images")
+    images = min(run.shots * classes, round(counts.train * share)) if run.shots > 0 else round(counts.train * share)
+    epochs = config["OPTIM"]["MAX_EPOCH"]
+    steps = epochs * max(1, images // batch_size)
+    if config["TEST"]["FINAL_MODEL"] == "best_val" and not config["TEST"]["NO_TEST"]:
+        validation = min(run.shots, MAX_VAL_SHOTS) * classes if counts.val else round(counts.test * share)
+        test_batches += epochs * math.ceil(validation / test_batch_size)
+    return Work(run, recipe, classes, steps, test_batches)
+
+
+def measured_counts(counts: Iterable[int]) -> list[int]:
+    """The smallest and the largest number of classes, and the one nearest to their geometric mean."""
+    known = sorted(set(counts))
+    if len(known) <= CLASS_COUNTS:
+        return known
+    middle = math.sqrt(known[0] * known[-1])
+    return [known[0], min(known[1:-1], key=lambda count: abs(math.log(count / middle))), known[-1]]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of a step and of a test batch of one recipe at some class counts."""
+
+    classes: Sequence[int]
+    step: Sequence[float]
+    test: Sequence[float]
+
+    def of(self, work: Work) -> float:
+        """Seconds of a run."""
+        step, test = (float(np.interp(work.classes, self.classes, seconds)) for seconds in (self.step, self.test))
+        return work.steps * step + work.test_batches * test
+
+
+def measure(args: argparse.Namespace, recipe: Recipe, counts: Sequence[int], trains: bool) -> Costs:
+    """Costs of a recipe, with as many processes at once as runs are to share a GPU."""
+    options = [word for pair in recipe.options for word in pair]
+    rows = []
+    for classes in counts:
+        settings = vars(args) | {
+            "trainer": recipe.trainer,
+            "config_file": recipe.config_file,
+            "opts": [*options, *args.opts],
+            "batch_size": recipe.batch_size,
+            "eval_batch_size": min(recipe.test_batch_size, args.eval_batch_size),
+        }
+        rows.append(_seconds(argparse.Namespace(**settings), classes, trains))
+    # a test batch that is measured smaller than it is costs in proportion
+    scale = recipe.test_batch_size / min(recipe.test_batch_size, args.eval_batch_size)
+    return Costs(counts, [step for step, _ in rows], [test * scale for _, test in rows])
+
+
+def _seconds(args: argparse.Namespace, classes: int, trains: bool) -> tuple[float, float]:
+    """Seconds of a step and of a test batch; the mean over the processes at work at the same time."""
+    if args.per_gpu == 1:
+        return _measure_here(args, classes, trains)
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Pool(args.per_gpu, _set_barrier, (spawn.Barrier(args.per_gpu),)) as pool:
+        results = pool.starmap(_measure_here, [(args, classes, trains)] * args.per_gpu, chunksize=1)
+    return tuple(sum(values) / len(values) for values in zip(*results, strict=True))
+
+
+_barrier: Any = None
+
+
+def _set_barrier(barrier: Any) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def _measure_here(args: argparse.Namespace, classes: int, trains: bool) -> tuple[float, float]:
+    torch.set_num_threads(args.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(args, classes, folder)
+        seconds = []
+        for run in (bench.step, bench.evaluate):
+            if run == bench.step and not trains:
+                seconds.append(0.0)
+                continue
+            bench.warm_up(run)
+            if _barrier is not None:
+                _barrier.wait()
+            seconds.append(interleaved({"": run}, args.repeats, bench.trainer.device)[""]["seconds"])
+    return seconds[0], seconds[1]
+
+
+def hours(args: argparse.Namespace, works: Sequence[Work]) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
+    """For each data set: runs, steps, test batches and hours; and what was measured for each recipe."""
+    by_recipe: dict[Recipe, list[Work]] = defaultdict(list)
+    for work in works:
+        by_recipe[work.recipe].append(work)
+    rows: dict[str, dict[str, float]] = {}
+    measured = []
+    for recipe, its_works in by_recipe.items():
+        counts = measured_counts(work.classes for work in its_works)
+        costs = measure(args, recipe, counts, any(work.steps for work in its_works))
+        name = f"{recipe.trainer} {Path(recipe.config_file).stem}"
+        measured.append({"recipe": name, "classes": counts, "step [s]": costs.step, "test batch [s]": costs.test})
+        print(f"measured {name} at {counts} classes")
+        for work in its_works:
+            row = rows.setdefault(work.run.dataset, {"runs": 0, "steps": 0, "test batches": 0, "hours": 0.0})
+            row["runs"] += 1
+            row["steps"] += work.steps
+            row["test batches"] += work.test_batches
+            row["hours"] += costs.of(work) / args.per_gpu / 3600
+    return rows, measured
+
+
+def planned(args: argparse.Namespace) -> list[Run]:
+    """The selected runs of the declared experiment. Raises UserError."""
+    experiment = read_experiment(args.plan)
+    selection = Selection(tuple(args.trainers), (), tuple(args.datasets), ())
+    selection.check([experiment])
+    part = selection.of(experiment)
+    return make_plan(part.tasks, part.rows, part.seeds, Places(Path("data").absolute(), Path("output").absolute()))
+
+
+def main(args: argparse.Namespace) -> None:
+    """Measure and print. Raises UserError."""
+    if args.per_gpu < 1:
+        raise UserError(f"--per-gpu should be at least 1, not {args.per_gpu}")
+    works = [work_of(run) for run in planned(args)]
+    with shared_gpus(args.per_gpu if args.device == "cuda" else 1) as variables, mock.patch.dict(os.environ, variables):
+        rows, measured = hours(args, works)
+    total = {key: sum(row[key] for row in rows.values()) for key in ("runs", "steps", "test batches", "hours")}
+    if args.json:
+        report = {"settings": settings_of(args), "torch": torch.__version__, "total": total}
+        args.json.write_text(json.dumps(report | {"rows": rows, "measured": measured}, indent=1))
+    lines = [{"data set": name, **row} for name, row in [*rows.items(), ("total", total)]]
+    print(tabulate(lines, headers="keys", floatfmt=".4f", intfmt=","))
+    print(f"{args.per_gpu} at a time; without the starts of the processes and the loading of images")
