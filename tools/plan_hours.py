@@ -9,13 +9,15 @@ taken to have their share of the test images. Left out: the starts of the proces
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import multiprocessing
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,8 @@ from tools.bench import Bench, interleaved, settings_of
 
 CLASS_COUNTS = 3
 """Class counts at which a recipe is measured."""
+SECONDS_TO_WAIT = 300
+"""For the other processes; one that has failed never comes."""
 
 
 @dataclass(frozen=True)
@@ -149,18 +153,22 @@ def _set_barrier(barrier: Any) -> None:
 
 def _measure_here(args: argparse.Namespace, classes: int, trains: bool) -> tuple[float, float]:
     torch.set_num_threads(args.threads)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()) as printed:
         bench = Bench(args, classes, folder)
-        seconds = []
-        for run in (bench.step, bench.evaluate):
-            if run == bench.step and not trains:
-                seconds.append(0.0)
-                continue
-            bench.warm_up(run)
-            if _barrier is not None:
-                _barrier.wait()
-            seconds.append(interleaved({"": run}, args.repeats, bench.trainer.device)[""]["seconds"])
-    return seconds[0], seconds[1]
+        step = _median(bench, bench.step, args.repeats) if trains else 0.0
+        test = _median(bench, bench.evaluate, args.repeats)
+    for line in printed.getvalue().splitlines():
+        if line.startswith("CUDA graphs:"):  # what the figures depend on
+            print(line)
+    return step, test
+
+
+def _median(bench: Bench, run: Callable[[], object], repeats: int) -> float:
+    """Median seconds of a warm call, begun together with the other processes."""
+    bench.warm_up(run)
+    if _barrier is not None:
+        _barrier.wait(SECONDS_TO_WAIT)
+    return interleaved({"": run}, repeats, bench.trainer.device)[""]["seconds"]
 
 
 def hours(args: argparse.Namespace, works: Sequence[Work]) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
