@@ -1,0 +1,166 @@
+"""Everything about a GPU that needs one, for whoever has a GPU for five minutes.
+
+    python -m tools.gpu_check --json gpu.json
+
+Five parts: captured steps against eager ones bit for bit; times, kernels and memory of a step; a short training; the
+hours of the paper's table; the tests marked `gpu`. Each runs in a process of its own within its own time, and its
+figures are in the JSON file as soon as there are some. Weights and images are random; nothing is downloaded. The exit
+status is 0 when every part has finished and found nothing wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+
+from dassl.utils import UserError, errors_in_one_line, write_json
+from tools.gpu_parts import PARTS, ROOT
+
+SECONDS = {"captured": 75, "steps": 75, "end_to_end": 45, "plan": 60, "tests": 60}
+"""How long each part may take."""
+TARGETS = {
+    "step [ms]": {50: 12.0, 500: 25.0},
+    "kernels": 4500,
+    "first step [s]": 40.0,
+    "data share": 0.05,
+    "hours": 1.0,
+}
+"""Upper bounds of a captured ProMetaR step in fp16 on an H100 or H200, of a training's wait for data, of the table."""
+
+
+def run_part(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Status (done, late or failed), seconds and figures of a part; the figures so far of one that did not finish."""
+    output, log = folder / f"{name}.json", folder / f"{name}.log"
+    command = [sys.executable, "-m", "tools.gpu_parts", name, "--device", args.device, "--output", str(output)]
+    limit, began = args.factor * SECONDS[name], time.monotonic()
+    with open(log, "w") as console:
+        process = subprocess.Popen(
+            [*command, *(["--tiny"] if args.tiny else [])],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            status = "failed" if process.wait(limit) else "done"
+        except subprocess.TimeoutExpired:
+            status = "late"
+        finally:
+            with suppress(ProcessLookupError):  # whatever it has started ends with it
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    result: dict[str, Any] = {"status": status, "seconds": round(time.monotonic() - began, 1)}
+    if output.is_file():
+        result["figures"] = json.loads(output.read_text())
+    if status == "late":
+        result["reason"] = f"not finished after {limit:g} s"
+    if status == "failed":
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        result["reason"] = (lines or ["no output"])[-1]
+    return result
+
+
+def faults(parts: dict[str, dict[str, Any]]) -> list[str]:
+    """What is wrong, apart from speed: parts without an end, differing bits, functions not captured, failed tests."""
+    found = [f"{name}: {part['status']}, {part['reason']}" for name, part in parts.items() if part["status"] != "done"]
+    for trainer, figures in (parts.get("captured", {}).get("figures") or {}).items():
+        if not figures["bit-equal"]:
+            found.append(f"captured: {trainer} differs from eager by {figures['largest difference']:.1e}")
+        found += [f"captured: {trainer}.{name} runs eagerly: {why}" for name, why in figures["runs eagerly"].items()]
+    found += [f"tests: {name} failed" for name in (parts.get("tests", {}).get("figures") or {}).get("names", ())]
+    return found
+
+
+def table(parts: dict[str, dict[str, Any]]) -> str:
+    """The figures, with the targets where there are some."""
+    rows: list[tuple[str, str, Any, Any]] = []
+    for name, part in parts.items():
+        rows.append((name, part["status"], f"{part['seconds']:.0f} s", ""))
+        rows += _rows(name, part.get("figures"))
+    return tabulate(rows, headers=["part", "figure", "value", "target"], disable_numparse=True)
+
+
+def _rows(name: str, figures: Any) -> list[tuple[str, str, Any, Any]]:
+    if figures is None:
+        return []
+    if name == "captured":
+        kinds = {True: "bit-equal", False: "differs"}
+        return [("", trainer, f"{kinds[f['bit-equal']]}, {f['graphs']} graphs", "") for trainer, f in figures.items()]
+    if name == "steps":
+        return [
+            ("", f"{row['way']}, {row['classes']} classes: {key}", _number(value), _target(key, row))
+            for row in figures
+            for key, value in row.items()
+            if key not in ("classes", "way")
+        ]
+    if name == "plan":
+        total = figures["total"]
+        return [("", key, _number(total[key]), _target(key, {"way": "captured"})) for key in ("steps", "hours")]
+    return [
+        ("", key, _number(value), _target(key, {"way": "captured"}))
+        for key, value in figures.items()
+        if isinstance(value, (int, float))
+    ]
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+
+
+def _target(key: str, row: dict[str, Any]) -> str:
+    target = TARGETS.get(key) if row.get("way") == "captured" else None
+    if isinstance(target, dict):
+        target = target.get(row.get("classes"))
+    return "" if target is None else f"<= {target:g}"
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Where the figures come from."""
+    about: dict[str, Any] = {"device": device, "torch": torch.__version__, "cores": len(os.sched_getaffinity(0))}
+    if device == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        about |= {"gpu": properties.name, "memory [GB]": round(properties.total_memory / 1e9, 1)}
+        about["cuda"] = torch.version.cuda
+    return about
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status. Raises UserError."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda", choices=["cpu", "cuda"])
+    parser.add_argument("--tiny", action="store_true", help="a model of a few thousand weights, to try the lines")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="only these")
+    parser.add_argument("--factor", type=float, default=1.0, help="times the parts' limits, on a slower machine")
+    parser.add_argument("--json", type=Path, default=Path("gpu_check.json"), help="file for the figures")
+    args = parser.parse_args(arguments)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("PyTorch sees no GPU: --device cpu --tiny tries the same lines on a CPU")
+    report: dict[str, Any] = {"machine": machine(args.device), "tiny": args.tiny, "parts": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in args.parts:
+            print(f"{name}: at most {args.factor * SECONDS[name]:g} s", flush=True)
+            report["parts"][name] = run_part(name, args, Path(folder))
+            report["faults"] = faults(report["parts"])
+            write_json(report, args.json)  # after each part: the next one may be lost
+    print(table(report["parts"]))
+    print("\n".join(report["faults"]) or "nothing wrong")
+    return 1 if report["faults"] else 0
+
+
+if __name__ == "__main__":
+    with errors_in_one_line():
+        sys.exit(main())
