@@ -117,7 +117,10 @@ def _start_mps(variables: dict[str, str]) -> str | None:
     if answer.returncode:
         words = " ".join((answer.stderr or answer.stdout).split())
         return f"{MPS_CONTROL} ended with status {answer.returncode}: {words or 'no output'}"
-    return _control(variables, "get_server_list")
+    why_not = _control(variables, "get_server_list")
+    if why_not is not None:
+        _control(variables, "quit")
+    return why_not
 
 
 def _control(variables: dict[str, str], command: str) -> str | None:

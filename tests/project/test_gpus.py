@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import stat
 from pathlib import Path
 
 import pytest
 import torch
+from stand_in import install, lay_out
 
 from dassl.utils import UserError
 from experiments import __main__ as program
-from experiments import gpus
+from experiments import gpus, launch, process
+from experiments.process import TrainProcess
 from experiments.workers import make_workers
 
 DAEMON = """#!/bin/sh
@@ -19,7 +22,7 @@ log={folder}/daemon.log
 echo "args=$* pipe=$CUDA_MPS_PIPE_DIRECTORY visible=$CUDA_VISIBLE_DEVICES" >> $log
 [ "$1" = "-d" ] && {{ {start}; }}
 read command && echo "command=$command" >> $log
-exit 0
+exit {answer}
 """
 
 
@@ -46,13 +49,12 @@ def nvidia_smi(folder: Path, *free: int) -> None:
 
 @pytest.fixture
 def daemon(path_folder):
-    """Installs a daemon that starts, or does `start` instead; gives its log."""
+    """Installs a daemon that starts, or does `start` instead, and answers with status `answer`; gives its log."""
 
-    def install(start="exit 0"):
-        script(path_folder / gpus.MPS_CONTROL, DAEMON.format(folder=path_folder, start=start))
+    def install(start="exit 0", answer=0):
+        script(path_folder / gpus.MPS_CONTROL, DAEMON.format(folder=path_folder, start=start, answer=answer))
 
     install()
-    install.again = install
     install.log = lambda: (path_folder / "daemon.log").read_text().splitlines()
     return install
 
@@ -131,6 +133,14 @@ def test_without_the_service_runs_take_turns(daemon, start, why, capsys, monkeyp
     assert not any("quit" in entry for entry in daemon.log())
 
 
+def test_a_service_that_does_not_answer_is_stopped(daemon, capsys):
+    daemon(answer=1)
+    with gpus.shared_gpus(2) as variables:
+        assert variables == {}
+        assert daemon.log()[-1] == "command=quit"
+    assert "without MPS: nvidia-cuda-mps-control get_server_list: " in capsys.readouterr().out
+
+
 def test_where_it_is_not_installed(path_folder, capsys):
     with gpus.shared_gpus(2) as variables:
         assert variables == {}
@@ -162,3 +172,41 @@ def test_numbers_that_make_no_sense(options, message, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(UserError, match=message):
         program.main(["run", FILE, "--dry-run", *options])
+
+
+def test_a_launch_on_a_shared_gpu(daemon, tmp_path, monkeypatch, capsys):
+    """Three of four runs at once on one GPU, in the service's environment, which is stopped at the end."""
+    program_folder, environments = tmp_path / "program", []
+    program_folder.mkdir()
+    monkeypatch.setattr(process, "ROOT", install(program_folder))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+
+    def start(run, environment):
+        lay_out(run)
+        environments.append(environment)
+        return TrainProcess(run, environment)
+
+    monkeypatch.setattr(launch, "TrainProcess", start)
+    declared = tmp_path / "few.yaml"
+    declared.write_text("trainers: [coop, vpt]\nseeds: [1, 2]\nsettings: {few_shot: {datasets: [eurosat], shots: 1}}\n")
+    places = ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "out")]
+    assert program.main(["run", str(declared), *places, "--per-gpu", "3"]) == 0
+    (pipe,) = {environment["CUDA_MPS_PIPE_DIRECTORY"] for environment in environments}
+    assert len(environments) == 4 and {environment["CUDA_VISIBLE_DEVICES"] for environment in environments} == {"0"}
+    assert daemon.log()[0].startswith(f"args=-d pipe={pipe} ") and daemon.log()[-1] == "command=quit"
+    printed = capsys.readouterr().out
+    assert "3 runs share each GPU through MPS" in printed and "4/4" in printed
+    assert program.main(["run", str(declared), *places, "--per-gpu", "3"]) == 0  # nothing left: no service
+    assert len(daemon.log()) == 5 and len(environments) == 4
+
+
+def test_the_number_is_chosen_where_none_is_given(path_folder, monkeypatch):
+    nvidia_smi(path_folder, 81920)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
+    args = argparse.Namespace(per_gpu=None, workers=None)
+    assert launch.runs_at_a_time(args) == 4
+    assert launch.runs_at_a_time(argparse.Namespace(per_gpu=2, workers=None)) == 2
+    assert launch.runs_at_a_time(argparse.Namespace(per_gpu=None, workers=3)) == 1  # so many in all
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert launch.runs_at_a_time(args) == 1
