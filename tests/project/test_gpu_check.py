@@ -93,9 +93,11 @@ def test_the_report_is_there_before_the_next_part(stand_in, monkeypatch):
 
 
 def test_what_is_wrong_is_said():
-    figures = {"bit-equal": False, "largest difference": 2e-7, "graphs": 1, "runs eagerly": {"base_step": "item"}}
+    differs = {"bit-equal": False, "largest difference": 2e-7, "graphs": 1, "eager repeats itself": True}
+    random = differs | {"eager repeats itself": False, "runs eagerly": {}}
+    figures = {"IVLP": differs | {"runs eagerly": {"base_step": "item"}}, "VPT": random}
     parts = {
-        "captured": {"status": "done", "figures": {"IVLP": figures}},
+        "captured": {"status": "done", "seconds": 1, "figures": figures},
         "tests": {"status": "done", "figures": {"names": ["tests.x::test_y"]}},
     }
     assert gpu_check.faults(parts) == [
@@ -103,6 +105,9 @@ def test_what_is_wrong_is_said():
         "captured: IVLP.base_step runs eagerly: item",
         "tests: tests.x::test_y failed",
     ]
+    shown = gpu_check.table({"captured": parts["captured"]})
+    assert "differs by 2.0e-07 (eager repeats itself), 1 graphs" in shown
+    assert "differs by 2.0e-07 (eager does not repeat itself), 1 graphs" in shown
 
 
 def test_the_log_of_a_training():

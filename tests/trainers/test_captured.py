@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dassl.engine.anomalies import NonFiniteLossError
-from dassl.utils import UserError
+from dassl.utils import UserError, use_deterministic_algorithms
 from tools.cpu_recorder import CpuRecorder, recorder_for
 from trainers import captured, cocoop, prometar
 from trainers.captured import CapturedFunctions
@@ -51,6 +51,15 @@ def one_call_warms_up(monkeypatch):
     """The stand-in needs no more, and these tests are many."""
     if not torch.cuda.is_available():
         monkeypatch.setattr(captured, "WARM_UP_CALLS", 1)
+
+
+@pytest.fixture(autouse=True)
+def same_bits_in_every_run():
+    """On a GPU some kernels add up in any order, eager ones too, unless they are told not to."""
+    if torch.cuda.is_available():
+        use_deterministic_algorithms()
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture
@@ -231,6 +240,8 @@ def fake_on_gpu(value):
     if isinstance(value, torch.Tensor):
         fake = torch.empty(value.shape, dtype=value.dtype, device="cuda")
         return torch.nn.Parameter(fake, requires_grad=False) if isinstance(value, torch.nn.Parameter) else fake
+    if isinstance(value, dict):  # what is kept between calls
+        return {}
     if isinstance(value, torch.nn.Module):
         for module in value.modules():
             for held in (module._parameters, module._buffers):
