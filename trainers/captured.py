@@ -143,12 +143,6 @@ class CapturedFunctions:
         """Functions that run eagerly by name, with the reason."""
         return {_name(function): reason for function, reason in self._eager.items()}
 
-    def turn_off(self) -> None:
-        """From now on every call is eager; the graphs and their memory are given up."""
-        self._recorder = None
-        self._graphs.clear()
-        self._calls.clear()
-
     def __call__(self, function: Function, resident: tuple, *arguments: Any) -> Any:
         """function(*resident, *arguments), whose tensors are detached and belong to the caller.
 
@@ -163,7 +157,7 @@ class CapturedFunctions:
         held, held_spec = tree_flatten(resident)
         key = (
             function,
-            torch.is_grad_enabled(),
+            (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
             held_spec,
             tuple(map(_signature, held)),
             spec,

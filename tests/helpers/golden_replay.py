@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dassl.utils import load_checkpoint, save_checkpoint
 from trainers import prometar
+from trainers.captured import CapturedFunctions
 
 MODULATOR = prometar.MODULATOR
 STEPS = 6
@@ -129,7 +130,7 @@ class ObservedStep:
     def __init__(self, trainer, monkeypatch) -> None:
         self.trainer = trainer
         self.clear()
-        trainer.captured.turn_off()  # what is inside a captured step cannot be observed
+        trainer.captured = CapturedFunctions(None)  # what is inside a captured step cannot be observed
         trainer.optim.register_step_pre_hook(self._before_prompt_step)
         if isinstance(trainer, prometar.ProMetaR):
             trainer.modulator_optim.register_step_pre_hook(self._before_modulator_step)
