@@ -85,7 +85,7 @@ def _compare(bench: Bench) -> dict[str, Any]:
     trainer = bench.trainer
     trainer.captured = CapturedFunctions(None)
     expected, again = _steps(bench), _steps(bench)
-    trainer.captured = CapturedFunctions(recorder_for(trainer.device), eager_calls=0)
+    trainer.captured = CapturedFunctions(recorder_for(trainer.device))
     begin = time.perf_counter()
     found = _steps(bench)
     seconds = time.perf_counter() - begin
@@ -119,7 +119,7 @@ def steps(scale: Scale, output: Path) -> None:
         for way in ("captured", "eager"):
             with scale.bench("ProMetaR", classes) as bench:
                 recorder = recorder_for(bench.trainer.device) if way == "captured" else None
-                bench.trainer.captured = CapturedFunctions(recorder, eager_calls=0)
+                bench.trainer.captured = CapturedFunctions(recorder)
                 results.append({"classes": classes, "way": way} | _figures(bench, scale.repeats))
             write_json(results, output)
 

@@ -12,13 +12,12 @@ output buffers, so no caller ever holds memory of a graph. Resident arguments (l
 in place) are read where they lie.
 
 One graph serves one shape signature: the shapes, strides and types of all arguments, and the arguments that are not
-tensors. A signature gets its graph at its second call, since capturing takes seconds and some shapes are met only once.
+tensors. A signature gets its graph when it is first met.
 All graphs share one memory pool. What cannot be captured runs eagerly, and one line says why.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -109,19 +108,17 @@ class CapturedFunctions:
 
     Args:
         recorder: makes the graphs; None: every call is eager.
-        eager_calls: calls of a shape signature before it is captured.
     """
 
-    def __init__(self, recorder: Recorder | None, eager_calls: int = 1) -> None:
-        self._recorder, self._eager_calls = recorder, eager_calls
-        self._calls: Counter[Hashable] = Counter()
+    def __init__(self, recorder: Recorder | None) -> None:
+        self._recorder = recorder
         self._graphs: dict[Hashable, _Graph] = {}
         self._eager: dict[Function, str] = {}
         self._is_full = False
 
     @classmethod
     def choose(cls, choice: str, device: torch.device) -> CapturedFunctions:
-        """For a config's CUDA_GRAPH: auto, on (captured at the first call already) or off. A CPU has no graphs.
+        """For a config's CUDA_GRAPH: auto (on a GPU), on or off. A CPU has no graphs, and "on" says so.
 
         Raises:
             UserError: unknown choice.
@@ -131,7 +128,7 @@ class CapturedFunctions:
         if choice == "on" and device.type != "cuda":
             print("TRAINER.CUDA_GRAPH on needs a GPU: steps run eagerly")
         is_captured = choice != "off" and device.type == "cuda"
-        return cls(CudaRecorder(device) if is_captured else None, eager_calls=0 if choice == "on" else 1)
+        return cls(CudaRecorder(device) if is_captured else None)
 
     @property
     def graphs(self) -> int:
@@ -167,10 +164,7 @@ class CapturedFunctions:
         tensors = [value for value in flat if isinstance(value, Tensor)]
         graph = self._graphs.get(key)
         if graph is None or graph.resident != addresses:
-            self._calls[key] += 1
-            graph = None
-            if self._calls[key] > self._eager_calls and self._has_room(key):
-                graph = self._capture(key, addresses, resident, flat, spec)
+            graph = self._capture(key, addresses, resident, flat, spec) if self._has_room(key) else None
         return _detached(function(*resident, *arguments)) if graph is None else graph(tensors)
 
     def _has_room(self, key: Hashable) -> bool:
