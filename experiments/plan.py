@@ -191,7 +191,7 @@ def add_run(runs: dict[Path, Run], run: Run) -> None:
     Raises BadValueError when a different run has that folder.
     """
     same = runs.setdefault(run.folder, run)
-    if same is not run and (different := config_differences(same.config(), run.config(), {})):
+    if same is not run and (different := config_differences(same.config(), run.config(), {}, run.trains)):
         raise BadValueError(
             f"two different runs would share the folder {run.folder} ({different[0]}): give one of them a variant"
         )

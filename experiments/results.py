@@ -26,20 +26,25 @@ CHANGES_NO_NUMBER = frozenset(
         "OUTPUT_DIR",
         "RESUME",
         "VERBOSE",
-        "USE_CUDA",
         "DATASET.ROOT",
-        "DATALOADER.NUM_WORKERS",
         "TRAIN.PRINT_FREQ",
         "TRAIN.CHECKPOINT_FREQ",
         "TEST.PER_CLASS_RESULT",
         "TEST.COMPUTE_CMAT",
-        "TRAINER.TEXT_CHUNK",
         "TRAINER.CUDA_GRAPH",
         "TRAINER.PROMETAR.KEEP_MODULATOR",
         "TRAINER.PROMETAR.MONITOR",
     }
 )
-"""Config keys that say where and how a run works, not what it computes."""
+"""Config keys that say where a run works and what it tells: with or without them every bit it learns is the same."""
+
+WORKERS = "DATALOADER.NUM_WORKERS"
+SAME_RECIPE = frozenset({WORKERS, "TRAINER.TEXT_CHUNK", "USE_CUDA"})
+"""Config keys that change the numbers of one seed, but not the recipe.
+
+Each worker draws its own augmentations, so the number of workers changes the augmentation stream (of training alone).
+Text in chunks is rounded differently; a CPU rounds differently from a GPU and replaces fp16 by fp32.
+"""
 
 
 def write_result(folder: Path, content: dict[str, Any]) -> None:
@@ -88,15 +93,21 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def config_differences(found: dict[str, Any], planned: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
+def config_differences(
+    found: dict[str, Any], planned: dict[str, Any], defaults: dict[str, Any], trains: bool = True
+) -> list[str]:
     """Where a run's recorded config computes something else than the planned one, as "KEY is 1 there, planned: 2".
 
     A key that the record lacks (it is newer than the run) had its default.
+
+    Args:
+        trains: False for a run that only evaluates, which gives the same numbers with any number of workers.
     """
+    unimportant = CHANGES_NO_NUMBER if trains else CHANGES_NO_NUMBER | {WORKERS}
     recorded, default = dict(leaves(found)), dict(leaves(defaults))
     different = []
     for key, value in leaves(planned):
         was = recorded.get(key, default.get(key))
-        if key not in CHANGES_NO_NUMBER and was != value:
+        if key not in unimportant and was != value:
             different.append(f"{key} is {was!r} there, planned: {value!r}")
     return different

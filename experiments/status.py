@@ -30,7 +30,7 @@ def is_finished(run: Run) -> bool:
 
 
 def _check_config(run: Run, found: dict[str, Any]) -> None:
-    different = config_differences(found, run.config(), plain(default_config()))
+    different = config_differences(found, run.config(), plain(default_config()), run.trains)
     if different:
         more = f" and {len(different) - 1} more" if len(different) > 1 else ""
         raise BadValueError(

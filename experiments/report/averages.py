@@ -30,7 +30,7 @@ class Figure:
     partial: bool = False
     """Stands on fewer seeds or data sets than the other rows of its table."""
     mixed: bool = False
-    """Its runs come from different versions, commits or weights."""
+    """Its runs come from different versions, commits, weights or devices."""
 
     @classmethod
     def over_seeds(cls, values: Mapping[int, float], mean: float | None = None, **marks: bool) -> Figure:
@@ -93,7 +93,7 @@ def origin(run: Run) -> dict[str, str]:
     """What all runs of one number should have in common."""
     weights = "unknown" if run.weights_sha256 is None else run.weights_sha256[:9]
     versions = {name: str(version) for name, version in run.versions.items()}
-    return versions | {"commit": commit(run), "weights": weights}
+    return versions | {"commit": commit(run), "weights": weights, "device": run.device}
 
 
 def mixture(runs: Iterable[Run]) -> list[str]:

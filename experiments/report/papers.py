@@ -119,8 +119,8 @@ def published_figures() -> dict[tuple[str, str, str, str], Published]:
 
 
 def methods(setting: str, recipe: Recipe) -> list[str]:
-    """Published methods that the recipe reproduces; none for another backbone or changed settings."""
-    if recipe.backbone != BACKBONE or recipe.changes:
+    """Published methods that the recipe reproduces; none for another backbone or a changed recipe."""
+    if recipe.backbone != BACKBONE or not recipe.as_published:
         return []
     row = (recipe.trainer, recipe.config)
     return [method for method, *published, settings in RECIPES if tuple(published) == row and setting in settings]

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from experiments.results import CHANGES_NO_NUMBER, leaves
+from experiments.results import CHANGES_NO_NUMBER, SAME_RECIPE, WORKERS, leaves
 
 from .declared import declared
 from .runs import Run
@@ -38,6 +38,11 @@ class Recipe:
     def variant(self) -> str:
         """Config name with the changed settings."""
         return self.config + "".join(f" [{change}]" for change in self.changes)
+
+    @property
+    def as_published(self) -> bool:
+        """Whether no setting is changed that makes another recipe."""
+        return all(change.split(" ")[0] in SAME_RECIPE for change in self.changes)
 
     @property
     def label(self) -> str:
@@ -70,7 +75,7 @@ def _settings(group: Iterable[Run]) -> dict[Run, dict[str, str]]:
     settings = {}
     for run in group:
         flat = leaves(dict(run.full_config))
-        ignored = NOT_RECIPE + OF_TRAINING * run.zero_shot
+        ignored = NOT_RECIPE + OF_TRAINING * run.zero_shot + (WORKERS,) * (not run.trained)
         settings[run] = {key: str(value) for key, value in flat if not key.startswith(ignored)}
     origins: defaultdict[tuple[object, ...], list[Run]] = defaultdict(list)
     for run in group:

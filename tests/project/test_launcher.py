@@ -296,12 +296,16 @@ def test_an_unusable_result_is_named(places, text):
 
 
 def test_the_configuration_must_be_the_planned_one(places):
-    run, other, harmless = (
-        make_plan([BASE2NEW], [Row("coop", options=options)], [1], places)[0]
-        for options in ((), (("OPTIM.LR", "0.5"),), (("DATALOADER.NUM_WORKERS", "3"),))
+    (run, test), (other, _), (harmless, _), (drawn_otherwise, same_test) = (
+        make_plan([BASE2NEW], [Row("coop", options=options)], [1], places)
+        for options in ((), (("OPTIM.LR", "0.5"),), (("TRAIN.PRINT_FREQ", "3"),), (("DATALOADER.NUM_WORKERS", "3"),))
     )
     finish(run)
+    finish(test)
     assert is_finished(harmless)
+    with pytest.raises(UserError, match="DATALOADER.NUM_WORKERS is 8 there, planned: 3"):
+        is_finished(drawn_otherwise)  # other augmentations
+    assert is_finished(same_test)  # nothing is augmented
     with pytest.raises(UserError, match=r"OPTIM.LR is 0.002 there, planned: 0.5"):
         is_finished(other)
     older = run.config()

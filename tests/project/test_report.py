@@ -152,6 +152,7 @@ def test_one_half_alone_has_no_harmonic_mean(output):
         {"git_commit": "ffffffffff"},
         {"git_dirty": True},
         {"weights_sha256": "cd" * 32},
+        {"device": "cuda"},
         {"versions": {"python": "3.11.9", "torch": "2.15.0", "torchvision": "0.26", "project": "1.0.0"}},
     ],
 )
@@ -199,6 +200,22 @@ def test_a_setting_changed_from_the_config_file_is_named_and_not_compared(output
     (table,) = output.tables()
     assert [recipe.changes for recipe in table.recipes()] == [(), ("OPTIM.MAX_EPOCH 1",)]
     assert {score.recipe.changes for score in table.scores() if score.comparisons} == {()}
+
+
+def test_another_number_of_workers_is_named_and_compared_all_the_same(output):
+    """It draws other augmentations, as another seed does; an evaluation has those of its training."""
+    place = {"config": PROMETAR["config"], "trainer": "ProMetaR", "backbone": "ViT-B/16"}
+    for workers in (8, 2):  # 8: the config file's
+        config = KEPT | {"DATALOADER": {"NUM_WORKERS": workers}}
+        output.add("base2new", "train_base", "EuroSAT", workers, 90, **place, full_config=config)
+        config = KEPT | {"DATALOADER": {"NUM_WORKERS": 5}}
+        output.add("base2new", "test_new", "EuroSAT", workers, 70, **place, full_config=config)
+    (table,) = output.tables()
+    rows = {recipe.changes: row for recipe, row in table.blocks[0].rows.items()}
+    assert set(rows) == {(), ("DATALOADER.NUM_WORKERS 2",)}
+    for row in rows.values():
+        assert [score.figure.mean for score in row[:2]] == [90, 70]
+        assert all(score.comparisons for score in row)
 
 
 def test_two_results_for_one_run_are_an_error(output):

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 from golden_data import write_backbones
-from tiny_runs import CLASSNAMES, write_data
+from tiny_runs import CLASSNAMES, build_trainer, learned, make_cfg, write_data
 
 import parse_test_res
 import train
 from dassl.engine.history import EpochHistory
-from dassl.utils import UserError
+from dassl.utils import UserError, set_random_seed
 from experiments import provenance, recording
+from experiments.results import CHANGES_NO_NUMBER, SAME_RECIPE
 
 ROOT = Path(train.__file__).parent
 
@@ -170,3 +171,63 @@ def test_a_folder_that_is_no_repository(monkeypatch, tmp_path):
     assert provenance.git_state.__wrapped__() == {"git_commit": None, "git_dirty": False}
     monkeypatch.setenv("PATH", "")
     assert provenance.git_state.__wrapped__() == {"git_commit": None, "git_dirty": False}
+
+
+# Which settings change numbers
+
+
+@pytest.fixture(scope="module")
+def train_with(tmp_path_factory):
+    """Trains ProMetaR from seed 1 on augmented images, with some settings changed: prompts and accuracy."""
+    folder = tmp_path_factory.mktemp("settings")
+    write_data(folder / "data")
+    (folder / "moved").symlink_to(folder / "data")
+    backbone = write_backbones(folder)["vit"]
+
+    def run(**changes):
+        options = {key: str(value) for key, value in changes.items()}
+        output = options.pop("OUTPUT_DIR", "out")
+        root = folder / options.pop("DATASET.ROOT", "data")
+        cfg = make_cfg("ProMetaR", backbone, root, folder / output, options)
+        cfg.INPUT.TRANSFORMS = ("random_resized_crop", "random_flip", "normalize")
+        set_random_seed(1)
+        trainer = build_trainer(cfg)
+        if any((folder / output).glob("*/checkpoint")):
+            trainer.load_model(cfg.OUTPUT_DIR)  # evaluation alone
+        else:
+            trainer.train()
+        prompts = {name: tensor for name, tensor in learned(trainer).items() if "_gamma." not in name}
+        return prompts, trainer.test()
+
+    return run
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_what_changes_no_number_changes_no_bit(train_with):
+    changes = {
+        "OUTPUT_DIR": "elsewhere",
+        "DATASET.ROOT": "moved",
+        "TRAIN.PRINT_FREQ": 1,
+        "TRAIN.CHECKPOINT_FREQ": 1,
+        "TEST.PER_CLASS_RESULT": True,
+        "TEST.COMPUTE_CMAT": True,
+        "TRAINER.PROMETAR.KEEP_MODULATOR": True,
+        "TRAINER.PROMETAR.MONITOR": False,
+    }
+    assert set(changes) == CHANGES_NO_NUMBER - {"RESUME", "VERBOSE"}  # resumed runs: tests/dassl/test_engine.py
+    usual, changed = train_with(OUTPUT_DIR="usual")[0], train_with(**changes)[0]
+    assert equal(usual, changed)
+
+
+def test_workers_and_text_chunks_change_numbers_of_training(train_with):
+    usual, accuracy = train_with(OUTPUT_DIR="none")
+    for key, values in (("DATALOADER.NUM_WORKERS", (1, 2)), ("TRAINER.TEXT_CHUNK", (2,))):
+        assert key in SAME_RECIPE
+        found = [train_with(**{"OUTPUT_DIR": f"{key}{value}", key: value})[0] for value in values]
+        assert not any(equal(usual, tensors) for tensors in found)
+        assert len(found) == 1 or not equal(*found)  # also from one number of workers to the next
+    evaluated = train_with(OUTPUT_DIR="none", **{"DATALOADER.NUM_WORKERS": 2})
+    assert equal(usual, evaluated[0]) and evaluated[1] == accuracy
