@@ -7,12 +7,11 @@ python predict.py --checkpoint output/try --images folder/ --classes names.txt -
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 
-from dassl.utils import UserError, errors_in_one_line, print_above_bar
+from dassl.utils import Logger, UserError, errors_in_one_line, print_above_bar, printable, printable_json
 from dassl.utils.memory import keep_freed_memory
 from deploy.classifier import Classifier, Prediction, load_classifier
 from deploy.command_line import add_source_arguments, read_class_names, source_of
@@ -26,7 +25,7 @@ def main(args: argparse.Namespace) -> None:
         UserError: something the user can mend; at the end, when an image could not be read.
     """
     images, classnames, source = find_images(args.images), read_class_names(args.classes), source_of(args)
-    with redirect_stdout(sys.stderr):  # stdout is for results
+    with redirect_stdout(Logger(sys.stderr)):  # stdout is for results
         classifier = load_classifier(
             source.folder, classnames, args.device, source.epoch, source.config_file, source.trainer, source.options
         )
@@ -50,19 +49,20 @@ def json_line(prediction: Prediction) -> list[str]:
     else:
         pairs = zip(prediction.classes, prediction.probabilities, strict=True)
         content["predictions"] = [{"class": name, "probability": round(value, 6)} for name, value in pairs]
-    return [json.dumps(content, ensure_ascii=False)]
+    return [printable_json(content)]
 
 
 def table(classifier: Classifier, images: Sequence[str]) -> Callable[[Prediction], list[str]]:
     """Prints the head of a table; returns what makes the rows of an image."""
-    image_width = max(len("image"), *map(len, images))
-    class_width = max(len("class"), *map(len, classifier.classnames))
+    image_width = max(len("image"), *(len(printable(image)) for image in images))
+    class_width = max(len("class"), *(len(printable(name)) for name in classifier.classnames))
     print(f"{'image':<{image_width}}  {'class':<{class_width}}  probability")
 
     def rows(prediction: Prediction) -> list[str]:
         pairs = zip(prediction.classes, prediction.probabilities, strict=True)
-        lines = [f"{name:<{class_width}}  {100 * value:9.2f} %" for name, value in pairs]
-        return [f"{'' if rank else prediction.image:<{image_width}}  {line}" for rank, line in enumerate(lines)]
+        lines = [f"{printable(name):<{class_width}}  {100 * value:9.2f} %" for name, value in pairs]
+        image = printable(prediction.image)
+        return [f"{'' if rank else image:<{image_width}}  {line}" for rank, line in enumerate(lines)]
 
     return rows
 

@@ -35,7 +35,7 @@ def load_image(path, height, width, interpolation, mean, std):
     try:
         image = Image.open(path).convert("RGB")
     except OSError as error:
-        sys.exit(f"error: cannot read {path}: {error}")
+        sys.exit(printable(f"error: cannot read {path}: {error}"))
     short, long = min(image.size), max(image.size)
     target = max(height, width)
     sizes = {short: target, long: int(target * long / short)}
@@ -45,6 +45,11 @@ def load_image(path, height, width, interpolation, mean, std):
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(height, width, 3)
     pixels = pixels.permute(2, 0, 1) / 255
     return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+
+
+def printable(text):
+    """The text with control, format and other hidden characters by their number."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def main(paths):
@@ -69,7 +74,7 @@ def main(paths):
             features = tower(image[None])  # [1, e]
             probabilities = (head["scale"] * features @ head["weights"].T).softmax(dim=-1)[0]  # [C]
         best = probabilities.argmax().item()
-        print(f"{path}\t{manifest['classes'][best]}\t{probabilities[best]:.6f}")
+        print(f"{printable(path)}\t{printable(manifest['classes'][best])}\t{probabilities[best]:.6f}")
 
 
 if __name__ == "__main__":

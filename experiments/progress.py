@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column
 
 from dassl.engine.history import HISTORY_NAME
+from dassl.utils.safe_text import printable
 from experiments.results import read_result
 from experiments.runs import Run, short
 
@@ -57,7 +58,7 @@ class PlainView:
         pass
 
     def say(self, line: str) -> None:
-        print(line, flush=True)
+        print(printable(line), flush=True)
 
     def began(self, run: Run, where: str) -> None:
         self.say(f"{self._count()} begin    {run.label} ({where})")
@@ -97,7 +98,7 @@ class LiveView(PlainView):
         self._progress.stop()
 
     def say(self, line: str) -> None:
-        self._progress.console.print(escape(line), highlight=False)
+        self._progress.console.print(escape(printable(line)), highlight=False)
 
     def began(self, run: Run, where: str) -> None:
         epochs = run.config()["OPTIM"]["MAX_EPOCH"] if run.trains else 1

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from dassl.utils.files import write_bytes_atomically
+from dassl.utils.safe_text import printable
 
 from .build import EVALUATOR_REGISTRY
 
@@ -103,7 +104,7 @@ class Classification(EvaluatorBase):
             total, correct = int(counts[label].sum()), int(counts[label, label])
             accuracies.append(100.0 * correct / total)
             print(
-                f"* class: {label} ({self._lab2cname[label]})\ttotal: {total:,}\tcorrect: {correct:,}\t"
+                f"* class: {label} ({printable(self._lab2cname[label])})\ttotal: {total:,}\tcorrect: {correct:,}\t"
                 f"acc: {accuracies[-1]:.1f}%"
             )
         names = [self._lab2cname[label] for label in sorted(set(self._y_true))]

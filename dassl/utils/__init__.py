@@ -29,6 +29,7 @@ from .meters import AverageMeter, MetricMeter
 from .names import check_availability, get_most_similar_str_to_a_from_b
 from .progress import print_above_bar, progress_bar
 from .registry import Registry
+from .safe_text import in_csv, in_latex, in_markdown, printable, printable_json, printable_lines
 from .tools import download_url, tolist_if_not
 from .torchtools import (
     count_num_param,
@@ -63,6 +64,9 @@ __all__ = [
     "errors_in_one_line",
     "file_sha256",
     "get_most_similar_str_to_a_from_b",
+    "in_csv",
+    "in_latex",
+    "in_markdown",
     "init_network_weights",
     "listdir_nohidden",
     "load_checkpoint",
@@ -71,6 +75,9 @@ __all__ = [
     "open_all_layers",
     "open_specified_layers",
     "print_above_bar",
+    "printable",
+    "printable_json",
+    "printable_lines",
     "progress_bar",
     "read_image",
     "read_json",

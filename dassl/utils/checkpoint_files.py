@@ -12,6 +12,7 @@ import warnings
 from typing import Any
 
 from .errors import MissingFileError, UnreadableFileError
+from .safe_text import printable
 from .torch_archives import is_zip, load_archive, load_old_format, without_stand_ins
 
 
@@ -46,6 +47,6 @@ def _read(fpath: str | os.PathLike) -> Any:
         return load_old_format(fpath)
     content, replaced = load_archive(fpath)
     if replaced:
-        names = ", ".join(replaced)
-        print(f"Note: {fpath} holds Python objects ({names[:500]}); their plain values are kept, nothing is run")
+        objects = printable(f"{fpath} holds Python objects ({', '.join(replaced)[:500]})")
+        print(f"Note: {objects}; their plain values are kept, nothing is run")
     return without_stand_ins(content)

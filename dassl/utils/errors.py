@@ -1,10 +1,12 @@
-"""Errors that are the user's to mend: one line that names the thing and the remedy, shown without a traceback."""
+"""Errors that the user can fix: one line that names the thing and the remedy, shown without a traceback."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from .safe_text import printable
 
 _LONGEST = 4000
 """Characters of a message. What is wrong may be a name of a million characters; only its ends are shown."""
@@ -14,8 +16,8 @@ class UserError(Exception):
     """Raised with a one-line message. Programs print ``error: <message>`` to stderr and exit with status 1."""
 
     def __str__(self) -> str:
-        """The message on one line. (KeyError, a base of some subclasses, would show its repr.)"""
-        message = " ".join(" ".join(str(arg) for arg in self.args).splitlines())
+        """The message on one line, without hidden characters. (KeyError, a base of some subclasses, shows its repr.)"""
+        message = printable(" ".join(" ".join(str(arg) for arg in self.args).splitlines()))
         if len(message) <= _LONGEST:
             return message
         return f"{message[: _LONGEST // 2 - 10]} ... {message[-_LONGEST // 2 + 10 :]}"

@@ -9,6 +9,7 @@ from typing import IO, Any
 
 from .errors import UnwritableFileError
 from .files import mkdir_if_missing
+from .safe_text import printable_lines
 
 LOG_NAME = "log.txt"
 
@@ -16,7 +17,8 @@ LOG_NAME = "log.txt"
 class Logger:
     """A text stream that writes to a console and to a file.
 
-    Progress bars redraw themselves with a carriage return; such text goes to the console alone.
+    Progress bars redraw themselves with a carriage return; such text goes to the console alone. Other hidden characters
+    are shown by their number in both.
     Everything else a stream can do (``isatty``, ``fileno``, ``encoding``) is the console's.
     """
 
@@ -25,9 +27,10 @@ class Logger:
         self.file = file
 
     def write(self, msg: str) -> int:
-        self.console.write(_printable(msg, self.console))
+        shown = printable_lines(msg)
+        self.console.write(_printable(shown, self.console))
         if self.file is not None and "\r" not in msg:
-            self.file.write(msg)
+            self.file.write(shown)
         return len(msg)
 
     def flush(self) -> None:

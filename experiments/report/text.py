@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterable, Iterator
 
 from tabulate import tabulate
+
+from dassl.utils import in_csv, in_latex, in_markdown, printable
 
 from .papers import Comparison
 from .sections import LEGEND, Section, Value
@@ -19,20 +20,6 @@ CSV_COLUMNS = (
     *("mean", "deviation", "n_seeds", "seeds", "expected_seeds", "partial", "mixed", "remark"),
     *("published", "difference", "band", "within_band", "published_method", "provenance", "status"),
 )
-LATEX = {
-    "\\": r"\textbackslash{}",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "±": r"$\pm$",
-    "−": r"$-$",
-    "–": "--",
-    "†": r"\textdagger{}",
-    "‡": r"\textdaggerdbl{}",
-}
 
 
 def _cell(value: Value) -> str:
@@ -75,28 +62,23 @@ def _table(headers: list[str], rows: list[list[str]], style: str) -> str:
 
 
 def markdown(sections: Iterable[Section], title: str, facts: Iterable[str]) -> str:
-    lines = [f"# {title}", "", *(f"* {_in_markdown(fact)}" for fact in facts), "", LEGEND, ""]
+    lines = [f"# {title}", "", *(f"* {in_markdown(fact)}" for fact in facts), "", LEGEND, ""]
     for section in sections:
         headers, rows = _flat(section)
-        rows = [[_in_markdown(cell) for cell in row] for row in rows]
+        rows = [[in_markdown(cell) for cell in row] for row in rows]
         lines += [
-            f"## {_in_markdown(section.title)}",
+            f"## {in_markdown(section.title)}",
             "",
-            _table([_in_markdown(each) for each in headers], rows, "github"),
+            _table([in_markdown(each) for each in headers], rows, "github"),
         ]
         lines += [
             "",
-            *(f"* {_in_markdown(note)}" for note in section.notes),
-            "" * bool(section.notes),
+            *(f"* {in_markdown(note)}" for note in section.notes),
+            *[""] * bool(section.notes),  # else the legend would belong to the last note
             section.legend,
             "",
         ]
     return "\n".join(lines)
-
-
-def _in_markdown(text: str) -> str:
-    """Nothing in a name may be taken for markup, or end a cell."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
 
 
 def latex(sections: Iterable[Section]) -> str:
@@ -106,20 +88,16 @@ def latex(sections: Iterable[Section]) -> str:
         for part in section.parts:
             title = section.title + (f": {part.name}" if part.name else "")
             kinds = "".join("r" if section.is_number(column) else "l" for column in range(len(section.headers)))
-            lines += [r"\begin{table}", r"\centering", rf"\caption{{{_in_latex(title)}}}"]
+            lines += [r"\begin{table}", r"\centering", rf"\caption{{{in_latex(title)}}}"]
             lines += [rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", _latex_row(section.headers), r"\midrule"]
             lines += [_latex_row(map(_cell, row)) for row in part.rows]
             lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
-        lines += [f"% {' '.join(note.split())}" for note in section.notes]
+        lines += [f"% {printable(' '.join(note.split()))}" for note in section.notes]
     return "\n".join(lines) + "\n"
 
 
 def _latex_row(cells: Iterable[str]) -> str:
-    return " & ".join(map(_in_latex, cells)) + r" \\"
-
-
-def _in_latex(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in " ".join(text.split()))
+    return " & ".join(map(in_latex, cells)) + r" \\"
 
 
 def scores_csv(tables: Iterable[ScoreTable]) -> str:
@@ -130,7 +108,7 @@ def scores_csv(tables: Iterable[ScoreTable]) -> str:
     for table in tables:
         for score in table.scores():
             for comparison in score.comparisons or (None,):
-                writer.writerow([*_measured(score), *_published(comparison)])
+                writer.writerow(map(in_csv, [*_measured(score), *_published(comparison)]))
     return text.getvalue()
 
 

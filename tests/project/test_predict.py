@@ -23,9 +23,10 @@ import export
 import predict
 import train
 from dassl.config import get_cfg_default
-from dassl.utils import UserError
+from dassl.utils import UserError, printable_lines
+from deploy import classify, load_classifier
 from deploy import images as image_stream
-from deploy import load_classifier
+from deploy.classifier import Prediction
 from trainers.record import read_record, write_record
 
 ROOT = Path(train.__file__).parent
@@ -303,3 +304,28 @@ def test_other_paths_in_a_record_are_not_used(received, runs, tmp_path):
     (expected,) = load_classifier(runs("CoOp").output_dir).predict([image])
     assert found.probabilities == expected.probabilities
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_names_cannot_steer_the_terminal(as_json, capsys):
+    """Names of classes and files with cursor, direction and encoding tricks; JSON keeps them as they are."""
+
+    class Named:
+        classnames = ("cat\x1b[2J\nerror", "\u202edog")
+
+    image = "photos/\udcff\x9b.jpg"
+    prediction = Prediction(image, Named.classnames, (0.75, 0.25))
+    lines = predict.json_line(prediction) if as_json else predict.table(Named, [image])(prediction)
+    printed = capsys.readouterr().out + "\n".join(lines)
+    assert printable_lines(printed) == printed and printed.encode()
+    if as_json:
+        content = json.loads(printed)
+        assert content["image"] == image and [row["class"] for row in content["predictions"]] == [*Named.classnames]
+    else:
+        head, first, second = printed.splitlines()
+        assert first.startswith(r"photos/\udcff\x9b.jpg") and first.index("75.00") == second.index("25.00")
+        assert head.index("class") == first.index(r"cat\x1b[2J\nerror") == second.index(r"\u202edog")
+
+
+def test_the_exported_script_shows_hidden_characters():
+    assert classify.printable("cat\x1b[2J\t\u202e\udcff 猫") == r"cat\x1b[2J\t\u202e\udcff 猫"

@@ -1,0 +1,82 @@
+"""Text from elsewhere (class names, file names, result files), made safe for the place where it is shown.
+
+A name may hold characters that move a terminal's cursor, turn the direction of a line, end a table's cell, or start a
+spreadsheet formula. Here they are shown instead of obeyed. Data files keep names as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from typing import Any
+
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories: controls, format characters (bidirectional, zero-width), surrogates, line separators."""
+
+_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
+"""What a spreadsheet takes for the start of a formula, full-width forms included."""
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "–": "--",
+    "†": r"\textdagger{}",
+    "‡": r"\textdaggerdbl{}",
+}
+
+
+def printable(text: object, keep: str = "") -> str:
+    r"""`text` with every hidden character by its number: `\x1b`, `\u202e`; line breaks and tabs as `\n`, `\t`.
+
+    Args:
+        keep: hidden characters that stay as they are.
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(
+        character.encode("unicode_escape").decode() if _is_hidden(character) and character not in keep else character
+        for character in text
+    )
+
+
+def _is_hidden(character: str) -> bool:
+    return unicodedata.category(character) in _HIDDEN
+
+
+def printable_lines(text: str) -> str:
+    """As `printable`, for text whose line breaks, tabs and carriage returns are meant."""
+    return printable(text, keep="\n\t\r")
+
+
+def printable_json(content: Any) -> str:
+    r"""`content` as JSON on one line: letters of all scripts as they are, hidden characters as `\uXXXX`."""
+    text = json.dumps(content, ensure_ascii=False)  # escapes what is below a blank
+    return "".join(json.dumps(character)[1:-1] if _is_hidden(character) else character for character in text)
+
+
+def in_markdown(text: str) -> str:
+    """Text of a Markdown table or list: nothing in it is markup, an HTML tag or entity, or the end of a cell."""
+    return re.sub(r"([\\`*_\[\]<>|#&~$])", r"\\\1", printable(" ".join(text.split())))
+
+
+def in_latex(text: str) -> str:
+    r"""Text of a LaTeX table. Behind `\\` a cell must not start with `[` or `*`, which LaTeX takes for an argument."""
+    escaped = "".join(_LATEX.get(character, character) for character in printable(" ".join(text.split())))
+    return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped
+
+
+def in_csv(value: Any) -> Any:
+    """A value of a CSV file: text that a spreadsheet would run as a formula gets a leading apostrophe, numbers stay."""
+    if not isinstance(value, str):
+        return value
+    shown = printable(value)
+    return f"'{shown}" if _FORMULA.match(value) else shown
