@@ -19,8 +19,7 @@ def main(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["report"]:
         from experiments import report  # it reads its own arguments
 
-        report.main(arguments[1:])
-        return 0
+        return report.main(arguments[1:])
     from experiments import launch, one
 
     parser = argparse.ArgumentParser(

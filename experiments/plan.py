@@ -16,6 +16,7 @@ from experiments.runs import (
     Run,
     base2new_folder,
     coop_subfolder,
+    data_name,
     evaluation_folder,
     named,
     training_folder,
@@ -69,7 +70,7 @@ def base2new(row: Row, places: Places, dataset: str, seed: int, shots: int) -> I
     folder = partial(
         base2new_folder,
         places.output,
-        dataset=dataset,
+        dataset=_data_name(row, dataset),
         shots=shots,
         trainer=row.method.trainer,
         config=config,
@@ -95,7 +96,8 @@ def transfer(
     config = named(trained.recipe.config, row.variant)
     subfolder = coop_subfolder(row.method, trained.recipe, row.options)
     for target in targets:
-        folder = evaluation_folder(places.output, source, target, shots, row.method.trainer, config, seed, subfolder)
+        names = [_data_name(row, dataset) for dataset in (source, target)]
+        folder = evaluation_folder(places.output, *names, shots, row.method.trainer, config, seed, subfolder)
         needs = trained.folder if row.method.learns else None
         yield replace(trained, part="target", dataset=target, folder=folder, needs=needs)
 
@@ -104,8 +106,14 @@ def _trained_on_all(row: Row, places: Places, setting: str, part: str, dataset: 
     recipe = row.recipe(setting, dataset, shots)
     config = named(recipe.config, row.variant)
     subfolder = coop_subfolder(row.method, recipe, row.options)
-    folder = training_folder(places.output, dataset, shots, row.method.trainer, config, seed, subfolder)
+    called = _data_name(row, dataset)
+    folder = training_folder(places.output, called, shots, row.method.trainer, config, seed, subfolder)
     return _run(row, places, setting, part, recipe, dataset, seed, shots, "all", folder)
+
+
+def _data_name(row: Row, dataset: str) -> str:
+    check_dataset(dataset)
+    return data_name(dataset, row.options)
 
 
 def _run(
@@ -120,7 +128,6 @@ def _run(
     classes: str,
     folder: Path,
 ) -> Run:
-    check_dataset(dataset)
     return Run(
         setting=setting,
         part=part,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from dassl.utils.errors import UnreadableFileError
@@ -59,14 +60,35 @@ def write_result(folder: Path, content: dict[str, Any]) -> None:
 def read_result(folder: Path) -> dict[str, Any] | None:
     """The result of the run in `folder`; None when it has not finished. Raises UnreadableFileError, naming the file."""
     path = folder / RESULT_NAME
-    if not path.exists():
+    if not os.path.exists(path):
         return None
     result = read_json(path)
     if not isinstance(result, dict) or result.get("finished") is not True:
-        raise UnreadableFileError(f"{path} is no result of a finished run: delete it to run again")
+        raise UnreadableFileError(f"{path} is not a result of a finished run: delete it to run again")
     if result.get("schema") != SCHEMA:
         raise UnreadableFileError(f"{path} has schema {result.get('schema')}, this version reads {SCHEMA}")
+    problem = _problem(result)
+    if problem is not None:
+        raise UnreadableFileError(f"{path} is damaged: {problem}; delete it to run again")
     return result
+
+
+def _problem(result: dict[str, Any]) -> str | None:
+    """What is wrong with the entries that a launch needs."""
+    for key, kind in (("date", str), ("full_config", dict), ("results", dict)):
+        if not isinstance(result.get(key), kind):
+            return f"{key} is {result.get(key)!r}" if key in result else f"it lacks {key}"
+    try:
+        datetime.fromisoformat(result["date"])
+    except ValueError:
+        return f"date is {result['date']!r}"
+    accuracy = result["results"].get("accuracy", 0.0)
+    return None if is_percentage(accuracy) else f"accuracy is {accuracy!r}, not a percentage"
+
+
+def is_percentage(value: Any) -> bool:
+    """Whether `value` is a number from 0 to 100; nan is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 100
 
 
 def read_plan(output: Path) -> list[str]:
@@ -74,14 +96,29 @@ def read_plan(output: Path) -> list[str]:
 
     Raises UnreadableFileError.
     """
-    path = output / PLAN_NAME
-    if not path.exists():
+    path, remedy = output / PLAN_NAME, "delete it, the next launch writes it again"
+    if not os.path.exists(path):
         return []
     content = read_json(path)
     folders = content.get("folders") if isinstance(content, dict) else None
-    if not isinstance(folders, list) or not all(isinstance(folder, str) for folder in folders):
-        raise UnreadableFileError(f"{path} is no plan of runs: delete it, the next launch writes it anew")
+    if not isinstance(folders, list):
+        raise UnreadableFileError(f"{path} is not a plan of runs: {remedy}")
+    for folder in folders:
+        if not is_below(folder):
+            raise UnreadableFileError(f"{path} names {folder!r}, which is not a folder below {output}: {remedy}")
     return folders
+
+
+def is_below(folder: Any) -> bool:
+    """Whether `folder` is a relative path that stays below where it starts, and that a file system can have."""
+    if not isinstance(folder, str) or "\0" in folder:
+        return False
+    try:
+        os.fsencode(folder)
+    except UnicodeEncodeError:
+        return False
+    path = PurePath(folder)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

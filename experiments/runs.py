@@ -15,6 +15,8 @@ from yacs.config import CfgNode
 
 import train
 from dassl.config import get_cfg_default, plain
+from dassl.utils.safe_text import printable
+from datasets.own_names import own_data_name
 from experiments.methods import EMBEDDED, Method, Recipe
 
 ROOT = Path(train.__file__).resolve().parent
@@ -57,13 +59,15 @@ class Run:
         """The run in a line of progress."""
         shots = f" {self.shots} shots" if self.setting == "few_shot" else ""
         config = named(self.recipe.config, self.variant)
-        return f"{self.setting}/{self.part} {self.method.trainer} {config} {self.dataset}{shots} seed {self.seed}"
+        data = data_name(self.dataset, self.options)
+        return f"{self.setting}/{self.part} {self.method.trainer} {config} {data}{shots} seed {self.seed}"
 
     @property
     def short_label(self) -> str:
         """The same for a narrow terminal."""
         shots = f" {self.shots} shots" if self.setting == "few_shot" else ""
-        return f"{self.method.trainer} {self.dataset}{shots} seed {self.seed} {self.part}"
+        data = data_name(self.dataset, self.options)
+        return f"{self.method.trainer} {data}{shots} seed {self.seed} {self.part}"
 
     @property
     def needs_generated(self) -> bool:
@@ -138,6 +142,23 @@ def short(path: Path) -> str:
     """A path as seen from the repository when it lies inside, else in full."""
     full = os.path.abspath(path)
     return os.path.relpath(full, ROOT) if os.path.commonpath([full, str(ROOT)]) == str(ROOT) else full
+
+
+def data_name(dataset: str, options: Options) -> str:
+    """What the data set is called in folders and progress lines: own data by its folder or its CSV file's stem.
+
+    Args:
+        dataset: name of its config file; it names all other data, and own data whose config file has the path.
+        options: overrides, perhaps with DATASET.PATH.
+    """
+    if not any(key == "DATASET.PATH" for key, _ in options):
+        return dataset
+    words = ("--dataset-config-file", f"configs/datasets/{dataset}.yaml", *(part for pair in options for part in pair))
+    name = own_data_name(_config(words)["DATASET"])
+    if name is None:
+        return dataset
+    known = {path.stem.lower() for path in (ROOT / "configs" / "datasets").glob("*.yaml")}
+    return f"{printable(name)}-own" if name.lower() in known else printable(name)
 
 
 def named(config: str, variant: str) -> str:

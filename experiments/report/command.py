@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dassl.utils import UserError, write_text_atomically
+from dassl.utils import UserError, printable, write_text_atomically
 from experiments.results import PARTS
 
 from .averages import commit
+from .conflicts import without_conflicts
+from .own_data import with_own_names
 from .page import html_page
-from .recipes import recipes
+from .recipes import Recipe, recipes
 from .runs import Found, Run, find_runs
 from .sections import (
     LEGEND,
+    Section,
     classes_section,
     comparison_section,
     cost_section,
@@ -30,11 +34,14 @@ TITLE = "Prompt learning: results"
 NAMED = 12  # folders of missing runs that a line names
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Tables of an output folder on the terminal, and as files.
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Tables of an output folder on the terminal, and as files; what cannot be used is named on stderr.
+
+    Returns:
+        Exit status: 0, or 1 when something could not be used and everything else was reported.
 
     Raises:
-        UserError: no results, a result.json that cannot be used, or a folder that cannot be written.
+        UserError: no results, or a folder that cannot be written.
     """
     parser = argparse.ArgumentParser(prog="python -m experiments report", description=__doc__)
     parser.add_argument("output", nargs="?", type=Path, default=Path("output"), help="folder of the runs")
@@ -44,12 +51,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--terminal-only", action="store_true", help="write no files")
     args = parser.parse_args(arguments)
     found = find_runs(args.output)
-    runs = [run for run in found.runs if _wanted(run, args.setting, args.dataset)]
-    if not runs:
+    runs = [run for run in with_own_names(found.runs) if _wanted(run, args.setting, args.dataset)]
+    recipe_of = recipes(runs)
+    clear, conflicts = without_conflicts(runs, recipe_of)
+    problems = [*found.problems, *conflicts]
+    if not clear:
+        _name(problems)
         raise UserError(f"no finished runs{_filters(args)} in {args.output}: a finished run has a result.json")
-    files = write_report(args.output, runs, found, None if args.terminal_only else args.to or args.output / "report")
-    for file in files:
-        print(f"written: {file}")
+    facts = [printable(fact) for fact in _facts(args.output, runs, found, problems)]
+    folder = None if args.terminal_only else args.to or args.output / "report"
+    for file in write_report(clear, recipe_of, facts, runs_section(runs, recipe_of, args.output), folder):
+        print(f"written: {printable(file)}")
+    _name(problems)
+    return 1 if problems else 0
+
+
+def _name(problems: Sequence[str]) -> None:
+    for problem in problems:
+        print(f"error: {printable(problem)}", file=sys.stderr)
 
 
 def _wanted(run: Run, settings: Sequence[str] | None, datasets: Sequence[str] | None) -> bool:
@@ -63,14 +82,20 @@ def _filters(args: argparse.Namespace) -> str:
     return f" of {', '.join(wanted)}" if wanted else ""
 
 
-def write_report(output: Path, runs: Sequence[Run], found: Found, folder: Path | None) -> list[Path]:
-    """Print the tables of some runs; write all formats into `folder`, unless that is None; return the files."""
-    recipe_of = recipes(runs)
+def write_report(
+    runs: Sequence[Run], recipe_of: Mapping[Run, Recipe], facts: Sequence[str], every_run: Section, folder: Path | None
+) -> list[Path]:
+    """Print the tables of some runs; write all formats into `folder`, unless that is None; return the files.
+
+    Args:
+        facts: lines about the whole report.
+        every_run: the list of all runs, those included that no table shows.
+    """
+    recipe_of = {run: recipe_of[run] for run in runs}
     tables = score_tables(runs, recipe_of)
     scores = [score_section(table, index) for index, table in enumerate(tables, 1)]
     short, published = summary_section(tables), comparison_section(tables)
     cost, classes = cost_section(runs, recipe_of), classes_section(runs, recipe_of)
-    facts = _facts(output, runs, found)
 
     width = shutil.get_terminal_size((120, 24)).columns
     print("\n".join(facts), end="\n\n")
@@ -80,7 +105,7 @@ def write_report(output: Path, runs: Sequence[Run], found: Found, folder: Path |
     if folder is None:
         return []
     in_text = list(filter(None, [*scores, short, published, cost]))
-    on_page = list(filter(None, [short, published, cost, classes, runs_section(runs, recipe_of, output)]))
+    on_page = list(filter(None, [short, published, cost, classes, every_run]))
     files = {
         "report.md": markdown(in_text, TITLE, facts),
         "report.csv": scores_csv(tables),
@@ -92,7 +117,7 @@ def write_report(output: Path, runs: Sequence[Run], found: Found, folder: Path |
     return [folder / name for name in files]
 
 
-def _facts(output: Path, runs: Sequence[Run], found: Found) -> list[str]:
+def _facts(output: Path, runs: Sequence[Run], found: Found, problems: Sequence[str]) -> list[str]:
     """Lines about the whole report."""
     commits = sorted({commit(run) for run in runs if run.git_commit})
     torch = sorted({str(run.versions.get("torch")) for run in runs})
@@ -108,4 +133,7 @@ def _facts(output: Path, runs: Sequence[Run], found: Found) -> list[str]:
             names = [str(path.relative_to(output)) for path in folders[:NAMED]]
             more = f" and {len(folders) - NAMED} more" if len(folders) > NAMED else ""
             facts.append(f"{what}: {', '.join(names)}{more}")
+    facts += [f"left out: {problem}" for problem in problems[:NAMED]]
+    if len(problems) > NAMED:
+        facts.append(f"left out: {len(problems) - NAMED} more, named on the terminal")
     return facts

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dassl.utils import printable
+
 from .averages import commit
 from .papers import Comparison, short_name
 from .recipes import Recipe
@@ -231,7 +233,7 @@ def runs_section(runs: Iterable[Run], recipes: Mapping[Run, Recipe], output: Pat
                 number(run.test_seconds),
                 number(None if run.peak_memory_bytes is None else run.peak_memory_bytes / 2**20, 0),
                 *map(words, (run.device, str(run.versions.get("torch", "–")), commit(run), _minute(run.date))),
-                words(str(run.path.parent.relative_to(output))),
+                words(printable(run.path.parent.relative_to(output))),
             ]
         )
     headers = ["setting", "trainer", "config", "data set", "part", "shots", "seed", "accuracy", "training s", "test s"]

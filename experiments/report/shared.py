@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from .conflicts import place
 from .recipes import Recipe
 from .runs import Run
 
@@ -21,6 +22,7 @@ def with_shared(runs: Sequence[Run], recipes: Mapping[Run, Recipe]) -> tuple[lis
     curves = {(recipes[run], run.dataset) for run in trained if run.setting == "few_shot"}
     tested = {(recipes[run], run.shots, run.seed): run.setting for run in trained if run.part == "target"}
     sources = USUAL_SOURCES | {run.dataset for run in trained if run.part == "source"}
+    taken = {place(run, recipes[run]) for run in runs}
     copies = {}
     for run in trained:
         setting = tested.get((recipes[run], run.shots, run.seed))
@@ -28,4 +30,5 @@ def with_shared(runs: Sequence[Run], recipes: Mapping[Run, Recipe]) -> tuple[lis
             copies[replace(run, setting="few_shot", part="all")] = recipes[run]
         elif run.setting == "few_shot" and setting and run.dataset in sources:
             copies[replace(run, setting=setting, part="source")] = recipes[run]
+    copies = {run: recipe for run, recipe in copies.items() if place(run, recipe) not in taken}
     return [*runs, *copies], {**recipes, **copies}

@@ -85,8 +85,8 @@ class Sheet:
     def score(
         self, recipe: Recipe, dataset: str, metric: str, figure: Figure, shots: int | None, remark: str = ""
     ) -> Score:
-        """A score beside its published figures; a partial average has none."""
-        comparable = not (figure.partial and dataset in (AVERAGE, OOD_AVERAGE))
+        """A score beside its published figures; a partial average has none, nor has other data than the papers'."""
+        comparable = self.papers and not (figure.partial and dataset in (AVERAGE, OOD_AVERAGE))
         mean = figure.mean if comparable else None
         expected = len(figure.seeds) if recipe.zero_shot else len(self.seeds)
         comparisons = compare(self.setting, recipe, dataset, metric, shots, mean)

@@ -120,6 +120,42 @@ def test_base_to_new(places):
     assert [run.trains for run in runs] == [False, False, True, False, True, False]
 
 
+@pytest.mark.parametrize(
+    ("dataset", "path", "name"),
+    [
+        ("folder", "my_images/", "my_images"),
+        ("folder", "~/photos.v2", "photos.v2"),
+        ("csv", "lists/my_images.csv", "my_images"),
+        ("folder", "data/EuroSAT", "EuroSAT-own"),  # not to be taken for the known data set
+        ("folder", "a/\x1b[2Jb", r"\x1b[2Jb"),
+        ("eurosat", "my_images/", "eurosat"),  # its reader does not look at the path
+    ],
+)
+def test_own_data_is_called_by_its_folder_or_file(places, dataset, path, name):
+    row = Row("maple", options=(("DATASET.PATH", path),))
+    tasks = [Task("base2new", (dataset,)), Task("few_shot", (dataset,)), Task("cross_dataset", (dataset,))]
+    runs = make_plan(tasks, [row], [1], places)
+    config = "vit_b16_c2_ep5_batch4_2ctx"
+    assert folders(runs, places) == [
+        f"base2new/train_base/{name}/shots_16/MaPLe/{config}/seed1",
+        f"base2new/test_new/{name}/shots_16/MaPLe/{config}/seed1",
+        f"{name}/MaPLe/{config}_16shots/seed1",
+        f"imagenet/MaPLe/{config}_cross_datasets_16shots/seed1",
+        f"evaluation/MaPLe/{config}_cross_datasets_16shots/{name}/seed1",
+    ]
+    assert (
+        name in runs[0].label and name in runs[0].short_label and f"configs/datasets/{dataset}.yaml" in runs[0].command
+    )
+    source = make_plan([Task("cross_dataset", ("dtd",), source=dataset)], [row], [1], places)
+    assert f"_from_{name}/dtd/seed1" in str(source[1].folder)
+
+
+def test_two_own_data_sets_of_one_name_do_not_share_a_folder_in_silence(places):
+    rows = [Row("maple", options=(("DATASET.PATH", path),)) for path in ("a/images", "b/images")]
+    with pytest.raises(UserError, match=r"DATASET.PATH is 'a/images' there, planned: 'b/images'"):
+        make_plan([Task("few_shot", ("folder",))], rows, [1], places)
+
+
 def test_cross_dataset_and_domain_generalisation_share_their_source(places):
     tasks = [Task("cross_dataset", ("dtd", "ucf101")), Task("domain_generalization", ("imagenet_a",))]
     runs = make_plan(tasks, [Row("maple")], [1], places)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import os
 import re
 import runpy
 import statistics
@@ -21,6 +22,7 @@ import pytest
 
 from dassl.utils import UserError
 from experiments import report
+from experiments.report.own_data import with_own_names
 from experiments.report.papers import ELEVEN, FIGURES, RECIPES, VARIANTS, published_figures
 from experiments.report.recipes import recipes
 from experiments.report.runs import find_runs
@@ -218,11 +220,105 @@ def test_another_number_of_workers_is_named_and_compared_all_the_same(output):
         assert all(score.comparisons for score in row)
 
 
-def test_two_results_for_one_run_are_an_error(output):
-    first, second = (output.add("base2new", "train_base", "A", 1, accuracy) for accuracy in (80, 90))
-    with pytest.raises(UserError) as caught:
-        output.tables()
-    assert str(first) in str(caught.value) and str(second) in str(caught.value)
+def report_on(output, capsys, *options):
+    """Exit status, stdout and the lines of stderr of a report without files."""
+    status = report.main([str(output.folder), "--terminal-only", *options])
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err.splitlines()
+
+
+def test_two_results_for_one_run_are_named_and_all_others_reported(output, capsys):
+    pair = [output.add("base2new", "train_base", "A", 1, accuracy) for accuracy in (80, 90)]
+    output.add("base2new", "test_new", "A", 1, 71.25)
+    output.pair("B", 1, 61.5, 51.5)
+    output.add("few_shot", "all", "A", 1, 33.25)
+    status, printed, (line,) = report_on(output, capsys)
+    assert status == 1 and line.startswith("error: two results for one run") and all(str(path) in line for path in pair)
+    assert "80.00" not in printed and "90.00" not in printed and "85.00" not in printed
+    for number in ("71.25", "61.50", "51.50", "33.25", "missing"):
+        assert number in printed
+    assert f"left out: {line.removeprefix('error: ')}" in printed
+
+    assert report_on(output, capsys, "--dataset", "B")[::2] == (0, [])  # the pair is not asked for
+    report.main([str(output.folder)])
+    text = (output.folder / "report" / "report.html").read_text()
+    assert text.count("90.00") == 1  # in the list of every run
+    with (output.folder / "report" / "report.csv").open(newline="") as file:
+        means = [row["mean"] for row in csv.DictReader(file) if (row["dataset"], row["metric"]) == ("A", "base")]
+    assert means == [""]
+
+
+def test_results_of_one_run_alone_leave_nothing_to_report(output, capsys):
+    pair = [output.add("other", "all", "A", 1, accuracy) for accuracy in (80, 90, 80)]
+    with pytest.raises(UserError, match="no finished runs"):
+        report.main([str(output.folder)])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: 3 results for one run") and all(str(path) in line for path in pair)
+
+
+def test_zero_shot_results_at_several_shots_must_agree(output, capsys):
+    for shots in (1, 16):
+        output.add("few_shot", "all", "A", 1, 55.5, trainer="ZeroshotCLIP", shots=shots)
+        output.add("few_shot", "all", "A", 1, 60 + shots, shots=shots)
+    assert report_on(output, capsys)[0] == 0
+    output.add("few_shot", "all", "A", 1, 56.5, trainer="ZeroshotCLIP", shots=4)
+    status, printed, (line,) = report_on(output, capsys)
+    assert status == 1 and "3 results for one run" in line and "55.50" not in printed and "76.00" in printed
+
+
+def own(output, path, seed, accuracy, dataset="ImageFolder"):
+    config = {"DATASET": {"NAME": dataset, "PATH": path}}
+    output.add("other", "all", dataset, seed, accuracy, full_config=config)
+
+
+def test_own_data_is_called_by_its_folder_or_file(output, capsys):
+    """Equal names of different paths are told apart, names of known data sets marked, nothing is mixed."""
+    for seed in (1, 2):
+        own(output, "/home/me/birds/", seed, 10.5)
+        own(output, "lists/fish.csv", seed, 20.5, "ImageCSV")
+        own(output, "/a/images", seed, 30.5)
+        own(output, "/b/images", seed, 40.5)
+        own(output, "/c/DTD", seed, 50.5)
+        own(output, "/c/EuroSAT", seed, 60.5)
+        own(output, "/c/Pets", seed, 70.5)
+        output.add("other", "all", "EuroSAT", seed, 80.5)
+        output.add("other", "all", "Pets", seed, 90.5)  # another repository's reader
+    status, printed, problems = report_on(output, capsys)
+    assert (status, problems) == (0, [])
+    shown = dict(re.findall(r"^(.*), all classes, 16 shots .* (\d\d\.50) ", printed, flags=re.MULTILINE))
+    assert shown == {
+        "birds": "10.50",
+        "fish": "20.50",
+        "a/images": "30.50",
+        "b/images": "40.50",
+        "DTD (own data)": "50.50",
+        "EuroSAT (own data)": "60.50",
+        "Pets (own data)": "70.50",
+        "EuroSAT": "80.50",
+        "Pets": "90.50",
+    }
+    assert "10.50" in report_on(output, capsys, "--dataset", "birds")[1]
+
+
+def test_own_data_is_not_compared_with_published_figures(output):
+    names = {name for pair in ELEVEN.items() for name in pair}
+    for name in names:
+        config = KEPT | {"DATASET": {"PATH": f"/mine/{name}"}}
+        output.pair("ImageFolder", 1, 80, 70, **PROMETAR | {"full_config": config}, backbone="ViT-B/16")
+    runs = with_own_names(find_runs(output.folder).runs)
+    (table,) = score_tables(runs, recipes(runs))
+    assert {block.name for block in table.blocks} == {"Average", *(f"{name} (own data)" for name in names)}
+    assert not any(score.comparisons for score in table.scores())
+
+
+def test_a_training_kept_in_both_places_is_shown_in_each(output):
+    """Few-shot and source of a transfer: shared where one of them is missing, else each its own."""
+    for setting, part, accuracy in (("few_shot", "all", 61.0), ("cross_dataset", "source", 62.0)):
+        output.add(setting, part, "ImageNet", 1, accuracy)
+    output.add("cross_dataset", "target", "C", 1, 50.0)
+    transfer, curve = output.tables()
+    assert scores(transfer, "")["ImageNet (source)"].figure.mean == 62.0
+    assert scores(curve, "ImageNet")["16 shots"].figure.mean == 61.0
 
 
 def published(method, dataset, metric, setting="base2new"):
@@ -360,6 +456,18 @@ def corrupt(change):
     return write
 
 
+def replaced_by(make):
+    def replace(path):
+        path.unlink()
+        make(path)
+
+    return replace
+
+
+def nested(depth):
+    return {"a": nested(depth - 1)} if depth else 1
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
@@ -370,16 +478,51 @@ def corrupt(change):
         (corrupt(lambda content: content.update(shots="many")), "shots is 'many'"),
         (corrupt(lambda content: content["results"].update(accuracy=float("nan"))), "it contains NaN"),
         (corrupt(lambda content: content["results"].update(accuracy=130)), "130"),
+        (corrupt(lambda content: content["results"].update(accuracy=10**400)), "401 digits"),
         (corrupt(lambda content: content.update(setting="nonsense")), "nonsense"),
+        (corrupt(lambda content: content.update(setting="\ud800")), r"\ud800"),
+        (corrupt(lambda content: content.update(seed=10**400)), "seed is a number of 401 digits"),
+        (corrupt(lambda content: content.update(peak_memory_bytes=10**4000)), "peak_memory_bytes"),
+        (corrupt(lambda content: content.update(train_seconds=float("inf"))), "train_seconds is inf"),
+        (corrupt(lambda content: content.update(test_seconds=-1)), "test_seconds is -1"),
+        (corrupt(lambda content: content.update(date="yesterday")), "yesterday"),
+        (corrupt(lambda content: content.update(full_config=nested(900))), "deep"),
+        (corrupt(lambda content: content.update(per_class={"a\x1b": 1, "a\\x1b": 2})), "hidden"),
         (corrupt(lambda content: content.update(history=[3])), "history"),
+        (corrupt(lambda content: content.update(history=[{"epoch": 1, "loss": "low"}])), "'low'"),
+        (corrupt(lambda content: content.update(history=[{"epoch": True}])), "epoch"),
+        (corrupt(lambda content: content.update(history=[{"epoch": 1, "loss": 10**400}])), "loss in the history"),
+        (replaced_by(os.mkfifo), "not a regular file"),
+        (replaced_by(os.mkdir), "not a regular file"),
+        (replaced_by(lambda path: os.symlink("/dev/zero", path)), "not a regular file"),
+        (replaced_by(lambda path: os.symlink("nowhere", path)), "no such file"),
+        (lambda path: path.write_bytes(b"\xff\xfe{}"), "cannot read"),
     ],
 )
-def test_a_corrupt_result_is_named(output, damage, reason):
+def test_a_result_that_cannot_be_used_is_named_and_all_others_reported(output, damage, reason, capsys):
     path = output.add("base2new", "train_base", "A", 1, 80)
+    output.add("other", "all", "B", 1, 43.25)
     damage(path)
-    with pytest.raises(UserError) as caught:
-        report.main([str(output.folder), "--terminal-only"])
-    assert str(path) in str(caught.value) and reason in str(caught.value) and "\n" not in str(caught.value)
+    status, printed, (line,) = report_on(output, capsys)
+    assert status == 1 and line.startswith("error: ") and str(path) in line and reason in line
+    assert "43.25" in printed and "left out: " in printed and "1 finished runs" in printed
+    path.unlink() if not path.is_dir() else path.rmdir()
+    assert report_on(output, capsys)[::2] == (0, [])
+
+
+def test_a_folder_that_cannot_be_read_is_named(output, capsys, monkeypatch):
+    folder = output.add("base2new", "train_base", "A", 1, 80).parent
+    output.add("other", "all", "B", 1, 43.25)
+    scandir = os.scandir
+
+    def refuse(path):  # as without permission; root has it everywhere
+        if str(path) == str(folder):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    status, printed, (line,) = report_on(output, capsys)
+    assert status == 1 and f"{folder}: Permission denied" in line and "43.25" in printed
 
 
 def test_unfinished_runs_are_named_and_an_empty_folder_is_an_error(output, capsys):
@@ -402,9 +545,29 @@ def test_planned_runs_that_never_began_are_named(output, capsys):
     (output.folder / "plan.json").write_text(json.dumps({"folders": planned}))
     report.main([str(output.folder), "--terminal-only"])
     assert "planned and not begun: never/seed2\n" in capsys.readouterr().out
-    (output.folder / "plan.json").write_text("[]")
-    with pytest.raises(UserError, match="plan.json is no plan of runs"):
-        report.main([str(output.folder), "--terminal-only"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        '{"folders": ["../.."]}',
+        '{"folders": ["a/../../b"]}',
+        '{"folders": ["/etc"]}',
+        '{"folders": ["\\ud800"]}',
+        '{"folders": ["a\\u0000b"]}',
+        '{"folders": [""]}',
+        '{"folders": [{"a": 1}]}',
+        None,
+    ],
+)
+def test_a_plan_that_cannot_be_used_is_named_and_the_results_reported(output, capsys, content):
+    output.add("other", "all", "A", 1, 43.25)
+    path = output.folder / "plan.json"
+    path.write_text(content) if content else os.mkfifo(path)
+    status, printed, (line,) = report_on(output, capsys)
+    assert status == 1 and str(path) in line and "43.25" in printed
+    assert content or "not a regular file" in line
 
 
 def test_command_line_error_is_one_line(tmp_path, monkeypatch):
