@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
-from dassl.utils.errors import UnwritableFileError
+from dassl.utils.errors import UnreadableFileError, UnwritableFileError
 from dassl.utils.files import StrPath, write_text_atomically
 
 HISTORY_NAME = "history.jsonl"
@@ -25,9 +27,10 @@ class EpochHistory:
     def resume(self, completed: int, folder: StrPath) -> None:
         """Take up the lines of the first ``completed`` epochs from the history in ``folder``.
 
-        Later epochs are trained again; their lines are dropped. Raises UnwritableFileError.
+        Later epochs are trained again; their lines are dropped. Raises UnreadableFileError or UnwritableFileError.
         """
-        kept = {line["epoch"]: line for line in _lines(Path(folder) / HISTORY_NAME) if line["epoch"] <= completed}
+        lines = _lines(Path(folder) / HISTORY_NAME) if completed else []
+        kept = {line["epoch"]: line for line in lines if line["epoch"] <= completed}
         self.epochs = [kept[epoch] for epoch in sorted(kept)]
         if self.epochs or self.path.exists():
             write_text_atomically(self.path, "".join(f"{json.dumps(line)}\n" for line in self.epochs))
@@ -50,15 +53,35 @@ class EpochHistory:
 
 
 def _lines(path: Path) -> list[dict[str, float]]:
-    """The file's lines; one that an interruption cut short is no line."""
+    """The file's lines, without a last one that an interruption cut short. Raises UnreadableFileError."""
     if not path.is_file():
         return []
-    lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and isinstance(line.get("epoch"), int):
-            lines.append(line)
-    return lines
+    try:
+        texts = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError as error:
+        raise UnreadableFileError(f"cannot read {path}: {error.strerror or error}") from error
+    whole = texts[:-1]  # what is behind the last line's end was cut short
+    return [_read_line(text, f"{path}: line {number}") for number, text in enumerate(whole, 1)]
+
+
+def _read_line(text: str, where: str) -> dict[str, float]:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        line = None
+    if not isinstance(line, dict) or not all(map(_is_number, line.values())) or not isinstance(line.get("epoch"), int):
+        shown = text if len(text) <= 100 else f"{text[:100]} ..."
+        remedy = "correct or delete the file (it has nothing but the training curve)"
+        raise UnreadableFileError(f"{where} is not an epoch's averages: {shown!r}; {remedy}")
+    return line
+
+
+def _is_number(value: Any) -> bool:
+    """Whether `value` is a number that a float can hold, nan and infinity included."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        math.isfinite(value)
+    except OverflowError:
+        return False
+    return True

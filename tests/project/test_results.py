@@ -161,6 +161,33 @@ def test_the_curve_outlives_an_interruption(tmp_path):
     assert elsewhere.epochs == [] and (tmp_path / "new" / "history.jsonl").read_text() == ""
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "hello",
+        "",
+        "[]",
+        '{"loss": 1.0}',
+        '{"epoch": true}',
+        '{"epoch": "1"}',
+        '{"epoch": 1, "seconds": "long"}',
+        '{"epoch": 1, "loss": null}',
+        '{"epoch": 1, "seconds": 1%s}' % ("0" * 400),
+        "[" * 100_000,
+    ],
+)
+def test_a_damaged_curve_is_named_with_its_line(tmp_path, line):
+    path = tmp_path / "history.jsonl"
+    path.write_text('{"epoch": 1, "loss": 0.5, "seconds": 1.0}\n' + line + '\n{"epoch": 2, "lo')
+    with pytest.raises(UserError, match=r"history.jsonl: line 2 is not an epoch's averages") as caught:
+        EpochHistory(tmp_path).resume(2, tmp_path)
+    assert len(str(caught.value)) < 500 and path.read_text().startswith('{"epoch": 1')
+    path.write_text('{"epoch": 1, "loss": NaN, "seconds": 1.0}\n{"epoch": 2, "lo')
+    history = EpochHistory(tmp_path)
+    history.resume(2, tmp_path)
+    assert len(history.epochs) == 1 and history.seconds == 1.0
+
+
 def test_an_unknown_setting_is_one_line():
     with pytest.raises(UserError, match="base2new/train_base"):
         recording.setting_and_part("base2new/source")
