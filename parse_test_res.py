@@ -5,7 +5,8 @@
     python parse_test_res.py output/.../test_new/... --test-log                                    # --eval-only runs
 
 A training run counts when its log says that training has finished; the last result after that line is taken. With
---test-log the last result of the log is taken.
+--test-log the last result of the log is taken. What cannot be read is named, all the rest is summarised, and the exit
+status is 1.
 """
 
 from __future__ import annotations
@@ -13,30 +14,52 @@ from __future__ import annotations
 import argparse
 import re
 import statistics
+import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from dassl.utils import UserError, errors_in_one_line
+from dassl.utils import UnreadableFileError, UserError, errors_in_one_line, printable
 
 END_OF_TRAINING = re.compile(r"Finish(ed)? training")  # both spellings are in circulation
 Z95 = 1.96
 
 
 def read_result(log: Path, keyword: str, evaluation_only: bool) -> float | None:
-    """The result line `* <keyword>: 85.3%` of a finished run, in percent; None when the run did not finish."""
-    pattern = re.compile(rf"^\* {re.escape(keyword)}: ([-+.\de]+)%")
+    """The result line `* <keyword>: 85.3%` of a finished run, in percent; None when the run did not finish.
+
+    Raises:
+        UnreadableFileError: not a file, not readable, or a result that is not a percentage.
+    """
+    if not log.is_file():
+        raise UnreadableFileError(f"cannot read {log}: it is not a file")
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise UnreadableFileError(f"cannot read {log}: {error.strerror or error}") from error
+    pattern = re.compile(rf"^\* {re.escape(keyword)}: (\S+)%")
     finished, result = evaluation_only, None
-    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+    for number, line in enumerate(lines, 1):
         finished = finished or bool(END_OF_TRAINING.search(line))
         match = pattern.match(line)
         if match and finished:
-            result = float(match[1])
+            result = _percentage(match[1], f"{log}: line {number}")
     return result
 
 
+def _percentage(text: str, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value <= 100:  # false for nan as well
+        raise UnreadableFileError(f"{where}: {text}% is not a percentage from 0 to 100")
+    return value
+
+
 def latest_result(run: Path, keyword: str, evaluation_only: bool) -> tuple[Path, float] | None:
-    """Newest log of a run (log.txt, log.txt-<time>) that holds a result."""
-    for log in sorted(run.glob("log.txt*"), key=lambda path: (path.stat().st_mtime, path.name), reverse=True):
+    """Newest log of a run (log.txt, log.txt-<time>) that has a result. Raises UnreadableFileError."""
+    for log in sorted(run.glob("log.txt*"), key=lambda path: (path.lstat().st_mtime, path.name), reverse=True):
         result = read_result(log, keyword, evaluation_only)
         if result is not None:
             return log, result
@@ -45,38 +68,66 @@ def latest_result(run: Path, keyword: str, evaluation_only: bool) -> tuple[Path,
 
 def natural(path: Path) -> list[object]:
     """Sort key that puts seed2 before seed10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
 
 
-def parse_experiment(directory: Path, keyword: str, evaluation_only: bool, ci95: bool) -> float:
-    """Print every run's result and their mean and spread; return the mean.
+def folders_in(directory: Path) -> list[Path]:
+    """Folders in a folder, in the order of their names. Raises UnreadableFileError."""
+    try:
+        return sorted((path for path in directory.iterdir() if path.is_dir()), key=natural)
+    except OSError as error:
+        raise UnreadableFileError(f"cannot read the folder {directory}: {error.strerror or error}") from error
 
-    Raises:
-        UserError: no run with a result.
+
+class Summary:
+    """Results of the runs of one experiment, printed as they are read.
+
+    Args:
+        problems: gets a line about each run that cannot be used.
     """
-    print(f"Parsing files in {directory}")
-    results = []
-    for run in sorted((path for path in directory.iterdir() if path.is_dir()), key=natural):
-        found = latest_result(run, keyword, evaluation_only)
+
+    def __init__(self, directory: Path, args: argparse.Namespace, problems: list[str]) -> None:
+        self.directory, self.keyword = directory, args.keyword
+        self.results: list[float] = []
+        print(f"Parsing files in {printable(directory)}")
+        runs = defaultdict(list)
+        for run in folders_in(directory):
+            runs[tuple(natural(run))].append(run)
+        for same in runs.values():
+            if len(same) > 1:
+                problems.append(f"{' and '.join(map(str, same))} are of one seed: none of them is counted, remove one")
+                continue
+            try:
+                self._add(same[0], args.test_log)
+            except UserError as error:
+                problems.append(str(error))
+
+    def _add(self, run: Path, evaluation_only: bool) -> None:
+        found = latest_result(run, self.keyword, evaluation_only)
         if found is None:
-            print(f"unfinished: {run}")
-            continue
+            print(f"unfinished: {printable(run)}")
+            return
         log, value = found
-        print(f"file: {log}. {keyword}: {value:.2f}%. ")
-        results.append(value)
-    if not results:
-        raise UserError(f"no finished run with a line '* {keyword}: ...%' in {directory}")
-    mean, spread = statistics.fmean(results), statistics.pstdev(results)
-    if ci95:
-        spread *= Z95 / len(results) ** 0.5
-    print("===")
-    print(f"Summary of directory: {directory}")
-    print(f"* {keyword}: {mean:.2f}% +- {spread:.2f}% ({len(results)} runs)")  # as upstream: n in the denominator
-    print("===")
-    return mean
+        print(f"file: {printable(log)}. {self.keyword}: {value:.2f}%. ")
+        self.results.append(value)
+
+    def print_mean(self, ci95: bool) -> float:
+        """Print mean and spread of the results; return the mean. Raises UserError where there is none."""
+        if not self.results:
+            raise UserError(f"no finished run with a line '* {self.keyword}: ...%' in {self.directory}")
+        mean, spread = statistics.fmean(self.results), statistics.pstdev(self.results)
+        if ci95:
+            spread *= Z95 / len(self.results) ** 0.5
+        print("===")
+        print(f"Summary of directory: {printable(self.directory)}")
+        # as upstream: n in the denominator
+        print(f"* {self.keyword}: {mean:.2f}% +- {spread:.2f}% ({len(self.results)} runs)")
+        print("===")
+        return mean
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0, or 1 when something could not be used. Raises UserError where there is no result at all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path, help="folder of the runs")
     parser.add_argument("--ci95", action="store_true", help="95%% confidence interval instead of standard deviation")
@@ -86,16 +137,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if not args.directory.is_dir():
         raise UserError(f"no such folder: {args.directory}")
-    if not args.multi_exp:
-        parse_experiment(args.directory, args.keyword, args.test_log, args.ci95)
-        return
-    experiments = sorted((path for path in args.directory.iterdir() if path.is_dir()), key=natural)
-    if not experiments:
-        raise UserError(f"no experiments in {args.directory}")
-    means = [parse_experiment(path, args.keyword, args.test_log, args.ci95) for path in experiments]
-    print(f"Average performance: {statistics.fmean(means):.2f}%")
+    problems: list[str] = []
+    try:
+        if args.multi_exp:
+            summarise_experiments(args, problems)
+        else:
+            Summary(args.directory, args, problems).print_mean(args.ci95)
+    finally:
+        for problem in problems:
+            print(f"error: {printable(problem)}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def summarise_experiments(args: argparse.Namespace, problems: list[str]) -> None:
+    """Print each experiment's mean, and the mean of these. Raises UserError where there is none."""
+    experiments, means = folders_in(args.directory), []
+    for path in experiments:
+        try:
+            means.append(Summary(path, args, problems).print_mean(args.ci95))
+        except UserError as error:
+            problems.append(str(error))
+    if not means:
+        raise UserError(f"no experiments with results in {args.directory}")
+    part = "" if len(means) == len(experiments) else f" ({len(means)} of {len(experiments)} experiments)"
+    print(f"Average performance: {statistics.fmean(means):.2f}%{part}")
 
 
 if __name__ == "__main__":
     with errors_in_one_line():
-        main()
+        sys.exit(main())

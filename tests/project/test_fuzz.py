@@ -7,6 +7,7 @@ environment makes it that many, FUZZ_SEED another seed.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -34,12 +35,15 @@ import train
 from clip import weights
 from dassl.config import get_cfg_default, merge_file, merge_opts
 from dassl.data.transforms.transforms import AVAI_CHOICES
-from dassl.utils import load_checkpoint, read_image, resume_from_checkpoint
+from dassl.engine.history import EpochHistory
+from dassl.utils import UserError, load_checkpoint, printable_lines, read_image, resume_from_checkpoint
 from dassl.utils.archives import unpack_archive
 from datasets.draws import read_draw
 from datasets.own_csv import ImageCSV
 from datasets.own_data import read_names
 from datasets.splits import check_labels, read_split
+from experiments import report
+from experiments.report import command
 
 CASES = int(os.environ.get("FUZZ_CASES", "200"))
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
@@ -252,6 +256,84 @@ def test_archives(guard, tmp_path):
     for name, rng in cases("archive"):
         path.write_bytes(mutate_bytes(rng.choice(sources), rng))
         guard.case(name, lambda: unpack_archive(str(path), str(tmp_path / "unpacked")))
+
+
+# ---------------------------------------------------------------- results
+
+
+RESULT = {
+    "schema": 1, "finished": True, "setting": "base2new", "part": "train_base", "trainer": "CoOp", "config": "mine",
+    "dataset": "ImageFolder", "dataset_config": "folder", "subsample_classes": "base", "shots": 16, "seed": 1,
+    "backbone": "ViT-B/16", "results": {"accuracy": 80.5}, "per_class": {"cat": 12.5}, "device": "cpu",
+    "history": [{"epoch": 1, "loss": 0.5, "acc": 50.0}], "train_seconds": 12.5, "test_seconds": 1.5,
+    "peak_memory_bytes": 3145728, "few_shot_sha256": "ab", "weights_sha256": "cd", "versions": {"torch": "2.11.0"},
+    "full_config": {"SEED": 1, "DATASET": {"PATH": "my_images"}, "OPTIM": {"LR": 0.5}}, "git_commit": "a84f3c1d9e",
+    "git_dirty": False, "date": "2026-01-02T03:04:05Z",
+}  # fmt: skip
+
+
+def test_result_and_plan_files(guard, tmp_path):
+    """A report shows a sound result beside a mutated one and a mutated plan, in every format but the page."""
+    output = tmp_path / "output"
+    for name in ("sound", "mutated"):
+        (output / name).mkdir(parents=True)
+    sound = RESULT | {"trainer": "VPT", "results": {"accuracy": 43.25}}
+    (output / "sound" / "result.json").write_text(json.dumps(sound))
+
+    def show():
+        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+            status = report.main([str(output), "--to", str(tmp_path / "report")])
+        assert "43.25" in out.getvalue() and (status == 1) == bool(err.getvalue())
+        printed = [out.getvalue(), err.getvalue()]
+        printed += [(tmp_path / "report" / f"report.{kind}").read_text() for kind in ("md", "tex", "csv")]
+        assert all(printable_lines(text) == text for text in printed)
+        if status:
+            raise UserError(err.getvalue().splitlines()[0])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "html_page", lambda *_: "")
+        for name, rng in cases("result"):
+            mutated_json_file(output / "mutated" / "result.json", RESULT, rng)
+            guard.case(name, show)
+        (output / "mutated" / "result.json").write_text(json.dumps(RESULT))
+        for name, rng in cases("plan", CASES // 4):
+            mutated_json_file(output / "plan.json", {"folders": ["sound", "a/b", "mutated"]}, rng)
+            guard.case(name, show)
+
+
+def test_report_pages(guard, tmp_path):
+    """The page with its drawings, of two results of which one is mutated."""
+    output = tmp_path / "output"
+    for name in ("sound", "mutated"):
+        (output / name).mkdir(parents=True)
+        (output / name / "result.json").write_text(json.dumps(RESULT | {"trainer": name}))
+
+    def show():
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as err:
+            status = report.main([str(output), "--to", str(tmp_path / "report")])
+        text = (tmp_path / "report" / "report.html").read_text()
+        assert printable_lines(text) == text and "80.50" in text
+        if status:
+            raise UserError(err.getvalue().splitlines()[0])
+
+    for name, rng in cases("page", CASES // 10):
+        mutated_json_file(output / "mutated" / "result.json", RESULT, rng)
+        guard.case(name, show)
+
+
+def test_training_curves(guard, tmp_path):
+    lines = "".join(json.dumps({"epoch": epoch, "loss": 0.5, "seconds": 1.5}) + "\n" for epoch in range(1, 4)).encode()
+
+    def resume():
+        history = EpochHistory(tmp_path)
+        history.resume(3, tmp_path)
+        history.add(4, loss=0.25, seconds=1.0)
+        assert history.seconds is not None and all(type(line["epoch"]) is int for line in history.epochs)
+        return True
+
+    for name, rng in cases("curve"):
+        (tmp_path / "history.jsonl").write_bytes(mutate_bytes(lines, rng))
+        guard.case(name, resume)
 
 
 # ---------------------------------------------------------------- checkpoints and backbones

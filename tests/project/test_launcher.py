@@ -322,13 +322,48 @@ def test_a_folder_or_a_log_is_no_result(places):
     assert is_finished(run)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"finished": false}', '{"finished": true, "schema": 99}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"finished": false}', '{"finished": true, "schema": 99}', None])
 def test_an_unusable_result_is_named(places, text):
     run = make_plan([BASE2NEW], [Row("coop")], [1], places)[0]
     run.folder.mkdir(parents=True)
-    (run.folder / "result.json").write_text(text)
+    path = run.folder / "result.json"
+    path.write_text(text) if text else os.mkfifo(path)
     with pytest.raises(UserError, match="result.json"):
         is_finished(run)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"date": 5},
+        {"date": "\ud800"},
+        {"full_config": []},
+        {"results": None},
+        {"results": {"accuracy": "high"}},
+        {"results": {"accuracy": float("nan")}},
+        {"results": {"accuracy": 10**400}},
+    ],
+)
+def test_a_damaged_result_is_one_line_and_stops_only_what_needs_it(places, stand_in, change, capsys):
+    runs = make_plan([BASE2NEW], [Row("coop"), Row("vpt")], [1], places)
+    for run in runs:
+        lay_out(run)
+    finish(runs[0], **change)
+    tally = launched(runs)
+    assert (tally.finished, list(tally.failures)) == (2, runs[:2])
+    why = tally.failures[runs[0]]
+    assert f"{runs[0].folder / 'result.json'} is damaged" in why and "\n" not in why
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("folder", ["../..", "/etc", "\ud800", ""])
+def test_a_plan_that_leads_elsewhere_stops_a_launch_before_it_begins(stand_in, tmp_path, folder):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "plan.json").write_text(json.dumps({"folders": ["a", folder]}))
+    options = ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "out"), "--workers", "1"]
+    with pytest.raises(UserError, match="plan.json names .*delete it") as caught:
+        program.main(["run", str(declare(tmp_path / "x.yaml", seeds=[1], settings=FEW_SHOT)), *options])
+    assert str(caught.value).isprintable() and not list((tmp_path / "out").glob("eurosat"))
 
 
 def test_the_configuration_must_be_the_planned_one(places):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -65,6 +66,53 @@ def test_many_experiments_and_confidence(tmp_path, capsys):
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(UserError, match="nothing-here"):
         parse_test_res.main([str(tmp_path / "nothing-here")])
+
+
+def damaged_log(kind, run):
+    log = run / "log.txt"
+    log.unlink()
+    match kind:
+        case "fifo":
+            os.mkfifo(log)
+        case "folder":
+            log.mkdir()
+        case "dangling":
+            log.symlink_to("nowhere")
+        case "device":
+            log.symlink_to("/dev/zero")
+        case text:
+            log.write_text(OURS.format(text))
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "dangling", "device", "nan", "1.2.3", "1e999", "130", "-5", "--"])
+def test_a_log_that_cannot_be_used_is_named_and_the_others_summarised(tmp_path, capsys, kind):
+    for experiment, values in (("a", (60.0, 70.0, 80.0)), ("b", (50.0,))):
+        for seed, value in enumerate(values, 1):
+            write_run(tmp_path / experiment / f"seed{seed}", OURS.format(value))
+    bad = tmp_path / "a" / "seed3"
+    damaged_log(kind, bad)
+    assert parse_test_res.main([str(tmp_path / "a")]) == 1
+    printed = capsys.readouterr()
+    assert "* accuracy: 65.00% +- 5.00% (2 runs)" in printed.out
+    (line,) = printed.err.splitlines()
+    assert line.startswith("error: ") and str(bad / "log.txt") in line
+
+    damaged_log(kind, tmp_path / "b" / "seed1")
+    assert parse_test_res.main([str(tmp_path), "--multi-exp"]) == 1
+    printed = capsys.readouterr()
+    assert "Average performance: 65.00% (1 of 2 experiments)" in printed.out
+    assert len(printed.err.splitlines()) == 3
+    assert f"no finished run with a line '* accuracy: ...%' in {tmp_path / 'b'}" in printed.err
+
+
+def test_two_folders_of_one_seed_are_named(tmp_path, capsys):
+    for name, value in (("seed1", 80.0), ("seed01", 90.0), ("seed2", 70.0), ("seed²", 60.0)):
+        write_run(tmp_path / name, OURS.format(value))
+    assert parse_test_res.main([str(tmp_path)]) == 1
+    printed = capsys.readouterr()
+    assert "* accuracy: 65.00% +- 5.00% (2 runs)" in printed.out
+    (line,) = printed.err.splitlines()
+    assert str(tmp_path / "seed1") in line and str(tmp_path / "seed01") in line
 
 
 # result.json
