@@ -57,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     problems = [*found.problems, *conflicts]
     if not clear:
         _name(problems)
-        raise UserError(f"no finished runs{_filters(args)} in {args.output}: a finished run has a result.json")
+        why = "see the lines above" if problems else "a finished run has a result.json"
+        raise UserError(f"no finished runs{_filters(args)} to report in {args.output}: {why}")
     facts = [printable(fact) for fact in _facts(args.output, runs, found, problems)]
     folder = None if args.terminal_only else args.to or args.output / "report"
     for file in write_report(clear, recipe_of, facts, runs_section(runs, recipe_of, args.output), folder):

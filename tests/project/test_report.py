@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from dassl.utils import UserError
+from dassl.utils import UserError, printable_lines
 from experiments import report
 from experiments.report.own_data import with_own_names
 from experiments.report.papers import ELEVEN, FIGURES, RECIPES, VARIANTS, published_figures
@@ -454,6 +454,26 @@ def corrupt(change):
         path.write_text(json.dumps(content))
 
     return write
+
+
+def test_names_from_results_are_shown_and_not_obeyed(output, capsys):
+    """Terminal control, changes of direction, formulas, LaTeX arguments: none survives in any format."""
+    hostile = ["\x1b[2J\u202ecat", "=cmd|' /C calc'!A0", "@SUM(A1)", "+1", "-1", "\t=1", "[2cm]", "\ud800&#x202e;"]
+    for place, name in enumerate(hostile):
+        per_class = {f"{name} class": 12.5}
+        output.add("other", "all", f"{name} data", 1, 50 + place, trainer=name, config=name, per_class=per_class)
+    assert report.main([str(output.folder)]) == 0
+    files = {path.suffix: path.read_text() for path in (output.folder / "report").iterdir()}
+    for text in (capsys.readouterr().out, *files.values()):
+        assert printable_lines(text) == text and r"\u202ecat" in text.replace(r"\textbackslash{}", "\\").replace(
+            r"\\", "\\"
+        )
+    assert "&amp;#x202e;" in files[".html"] and r"\&\#x202e;" in files[".md"]
+    assert not re.search(r"\\\\\n[\[*]", files[".tex"]) and "{}[2cm]" in files[".tex"]
+    cells = [cell for row in csv.reader(files[".csv"].splitlines()) for cell in row]
+    assert (
+        "'=cmd|' /C calc'!A0" in cells and "'-1" in cells and not any(cell.startswith(tuple("=+-@")) for cell in cells)
+    )
 
 
 def replaced_by(make):
