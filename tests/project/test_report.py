@@ -465,15 +465,12 @@ def test_names_from_results_are_shown_and_not_obeyed(output, capsys):
     assert report.main([str(output.folder)]) == 0
     files = {path.suffix: path.read_text() for path in (output.folder / "report").iterdir()}
     for text in (capsys.readouterr().out, *files.values()):
-        assert printable_lines(text) == text and r"\u202ecat" in text.replace(r"\textbackslash{}", "\\").replace(
-            r"\\", "\\"
-        )
+        assert printable_lines(text) == text and re.search(r"(\\|textbackslash\{\})u202ecat", text)
     assert "&amp;#x202e;" in files[".html"] and r"\&\#x202e;" in files[".md"]
     assert not re.search(r"\\\\\n[\[*]", files[".tex"]) and "{}[2cm]" in files[".tex"]
     cells = [cell for row in csv.reader(files[".csv"].splitlines()) for cell in row]
-    assert (
-        "'=cmd|' /C calc'!A0" in cells and "'-1" in cells and not any(cell.startswith(tuple("=+-@")) for cell in cells)
-    )
+    assert "'=cmd|' /C calc'!A0" in cells and "'-1" in cells
+    assert not any(cell.startswith(("=", "+", "-", "@")) for cell in cells)
 
 
 def replaced_by(make):
