@@ -71,6 +71,12 @@ def natural(path: Path) -> list[object]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
 
 
+def seed_of(run: Path) -> int | str:
+    """Equal for folders of one seed, such as seed1, seed01 and seed1-copy; other names stand for themselves."""
+    seed = re.match(r"seed[_-]?(\d+)", run.name)
+    return int(seed[1]) if seed else run.name
+
+
 def folders_in(directory: Path) -> list[Path]:
     """Folders in a folder, in the order of their names. Raises UnreadableFileError."""
     try:
@@ -90,12 +96,12 @@ class Summary:
         self.directory, self.keyword = directory, args.keyword
         self.results: list[float] = []
         print(f"Parsing files in {printable(directory)}")
-        runs = defaultdict(list)
+        runs: defaultdict[int | str, list[Path]] = defaultdict(list)
         for run in folders_in(directory):
-            runs[tuple(natural(run))].append(run)
+            runs[seed_of(run)].append(run)
         for same in runs.values():
             if len(same) > 1:
-                problems.append(f"{' and '.join(map(str, same))} are of one seed: none of them is counted, remove one")
+                problems.append(f"{' and '.join(map(str, same))} are of one seed: none is counted, remove one")
                 continue
             try:
                 self._add(same[0], args.test_log)

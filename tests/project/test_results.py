@@ -105,14 +105,16 @@ def test_a_log_that_cannot_be_used_is_named_and_the_others_summarised(tmp_path, 
     assert f"no finished run with a line '* accuracy: ...%' in {tmp_path / 'b'}" in printed.err
 
 
-def test_two_folders_of_one_seed_are_named(tmp_path, capsys):
-    for name, value in (("seed1", 80.0), ("seed01", 90.0), ("seed2", 70.0), ("seed²", 60.0)):
+@pytest.mark.parametrize("other", ["seed01", "seed1-copy", "seed1 (1)", "seed1.old", "seed_1"])
+def test_two_folders_of_one_seed_are_named(tmp_path, capsys, other):
+    runs = {"seed1": 80, other: 90, "seed2": 70, "seed²": 60, "seed10": 65}
+    for name, value in runs.items():
         write_run(tmp_path / name, OURS.format(value))
     assert parse_test_res.main([str(tmp_path)]) == 1
     printed = capsys.readouterr()
-    assert "* accuracy: 65.00% +- 5.00% (2 runs)" in printed.out
+    assert "* accuracy: 65.00% +- 4.08% (3 runs)" in printed.out
     (line,) = printed.err.splitlines()
-    assert str(tmp_path / "seed1") in line and str(tmp_path / "seed01") in line
+    assert str(tmp_path / "seed1") in line and str(tmp_path / other) in line
 
 
 # result.json
