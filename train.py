@@ -11,22 +11,29 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
 
 from yacs.config import CfgNode
 
 import datasets
 import trainers
-from dassl.config import get_cfg_default, merge_file, merge_opts
-from dassl.engine import build_trainer
+from dassl.config import get_cfg_default, leaves, merge_file, merge_opts
+from dassl.config.differences import belongs_to_model
+from dassl.engine import TRAINER_REGISTRY, TrainerBase, build_trainer
+from dassl.engine.run_record import has_record
 from dassl.utils import (
+    BadValueError,
     collect_env_info,
     errors_in_one_line,
     set_random_seed,
     setup_logger,
     use_deterministic_algorithms,
 )
+from dassl.utils.locks import locked
 from dassl.utils.memory import keep_freed_memory
 from experiments.recording import Recording
+from trainers.record import read_record
 
 
 def print_args(args: argparse.Namespace, cfg: CfgNode) -> None:
@@ -44,6 +51,7 @@ def reset_cfg(cfg: CfgNode, args: argparse.Namespace) -> None:
         "resume": "RESUME",
         "seed": "SEED",
         "deterministic": "DETERMINISTIC",
+        "extend": "TRAIN.EXTEND",
         "source_domains": "DATASET.SOURCE_DOMAINS",
         "target_domains": "DATASET.TARGET_DOMAINS",
         "transforms": "INPUT.TRANSFORMS",
@@ -54,10 +62,15 @@ def reset_cfg(cfg: CfgNode, args: argparse.Namespace) -> None:
     for flag, key in flags.items():
         value = getattr(args, flag)
         if value is not None and value != "":
-            node, leaf = cfg, key.split(".")
-            for part in leaf[:-1]:
-                node = node[part]
-            node[leaf[-1]] = value
+            set_key(cfg, key, value)
+
+
+def set_key(cfg: CfgNode, key: str, value: Any) -> None:
+    """Set a dotted key."""
+    *nodes, leaf = key.split(".")
+    for name in nodes:
+        cfg = cfg[name]
+    cfg[leaf] = value
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -66,10 +79,20 @@ def extend_cfg(cfg: CfgNode) -> None:
     trainers.add_config(cfg)
 
 
-def setup_cfg(args: argparse.Namespace) -> CfgNode:
-    """The frozen configuration: defaults, data set's file, method's file, flags, KEY VALUE pairs; later ones win."""
+def default_cfg() -> CfgNode:
+    """The defaults of all keys."""
     cfg = get_cfg_default()
     extend_cfg(cfg)
+    return cfg
+
+
+def setup_cfg(args: argparse.Namespace, base: CfgNode | None = None) -> CfgNode:
+    """The frozen configuration: defaults, data set's file, method's file, flags, KEY VALUE pairs; later ones win.
+
+    Args:
+        base: what takes the place of the defaults.
+    """
+    cfg = default_cfg() if base is None else base.clone()
     if args.dataset_config_file:
         merge_file(cfg, args.dataset_config_file)
     if args.config_file:
@@ -80,14 +103,58 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def main(args: argparse.Namespace) -> None:
-    """Build the trainer and run it.
+def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
+    """The configuration of an evaluation: what the model's folder records, and on top of it what the command says.
 
-    Raises:
-        UserError: something the user can mend, said in one line.
+    What belongs to the evaluation (data set, classes, test batches, ...) is the command's alone. Where the command
+    contradicts the record in what belongs to the model, the trainer refuses to load it.
     """
     cfg = setup_cfg(args)
+    if not args.model_dir or not has_record(args.model_dir):
+        return cfg
+    if args.trainer and not keeps_to_records(args.trainer):
+        return cfg
+    base = default_cfg()
+    recorded = read_record(args.model_dir, base).cfg
+    if not keeps_to_records(recorded.TRAINER.NAME):
+        return cfg
+    pairs = [(key, value) for key, value in leaves(recorded) if belongs_to_model(key)]
+    for key, value in pairs:
+        set_key(base, key, value)
+    return setup_cfg(args, base)
+
+
+def keeps_to_records(trainer: str) -> bool:
+    """Whether a trainer refuses folders of other configurations; those of other repositories do as Dassl does."""
+    found = TRAINER_REGISTRY.get(trainer) if trainer in TRAINER_REGISTRY else None
+    return getattr(found, "refuses_other_configurations", False)
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Raises BadValueError for flags that would have no effect."""
+    if not args.eval_only and (args.model_dir or args.load_epoch is not None):
+        raise BadValueError("--model-dir and --load-epoch choose the model of an evaluation: add --eval-only")
+    if args.eval_only and (args.resume or args.extend or args.no_train):
+        raise BadValueError("--resume, --extend and --no-train are about training: leave them or --eval-only out")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Build the trainer and run it; no other process may be at work in the output folder.
+
+    Raises:
+        UserError: something the user can fix, said in one line.
+    """
+    check_flags(args)
+    cfg = evaluation_cfg(args) if args.eval_only else setup_cfg(args)
     recording = Recording(args, cfg)
+    with locked(cfg.OUTPUT_DIR) if cfg.OUTPUT_DIR else nullcontext():
+        run(args, cfg, recording)
+
+
+def run(args: argparse.Namespace, cfg: CfgNode, recording: Recording) -> None:
+    """What `main` does in the output folder. Raises UserError."""
+    if not args.no_train:
+        recording.check_folder(default_cfg(), keeps_to_records(cfg.TRAINER.NAME))
     if cfg.SEED >= 0:
         print(f"Setting fixed seed: {cfg.SEED}")
         set_random_seed(cfg.SEED)
@@ -98,7 +165,7 @@ def main(args: argparse.Namespace) -> None:
     print(f"Collecting env info ...\n** System info **\n{collect_env_info()}\n")
     trainer = build_trainer(cfg)
     if args.eval_only:
-        trainer.load_model(args.model_dir, epoch=args.load_epoch)
+        load_for_evaluation(trainer, args)
         trainer.test()
     elif args.no_train:
         return
@@ -107,11 +174,30 @@ def main(args: argparse.Namespace) -> None:
     recording.finish(trainer)
 
 
+def load_for_evaluation(trainer: TrainerBase, args: argparse.Namespace) -> None:
+    """Load the model of --model-dir into a trainer that learns.
+
+    Raises:
+        UserError: none is named, or it does not fit.
+    """
+    if trainer.get_model_names() and not args.model_dir:
+        name = type(trainer).__name__
+        raise BadValueError(f"{name} learns: --eval-only needs the folder of a trained model (--model-dir)")
+    if args.model_dir and not trainer.get_model_names():
+        raise BadValueError(f"{type(trainer).__name__} learns nothing and takes no model: leave --model-dir out")
+    if args.model_dir:
+        trainer.check_folder(args.model_dir, resuming=False)  # files of other repositories load in their own ways
+    trainer.load_model(args.model_dir, epoch=args.load_epoch)
+
+
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train or evaluate one trainer on one data set.")
     parser.add_argument("--root", default=os.environ.get("DATA", ""), help="folder of the data sets (default: $DATA)")
     parser.add_argument("--output-dir", default="", help="output folder")
     parser.add_argument("--resume", default="", help="folder of the run to go on with")
+    parser.add_argument(
+        "--extend", action="store_true", default=None, help="train a run on that had fewer epochs, on the new schedule"
+    )
     parser.add_argument("--seed", type=int, help="a number from 0 on fixes the seed (default: no fixed seed)")
     parser.add_argument(
         "--deterministic", action="store_true", default=None, help="the same bits in every run with one seed"

@@ -24,11 +24,11 @@ import torch
 
 import train
 from dassl.utils.errors import BadValueError, UserError
+from dassl.utils.locks import locked
 from dassl.utils.memory import keep_freed_memory
 from experiments.generated import generate_data
 from experiments.methods import METHODS, default_source, setting_of_target
 from experiments.plan import Places, Row, base2new, few_shot, transfer
-from experiments.process import lock
 from experiments.results import read_result
 from experiments.runs import ROOT, Run, short
 from experiments.status import check_model, is_finished
@@ -123,11 +123,8 @@ def run_one(request: Request) -> None:
     generate_data([run])
     if run.trains and (run.folder / "log.txt").is_file():
         print(f"{short(run.folder)} holds an unfinished run: going on from its last checkpoint, if it has one")
-    descriptor = lock(run.folder)
-    try:
+    with locked(run.folder):
         train_here(run)
-    finally:
-        os.close(descriptor)
 
 
 def train_here(run: Run) -> None:

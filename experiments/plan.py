@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from dassl.config import config_differences
 from dassl.utils.errors import BadValueError, MissingFileError
 from experiments.methods import Method, Recipe, default_recipe, default_source, find_method
-from experiments.results import config_differences
+from experiments.results import WORKERS
 from experiments.runs import (
     ROOT,
     Options,
@@ -21,6 +22,7 @@ from experiments.runs import (
     named,
     training_folder,
 )
+from trainers.record import CHANGES_NO_NUMBER
 
 SETTINGS = ("base2new", "cross_dataset", "domain_generalization", "few_shot")
 
@@ -198,7 +200,8 @@ def add_run(runs: dict[Path, Run], run: Run) -> None:
     Raises BadValueError when a different run has that folder.
     """
     same = runs.setdefault(run.folder, run)
-    if same is not run and (different := config_differences(same.config(), run.config(), {}, run.trains)):
+    exempt = CHANGES_NO_NUMBER if run.trains else CHANGES_NO_NUMBER | {WORKERS}
+    if same is not run and (different := config_differences(same.config(), run.config(), {}, exempt)):
         raise BadValueError(
             f"two different runs would share the folder {run.folder} ({different[0]}): give one of them a variant"
         )

@@ -6,44 +6,22 @@ launcher waits for them instead of starting them a second time.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 
 from dassl.utils.errors import UserError
-from dassl.utils.files import mkdir_if_missing
+from dassl.utils.locks import INHERITED_LOCK, BusyError, lock
 from experiments.runs import ROOT, Run
 from experiments.status import is_finished
 
-LOCK_NAME, CONSOLE_NAME = ".lock", "console.txt"
+CONSOLE_NAME = "console.txt"
 SECONDS_TO_END = 10
 
-
-class BusyError(UserError):
-    """Another process is at work on the run."""
-
-
-def lock(folder: Path) -> int:
-    """File descriptor that holds the lock of a run's folder, made if missing. Raises BusyError or UserError."""
-    mkdir_if_missing(folder)
-    path = folder / LOCK_NAME
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        if isinstance(error, BlockingIOError):
-            raise BusyError(f"another process is at work in {folder}") from error
-        raise UserError(f"cannot lock {path}: {error.strerror or error} (does the file system know locks?)") from error
-    return descriptor
+__all__ = ["CONSOLE_NAME", "BusyError", "TrainProcess"]
 
 
 class TrainProcess:
@@ -74,7 +52,7 @@ class TrainProcess:
             self._process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=environment,
+                env=environment | {INHERITED_LOCK: str(descriptor)},
                 pass_fds=(descriptor,),
                 stdin=subprocess.DEVNULL,
                 stdout=console,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import resource
 import subprocess
@@ -17,9 +16,7 @@ from typing import Any
 
 import torch
 
-from clip.clip import resolve
-from dassl.utils.errors import UserError
-from dassl.utils.files import file_sha256
+from dassl.engine.run_record import listed_images
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -62,24 +59,10 @@ def draw_digest(items: Iterable[Any], root: str) -> str:
         items: with ``label`` and ``impath``.
         root: folder of the data sets; a path outside of it counts as it is.
     """
-    digest, root = hashlib.sha256(), os.path.abspath(root)
-    for item in items:
-        path = os.path.abspath(item.impath)
-        if os.path.commonpath([path, root]) == root:
-            path = os.path.relpath(path, root)
-        digest.update(f"{item.label} {path}\n".encode())
+    digest = hashlib.sha256()
+    for label, listed, _ in listed_images(items, root):
+        digest.update(f"{label} {listed}\n".encode())
     return digest.hexdigest()
-
-
-def weights_digest(backbone: str) -> str | None:
-    """SHA-256 of the file behind a backbone's name; None where there is no such file (another project's backbone)."""
-    try:
-        path = Path(resolve(backbone)) if backbone else None
-    except UserError:
-        return None
-    if path is None or not path.is_file():
-        return None
-    return file_sha256(path)
 
 
 def peak_memory() -> int:

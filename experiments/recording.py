@@ -8,10 +8,13 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from dassl.config import plain
+from dassl.config import config_differences, plain
+from dassl.config.differences import EXTEND_KEY, only_more_epochs, without_extension
+from dassl.engine.run_record import RunRecord, has_checkpoints, has_record, read_config
 from dassl.utils.errors import BadValueError
-from experiments.provenance import draw_digest, git_state, peak_memory, versions, weights_digest
-from experiments.results import PARTS, write_result
+from experiments.provenance import draw_digest, git_state, peak_memory, versions
+from experiments.results import PARTS, read_result, write_result
+from trainers.record import CHANGES_NO_NUMBER, weights_digest
 
 
 def setting_and_part(text: str) -> tuple[str, str]:
@@ -37,6 +40,47 @@ class Recording:
         self._args, self._cfg = args, cfg
         self._setting, self._part = setting_and_part(args.setting)
         self._git = git_state()
+
+    def check_folder(self, defaults: CfgNode, refuses: bool) -> None:
+        """Look at what an earlier command left in the output folder.
+
+        Args:
+            defaults: of keys that an earlier result may lack.
+            refuses: whether the trainer keeps to one configuration in a folder; else a warning is printed.
+
+        Raises:
+            BadValueError: another run's result would be replaced.
+        """
+        folder = Path(self._cfg.OUTPUT_DIR)
+        why = self._training_there(folder) or self._result_there(folder, defaults)
+        if why and refuses:
+            raise BadValueError(f"{folder} {why}")
+        if why:
+            print(f"Warning: {folder} {why}")
+
+    def _training_there(self, folder: Path) -> str | None:
+        if self._args.eval_only and has_checkpoints(folder):
+            return "has the checkpoints of a training: give the evaluation another --output-dir"
+        return None
+
+    def _result_there(self, folder: Path, defaults: CfgNode) -> str | None:
+        result = read_result(folder)
+        if result is None:
+            return None
+        if not self._args.eval_only and result.get("epochs") == 0:
+            return "has the result of an evaluation: give the training another --output-dir"
+        here, there = plain(self._cfg), result.get("full_config", {})
+        different = config_differences(there, here, plain(defaults), CHANGES_NO_NUMBER)
+        lines = [str(each) for each in without_extension(different, here["TRAIN"]["EXTEND"])]
+        epoch = (result.get("model") or {}).get("load_epoch")
+        if self._args.eval_only and epoch != self._args.load_epoch:
+            lines.append(f"--load-epoch is {epoch} there, {self._args.load_epoch} here")
+        if not lines:
+            return None
+        remedy = "use another --output-dir"
+        if only_more_epochs(different) and not self._args.eval_only:
+            remedy = f"--extend ({EXTEND_KEY} True) trains that run on; or use another --output-dir"
+        return f"has the result of another configuration: {'; '.join(lines)}: {remedy}"
 
     def finish(self, trainer: Any) -> None:
         """Write ``<output folder>/result.json`` about a trainer that has done its work. Raises UnwritableFileError.
@@ -72,7 +116,20 @@ class Recording:
             "epochs": self._cfg.OPTIM.MAX_EPOCH if trained else 0,
             "history": trainer.epoch_history.epochs if trained else [],
             "train_seconds": trainer.epoch_history.seconds if trained else None,
+            "extended_after": trainer.extended_after if trained else [],
             "test_seconds": trainer.test_seconds,
+            "model": None if trained or not self._args.model_dir else self._scored_model(trainer.scored_run),
+        }
+
+    def _scored_model(self, run: RunRecord | None) -> dict[str, Any]:
+        """The model of an evaluation; `config` is its own, None where nothing is recorded about its training."""
+        folder = self._args.model_dir
+        config = run.config if run is not None else read_config(folder) if has_record(folder) else None
+        return {
+            "folder": folder,
+            "load_epoch": self._args.load_epoch,
+            "config": config,
+            "learned_sha256": run.weights if run is not None else None,
         }
 
     def _how(self, trainer: Any) -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 import os
 from collections.abc import Iterator
+=======
+>>>>>>> aa54e19 (A run's folder and checkpoints record the run, and are compared where loaded)
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Any
@@ -21,23 +24,6 @@ PARTS = {
     "other": ("all",),
 }
 """The parts of each setting."""
-
-CHANGES_NO_NUMBER = frozenset(
-    {
-        "OUTPUT_DIR",
-        "RESUME",
-        "VERBOSE",
-        "DATASET.ROOT",
-        "TRAIN.PRINT_FREQ",
-        "TRAIN.CHECKPOINT_FREQ",
-        "TEST.PER_CLASS_RESULT",
-        "TEST.COMPUTE_CMAT",
-        "TRAINER.CUDA_GRAPH",
-        "TRAINER.PROMETAR.KEEP_MODULATOR",
-        "TRAINER.PROMETAR.MONITOR",
-    }
-)
-"""Config keys that say where a run works and what it tells: with or without them every bit it learns is the same."""
 
 WORKERS = "DATALOADER.NUM_WORKERS"
 SAME_RECIPE = frozenset({WORKERS, "TRAINER.TEXT_CHUNK", "USE_CUDA"})
@@ -119,32 +105,3 @@ def is_below(folder: Any) -> bool:
         return False
     path = PurePath(folder)
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
-
-
-def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of a nested dictionary."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def config_differences(
-    found: dict[str, Any], planned: dict[str, Any], defaults: dict[str, Any], trains: bool = True
-) -> list[str]:
-    """Where a run's recorded config computes something else than the planned one, as "KEY is 1 there, planned: 2".
-
-    A key that the record lacks (it is newer than the run) had its default.
-
-    Args:
-        trains: False for a run that only evaluates, which gives the same numbers with any number of workers.
-    """
-    unimportant = CHANGES_NO_NUMBER if trains else CHANGES_NO_NUMBER | {WORKERS}
-    recorded, default = dict(leaves(found)), dict(leaves(defaults))
-    different = []
-    for key, value in leaves(planned):
-        was = recorded.get(key, default.get(key))
-        if key not in unimportant and was != value:
-            different.append(f"{key} is {was!r} there, planned: {value!r}")
-    return different

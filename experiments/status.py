@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from dassl.config import plain
+from dassl.config import config_differences, plain
+from dassl.config.differences import EXTEND_KEY, only_more_epochs, without_extension
+from dassl.engine.run_record import has_checkpoints, has_record
 from dassl.utils.errors import BadValueError, MissingFileError
-from dassl.utils.torchtools import POINTER_NAME
-from experiments.results import config_differences, read_result
+from experiments.results import WORKERS, read_result
 from experiments.runs import Run, default_config, short
-from trainers.record import CONFIG_NAME, read_record
+from trainers.record import CHANGES_NO_NUMBER, read_record
 
 
 def is_finished(run: Run) -> bool:
@@ -22,27 +23,39 @@ def is_finished(run: Run) -> bool:
     if result is None:
         _check_interrupted(run)
         return False
-    _check_config(run, result.get("full_config", {}))
+    if _is_to_be_extended(run, result.get("full_config", {})):
+        return False
     if run.needs is None:
         return True
     model = read_result(run.needs)
     return model is not None and model["date"] <= result["date"]
 
 
-def _check_config(run: Run, found: dict[str, Any]) -> None:
-    different = config_differences(found, run.config(), plain(default_config()), run.trains)
-    if different:
-        more = f" and {len(different) - 1} more" if len(different) > 1 else ""
-        raise BadValueError(
-            f"{short(run.folder)} was run with another configuration ({different[0]}{more}): set OUTPUT to another "
-            "folder, give the variant a name in the experiment's YAML, or delete that folder"
-        )
+def _is_to_be_extended(run: Run, found: dict[str, Any]) -> bool:
+    """Whether `run` gives what was run with the configuration `found` more epochs (TRAIN.EXTEND).
+
+    Raises:
+        BadValueError: anything else differs.
+    """
+    planned = run.config()
+    exempt = CHANGES_NO_NUMBER if run.trains else CHANGES_NO_NUMBER | {WORKERS}
+    different = config_differences(found, planned, plain(default_config()), exempt)
+    refused = without_extension(different, planned["TRAIN"]["EXTEND"])
+    if not refused:
+        return bool(different)
+    keys = "; ".join(f"{key} is {was!r} there, planned: {value!r}" for key, was, value in refused)
+    remedy = (
+        "set OUTPUT to another folder, give the variant a name in the experiment's YAML, or delete that folder"
+        if not only_more_epochs(different)
+        else f"{EXTEND_KEY} True trains that run on; or set OUTPUT to another folder"
+    )
+    raise BadValueError(f"{short(run.folder)} was run with another configuration ({keys}): {remedy}")
 
 
 def _check_interrupted(run: Run) -> None:
-    """train.py would go on from any checkpoint there, whatever it was trained with."""
-    if (run.folder / CONFIG_NAME).is_file() and any(run.folder.glob(f"*/{POINTER_NAME}")):
-        _check_config(run, plain(read_record(run.folder, default_config()).cfg))
+    """Refuse early what train.py refuses to resume."""
+    if has_record(run.folder) and has_checkpoints(run.folder):
+        _is_to_be_extended(run, plain(read_record(run.folder, default_config()).cfg))
 
 
 def check_model(run: Run) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os.path as osp
 import re
 from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +21,7 @@ from clip.model import CLIP
 from clip.open_clip_models import Pixels
 from dassl.engine import TrainerX
 from dassl.engine.anomalies import non_finite_losses
+from dassl.engine.run_record import RunRecord, check_same_run, check_weights, classnames_digest
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError, load_checkpoint
@@ -26,7 +29,7 @@ from dassl.utils.torchtools import BEST_NAME, POINTER_NAME, checkpoint_name, las
 from trainers.captured import CapturedFunctions
 from trainers.precision import Precision
 from trainers.prompts import Prompts, Theta, at_least_float32, normalized
-from trainers.record import write_record
+from trainers.record import CHANGES_NO_NUMBER, weights_digest
 
 LEARNED_NAME = re.compile(r"(^|\.)(ctx|VPT|VPT_shallow)$|compound_prompt|meta_net\.|^(prompt_learner\.)?proj\.")
 """What published checkpoints call learned tensors; everything else in them is the frozen CLIP."""
@@ -94,13 +97,17 @@ def find_checkpoint(folder: str, epoch: int | None) -> str:
     return path
 
 
-def read_checkpoint(path: str) -> tuple[int | None, Mapping[str, Tensor]]:
-    """Epoch and state dict of a trainer's checkpoint, ours or published. Raises UserError when it is none."""
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """The content of a trainer's checkpoint, ours or published, with a `state_dict` of tensors.
+
+    Raises:
+        UserError: it is something else.
+    """
     checkpoint = load_checkpoint(path)
     state = checkpoint.get("state_dict")
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} is no checkpoint of a trainer: it holds no state_dict")
-    return checkpoint.get("epoch"), state
+        raise UserError(f"{path} is not a checkpoint of a trainer: it has no state_dict")
+    return checkpoint
 
 
 def as_numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
@@ -115,6 +122,8 @@ class PromptTrainer(TrainerX):
     """Node of the method under TRAINER."""
     registered_name: str
     """Folder of its checkpoints, as published."""
+    changes_no_number = CHANGES_NO_NUMBER
+    refuses_other_configurations = True
 
     @staticmethod
     def add_config(cfg: CfgNode) -> None:
@@ -155,8 +164,7 @@ class PromptTrainer(TrainerX):
         """Start values, optimiser, scheduler, scaler; what a model that only predicts does without."""
         cfg = self.cfg
         if cfg.MODEL.INIT_WEIGHTS:
-            _, state = read_checkpoint(cfg.MODEL.INIT_WEIGHTS)
-            load_learned(self.registered_module(), state, cfg.MODEL.INIT_WEIGHTS)
+            self._start_from(cfg.MODEL.INIT_WEIGHTS)
         learned = self.prompts.tensors()
         print(f"Parameters to be updated: {', '.join(learned)} ({sum(p.numel() for p in learned.values()):,} values)")
         self.optim = build_optimizer(self.prompts, cfg.OPTIM)
@@ -164,6 +172,26 @@ class PromptTrainer(TrainerX):
         self.register_model(self.registered_name, self.registered_module(), self.optim, self.sched)
         self.scaler = self.precision.grad_scaler()
         self._skipped_updates = 0
+
+    def _start_from(self, path: str) -> None:
+        """Take the learned tensors of a checkpoint, ours or published, as start values."""
+        checkpoint = read_checkpoint(path)
+        check_weights(checkpoint, path)
+        state, module = checkpoint["state_dict"], self.registered_module()
+        load_learned(module, state, path)
+        own = module.state_dict()
+        values = sum(tensor.numel() for tensor in own.values())
+        print(
+            f"Starting from MODEL.INIT_WEIGHTS {path} (epoch = {checkpoint.get('epoch')}): {', '.join(own)} "
+            f"({values:,} values); {len(state) - len(own)} other tensors in it are not used"
+        )
+
+    @cached_property
+    def _frozen_digest(self) -> str | None:
+        return weights_digest(self.cfg.MODEL.BACKBONE.NAME)
+
+    def frozen_weights_digest(self) -> str | None:
+        return self._frozen_digest
 
     def forward_backward(self, batch: dict) -> dict[str, float]:
         image, label = self.parse_batch_train(batch)
@@ -252,27 +280,45 @@ class PromptTrainer(TrainerX):
             self._text_cache = state, normalized(self.prompts.text_features(theta))
         return self._text_cache[1]
 
-    def save_model(
-        self, epoch: int, directory: str, is_best: bool = False, val_result: float | None = None, model_name: str = ""
-    ) -> None:
-        """As Dassl's; the folder also gets the record that makes its checkpoints usable by themselves."""
-        write_record(directory, self.cfg, self.dm.dataset.classnames)
-        super().save_model(epoch, directory, is_best, val_result, model_name)
-
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load learned tensors from `<directory>/<registered name>/`, ours or published, before an evaluation.
 
         Raises:
-            UserError: no such checkpoint, or one that does not fit; the tensor is named.
+            UserError: no such checkpoint, or one that does not fit or was trained with another configuration; tensor
+                or keys are named.
         """
         if not directory:
-            print("Note that load_model() is skipped as no pretrained model is given")
-            return
-        for name in self.get_model_names():
-            self._load_registered(name, directory, epoch)
+            raise UserError(f"{type(self).__name__} learns: name the folder of a trained model (--model-dir)")
+        self.check_folder(directory, resuming=False)
+        paths = self._checkpoint_paths(directory, epoch)
+        checkpoints = {name: read_checkpoint(path) for name, path in paths.items()}
+        records = [self.check_checkpoint(name, checkpoints[name], paths[name], resuming=False) for name in paths]
+        check_same_run(list(paths.values()), records)
+        if records[0] is None:
+            print(f"{directory} records nothing about its training: only the shapes of its tensors are checked")
+        for name, checkpoint in checkpoints.items():
+            print(f'Loading weights to {name} from "{paths[name]}" (epoch = {checkpoint.get("epoch")})')
+            load_learned(self._models[name], checkpoint["state_dict"], paths[name])
 
-    def _load_registered(self, name: str, directory: str, epoch: int | None) -> None:
-        path = find_checkpoint(osp.join(directory, name), epoch)
-        epoch, state = read_checkpoint(path)
-        print(f'Loading weights to {name} from "{path}" (epoch = {epoch})')
-        load_learned(self._models[name], state, path)
+    def check_checkpoint(self, name: str, checkpoint: dict[str, Any], path: str, resuming: bool) -> RunRecord | None:
+        """As Dassl's; prompts that stand for one class each are evaluated on the classes of their training only."""
+        record = super().check_checkpoint(name, checkpoint, path, resuming)
+        classes = classnames_digest(self.recorded_classnames)
+        if record is not None and self.prompts.class_specific and record.classnames != classes:
+            raise UserError(f"{path}: its prompts are class-specific (CSC), they stand for no other class names")
+        return record
+
+    def models_to_load(self, directory: str) -> list[str]:
+        """Names of the registered models whose checkpoints an evaluation loads, the prompts' first."""
+        return self.get_model_names()
+
+    def _checkpoint_paths(self, directory: str, epoch: int | None) -> dict[str, str]:
+        """The checkpoint of each registered model, all of the epoch that the first model's has."""
+        first, *others = self.models_to_load(directory)
+        paths = {first: find_checkpoint(osp.join(directory, first), epoch)}
+        for name in others:
+            path = osp.join(directory, name, osp.basename(paths[first]))
+            if not osp.isfile(path):
+                raise UserError(f"no checkpoint at {path}, though there is {paths[first]}")
+            paths[name] = path
+        return paths

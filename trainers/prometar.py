@@ -353,11 +353,13 @@ class ProMetaR(PromptTrainer):
             names = self.registered_name
         return super().resume_model_if_exist(directory, names)
 
-    def _load_registered(self, name: str, directory: str, epoch: int | None) -> None:
-        if name == MODULATOR and not Path(directory, name).is_dir():
+    def models_to_load(self, directory: str) -> list[str]:
+        """As the base class's; the modulator only where it was kept."""
+        names = super().models_to_load(directory)
+        if MODULATOR in names and not Path(directory, MODULATOR).is_dir():
             print(f"No {MODULATOR} in {directory}: it keeps its initial values (only training needs it)")
-            return
-        super()._load_registered(name, directory, epoch)
+            names.remove(MODULATOR)
+        return names
 
 
 class BaseStep(NamedTuple):

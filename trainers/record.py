@@ -1,31 +1,37 @@
-"""What a run folder says about itself, so that a checkpoint in it can be used without the data it was trained on.
+"""A run folder's record as a configuration of this project, so that its checkpoints can be used without their data.
 
-`config.yaml` is the whole configuration, `classnames.json` the class names in the order of their labels.
+What lies in the folder is written and compared by `dassl.engine.run_record`.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from yacs.config import CfgNode
 
-from dassl.config import plain
-from dassl.utils import (
-    BadTypeError,
-    MissingFileError,
-    UnknownKeyError,
-    UnreadableFileError,
-    read_json,
-    write_text_atomically,
-)
-from dassl.utils.yaml_files import read_yaml
+from clip.clip import resolve
+from dassl.config import CHANGES_NO_NUMBER as OF_DASSL
+from dassl.engine.run_record import CLASSNAMES_NAME, CONFIG_NAME, read_classnames, read_config, write_record
+from dassl.utils import BadTypeError, MissingFileError, UnknownKeyError, UserError, file_sha256
 
-CONFIG_NAME, CLASSNAMES_NAME = "config.yaml", "classnames.json"
+__all__ = [
+    "CHANGES_NO_NUMBER",
+    "CLASSNAMES_NAME",
+    "CONFIG_NAME",
+    "Record",
+    "read_record",
+    "weights_digest",
+    "write_record",
+]
+
+CHANGES_NO_NUMBER = OF_DASSL | {
+    "TRAINER.TEXT_CHUNK",
+    "TRAINER.PROMETAR.KEEP_MODULATOR",
+    "TRAINER.PROMETAR.MONITOR",
+}
+"""Config keys that say where and how a run works, not what it computes."""
 
 
 class Record(NamedTuple):
@@ -35,16 +41,15 @@ class Record(NamedTuple):
     classnames: list[str]
 
 
-def write_record(folder: str | os.PathLike[str], cfg: CfgNode, classnames: Sequence[str]) -> None:
-    """Put both files into `folder`, unless they hold just this already."""
-    texts = {
-        CONFIG_NAME: yaml.safe_dump(plain(cfg), sort_keys=False, allow_unicode=True),
-        CLASSNAMES_NAME: json.dumps(list(classnames), indent=1),
-    }
-    for name, text in texts.items():
-        path = Path(folder, name)
-        if not path.is_file() or path.read_bytes() != text.encode():
-            write_text_atomically(path, text)
+def weights_digest(backbone: str) -> str | None:
+    """SHA-256 of the file behind a backbone's name; None where there is no such file (another project's backbone)."""
+    try:
+        path = Path(resolve(backbone)) if backbone else None
+    except UserError:
+        return None
+    if path is None or not path.is_file():
+        return None
+    return file_sha256(path)
 
 
 def read_record(folder: str | os.PathLike[str], defaults: CfgNode) -> Record:
@@ -56,16 +61,10 @@ def read_record(folder: str | os.PathLike[str], defaults: CfgNode) -> Record:
     config, names = Path(folder, CONFIG_NAME), Path(folder, CLASSNAMES_NAME)
     for path in (config, names):
         if not path.is_file():
-            raise MissingFileError(f"{folder} is no folder of a trained model: it holds no {path.name}")
-    tree = read_yaml(config)
-    if not isinstance(tree, dict):
-        raise UnreadableFileError(f"{config} does not hold a configuration")
+            raise MissingFileError(f"{folder} is not the folder of a trained model: it has no {path.name}")
     cfg = defaults.clone()
-    _restore(cfg, tree, config)
-    classnames = read_json(names)
-    if not isinstance(classnames, list) or not classnames or not all(isinstance(name, str) for name in classnames):
-        raise UnreadableFileError(f"{names} does not hold a list of class names")
-    return Record(cfg, classnames)
+    _restore(cfg, read_config(folder), config)
+    return Record(cfg, read_classnames(folder))
 
 
 def _restore(node: CfgNode, tree: dict[str, Any], path: Path, prefix: str = "") -> None:

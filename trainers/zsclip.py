@@ -9,7 +9,7 @@ from dassl.utils import UserError
 from trainers.base import load_clip
 from trainers.precision import Precision
 from trainers.prompts import normalized
-from trainers.record import write_record
+from trainers.record import CHANGES_NO_NUMBER
 from trainers.templates import CUSTOM_TEMPLATES, DEFAULT_TEMPLATE, selected_templates, template_features, template_for
 
 __all__ = ["CUSTOM_TEMPLATES", "ZeroshotCLIP", "ZeroshotCLIP2"]
@@ -18,6 +18,9 @@ __all__ = ["CUSTOM_TEMPLATES", "ZeroshotCLIP", "ZeroshotCLIP2"]
 @TRAINER_REGISTRY.register()
 class ZeroshotCLIP(TrainerX):
     """The data set's own template (Radford et al. 2021)."""
+
+    changes_no_number = CHANGES_NO_NUMBER
+    refuses_other_configurations = True
 
     def templates(self) -> list[str]:
         """Templates whose normalised text features are averaged."""
@@ -35,7 +38,7 @@ class ZeroshotCLIP(TrainerX):
 
     def test(self, split: str | None = None) -> float:
         """As Dassl's; the output folder gets the record by which `predict.py` finds the classifier again."""
-        write_record(self.output_dir, self.cfg, self.dm.dataset.classnames)
+        self.write_run_record(self.output_dir)
         return super().test(split)
 
     def train(self) -> None:

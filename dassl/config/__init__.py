@@ -1,7 +1,18 @@
 """The configuration tree of the lineage."""
 
 from .defaults import get_cfg_default
+from .differences import CHANGES_NO_NUMBER, Difference, config_differences, leaves
 from .merge import clean_cfg, merge_file, merge_opts
 from .tree import plain
 
-__all__ = ["clean_cfg", "get_cfg_default", "merge_file", "merge_opts", "plain"]
+__all__ = [
+    "CHANGES_NO_NUMBER",
+    "Difference",
+    "clean_cfg",
+    "config_differences",
+    "get_cfg_default",
+    "leaves",
+    "merge_file",
+    "merge_opts",
+    "plain",
+]

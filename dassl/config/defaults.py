@@ -97,6 +97,7 @@ _TREE: dict[str, Any] = {
     "TRAIN": {
         "CHECKPOINT_FREQ": 0,  # epochs; 0 for the last epoch only
         "PRINT_FREQ": 10,  # batches
+        "EXTEND": False,  # train a run in OUTPUT_DIR (or RESUME) on to more epochs than it was begun with
         "COUNT_ITER": "train_x",  # length of an epoch with two loaders: train_x, train_u or smaller_one
     },
     "TEST": {

@@ -10,6 +10,7 @@ import os.path as osp
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import nn
 from dassl.data import DataManager
 from dassl.evaluation import build_evaluator
 from dassl.optim import build_lr_scheduler, build_optimizer
+from dassl.optim.lr_scheduler import enter_schedule
 from dassl.utils.errors import BadValueError, MismatchError, MissingFileError, UnwritableFileError
 from dassl.utils.files import mkdir_if_missing, remove_unfinished_files, write_bytes_atomically
 from dassl.utils.meters import AverageMeter, MetricMeter
@@ -33,12 +35,15 @@ from dassl.utils.torchtools import (
     load_checkpoint,
     load_pretrained_weights,
     load_state_into_model,
-    restore_checkpoint,
+    load_training_checkpoint,
+    read_training_checkpoint,
     save_checkpoint,
 )
 
 from .anomalies import NonFiniteLossError, image_paths, listed, non_finite_losses, non_finite_tensors
 from .history import EpochHistory
+from .run_checks import RunChecks
+from .run_record import RUN_KEY, RunRecord, check_piece, check_same_run, weights_digest
 from .simple_net import SimpleNet
 
 TRAINING_STATE = "training_state"
@@ -150,6 +155,7 @@ class TrainerBase:
         """Write a checkpoint of every model to ``<directory>/<name>/``.
 
         The first model's comes last: once it is there, so are those of the others, and the training state is in it.
+        All say which run wrote them.
 
         Args:
             epoch: index of the epoch just completed; the file is numbered ``epoch + 1``.
@@ -158,10 +164,18 @@ class TrainerBase:
             model_name: another file name.
         """
         names = self.get_model_names()
+        contents = {name: self.checkpoint_content(name, epoch, val_result) for name in names}
+        run = self.run_record()
+        if run is not None:
+            self.write_run_record(directory)
+            digests = {name: weights_digest(content["state_dict"]) for name, content in contents.items()}
+            text = replace(run, weights=digests).to_text()
         for name in reversed(names):
-            content = self.checkpoint_content(name, epoch, val_result)
+            content = contents[name]
             if name == names[0]:
                 content[TRAINING_STATE] = self.training_state()
+            if run is not None:
+                content[RUN_KEY] = text
             save_checkpoint(content, osp.join(directory, name), is_best=is_best, model_name=model_name)
 
     def checkpoint_content(self, name: str, epoch: int, val_result: float | None = None) -> dict[str, Any]:
@@ -196,6 +210,26 @@ class TrainerBase:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise MismatchError(f"the training state in {self._resumed_from} does not fit: {reason}") from error
 
+    # The record of the run: `SimpleTrainer`, which has a configuration, keeps one
+
+    def run_record(self) -> RunRecord | None:
+        """What checkpoints say about the run that wrote them."""
+        return None
+
+    def write_run_record(self, directory: str) -> None:
+        """Write what a folder says about the run in it."""
+
+    def check_folder(self, directory: str, resuming: bool) -> None:
+        """Compare what a folder says about its run with this one."""
+
+    def check_checkpoint(self, name: str, checkpoint: dict[str, Any], path: str, resuming: bool) -> RunRecord | None:
+        """Compare what a checkpoint says about its run with this one; returns what it says."""
+        return check_piece(name, checkpoint, path)
+
+    def needs_more_epochs(self, record: RunRecord | None) -> bool:
+        """Whether the recorded run is to be trained on for more epochs than it was begun with."""
+        return False
+
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load every model from ``<directory>/<name>/``: the checkpoint of ``epoch``, by default the best one.
 
@@ -204,15 +238,20 @@ class TrainerBase:
         if not directory:
             print("Note that load_model() is skipped as no pretrained model is given")
             return
+        self.check_folder(directory, resuming=False)
+        paths, checkpoints, records = {}, {}, {}
         for name in self.get_model_names():
             path = osp.join(directory, name, checkpoint_name(epoch) if epoch is not None else BEST_NAME)
             if not osp.exists(path):
                 raise MissingFileError(f'no checkpoint of "{name}": {path} does not exist')
-            checkpoint = load_checkpoint(path)
+            paths[name], checkpoints[name] = path, load_checkpoint(path)
+            records[name] = self.check_checkpoint(name, checkpoints[name], path, resuming=False)
+        check_same_run(list(paths.values()), list(records.values()))
+        for name, checkpoint in checkpoints.items():
             result = checkpoint.get("val_result")
             shown = f", val_result={result:.2f}" if result is not None else ""
-            print(f"Load {path} to {name} (epoch={checkpoint.get('epoch')}{shown})")
-            load_state_into_model(self._models[name], checkpoint.get("state_dict", {}), path)
+            print(f"Load {paths[name]} to {name} (epoch={checkpoint.get('epoch')}{shown})")
+            load_state_into_model(self._models[name], checkpoint.get("state_dict", {}), paths[name])
 
     def resume_model_if_exist(self, directory: str, names: str | list[str] | None = None) -> int:
         """Load the last checkpoint that all models have; returns the number of epochs completed, 0 when there is none.
@@ -222,20 +261,40 @@ class TrainerBase:
 
         Raises UnreadableFileError or MismatchError.
         """
+        self.check_folder(directory, resuming=True)
         folders = {name: osp.join(directory, name) for name in self.get_model_names(names)}
         file_name = last_common_checkpoint(list(folders.values()))
         if file_name is None:
             print("No checkpoint found, train from scratch")
             return 0
         print(f"Found checkpoint at {directory} (will resume training)")
+        paths = {name: osp.join(folder, file_name) for name, folder in folders.items()}
+        checkpoints, records = {}, {}
+        for name, path in paths.items():
+            checkpoints[name] = read_training_checkpoint(path)
+            records[name] = self.check_checkpoint(name, checkpoints[name], path, resuming=True)
+        check_same_run(list(paths.values()), list(records.values()))
         epoch = 0
-        for name, folder in folders.items():
-            model, optim, sched = self._models[name], self._optims[name], self._scheds[name]
-            checkpoint = restore_checkpoint(osp.join(folder, file_name), model, optim, sched)
+        for name, checkpoint in checkpoints.items():
             epoch = checkpoint["epoch"]
+            self._restore_model(name, checkpoint, paths[name], extend=self.needs_more_epochs(records[name]))
             if TRAINING_STATE in checkpoint:
-                self._resumed_state, self._resumed_from = checkpoint[TRAINING_STATE], osp.join(folder, file_name)
+                self._resumed_state, self._resumed_from = checkpoint[TRAINING_STATE], paths[name]
         return epoch
+
+    def _restore_model(self, name: str, checkpoint: dict[str, Any], path: str, extend: bool) -> None:
+        """Load a checkpoint into model, optimiser and schedule; a run with more epochs keeps its new schedule."""
+        model, optim, sched = self._models[name], self._optims[name], self._scheds[name]
+        if not extend or sched is None:
+            load_training_checkpoint(checkpoint, path, model, optim, sched)
+            return
+        old = checkpoint.get("scheduler")
+        was_stepped = isinstance(old, dict) and old.get("last_epoch", 0) > 0  # ProMetaR's second schedule may not be
+        enter_schedule(sched, checkpoint["epoch"] if was_stepped else 0)
+        rates = [group["lr"] for group in optim.param_groups]
+        load_training_checkpoint(checkpoint, path, model, optim)
+        for group, rate in zip(optim.param_groups, rates, strict=True):
+            group["lr"] = rate
 
     # TensorBoard
 
@@ -322,7 +381,7 @@ class TrainerBase:
         raise NotImplementedError
 
 
-class SimpleTrainer(TrainerBase):
+class SimpleTrainer(RunChecks, TrainerBase):
     """A trainer with data, a model, an evaluator and an output folder, all from the configuration."""
 
     def __init__(self, cfg: Any) -> None:
@@ -382,7 +441,7 @@ class SimpleTrainer(TrainerBase):
             raise MissingFileError(f"no such folder to resume from: {self.cfg.RESUME}")
         for name in self.get_model_names():
             remove_unfinished_files(osp.join(self.output_dir, name))
-        self.start_epoch = self.resume_model_if_exist(self.cfg.RESUME or self.cfg.OUTPUT_DIR)
+        self._resume()
         self.epoch_history.resume(self.start_epoch, self.cfg.RESUME or self.cfg.OUTPUT_DIR)
         if 0 < self.start_epoch < self.max_epoch and self._resumed_state is None:
             print("Note: the checkpoint holds no state of the random generators: they go on from the seed")
@@ -391,6 +450,23 @@ class SimpleTrainer(TrainerBase):
         mkdir_if_missing(writer_dir)
         self.init_writer(writer_dir)
         self.time_start = time.time()
+
+    def _resume(self) -> None:
+        """Take up the run in RESUME or in OUTPUT_DIR, where there is one."""
+        directory = self.cfg.RESUME or self.cfg.OUTPUT_DIR
+        if self.cfg.RESUME:
+            self.check_folder(self.cfg.OUTPUT_DIR, resuming=True)
+        self.start_epoch = self.resume_model_if_exist(directory)
+        if self.cfg.TRAIN.EXTEND and not self.start_epoch:
+            raise BadValueError(f"{directory} has no checkpoint that --extend (TRAIN.EXTEND) could train on from")
+        if self.start_epoch > self.max_epoch:
+            print(f"Warning: {directory} has been trained for {self.start_epoch} epochs, more than {self.max_epoch}")
+        if self.extended_after and self.extended_after[-1] == self.start_epoch:
+            print(
+                f"Extending the run: {self.cfg.OPTIM.LR_SCHEDULER} over {self.max_epoch} epochs from epoch "
+                f"{self.start_epoch + 1}, lr {self.get_current_lr():.4e}; the {self.start_epoch} epochs before had "
+                "the schedule that they were begun with"
+            )
 
     def after_train(self) -> None:
         print("Finish training")

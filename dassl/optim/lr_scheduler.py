@@ -6,6 +6,7 @@ Schedules are stepped once an epoch. Their state dicts hold plain data only, so 
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from typing import Any
 
@@ -133,6 +134,19 @@ def build_lr_scheduler(optimizer: Optimizer, optim_cfg: Any) -> lr_scheduler.LRS
     if optim_cfg.WARMUP_TYPE == "constant":
         return ConstantWarmupScheduler(optimizer, scheduler, optim_cfg.WARMUP_EPOCH, optim_cfg.WARMUP_CONS_LR)
     return LinearWarmupScheduler(optimizer, scheduler, optim_cfg.WARMUP_EPOCH, optim_cfg.WARMUP_MIN_LR)
+
+
+def enter_schedule(scheduler: lr_scheduler.LRScheduler, epochs: int) -> None:
+    """Bring a fresh schedule, and its optimiser's rates, to where they stand after some epochs.
+
+    Args:
+        scheduler: not stepped yet.
+        epochs: number of epochs that are over.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch misses the optimiser's steps
+        for _ in range(epochs):
+            scheduler.step()
 
 
 def _main_schedule(optimizer: Optimizer, optim_cfg: Any) -> lr_scheduler.LRScheduler:

@@ -136,6 +136,13 @@ def resume_from_checkpoint(
 
 def restore_checkpoint(fpath: str, model: nn.Module, optimizer: Any = None, scheduler: Any = None) -> dict[str, Any]:
     """As `resume_from_checkpoint`, from a file; returns its whole content."""
+    checkpoint = read_training_checkpoint(fpath)
+    load_training_checkpoint(checkpoint, fpath, model, optimizer, scheduler)
+    return checkpoint
+
+
+def read_training_checkpoint(fpath: str) -> dict[str, Any]:
+    """The content of a checkpoint with ``state_dict`` and ``epoch``. Raises MissingFileError or UnreadableFileError."""
     print(f'Loading checkpoint from "{fpath}"')
     checkpoint = load_checkpoint(fpath)
     for key, kind in (("state_dict", dict), ("epoch", int)):
@@ -143,6 +150,13 @@ def restore_checkpoint(fpath: str, model: nn.Module, optimizer: Any = None, sche
             raise UnreadableFileError(f'{fpath} is not a checkpoint of this kind: it has no "{key}"')
     if checkpoint["epoch"] < 0:
         raise UnreadableFileError(f"{fpath} is not a checkpoint of this kind: its epoch is {checkpoint['epoch']}")
+    return checkpoint
+
+
+def load_training_checkpoint(
+    checkpoint: dict[str, Any], fpath: str, model: nn.Module, optimizer: Any = None, scheduler: Any = None
+) -> None:
+    """Load what `read_training_checkpoint` gave; ``fpath`` is named in a MismatchError."""
     targets = (
         ("state_dict", model, None),
         ("optimizer", optimizer, check_optimizer_state),
@@ -152,7 +166,6 @@ def restore_checkpoint(fpath: str, model: nn.Module, optimizer: Any = None, sche
         if target is not None and checkpoint.get(key) is not None:
             _load_into(target, checkpoint[key], f"the {key} in {fpath}", check)
     print(f"Previous epoch: {checkpoint['epoch']}")
-    return checkpoint
 
 
 def load_state_into_model(model: nn.Module, state_dict: dict[str, torch.Tensor], source: str) -> None:

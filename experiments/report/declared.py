@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from dassl.config import merge_file, plain
-from experiments.results import leaves
+from dassl.config import leaves, merge_file, plain
 from experiments.runs import ROOT, default_config
 
 CONFIGS = ROOT / "configs" / "trainers"

@@ -10,7 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from experiments.results import CHANGES_NO_NUMBER, SAME_RECIPE, WORKERS, leaves
+from dassl.config import leaves
+from experiments.results import SAME_RECIPE, WORKERS
+from trainers.record import CHANGES_NO_NUMBER
 
 from .declared import declared
 from .runs import Run

@@ -54,7 +54,7 @@ def test_training_prints_saves_and_tests(cfg, capsys):
     folder = Path(cfg.OUTPUT_DIR)
     assert {path.name for path in (folder / "model").iterdir()} == {"model.pth.tar-4", "checkpoint"}
     content = torch.load(folder / "model" / "model.pth.tar-4", weights_only=True)
-    assert list(content) == ["state_dict", "epoch", "optimizer", "scheduler", "val_result", "training_state"]
+    assert list(content) == ["state_dict", "epoch", "optimizer", "scheduler", "val_result", "training_state", "run"]
     assert content["epoch"] == 4 and same(weights(trainer), content["state_dict"])
     assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
 
@@ -159,8 +159,8 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(cfg, tmp_path, monkeypatc
     whole = run("whole")
     with monkeypatch.context() as patch:
         sync, calls = os.fsync, iter(range(1000))
-        # an epoch syncs two files and their folder twice: 0 to 7 are those of two epochs
-        patch.setattr(os, "fsync", lambda handle: (full if next(calls) >= 8 else sync)(handle))
+        # every file is synced, and its folder: 0 to 3 are the record's two files, 4 to 11 those of two epochs
+        patch.setattr(os, "fsync", lambda handle: (full if next(calls) >= 12 else sync)(handle))
         with pytest.raises(UserError, match=r"cannot write .*model\.pth\.tar-3: No space left on device"):
             run("parts")
     assert {path.name for path in (tmp_path / "parts" / "model").iterdir()} == {

@@ -21,7 +21,8 @@ import train
 from dassl.engine.history import EpochHistory
 from dassl.utils import UserError, set_random_seed
 from experiments import provenance, recording
-from experiments.results import CHANGES_NO_NUMBER, SAME_RECIPE
+from experiments.results import SAME_RECIPE
+from trainers.record import CHANGES_NO_NUMBER
 
 ROOT = Path(train.__file__).parent
 

@@ -17,11 +17,11 @@ from stand_in import finish
 import train
 from dassl.config import get_cfg_default, merge_file
 from dassl.utils import UserError
+from dassl.utils.locks import lock
 from experiments import __main__ as program
 from experiments import one
 from experiments.methods import EMBEDDED, IMAGENET_VARIANTS, METHODS, SHAPES_VARIANTS, default_recipe
 from experiments.plan import SETTINGS
-from experiments.process import lock
 
 ROOT = Path(train.__file__).parent
 SCRIPTS = {

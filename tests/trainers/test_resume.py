@@ -107,9 +107,15 @@ def test_a_finished_run_can_be_trained_longer(start, capsys):
     """phi was removed and starts anew; the state of the random generators is there and goes on."""
     start("ProMetaR", "run")
     capsys.readouterr()
-    longer, rates = start("ProMetaR", "run", epochs=EPOCHS + 1)
-    assert sorted(rates) == [EPOCHS]
+    _, whole_rates = start("ProMetaR", "longer from the start", epochs=EPOCHS + 1)
+    longer, rates = start("ProMetaR", "run", epochs=EPOCHS + 1, **{"TRAIN.EXTEND": True})
+    assert sorted(rates) == [EPOCHS] and rates[EPOCHS] == whole_rates[EPOCHS]  # the new schedule's
+    assert longer.extended_after == [EPOCHS]
     printed = capsys.readouterr().out
+    assert (
+        f"Extending the run: cosine over {EPOCHS + 1} epochs from epoch {EPOCHS + 1}, lr {rates[EPOCHS][0]:.4e}"
+        in printed
+    )
     assert "phi starts anew" in printed and "no state of the random generators" not in printed
 
 

@@ -1,0 +1,104 @@
+"""Where two configurations compute something else: the one comparison by which runs are told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+CHANGES_NO_NUMBER = frozenset(
+    {
+        "OUTPUT_DIR",
+        "RESUME",
+        "VERBOSE",
+        "USE_CUDA",
+        "DATASET.ROOT",
+        "TRAIN.PRINT_FREQ",
+        "TRAIN.CHECKPOINT_FREQ",
+        "TEST.PER_CLASS_RESULT",
+        "TEST.COMPUTE_CMAT",
+    }
+)
+"""Keys of Dassl's tree that say where and how a run works, not what it computes."""
+
+BACKBONE_KEY, EPOCHS_KEY, EXTEND_KEY = "MODEL.BACKBONE.NAME", "OPTIM.MAX_EPOCH", "TRAIN.EXTEND"
+
+_EVALUATION_KEYS = ("DETERMINISTIC", "DATALOADER.NUM_WORKERS", "MODEL.INIT_WEIGHTS")
+_EVALUATION_NODES = ("DATASET.", "DATALOADER.TEST.", "TEST.")
+_MODEL_KEYS = ("DATASET.NUM_SHOTS",)
+
+
+class Difference(NamedTuple):
+    """A key and its two values."""
+
+    key: str
+    there: Any
+    here: Any
+
+    def __str__(self) -> str:
+        return f"{self.key} is {self.there!r} there, {self.here!r} here"
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a nested dictionary."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def config_differences(
+    there: dict[str, Any],
+    here: dict[str, Any],
+    defaults: dict[str, Any],
+    exempt: Collection[str] = CHANGES_NO_NUMBER,
+) -> list[Difference]:
+    """Where a recorded configuration computes something else than the present one.
+
+    Args:
+        there: the recorded configuration, as `dassl.config.plain` gives it.
+        here: the present one, in the same form.
+        defaults: values of keys that the record lacks because they are newer than the run.
+        exempt: keys that change no number.
+    """
+    recorded, default = dict(leaves(there)), dict(leaves(defaults))
+    return [
+        Difference(key, recorded.get(key, default.get(key)), value)
+        for key, value in leaves(here)
+        if key not in exempt and recorded.get(key, default.get(key)) != value
+    ]
+
+
+def of_the_model(differences: Sequence[Difference]) -> list[Difference]:
+    """Those in keys that belong to a trained model, not to the evaluation that scores it.
+
+    An evaluation chooses its own data set, classes, test batches and reading processes. All the rest, the number of
+    shots included, was decided by the training.
+    """
+    return [difference for difference in differences if belongs_to_model(difference.key)]
+
+
+def belongs_to_model(key: str) -> bool:
+    """Whether a training decides about this key for all later evaluations of its model."""
+    return key in _MODEL_KEYS or (key not in _EVALUATION_KEYS and not key.startswith(_EVALUATION_NODES))
+
+
+def without_extension(differences: Sequence[Difference], extend: bool) -> list[Difference]:
+    """What remains when `TRAIN.EXTEND` (here: `extend`) allows a run to get more epochs."""
+    if not extend or not _has_more_epochs(differences):
+        return list(differences)
+    return [each for each in differences if each.key != EXTEND_KEY and not _is_longer(each)]
+
+
+def only_more_epochs(differences: Sequence[Difference]) -> bool:
+    """Whether the present configuration is the recorded one with more epochs, and nothing else."""
+    return _has_more_epochs(differences) and not without_extension(differences, extend=True)
+
+
+def _has_more_epochs(differences: Sequence[Difference]) -> bool:
+    return any(each.key == EPOCHS_KEY and _is_longer(each) for each in differences)
+
+
+def _is_longer(difference: Difference) -> bool:
+    numbers = isinstance(difference.there, int) and isinstance(difference.here, int)
+    return difference.key.endswith(".MAX_EPOCH") and numbers and difference.there < difference.here

@@ -1,0 +1,205 @@
+"""A trainer's part in keeping runs apart: it says what it runs, and compares that with what a folder records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dassl.config import get_cfg_default, plain
+from dassl.config.differences import (
+    BACKBONE_KEY,
+    CHANGES_NO_NUMBER,
+    EXTEND_KEY,
+    Difference,
+    config_differences,
+    of_the_model,
+    only_more_epochs,
+    without_extension,
+)
+from dassl.utils.errors import BadValueError, MismatchError
+
+from .run_record import (
+    RunRecord,
+    check_piece,
+    classnames_digest,
+    counting_config,
+    has_checkpoints,
+    has_record,
+    images_digest,
+    read_classnames,
+    read_config,
+    write_record,
+)
+
+_PARTS = ("train_x", "train_u", "val", "test")
+
+
+class RunChecks:
+    """What `SimpleTrainer` records, and what it makes of the records that it finds.
+
+    A trainer with `refuses_other_configurations` stops where the record of a folder differs from its own
+    configuration. Others behave as Dassl does and print a warning that names the keys.
+    """
+
+    cfg: Any
+    changes_no_number: frozenset[str] = CHANGES_NO_NUMBER
+    refuses_other_configurations: bool = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scored_run: RunRecord | None = None  # of the checkpoint that was loaded for an evaluation
+        self.extended_after: list[int] = []
+        self._images: dict[str, str] | None = None
+        self._said: set[str] = set()
+
+    # What is recorded
+
+    @property
+    def recorded_classnames(self) -> list[str]:
+        """Class names in the order of their labels."""
+        return [self.lab2cname[label] for label in sorted(self.lab2cname)]
+
+    def frozen_weights_digest(self) -> str | None:
+        """SHA-256 of the file with the weights that the trainer does not learn; None where it does not know."""
+        return None
+
+    def run_record(self) -> RunRecord:
+        """What checkpoints of this run say about it; the weights are added when they are written."""
+        return RunRecord(
+            config=counting_config(self.cfg, self.changes_no_number),
+            classnames=classnames_digest(self.recorded_classnames),
+            images=self._image_digests(),
+            frozen=self.frozen_weights_digest(),
+            extended_after=self.extended_after,
+        )
+
+    def write_run_record(self, directory: str) -> None:
+        """Put `config.yaml` and `classnames.json` into a folder."""
+        write_record(directory, self.cfg, self.recorded_classnames)
+
+    def _image_digests(self) -> dict[str, str]:
+        if self._images is None:
+            dataset = getattr(getattr(self, "dm", None), "dataset", None)
+            parts = {part: getattr(dataset, part, None) for part in _PARTS}
+            root = self.cfg.DATASET.ROOT
+            self._images = {part: images_digest(items, root) for part, items in parts.items() if items}
+        return self._images
+
+    # What is compared
+
+    def check_folder(self, directory: str, resuming: bool) -> None:
+        """Compare the record in a run's folder with this run.
+
+        Args:
+            directory: folder of a run; one that records nothing is not looked at.
+            resuming: whether that run is to be resumed; else its model is to be evaluated.
+
+        Raises:
+            BadValueError: it differs, and the trainer refuses that.
+        """
+        if not has_record(directory) or (resuming and not has_checkpoints(directory)):
+            return
+        config = read_config(directory)
+        differences = self._differences(config, resuming, self.frozen_weights_digest())
+        lines = [str(each) for each in differences]
+        if resuming and not lines:
+            lines = _classname_differences(read_classnames(directory), self.recorded_classnames)
+        self._object(directory, lines, _remedy(differences, resuming))
+
+    def check_checkpoint(self, name: str, checkpoint: Mapping[str, Any], path: str, resuming: bool) -> RunRecord | None:
+        """Compare the record in a checkpoint of the model ``name`` with its own folder and with this run.
+
+        Returns:
+            The record; None where the checkpoint has none.
+
+        Raises:
+            MismatchError: the pieces do not belong together.
+            BadValueError: they are another run's, and the trainer refuses that.
+        """
+        record = check_piece(name, checkpoint, path)
+        if record is None:
+            if resuming and self.refuses_other_configurations:
+                raise MismatchError(
+                    f"{path} cannot be resumed: it records nothing about its run (a published or old checkpoint); "
+                    f"MODEL.INIT_WEIGHTS {path} starts a new training from its prompts"
+                )
+            return None
+        differences = self._differences(record.config, resuming, record.frozen)
+        lines = [str(each) for each in differences]
+        if resuming:
+            lines += self._data_differences(record)
+        self._object(path, lines, _remedy(differences, resuming))
+        if resuming:
+            self._take_over_extensions(record, checkpoint["epoch"])
+        else:
+            self.scored_run = record
+        return record
+
+    def needs_more_epochs(self, record: RunRecord | None) -> bool:
+        """Whether `TRAIN.EXTEND` gives the recorded run more epochs than it had."""
+        return bool(
+            record is not None
+            and self.cfg.TRAIN.EXTEND
+            and record.config["OPTIM"]["MAX_EPOCH"] < self.cfg.OPTIM.MAX_EPOCH
+        )
+
+    def _take_over_extensions(self, record: RunRecord, epoch: int) -> None:
+        self.extended_after = list(record.extended_after)
+        if self.needs_more_epochs(record):
+            self.extended_after.append(epoch)
+
+    def _differences(self, there: dict[str, Any], resuming: bool, frozen: str | None) -> list[Difference]:
+        """Keys that count and differ. The backbone's name counts by the file behind it, where both files are known."""
+        here = plain(self.cfg)
+        found = config_differences(there, here, self._default_config(), self.changes_no_number)
+        found = without_extension(found if resuming else of_the_model(found), self.cfg.TRAIN.EXTEND)
+        own = self.frozen_weights_digest()
+        if frozen is None or own is None:
+            return found
+        found = [each for each in found if each.key != BACKBONE_KEY]
+        if frozen != own:
+            names = there["MODEL"]["BACKBONE"]["NAME"], here["MODEL"]["BACKBONE"]["NAME"]
+            digests = (f"{name} (SHA-256 {digest[:8]}...)" for name, digest in zip(names, (frozen, own), strict=True))
+            found.append(Difference(BACKBONE_KEY, *digests))
+        return found
+
+    def _default_config(self) -> dict[str, Any]:
+        cfg = get_cfg_default()
+        add_config = getattr(type(self), "add_config", None)
+        if add_config is not None:
+            add_config(cfg)
+        return plain(cfg)
+
+    def _data_differences(self, record: RunRecord) -> list[str]:
+        own = self.run_record()
+        lines = [] if record.classnames == own.classnames else ["the class names are others there"]
+        parts = [part for part in _PARTS if record.images.get(part) != own.images.get(part)]
+        return lines + [f"the images of {part} are others there" for part in parts]
+
+    def _object(self, where: str, lines: Sequence[str], remedy: str) -> None:
+        """Refuse what differs, or warn of it, once."""
+        if not lines:
+            return
+        message = f"{where} was trained with another configuration: {'; '.join(lines)}"
+        if not self.refuses_other_configurations:
+            if message not in self._said:
+                print(f"Warning: {message} (used all the same, as Dassl does)")
+            self._said.add(message)
+            return
+        raise BadValueError(f"{message}: {remedy}")
+
+
+def _remedy(differences: Sequence[Difference], resuming: bool) -> str:
+    if not resuming:
+        return "leave these settings out, so that the model's own hold"
+    if only_more_epochs(differences):
+        return f"--extend ({EXTEND_KEY} True) trains that run on, with the schedule of all its epochs"
+    return "use another output folder, or the settings of that run"
+
+
+def _classname_differences(there: list[str], here: list[str]) -> list[str]:
+    """The first class whose name differs, or the numbers of classes."""
+    if len(there) != len(here):
+        return [f"{len(there)} classes there, {len(here)} here"]
+    pairs = zip(there, here, strict=True)
+    return [f"class {label} is {a!r} there, {b!r} here" for label, (a, b) in enumerate(pairs) if a != b][:1]

@@ -1,0 +1,230 @@
+"""What a run's folder and its checkpoints record about the run, and whether these pieces belong together.
+
+The folder holds `config.yaml`, the whole configuration, and `classnames.json`, the class names in the order of their
+labels. Every checkpoint holds the settings that change a number, and digests of classes, images, frozen weights and
+learned weights. Published checkpoints hold none of this and still load.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from dassl.config.differences import BACKBONE_KEY, EXTEND_KEY, Difference, leaves, without_extension
+from dassl.config.tree import plain
+from dassl.utils.errors import MismatchError, UnreadableFileError
+from dassl.utils.files import StrPath, parse_json, read_json, write_text_atomically
+from dassl.utils.torchtools import POINTER_NAME, checkpoint_name
+from dassl.utils.yaml_files import read_yaml
+
+CONFIG_NAME, CLASSNAMES_NAME = "config.yaml", "classnames.json"
+
+RUN_KEY = "run"
+"""Key of a checkpoint under which `RunRecord.to_text` is kept."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a checkpoint says about the run that wrote it.
+
+    Args:
+        config: nested configuration, without keys that change no number.
+        classnames: SHA-256 of the class names in the order of their labels.
+        images: SHA-256 of each part's list of images.
+        frozen: SHA-256 of the file with the frozen weights; None where it is not known.
+        weights: SHA-256 of the learned weights of each registered model, all written together.
+        extended_after: numbers of epochs after which the run was given more.
+    """
+
+    config: dict[str, Any]
+    classnames: str
+    images: dict[str, str]
+    frozen: str | None = None
+    weights: dict[str, str] = field(default_factory=dict)
+    extended_after: list[int] = field(default_factory=list)
+
+    def to_text(self) -> str:
+        """One string, so that equal records make equal bytes in a checkpoint."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @staticmethod
+    def of_checkpoint(checkpoint: Mapping[str, Any], path: StrPath) -> RunRecord | None:
+        """The record in a checkpoint; None in one that has none (published, or another project's).
+
+        Raises:
+            UnreadableFileError: something else lies in its place.
+        """
+        if RUN_KEY not in checkpoint:
+            return None
+        try:
+            record = RunRecord(**parse_json(checkpoint[RUN_KEY]))
+            fits = isinstance(record.config, dict) and isinstance(record.weights, dict)
+            fits &= isinstance(record.images, dict) and isinstance(record.extended_after, list)
+        except (TypeError, ValueError, RecursionError):
+            fits = False
+        if not fits:
+            raise UnreadableFileError(f'{path} is damaged: "{RUN_KEY}" does not describe a run')
+        return record
+
+
+def write_record(folder: StrPath, cfg: Any, classnames: Sequence[str]) -> None:
+    """Put both files into `folder`, unless they hold just this already."""
+    texts = {
+        CONFIG_NAME: yaml.safe_dump(plain(cfg), sort_keys=False, allow_unicode=True),
+        CLASSNAMES_NAME: json.dumps(list(classnames), indent=1),
+    }
+    for name, text in texts.items():
+        path = Path(folder, name)
+        if not path.is_file() or path.read_bytes() != text.encode():
+            write_text_atomically(path, text)
+
+
+def read_config(folder: StrPath) -> dict[str, Any]:
+    """The nested dictionary in a folder's `config.yaml`. Raises UnreadableFileError."""
+    path = Path(folder, CONFIG_NAME)
+    tree = read_yaml(path)
+    if not isinstance(tree, dict):
+        raise UnreadableFileError(f"{path} does not hold a configuration")
+    return tree
+
+
+def read_classnames(folder: StrPath) -> list[str]:
+    """The list in a folder's `classnames.json`. Raises MissingFileError or UnreadableFileError."""
+    path = Path(folder, CLASSNAMES_NAME)
+    names = read_json(path)
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise UnreadableFileError(f"{path} does not hold a list of class names")
+    return names
+
+
+def has_record(folder: StrPath) -> bool:
+    """Whether a run in `folder` has said what it is."""
+    return Path(folder, CONFIG_NAME).is_file()
+
+
+def has_checkpoints(folder: StrPath) -> bool:
+    """Whether some model in `folder` has a checkpoint to resume from."""
+    return any(Path(folder).glob(f"*/{POINTER_NAME}"))
+
+
+def counting_config(cfg: Any, exempt: Collection[str]) -> dict[str, Any]:
+    """The nested configuration without the keys in `exempt`."""
+    tree: dict[str, Any] = {}
+    for key, value in leaves(plain(cfg)):
+        if key in exempt:
+            continue
+        *nodes, leaf = key.split(".")
+        node = tree
+        for name in nodes:
+            node = node.setdefault(name, {})
+        node[leaf] = value
+    return tree
+
+
+def classnames_digest(classnames: Sequence[str]) -> str:
+    """SHA-256 of class names in their order."""
+    return hashlib.sha256(json.dumps(list(classnames)).encode()).hexdigest()
+
+
+def listed_images(items: Iterable[Any], root: StrPath) -> Iterator[tuple[int, str, str]]:
+    """Label, path as listed (relative to `root` where it lies below) and full path of each image."""
+    root = os.path.abspath(root)
+    for item in items:
+        path = os.path.abspath(item.impath)
+        listed = os.path.relpath(path, root) if os.path.commonpath([path, root]) == root else path
+        yield item.label, listed, path
+
+
+def images_digest(items: Iterable[Any], root: StrPath) -> str:
+    """SHA-256 of a list of images: label, path relative to `root` and size in bytes, a line each."""
+    digest = hashlib.sha256()
+    for label, listed, path in listed_images(items, root):
+        digest.update(f"{label} {listed} {os.path.getsize(path)}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def weights_digest(state: Mapping[str, Any]) -> str:
+    """SHA-256 of the tensors of a state dict: names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name]
+        if isinstance(tensor, torch.Tensor):
+            digest.update(f"{name.removeprefix('module.')} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            values = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(values.view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def check_piece(name: str, checkpoint: Mapping[str, Any], path: StrPath) -> RunRecord | None:
+    """The record in the checkpoint of the model `name`, after a look at whether everything around it agrees.
+
+    Args:
+        checkpoint: content of the file.
+        path: the file, in a folder of the model's name in the folder of its run.
+
+    Returns:
+        None where the checkpoint records nothing.
+
+    Raises:
+        MismatchError: the weights are not those that were written, the epoch is impossible, or `config.yaml` or
+            `classnames.json` of the run's folder is another run's or was edited.
+    """
+    record = check_weights(checkpoint, path)
+    if record is None:
+        return None
+    if name not in record.weights:
+        raise MismatchError(f"{path} belongs to {', '.join(record.weights)}, not to {name}")
+    _check_epoch(record, checkpoint.get("epoch"), Path(path))
+    folder = Path(path).parent.parent
+    if has_record(folder):
+        _check_record_files(record, folder, path)
+    return record
+
+
+def check_weights(checkpoint: Mapping[str, Any], path: StrPath) -> RunRecord | None:
+    """The record in a checkpoint, None where it has none. Raises MismatchError when its weights are not its run's."""
+    record = RunRecord.of_checkpoint(checkpoint, path)
+    if record is not None and weights_digest(checkpoint.get("state_dict") or {}) not in record.weights.values():
+        raise MismatchError(f"{path} is damaged: its tensors are not those that the run wrote (SHA-256)")
+    return record
+
+
+def _check_epoch(record: RunRecord, epoch: Any, path: Path) -> None:
+    last = record.config.get("OPTIM", {}).get("MAX_EPOCH")
+    if not isinstance(epoch, int) or (isinstance(last, int) and not 0 <= epoch <= last):
+        raise MismatchError(f"{path} is damaged: its epoch is {epoch!r}, but the run has {last} epochs")
+    number = path.name.removeprefix(checkpoint_name(""))
+    if number != path.name and number != str(epoch):
+        raise MismatchError(f"{path} is damaged or renamed: it holds epoch {epoch}")
+
+
+def _check_record_files(record: RunRecord, folder: Path, path: StrPath) -> None:
+    config = dict(leaves(read_config(folder)))
+    different = [
+        Difference(key, value, config.get(key))
+        for key, value in leaves(record.config)
+        if config.get(key) != value and key != BACKBONE_KEY  # whose file has a digest of its own
+    ]
+    different = without_extension(different, config.get(EXTEND_KEY) is True)
+    if different:
+        lines = "; ".join(f"{key} is {was!r} in the checkpoint, {now!r} in the file" for key, was, now in different)
+        raise MismatchError(f"{folder / CONFIG_NAME} does not belong to {path}: {lines}")
+    if classnames_digest(read_classnames(folder)) != record.classnames:
+        raise MismatchError(
+            f"{folder / CLASSNAMES_NAME} does not belong to {path}: these are not the class names of the training"
+        )
+
+
+def check_same_run(paths: Sequence[StrPath], records: Sequence[RunRecord | None]) -> None:
+    """Raises MismatchError where checkpoints of several models were not written together by one run."""
+    for path, record in zip(paths[1:], records[1:], strict=True):
+        if record != records[0]:
+            raise MismatchError(f"{path} and {paths[0]} were not written together: they belong to different runs")

@@ -1,0 +1,117 @@
+"""One run in a folder at a time.
+
+The lock is the system's (`flock`): it ends with the process that holds it, however that ends. A process that was
+started for a run inherits the lock of the one that started it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .errors import UserError
+from .files import StrPath, mkdir_if_missing
+
+LOCK_NAME = ".lock"
+INHERITED_LOCK = "RUN_LOCK_DESCRIPTOR"
+"""Environment variable that tells a child process which of its file descriptors is the lock of its run's folder."""
+
+_held: set[int] = set()
+
+
+class BusyError(UserError):
+    """Another process is at work on the run."""
+
+
+def lock(folder: StrPath) -> int:
+    """File descriptor that holds the lock of a run's folder, made if missing.
+
+    Raises:
+        BusyError: another process holds it; its number and computer are named.
+        UserError: the folder cannot be written, or its file system has no locks.
+    """
+    mkdir_if_missing(folder)
+    path = Path(folder, LOCK_NAME)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            who = f" ({holder})" if holder else ""
+            raise BusyError(
+                f"another process is at work in {folder}{who}: wait for its end, or use another folder"
+            ) from error
+        raise UserError(f"cannot lock {path}: {error.strerror or error} (does the file system know locks?)") from error
+    _sign(descriptor)
+    return descriptor
+
+
+@contextmanager
+def locked(folder: StrPath) -> Iterator[None]:
+    """Hold the lock of a run's folder; where this process has it already, or inherited it, nothing changes.
+
+    Raises:
+        BusyError: another process holds it.
+        UserError: the folder cannot be locked.
+    """
+    inherited = _inherited(folder)
+    if inherited is not None:
+        _sign(inherited)
+        _held.add(inherited)
+        yield
+        return
+    if any(_is_lock_of(folder, descriptor) for descriptor in _held):
+        yield
+        return
+    descriptor = lock(folder)
+    _held.add(descriptor)
+    try:
+        yield
+    finally:
+        _held.discard(descriptor)
+        os.close(descriptor)
+
+
+def _inherited(folder: StrPath) -> int | None:
+    """The descriptor that the starting process handed over, if it is this folder's lock."""
+    text = os.environ.get(INHERITED_LOCK, "")
+    if not text.isdecimal() or not _is_lock_of(folder, int(text)):
+        return None
+    os.set_inheritable(int(text), False)  # the run's own children do not need it
+    return int(text)
+
+
+def _is_lock_of(folder: StrPath, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(Path(folder, LOCK_NAME)))
+    except OSError:
+        return False
+
+
+def _sign(descriptor: int) -> None:
+    """Say in the lock's file who holds it."""
+    text = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
+    with suppress(OSError):  # on a full disk the lock still holds
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text.encode(), 0)
+
+
+def _release_in_child() -> None:
+    """A forked worker that outlives a killed run must not keep the folder locked."""
+    for descriptor in _held:
+        with suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_release_in_child)
