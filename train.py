@@ -19,7 +19,7 @@ from yacs.config import CfgNode
 import datasets
 import trainers
 from dassl.config import get_cfg_default, leaves, merge_file, merge_opts
-from dassl.config.differences import belongs_to_model
+from dassl.config.differences import is_inherited
 from dassl.engine import TRAINER_REGISTRY, TrainerBase, build_trainer
 from dassl.engine.run_record import has_record
 from dassl.utils import (
@@ -33,7 +33,8 @@ from dassl.utils import (
 from dassl.utils.locks import locked
 from dassl.utils.memory import keep_freed_memory
 from experiments.recording import Recording
-from trainers.record import read_record
+from trainers.received import refuse_backbone_of_the_folder
+from trainers.record import CHANGES_NO_NUMBER, read_record
 
 
 def print_args(args: argparse.Namespace, cfg: CfgNode) -> None:
@@ -118,9 +119,14 @@ def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
     recorded = read_record(args.model_dir, base).cfg
     if not keeps_to_records(recorded.TRAINER.NAME):
         return cfg
-    pairs = [(key, value) for key, value in leaves(recorded) if belongs_to_model(key)]
-    for key, value in pairs:
-        set_key(base, key, value)
+    if args.trainer not in ("", recorded.TRAINER.NAME):
+        raise BadValueError(f"{args.model_dir} has a model of {recorded.TRAINER.NAME}, not of {args.trainer}")
+    given = (*args.opts[::2], *(["MODEL.BACKBONE.NAME"] if args.backbone else []))
+    if "MODEL.BACKBONE.NAME" not in given:
+        refuse_backbone_of_the_folder(recorded.MODEL.BACKBONE.NAME, args.model_dir)
+    for key, value in leaves(recorded):
+        if is_inherited(key) and key not in CHANGES_NO_NUMBER:
+            set_key(base, key, value)
     return setup_cfg(args, base)
 
 

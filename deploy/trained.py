@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import train
-from dassl.config import get_cfg_default, merge_file, merge_opts
+from dassl.config import Difference, get_cfg_default, merge_file, merge_opts
+from dassl.config.differences import BACKBONE_KEY
 from dassl.engine import TRAINER_REGISTRY, SimpleTrainer
 from dassl.utils import UnreadableFileError, UserError, file_sha256, read_json
 from trainers.base import PromptTrainer, load_learned
@@ -102,7 +104,7 @@ def _load_weights(trainer: SimpleTrainer, source: Source) -> None:
     if not (prompts.is_file() and isinstance(trainer, PromptTrainer)):
         trainer.load_model(str(source.folder), source.epoch)
         return
-    for path in (prompts, Path(source.folder, CLASSNAMES_NAME)):
+    for path in (prompts, *(Path(source.folder, name) for name in (CONFIG_NAME, CLASSNAMES_NAME))):
         _check_digest(path)
     try:
         load_learned(trainer.registered_module(), load_file(prompts), str(prompts))
@@ -136,6 +138,15 @@ def _without_data(kind: type[SimpleTrainer], classnames: list[str]) -> type[Simp
 
         def prepare_training(self) -> None:
             self.register_model(self.registered_name, self.registered_module())
+
+        def check_folder(self, directory: str, resuming: bool) -> None:
+            """Its record is what this trainer was built from."""
+
+        def _differences(self, there: dict[str, Any], resuming: bool, frozen: str | None) -> list[Difference]:
+            """Settings are taken as they are given, but the frozen weights must be those of the training."""
+            if frozen is None or self.frozen_weights_digest() is None:
+                return []
+            return [each for each in super()._differences(there, resuming, frozen) if each.key == BACKBONE_KEY]
 
     WithoutData.__name__ = kind.__name__
     return WithoutData

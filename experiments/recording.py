@@ -97,7 +97,7 @@ class Recording:
             "setting": self._setting,
             "part": self._part,
             "trainer": cfg.TRAINER.NAME,
-            "config": args.config_name or Path(args.config_file).stem,
+            "config": args.config_name or Path(args.config_file).stem or self._config_of_model(),
             "dataset": cfg.DATASET.NAME,
             "dataset_config": Path(args.dataset_config_file).stem,
             "subsample_classes": cfg.DATASET.SUBSAMPLE_CLASSES,
@@ -105,6 +105,11 @@ class Recording:
             "seed": cfg.SEED,
             "backbone": cfg.MODEL.BACKBONE.NAME,
         }
+
+    def _config_of_model(self) -> str:
+        """The name under which the training of an evaluated model was recorded."""
+        trained = read_result(Path(self._args.model_dir)) if self._args.model_dir else None
+        return (trained or {}).get("config", "")
 
     def _found(self, trainer: Any) -> dict[str, Any]:
         """Results as the evaluator gave them last."""

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 import os
-from collections.abc import Iterator
-=======
->>>>>>> aa54e19 (A run's folder and checkpoints record the run, and are compared where loaded)
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Any

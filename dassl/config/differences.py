@@ -22,9 +22,10 @@ CHANGES_NO_NUMBER = frozenset(
 
 BACKBONE_KEY, EPOCHS_KEY, EXTEND_KEY = "MODEL.BACKBONE.NAME", "OPTIM.MAX_EPOCH", "TRAIN.EXTEND"
 
-_EVALUATION_KEYS = ("DETERMINISTIC", "DATALOADER.NUM_WORKERS", "MODEL.INIT_WEIGHTS")
-_EVALUATION_NODES = ("DATASET.", "DATALOADER.TEST.", "TEST.")
-_MODEL_KEYS = ("DATASET.NUM_SHOTS",)
+# An evaluation decides about these itself. The number of shots is the training's, though it stands among them.
+_OF_EVALUATION = ("DATASET.", "TEST.", "DETERMINISTIC", "MODEL.INIT_WEIGHTS")
+_OF_TRAINING = ("DATASET.NUM_SHOTS",)
+_LOADING = ("DATALOADER.NUM_WORKERS", "DATALOADER.TEST.")
 
 
 class Difference(NamedTuple):
@@ -72,15 +73,14 @@ def config_differences(
 def of_the_model(differences: Sequence[Difference]) -> list[Difference]:
     """Those in keys that belong to a trained model, not to the evaluation that scores it.
 
-    An evaluation chooses its own data set, classes, test batches and reading processes. All the rest, the number of
-    shots included, was decided by the training.
+    An evaluation chooses its own data set, classes, test batches and reading processes.
     """
-    return [difference for difference in differences if belongs_to_model(difference.key)]
+    return [each for each in differences if is_inherited(each.key) and not each.key.startswith(_LOADING)]
 
 
-def belongs_to_model(key: str) -> bool:
-    """Whether a training decides about this key for all later evaluations of its model."""
-    return key in _MODEL_KEYS or (key not in _EVALUATION_KEYS and not key.startswith(_EVALUATION_NODES))
+def is_inherited(key: str) -> bool:
+    """Whether an evaluation that says nothing of `key` takes the value of the training."""
+    return key.startswith(_OF_TRAINING) or not key.startswith(_OF_EVALUATION)
 
 
 def without_extension(differences: Sequence[Difference], extend: bool) -> list[Difference]:

@@ -21,7 +21,7 @@ import yaml
 from dassl.config.differences import BACKBONE_KEY, EXTEND_KEY, Difference, leaves, without_extension
 from dassl.config.tree import plain
 from dassl.utils.errors import MismatchError, UnreadableFileError
-from dassl.utils.files import StrPath, parse_json, read_json, write_text_atomically
+from dassl.utils.files import StrPath, read_json, write_text_atomically
 from dassl.utils.torchtools import POINTER_NAME, checkpoint_name
 from dassl.utils.yaml_files import read_yaml
 
@@ -65,7 +65,7 @@ class RunRecord:
         if RUN_KEY not in checkpoint:
             return None
         try:
-            record = RunRecord(**parse_json(checkpoint[RUN_KEY]))
+            record = RunRecord(**json.loads(checkpoint[RUN_KEY]))
             fits = isinstance(record.config, dict) and isinstance(record.weights, dict)
             fits &= isinstance(record.images, dict) and isinstance(record.extended_after, list)
         except (TypeError, ValueError, RecursionError):

@@ -246,9 +246,7 @@ def test_a_tiny_runs_checkpoint_is_small(tiny_trainer, tmp_path):
     trainer = tiny_trainer("CoOp")
     set_position(trainer, 0)
     trainer.save_model(0, str(tmp_path))
-    assert (
-        tmp_path / "prompt_learner" / "model.pth.tar-1"
-    ).stat().st_size < 16 * 64 * 4 + 24_000
+    assert (tmp_path / "prompt_learner" / "model.pth.tar-1").stat().st_size < 16 * 64 * 4 + 24_000
 
 
 def test_training_can_start_from_a_checkpoint(tiny_trainer, tmp_path):

@@ -112,10 +112,8 @@ def test_a_finished_run_can_be_trained_longer(start, capsys):
     assert sorted(rates) == [EPOCHS] and rates[EPOCHS] == whole_rates[EPOCHS]  # the new schedule's
     assert longer.extended_after == [EPOCHS]
     printed = capsys.readouterr().out
-    assert (
-        f"Extending the run: cosine over {EPOCHS + 1} epochs from epoch {EPOCHS + 1}, lr {rates[EPOCHS][0]:.4e}"
-        in printed
-    )
+    schedule = f"cosine over {EPOCHS + 1} epochs from epoch {EPOCHS + 1}, lr {rates[EPOCHS][0]:.4e}"
+    assert f"Extending the run: {schedule}" in printed
     assert "phi starts anew" in printed and "no state of the random generators" not in printed
 
 
