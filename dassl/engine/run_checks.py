@@ -42,6 +42,8 @@ class RunChecks:
     """
 
     cfg: Any
+    max_epoch: int
+    lab2cname: dict[int, str]
     changes_no_number: frozenset[str] = CHANGES_NO_NUMBER
     refuses_other_configurations: bool = False
 
@@ -69,6 +71,7 @@ class RunChecks:
             config=counting_config(self.cfg, self.changes_no_number),
             classnames=classnames_digest(self.recorded_classnames),
             images=self._image_digests(),
+            epochs=self.max_epoch,
             frozen=self.frozen_weights_digest(),
             extended_after=self.extended_after,
         )
@@ -137,11 +140,7 @@ class RunChecks:
 
     def needs_more_epochs(self, record: RunRecord | None) -> bool:
         """Whether `TRAIN.EXTEND` gives the recorded run more epochs than it had."""
-        return bool(
-            record is not None
-            and self.cfg.TRAIN.EXTEND
-            and record.config["OPTIM"]["MAX_EPOCH"] < self.cfg.OPTIM.MAX_EPOCH
-        )
+        return bool(record is not None and self.cfg.TRAIN.EXTEND and record.epochs < self.cfg.OPTIM.MAX_EPOCH)
 
     def _take_over_extensions(self, record: RunRecord, epoch: int) -> None:
         self.extended_after = list(record.extended_after)

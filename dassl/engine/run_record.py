@@ -39,6 +39,7 @@ class RunRecord:
         config: nested configuration, without keys that change no number.
         classnames: SHA-256 of the class names in the order of their labels.
         images: SHA-256 of each part's list of images.
+        epochs: number of epochs of the whole training.
         frozen: SHA-256 of the file with the frozen weights; None where it is not known.
         weights: SHA-256 of the learned weights of each registered model, all written together.
         extended_after: numbers of epochs after which the run was given more.
@@ -47,6 +48,7 @@ class RunRecord:
     config: dict[str, Any]
     classnames: str
     images: dict[str, str]
+    epochs: int
     frozen: str | None = None
     weights: dict[str, str] = field(default_factory=dict)
     extended_after: list[int] = field(default_factory=list)
@@ -68,6 +70,7 @@ class RunRecord:
             record = RunRecord(**json.loads(checkpoint[RUN_KEY]))
             fits = isinstance(record.config, dict) and isinstance(record.weights, dict)
             fits &= isinstance(record.images, dict) and isinstance(record.extended_after, list)
+            fits &= isinstance(record.epochs, int)
         except (TypeError, ValueError, RecursionError):
             fits = False
         if not fits:
@@ -198,9 +201,8 @@ def check_weights(checkpoint: Mapping[str, Any], path: StrPath) -> RunRecord | N
 
 
 def _check_epoch(record: RunRecord, epoch: Any, path: Path) -> None:
-    last = record.config.get("OPTIM", {}).get("MAX_EPOCH")
-    if not isinstance(epoch, int) or (isinstance(last, int) and not 0 <= epoch <= last):
-        raise MismatchError(f"{path} is damaged: its epoch is {epoch!r}, but the run has {last} epochs")
+    if not isinstance(epoch, int) or not 0 <= epoch <= record.epochs:
+        raise MismatchError(f"{path} is damaged: its epoch is {epoch!r}, but the run has {record.epochs} epochs")
     number = path.name.removeprefix(checkpoint_name(""))
     if number != path.name and number != str(epoch):
         raise MismatchError(f"{path} is damaged or renamed: it holds epoch {epoch}")

@@ -112,6 +112,41 @@ def test_a_resumed_run_has_the_same_rates_and_momentum(cfg, killed_after, sample
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+def test_another_configuration_in_a_used_folder_is_a_warning(cfg, capsys):
+    """Dassl goes on without a word; a trainer that does not refuse it names each key, once."""
+    cfg.TRAIN.CHECKPOINT_FREQ, cfg.OPTIM.MAX_EPOCH = 1, 2
+    build_trainer(cfg).train()
+    assert "Warning" not in capsys.readouterr().out
+    cfg.OPTIM.LR, cfg.SEED, cfg.OPTIM.MAX_EPOCH = 0.05, 7, 3
+    trainer = build_trainer(cfg)
+    trainer.train()
+    differing = "SEED is -1 there, 7 here; OPTIM.LR is 0.1 there, 0.05 here; OPTIM.MAX_EPOCH is 2 there, 3 here"
+    out = capsys.readouterr().out
+    assert out.count(f"Warning: {cfg.OUTPUT_DIR} was trained with another configuration: {differing}") == 1
+    assert trainer.start_epoch == 2 and "epoch [3/3]" in out
+    cfg.OPTIM.LR, cfg.TEST.SPLIT = 0.01, "val"
+    build_trainer(cfg).load_model(cfg.OUTPUT_DIR, epoch=3)
+    assert "another configuration: OPTIM.LR is 0.05 there, 0.01 here (" in capsys.readouterr().out
+
+
+def test_a_longer_training_on_request(cfg, tmp_path):
+    """The added epochs have the rates of a run of that length, warm-up included."""
+    cfg.TRAIN.CHECKPOINT_FREQ = 1
+
+    def rates(folder, epochs, extend=False):
+        cfg.OUTPUT_DIR, cfg.OPTIM.MAX_EPOCH, cfg.TRAIN.EXTEND = str(tmp_path / folder), epochs, extend
+        trainer = build_trainer(cfg)
+        trainer.train()
+        return [line["lr"] for line in trainer.epoch_history.epochs]
+
+    whole, short = rates("whole", 6), rates("short", 3)
+    assert rates("short", 6, extend=True) == short + whole[3:]
+    content = torch.load(tmp_path / "short" / "model" / "model.pth.tar-6", weights_only=True)
+    assert content["scheduler"]["successor"]["T_max"] == 6
+    with pytest.raises(UserError, match="has no checkpoint that --extend"):
+        rates("nothing", 6, extend=True)
+
+
 def test_the_best_result_counts_after_a_resume_from_another_folder(cfg, tmp_path):
     """Validation accuracy 90 in the first epoch, 50 later: the first model stays the best one."""
     cfg.DATASET.NUM_LABELED, cfg.TEST.FINAL_MODEL = 2, "best_val"

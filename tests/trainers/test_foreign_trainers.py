@@ -7,6 +7,7 @@ start, seed and data; of the kinds with prompts inside the towers, the recording
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from yacs.config import CfgNode
 
 import train
 from clip import clip
-from dassl.utils import save_checkpoint, set_random_seed
+from dassl.utils import UserError, save_checkpoint, set_random_seed
 
 HERE = Path(__file__).parent
 PAIRS = {"ForeignCoOp": "CoOp", "ForeignCoCoOp": "CoCoOp"}
@@ -298,3 +299,20 @@ def test_train_py_trains_them_on_the_embedded_model(command_line, tmp_path, trai
     assert len(re.findall(r"^epoch \[[12]/2\] batch \[[123]/3\] .*loss \d", log, flags=re.MULTILINE)) == 6
     assert "Finish training" in log and re.search(r"\* accuracy: \d+\.\d+%", log)
     assert (tmp_path / folder / "model.pth.tar-2").is_file()
+
+
+def test_train_py_warns_of_settings_that_a_foreign_model_does_not_have(command_line, data_root, tmp_path, capsys):
+    command_line("ForeignMaPLe", "TRAINER.MAPLE.PREC fp32 TRAINER.MAPLE.PROMPT_DEPTH 3")
+    output = tmp_path / "evaluation"
+    flags = (
+        f"--seed 2 --root {data_root} --output-dir {output} --trainer ForeignMaPLe --backbone ViT-Shapes --eval-only"
+    )
+    options = "TRAINER.MAPLE.PREC fp32 TRAINER.MAPLE.PROMPT_DEPTH 3 DATASET.SUBSAMPLE_CLASSES new OPTIM.LR 0.5"
+    capsys.readouterr()
+    words = f"{flags} --model-dir {tmp_path} --load-epoch 2 {SHORT_RUN} {options}".split()
+    train.main(train.parse_args(words))
+    warning = "another configuration: SEED is 1 there, 2 here; OPTIM.LR is 0.0003 there, 0.5 here (used all the same"
+    assert warning in capsys.readouterr().out
+    assert json.loads((output / "result.json").read_text())["model"]["config"]["OPTIM"]["LR"] == 0.0003
+    with pytest.raises(UserError, match="ForeignMaPLe learns: --eval-only needs"):
+        train.main(train.parse_args(f"{flags} {SHORT_RUN} {options}".replace("evaluation", "untrained").split()))
