@@ -27,6 +27,9 @@ from dassl.utils.yaml_files import read_yaml
 
 CONFIG_NAME, CLASSNAMES_NAME = "config.yaml", "classnames.json"
 
+# The backbone counts by the digest of its file; start values do not count once a model is trained.
+_CHECKED_ELSEWHERE = (BACKBONE_KEY, "MODEL.INIT_WEIGHTS")
+
 RUN_KEY = "run"
 """Key of a checkpoint under which `RunRecord.to_text` is kept."""
 
@@ -213,7 +216,7 @@ def _check_record_files(record: RunRecord, folder: Path, path: StrPath) -> None:
     different = [
         Difference(key, value, config.get(key))
         for key, value in leaves(record.config)
-        if config.get(key) != value and key != BACKBONE_KEY  # whose file has a digest of its own
+        if config.get(key) != value and key not in _CHECKED_ELSEWHERE
     ]
     different = without_extension(different, config.get(EXTEND_KEY) is True)
     if different:
