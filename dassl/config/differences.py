@@ -10,7 +10,6 @@ CHANGES_NO_NUMBER = frozenset(
         "OUTPUT_DIR",
         "RESUME",
         "VERBOSE",
-        "USE_CUDA",
         "DATASET.ROOT",
         "TRAIN.PRINT_FREQ",
         "TRAIN.CHECKPOINT_FREQ",
@@ -18,12 +17,12 @@ CHANGES_NO_NUMBER = frozenset(
         "TEST.COMPUTE_CMAT",
     }
 )
-"""Keys of Dassl's tree that say where and how a run works, not what it computes."""
+"""Keys of Dassl's tree that say where a run works and what it tells: every bit that it learns is the same."""
 
 BACKBONE_KEY, EPOCHS_KEY, EXTEND_KEY = "MODEL.BACKBONE.NAME", "OPTIM.MAX_EPOCH", "TRAIN.EXTEND"
 
 # An evaluation decides about these itself. The number of shots is the training's, though it stands among them.
-_OF_EVALUATION = ("DATASET.", "TEST.", "DETERMINISTIC", "MODEL.INIT_WEIGHTS")
+_OF_EVALUATION = ("DATASET.", "TEST.", "DETERMINISTIC", "USE_CUDA", "MODEL.INIT_WEIGHTS")
 _OF_TRAINING = ("DATASET.NUM_SHOTS",)
 _LOADING = ("DATALOADER.NUM_WORKERS", "DATALOADER.TEST.")
 
