@@ -19,6 +19,7 @@ from tqdm import tqdm
 from clip import open_clip_models, weights
 from clip.model import CLIP, convert_weights
 from clip.prompted import with_prompts
+from clip.published_start import draw_clip
 from clip.simple_tokenizer import END, START, SimpleTokenizer
 from dassl.utils.errors import UserError
 from dassl.utils.files import file_sha256, write_bytes_atomically
@@ -166,6 +167,8 @@ def load_backbone(name: str, root: str | os.PathLike[str] | None = None) -> Back
 def build_model(state_dict: Mapping[str, Tensor], design_details: Mapping[str, object] | None = None) -> CLIP:
     """A CLIP of its own from a state dict, trainable; float16 where CUDA is at hand, float32 elsewhere.
 
+    As published, each call draws from PyTorch's global CPU generator (see `clip.published_start`).
+
     Args:
         design_details: what trainer files of the MaPLe and PromptSRC repositories hand over; see `clip.prompted`.
 
@@ -173,7 +176,7 @@ def build_model(state_dict: Mapping[str, Tensor], design_details: Mapping[str, o
         UserError: the tensors are no CLIP's, or the details do not fit them.
     """
     model = weights.build_model({name: tensor.clone() for name, tensor in state_dict.items()})
-    return as_upstream(with_prompts(model, design_details) if design_details else model)
+    return as_upstream(with_prompts(model, design_details or {}))
 
 
 def as_upstream(model: CLIP) -> CLIP:
@@ -191,6 +194,8 @@ def load(
 ) -> tuple[CLIP, Compose]:
     """A frozen CLIP and the transform of its test images.
 
+    As published, each call draws from PyTorch's global CPU generator (see `clip.published_start`).
+
     Args:
         name: one of `available_models()`, a checkpoint file, or one of open_clip's (see `clip.open_clip_models`).
         device: None: CUDA where it is at hand, else the CPU.
@@ -200,6 +205,7 @@ def load(
         raise UserError("jit=True is not supported: the scripted model cannot take prompts")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model, pixels = load_backbone(name, download_root)
+    draw_clip(model)
     if device.type == "cuda":
         convert_weights(model)
     return model.to(device), _transform(model.visual.input_resolution, pixels or _OPENAI_PIXELS)

@@ -23,12 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from clip.model import CLIP, ResidualAttentionBlock, Transformer, VisionTransformer
+from clip.published_start import PromptSizes, draw_clip
 from dassl.utils.errors import UserError
 
 Placement = Callable[[Tensor, Tensor], Tensor]
 """Puts a prompt [n, d] into rows [L, N, d], positions first."""
-
-PROMPT_STD = 0.02
 
 
 @dataclass(frozen=True)
@@ -76,21 +75,36 @@ class Design:
 
 
 def with_prompts(clip: CLIP, details: Mapping[str, object]) -> CLIP:
-    """`clip` rebuilt to hold or take prompts, which start as noise; the plain one must not be used any more.
+    """`clip` rebuilt to hold or take prompts; the plain one must not be used any more.
+
+    Prompts start as noise. As published, building the model draws from PyTorch's global CPU generator, whatever
+    prompts it has (see `clip.published_start`).
+
+    Args:
+        clip: a plain CLIP.
+        details: `design_details`; empty for a CLIP without prompts.
+
+    Returns:
+        The model, of the same weights.
 
     Raises:
         UserError: details that are unknown or do not fit.
     """
     design = Design.read(details)
     design.check(clip)
+    start = draw_clip(
+        clip,
+        visual=PromptSizes(design.vision_ctx, design.vision_depth),
+        text=PromptSizes(design.language_ctx, design.language_depth),
+    )
     if design.maple_length:
         clip.visual = VisionGivenPrompts(clip.visual)
         _rebuild(clip.visual.transformer, lambda layer, block: BlockGivenPrompts(block, at_end, layer == 0))
         _rebuild(clip.transformer, lambda layer, block: BlockGivenPrompts(block, behind_start, layer == 0))
     if design.vision_depth:
-        clip.visual = VisionOwnPrompts(clip.visual, design.vision_ctx, design.vision_depth)
+        clip.visual = VisionOwnPrompts(clip.visual, start.visual)
     if design.language_depth > 1:
-        clip = CLIPOwnTextPrompts(clip, design.language_ctx, design.language_depth)
+        clip = CLIPOwnTextPrompts(clip, start.text)
     return clip
 
 
@@ -118,10 +132,10 @@ def _for_each_sequence(prompt: Tensor, x: Tensor) -> Tensor:
 class BlockOwnPrompt(ResidualAttentionBlock):
     """Block that puts its own prompt `VPT_shallow` [n, d] into its input."""
 
-    def __init__(self, block: ResidualAttentionBlock, place: Placement, n: int) -> None:
+    def __init__(self, block: ResidualAttentionBlock, place: Placement, prompt: Tensor) -> None:
         _take_over(self, block)
         self.place = place
-        self.VPT_shallow = _fresh_prompt(n, block.ln_1)
+        self.VPT_shallow = _own_prompt(prompt, block.ln_1)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [L, N, d] -> [L, N, d]"""
@@ -129,12 +143,13 @@ class BlockOwnPrompt(ResidualAttentionBlock):
 
 
 class VisionOwnPrompts(VisionTransformer):
-    """Image tower with prompts: `VPT` [n, d] at layer 0, its blocks' `VPT_shallow` below `depth`."""
+    """Image tower with prompts [n, d] of its first layers: `VPT` at layer 0, its blocks' `VPT_shallow` behind it."""
 
-    def __init__(self, tower: VisionTransformer, n: int, depth: int) -> None:
+    def __init__(self, tower: VisionTransformer, prompts: Sequence[Tensor]) -> None:
         _take_over(self, tower)
-        self.VPT = _fresh_prompt(n, tower.ln_pre)
-        _give_prompts(self.transformer, at_end, n, depth)
+        first, *deep = prompts
+        self.VPT = _own_prompt(first, tower.ln_pre)
+        _give_prompts(self.transformer, at_end, deep)
 
     def forward(self, images: Tensor) -> Tensor:
         """images [B, 3, H, W] -> image features [B, e], not normalised"""
@@ -146,9 +161,9 @@ class VisionOwnPrompts(VisionTransformer):
 class CLIPOwnTextPrompts(CLIP):
     """CLIP whose text blocks own prompts: rows behind the start mark are replaced, whatever stands there."""
 
-    def __init__(self, clip: CLIP, n: int, depth: int) -> None:
+    def __init__(self, clip: CLIP, prompts: Sequence[Tensor]) -> None:
         _take_over(self, clip)
-        _give_prompts(self.transformer, behind_start, n, depth)
+        _give_prompts(self.transformer, behind_start, prompts)
 
     def encode_text(self, text: Tensor) -> Tensor:
         """Token ids [N, L] -> text features [N, e], not normalised; computed at every position."""
@@ -157,14 +172,18 @@ class CLIPOwnTextPrompts(CLIP):
         return x[torch.arange(len(x)), text.argmax(dim=-1)] @ self.text_projection
 
 
-def _give_prompts(transformer: Transformer, place: Placement, n: int, depth: int) -> None:
-    """Blocks 1 .. depth - 1 get prompts of their own."""
-    _rebuild(transformer, lambda layer, block: BlockOwnPrompt(block, place, n) if 0 < layer < depth else block)
+def _give_prompts(transformer: Transformer, place: Placement, prompts: Sequence[Tensor]) -> None:
+    """Blocks 1, 2, ... get the given prompts, one each."""
+
+    def rebuilt(layer: int, block: ResidualAttentionBlock) -> ResidualAttentionBlock:
+        return BlockOwnPrompt(block, place, prompts[layer - 1]) if 0 < layer <= len(prompts) else block
+
+    _rebuild(transformer, rebuilt)
 
 
-def _fresh_prompt(n: int, like: nn.LayerNorm) -> nn.Parameter:
-    """[n, d] in float32, whatever the precision of the tower"""
-    return nn.Parameter(PROMPT_STD * torch.randn(n, len(like.weight), device=like.weight.device))
+def _own_prompt(prompt: Tensor, norm: nn.LayerNorm) -> nn.Parameter:
+    """[n, d] in float32, whatever the precision of the tower; on the device of `norm`"""
+    return nn.Parameter(prompt.to(norm.weight.device))
 
 
 # --- given prompts ---------------------------------------------------------------------------------------------------

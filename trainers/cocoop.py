@@ -15,6 +15,7 @@ from yacs.config import CfgNode
 
 from clip.clip import shared_tokenizer
 from clip.model import CLIP
+from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
 from trainers.prompts import CONTEXT, ContextPrompts, Prompts, Theta, normalized, readable
@@ -86,6 +87,7 @@ class CoCoOp(PromptTrainer):
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
         s = self.settings
         n_ctx = len(shared_tokenizer().encode(readable(s.CTX_INIT))) if s.CTX_INIT else s.N_CTX
+        draw_clip(clip)
         return CoCoOpPrompts(clip, ContextPrompts(clip, classnames, n_ctx, s.CTX_INIT))
 
     def registered_module(self) -> nn.Module:

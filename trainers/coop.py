@@ -12,6 +12,7 @@ from yacs.config import CfgNode
 
 from clip.clip import as_upstream, load, shared_tokenizer
 from clip.model import CLIP
+from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
 from trainers.prompts import CONTEXT, ContextPrompts, Prompts, Theta, readable
@@ -56,6 +57,7 @@ class CoOp(PromptTrainer):
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
         s = self.settings
         n_ctx = len(shared_tokenizer().encode(readable(s.CTX_INIT))) if s.CTX_INIT else s.N_CTX
+        draw_clip(clip)
         context = ContextPrompts(clip, classnames, n_ctx, s.CTX_INIT, s.CLASS_TOKEN_POSITION, s.CSC)
         return CoOpPrompts(clip, context)
 

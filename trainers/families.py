@@ -7,14 +7,16 @@ from collections.abc import Callable
 from yacs.config import CfgNode
 
 from clip.model import CLIP
+from clip.published_start import draw_clip
 from dassl.utils import UserError
 from trainers.coop import CoOpPrompts
 from trainers.ivlp import IVLPPrompts
-from trainers.prompts import ContextPrompts, Prompts, check_vision_depth, context_words
+from trainers.prompts import ContextPrompts, Prompts, context_words, visual_prompt_sizes
 from trainers.vpt import VPTPrompts
 
 
 def _coop(clip: CLIP, classnames: list[str], s: CfgNode, key: str) -> Prompts:
+    draw_clip(clip)
     context = ContextPrompts(clip, classnames, s.N_CTX_TEXT, context_words(s.CTX_INIT, s.N_CTX_TEXT))
     return CoOpPrompts(clip, context)
 
@@ -22,8 +24,8 @@ def _coop(clip: CLIP, classnames: list[str], s: CfgNode, key: str) -> Prompts:
 def _vpt(clip: CLIP, classnames: list[str], s: CfgNode, key: str) -> Prompts:
     if s.PROMPT_DEPTH_VISION == 0:
         raise UserError(f"{key}.PROMPT_DEPTH_VISION is 0: VPT would learn nothing, set it to 1 or more")
-    check_vision_depth(clip, s.PROMPT_DEPTH_VISION, f"{key}.PROMPT_DEPTH_VISION")
-    return VPTPrompts(clip, classnames, s.CTX_INIT, s.N_CTX_VISION, s.PROMPT_DEPTH_VISION)
+    sizes = visual_prompt_sizes(clip, s.N_CTX_VISION, s.PROMPT_DEPTH_VISION, f"{key}.PROMPT_DEPTH_VISION")
+    return VPTPrompts(clip, classnames, s.CTX_INIT, sizes)
 
 
 FAMILIES: dict[str, Callable[[CLIP, list[str], CfgNode, str], Prompts]] = {

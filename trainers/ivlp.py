@@ -12,6 +12,7 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from clip.model import CLIP
+from clip.published_start import PromptSizes, draw_clip
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
 from trainers.prompts import (
@@ -20,12 +21,10 @@ from trainers.prompts import (
     Prompts,
     Theta,
     check_text_depth,
-    check_vision_depth,
     context_words,
     deep_text_names,
-    random_tokens,
-    random_visual_tokens,
     visual_names,
+    visual_prompt_sizes,
 )
 
 
@@ -40,11 +39,12 @@ class IVLPPrompts(Prompts):
     def __init__(self, clip: CLIP, classnames: list[str], settings: CfgNode, key: str) -> None:
         n_text, text_depth, vision_depth = settings.N_CTX_TEXT, settings.PROMPT_DEPTH_TEXT, settings.PROMPT_DEPTH_VISION
         check_text_depth(clip, text_depth, f"{key}.PROMPT_DEPTH_TEXT")
-        check_vision_depth(clip, vision_depth, f"{key}.PROMPT_DEPTH_VISION")
+        sizes = visual_prompt_sizes(clip, settings.N_CTX_VISION, vision_depth, f"{key}.PROMPT_DEPTH_VISION")
+        drawn = draw_clip(clip, visual=sizes, text=PromptSizes(n_text, text_depth))
         context = ContextPrompts(clip, classnames, n_text, context_words(settings.CTX_INIT, n_text))
         deep_names = deep_text_names(text_depth)
-        deep = {name: random_tokens(n_text, clip.transformer.width) for name in deep_names}
-        visual = random_visual_tokens(clip, settings.N_CTX_VISION, vision_depth)
+        deep = dict(zip(deep_names, drawn.text, strict=True))
+        visual = dict(zip(visual_names(vision_depth), drawn.visual, strict=True))
         super().__init__(clip, {CONTEXT: context.initial} | visual | deep)
         self.context, self.deep_names, self.visual_names = context, deep_names, visual_names(vision_depth)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from clip.model import CLIP
+from clip.published_start import draw_clip, draw_prompt
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
 from trainers.prompts import (
@@ -23,7 +24,6 @@ from trainers.prompts import (
     check_text_depth,
     check_vision_depth,
     context_words,
-    random_tokens,
 )
 
 LAYERS = "prompt_learner.compound_prompts_text"
@@ -36,6 +36,7 @@ class MaPLePrompts(Prompts):
     def __init__(self, clip: CLIP, classnames: list[str], n_ctx: int, ctx_init: str, depth: int) -> None:
         check_text_depth(clip, depth, "TRAINER.MAPLE.PROMPT_DEPTH")
         check_vision_depth(clip, depth, "TRAINER.MAPLE.PROMPT_DEPTH")
+        draw_clip(clip)
         context = ContextPrompts(clip, classnames, n_ctx, context_words(ctx_init, n_ctx))
         text_width, vision_width = clip.transformer.width, clip.visual.transformer.width
         deep = range(depth - 1)
@@ -44,7 +45,7 @@ class MaPLePrompts(Prompts):
             return {f"{prefix}.weight": layer.weight, f"{prefix}.bias": layer.bias}
 
         tensors = {CONTEXT: context.initial} | projection("prompt_learner.proj", nn.Linear(text_width, vision_width))
-        tensors |= {f"{LAYERS}.{i}": random_tokens(n_ctx, text_width) for i in deep}
+        tensors |= {f"{LAYERS}.{i}": draw_prompt(n_ctx, text_width) for i in deep}
         common = nn.Linear(text_width, vision_width)  # every deeper projection starts from the same values
         for i in deep:
             tensors |= projection(f"{PROJECTIONS}.{i}", common)

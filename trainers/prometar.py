@@ -31,6 +31,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from yacs.config import CfgNode
 
 from clip.model import CLIP
+from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
@@ -66,7 +67,8 @@ class GradientModulator(nn.Module):
         self.linear_text_gamma = nn.ModuleList()
         self.dim_rate = dim_rate
         self._index: dict[str, tuple[str, int]] = {}
-        for name, prompt in prompts.items():
+        # visual layers are made first, as published: their start is drawn before that of the text side
+        for name, prompt in sorted(prompts.items(), key=lambda named: not is_visual(named[0])):
             size = prompt.numel()
             if dim_rate < 1 or size % dim_rate:
                 raise UserError(f"TRAINER.PROMETAR.DIM_RATE {dim_rate} does not divide the {size} values of {name}")
@@ -203,6 +205,8 @@ class ProMetaR(PromptTrainer):
     def prepare_training(self) -> None:
         super().prepare_training()
         s = self.settings
+        for _ in ("text teacher", "image teacher"):  # the published code builds a CLIP for each; here one serves all
+            draw_clip(self.prompts.clip)
         # w0 [C, e]
         self.teacher_text = normalized(teacher_text_features(self.prompts.clip, self.dm.dataset.classnames))
         self.modulator = GradientModulator(self.prompts.tensors(), s.DIM_RATE).to(self.device)

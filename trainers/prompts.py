@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from clip.clip import shared_tokenizer, tokenize
 from clip.model import CLIP, VisionTransformer
+from clip.published_start import PromptSizes, draw_prompt
 from clip.recompute import recomputed
 from clip.text import PackedPrompts, encode_prompts
 from dassl.utils import UserError
@@ -25,7 +26,6 @@ from trainers.templates import readable, tokenize_prompts
 Theta = Mapping[str, Tensor]
 
 CONTEXT = "prompt_learner.ctx"
-PROMPT_STD = 0.02
 LONGEST_CONTEXT_FROM_WORDS = 4  # published rule: a longer context starts from noise
 
 
@@ -153,7 +153,9 @@ class ContextPrompts:
         table = clip.token_embedding.weight
         copies = (classes,) if class_specific else ()
         if not words:
-            return PROMPT_STD * torch.randn(*copies, n_ctx, table.shape[1])
+            # as published, drawn in the precision of a float16 model; bfloat16 has no published start
+            dtype = clip.dtype if clip.dtype == torch.float16 else torch.float32
+            return draw_prompt(*copies, n_ctx, table.shape[1], dtype=dtype)
         ids = tokenize(words)[0, 1 : 1 + n_ctx].to(table.device)
         return table[ids].float().expand(*copies, -1, -1)
 
@@ -221,13 +223,22 @@ def check_vision_depth(clip: CLIP, depth: int, key: str) -> None:
         raise UserError(f"{key} is {depth}, but must lie between 0 and the {layers} layers of the image tower")
 
 
-def random_tokens(n: int, width: int) -> Tensor:
-    """Start values [n, d] of prompts that no words stand for."""
-    return PROMPT_STD * torch.randn(n, width)
+def visual_prompt_sizes(clip: CLIP, n: int, depth: int, key: str) -> PromptSizes:
+    """Checked sizes of the visual prompts of layers 0 .. depth - 1.
 
+    Args:
+        clip: the model that is to take them.
+        n: number of tokens of each.
+        depth: number of layers with a prompt of their own.
+        key: of the depth in the config, for error messages.
 
-def random_visual_tokens(clip: CLIP, n: int, depth: int) -> dict[str, Tensor]:
-    """Start values of the visual prompts of layers 0 .. depth - 1, each [n, d]."""
+    Returns:
+        The sizes.
+
+    Raises:
+        UserError: no tokens, or the image tower does not take them.
+    """
+    check_vision_depth(clip, depth, key)
     if depth and n < 1:
         raise UserError(f"visual prompts need at least 1 token, not {n}")
-    return {name: random_tokens(n, clip.visual.transformer.width) for name in visual_names(depth)}
+    return PromptSizes(n, depth)

@@ -13,19 +13,21 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from clip.model import CLIP
+from clip.published_start import PromptSizes, draw_clip
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from trainers.base import PromptTrainer
-from trainers.prompts import Prompts, Theta, check_vision_depth, random_visual_tokens, readable, visual_names
+from trainers.prompts import Prompts, Theta, readable, visual_names, visual_prompt_sizes
 from trainers.templates import tokenize_prompts
 
 
 class VPTPrompts(Prompts):
     """Learns `image_encoder.VPT` and one `VPT_shallow` per deeper layer, each [n, d]."""
 
-    def __init__(self, clip: CLIP, classnames: list[str], words: str, n_ctx: int, depth: int) -> None:
-        super().__init__(clip, random_visual_tokens(clip, n_ctx, depth))
-        self.names = visual_names(depth)
+    def __init__(self, clip: CLIP, classnames: list[str], words: str, sizes: PromptSizes) -> None:
+        names = visual_names(sizes.depth)
+        super().__init__(clip, dict(zip(names, draw_clip(clip, visual=sizes).visual, strict=True)))
+        self.names = names
         tokens = tokenize_prompts([f"{readable(words)} {readable(name)}.".strip() for name in classnames], clip)
         with torch.no_grad():
             self._fixed_text = clip.encode_text(tokens.to(clip.logit_scale.device))
@@ -59,5 +61,6 @@ class VPT(PromptTrainer):
         s = self.settings
         if s.PROMPT_DEPTH_VISION == 0:
             raise UserError("TRAINER.VPT.PROMPT_DEPTH_VISION is 0: nothing would be learned, set it to 1 or more")
-        check_vision_depth(clip, s.PROMPT_DEPTH_VISION, "TRAINER.VPT.PROMPT_DEPTH_VISION")
-        return VPTPrompts(clip, classnames, s.CTX_INIT, s.N_CTX_VISION, s.PROMPT_DEPTH_VISION)
+        key = "TRAINER.VPT.PROMPT_DEPTH_VISION"
+        sizes = visual_prompt_sizes(clip, s.N_CTX_VISION, s.PROMPT_DEPTH_VISION, key)
+        return VPTPrompts(clip, classnames, s.CTX_INIT, sizes)

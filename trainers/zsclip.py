@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.utils import UserError
 from trainers.base import load_clip
@@ -31,6 +32,7 @@ class ZeroshotCLIP(TrainerX):
         precision = Precision.choose("fp16" if self.device.type == "cuda" else "fp32", self.device)
         print(f"Loading CLIP (backbone: {self.cfg.MODEL.BACKBONE.NAME})")
         self.clip_model = load_clip(self.cfg, precision)
+        draw_clip(self.clip_model)
         templates = self.templates()
         print(f"Prompt templates (n={len(templates)}): {templates}")
         per_template = template_features(self.clip_model, self.dm.dataset.classnames, templates)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from clip.model import CLIP
+from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.utils import UserError
@@ -65,6 +66,7 @@ class GuidedCoOp(PromptTrainer):
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
         s = self.settings  # cfg.TRAINER.GUIDED
+        draw_clip(clip)  # a seed gives the start that it gives CoOp
         return GuidedPrompts(clip, ContextPrompts(clip, classnames, s.N_CTX, s.CTX_INIT))
 
     def registered_module(self) -> nn.Module:
