@@ -41,6 +41,8 @@ SETTINGS = (
     "options",
     "optim",
     "optim_vnet",
+    "seed_init",
+    "vpt_init_scaled_by",
     "seed_run",
     "lr_used_per_step",
     "num_batches_per_epoch",
@@ -57,6 +59,7 @@ def main(golden: Path) -> None:
     save_tokenizer_cases(golden)
     layout = json.loads((golden / "checkpoint_layout.json").read_text())
     (HERE / "checkpoint_layout.json").write_text(json.dumps(layout, separators=(",", ":")))
+    save_start_draws(golden)
 
     index, files = {}, {}
     for name, settings in fixtures.items():
@@ -71,6 +74,14 @@ def main(golden: Path) -> None:
     content = {"large": LARGE, "stride": STRIDE, "fixtures": index, "aliases": aliases}
     (HERE / "fixtures.json").write_text(json.dumps(content, separators=(",", ":")))
     print(f"{sum(path.stat().st_size for path in HERE.iterdir() if path.is_file()):,} bytes, {len(index)} fixtures")
+
+
+def save_start_draws(golden: Path) -> None:
+    """Of the draws before the first batch: each trainer's options and seed, and what the generator gives next."""
+    starts = json.loads((golden / "start_draws.json").read_text())
+    kept = ("options", "seed", "next_four_of_torch.rand")
+    content = {name: {key: start[key] for key in kept} for name, start in starts.items()}
+    (HERE / "start_draws.json").write_text(json.dumps(content, separators=(",", ":")))
 
 
 def save_towers(golden: Path, classnames: list[str]) -> None:

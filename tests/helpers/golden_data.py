@@ -106,6 +106,12 @@ def has_float64(name: str) -> bool:
     return (FULL / "fixtures" / f"{name}.f64.safetensors").is_file()
 
 
+@cache
+def start_draws() -> dict:
+    """By trainer: options, seed, and what `torch.rand(4)` gives between building and the first batch."""
+    return json.loads((COMPACT / "start_draws.json").read_text())
+
+
 def write_backbones(folder: Path) -> dict[str, Path]:
     """The tiny CLIP with a ViT and with a ResNet tower as checkpoint files, by the settings' `backbone_file`."""
     vit = load_file(COMPACT / "tiny_clip_vit.safetensors")

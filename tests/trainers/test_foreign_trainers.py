@@ -1,7 +1,7 @@
 """Trainer files of other people run on `dassl` and `clip` as they are, and give the published numbers.
 
 Expected values: of CoOp's and CoCoOp's kind, the foreign file's own computation against our trainer's, from the same
-start, seed and data; of the kinds with prompts inside the towers, the recordings of the published code in tests/golden.
+seed and data; of the kinds with prompts inside the towers, the recordings of the published code in tests/golden.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_data import compact_recording, images
+from golden_data import compact_recording, images, start_draws
 from golden_replay import STEPS, Deviations, evaluate, load_initial_values
 from tensor_modules import trace
 from tiny_runs import build_trainer, learned, load_tiny_clip, set_position
@@ -66,22 +66,12 @@ def run(tiny_cfg, tmp_path, capsys):
             cfg.TRAINER[node][key] = value
         set_random_seed(1)
         trainer = build_trainer(cfg)
-        if not cfg.TRAINER[node].CTX_INIT or node == "COCOOP":
-            give_the_same_start(trainer)
-        set_random_seed(2)
         trainer.train()
         log = capsys.readouterr().out
         losses = [float(value) for value in re.findall(r" loss (\d+\.\d+) ", log)]
         return trainer, losses, float(re.search(r"\* accuracy: (\d+\.\d+)%", log)[1])
 
     return train
-
-
-def give_the_same_start(trainer):
-    """Random learned tensors from a generator of their own, in the order of their names."""
-    generator = torch.Generator().manual_seed(5)
-    for _, parameter in sorted(trainer._models["prompt_learner"].named_parameters()):
-        parameter.data = 0.02 * torch.randn(parameter.shape, generator=generator)
 
 
 def same_learned_tensors(foreign, ours, limit=2e-6):
@@ -215,6 +205,20 @@ def test_prompts_inside_the_towers_give_the_published_numbers(foreign_of, traine
     deviations = replay_foreign(foreign_of(trainer, recording), recording, tmp_path / "start")
     assert {name: value for name, value in deviations.largest.items() if not value <= LIMITS[name]} == {}
     assert deviations.largest.keys() == {"eval_before", "loss", "param", "eval_after"}
+
+
+@pytest.mark.parametrize("name", ["ivlp_4x4_d3", "ivlp_2x2_d3"])
+def test_prompts_inside_the_towers_start_as_published(foreign_of, name):
+    """PromptSRC's file draws as IVLP's up to its prompts, and goes on with two more CLIPs."""
+    recording, published = compact_recording(name), start_draws()["PromptSRC"]
+    torch.manual_seed(published["seed"])
+    trainer = foreign_of("ForeignPromptSRC", recording)
+    if name == "ivlp_4x4_d3":  # the sizes that the draws were recorded with
+        assert torch.rand(4).tolist() == published["next_four_of_torch.rand"]
+    (model,) = trainer._models.values()
+    for key, start in recording.tensors.items():
+        if key.startswith("init/"):
+            torch.testing.assert_close(model.get_parameter(key[5:]).detach(), start, atol=1e-6, rtol=0)
 
 
 def test_the_published_regularisers(foreign_of, tmp_path):
