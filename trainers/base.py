@@ -261,7 +261,7 @@ class PromptTrainer(TrainerX):
         super().after_epoch()
 
     def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor]:
-        return batch["img"].to(self.device, non_blocking=True), batch["label"].to(self.device, non_blocking=True)
+        return self._on_device(batch["img"], batch["label"])
 
     def model_inference(self, image: Tensor) -> Tensor:
         with self.precision.autocast():

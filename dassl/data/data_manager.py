@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from dassl.utils.random_state import same_random_state_afterwards
 
 from .datasets import build_dataset
 from .datasets.base_dataset import Datum
+from .lasting_workers import EpochSeeds
 from .samplers import build_sampler
 
 # The transforms are imported where they are used: `import dassl.engine` need not wait for torchvision.
@@ -73,17 +75,44 @@ class DatasetWrapper(Dataset):
 
 
 class ImageLoader(DataLoader):
-    """PyTorch's DataLoader, except that errors for the user come out of worker processes in one line."""
+    """PyTorch's DataLoader, with two differences.
+
+    Errors for the user come out of worker processes in one line; and with `persistent_workers` each pass draws the
+    same random numbers, in this process and in the workers, as it does with workers that are started for it.
+    """
+
+    _pass: _Pass | None = None
+    """The latest one, where workers live on."""
 
     def __iter__(self) -> Iterator[Any]:
-        return _PlainErrors(super().__iter__())
+        if not self.persistent_workers:
+            return _Pass(self, super().__iter__())
+        if self._pass is not None and self._pass.is_over and self._is_what_workers_have():
+            self.worker_init_fn.announce_next_pass()
+        else:  # the first pass; or the one before was left early or failed, and keeps its workers for itself
+            self.let_go_of_workers()
+            self.worker_init_fn = EpochSeeds()
+            self._sent = dict(vars(self.dataset))
+        self._pass = _Pass(self, super().__iter__())
+        return self._pass
+
+    def _is_what_workers_have(self) -> bool:
+        """Whether no attribute of the data set has been replaced since it was sent to the workers."""
+        now = vars(self.dataset)
+        return now.keys() == self._sent.keys() and all(now[name] is self._sent[name] for name in now)
+
+    def let_go_of_workers(self) -> None:
+        """Let workers that live on end as soon as nobody reads from them."""
+        self._pass = self._iterator = None
 
 
-class _PlainErrors:
-    """An iterator whose worker errors lose the traceback that PyTorch puts into their message."""
+class _Pass:
+    """One pass over a loader; its worker errors lose the traceback that PyTorch puts into their message."""
 
-    def __init__(self, batches: Iterator[Any]) -> None:
-        self._batches = batches
+    def __init__(self, loader: ImageLoader, batches: Iterator[Any]) -> None:
+        self._loader, self._batches = weakref.ref(loader), batches
+        self.is_over = False
+        """Whether all batches have been read."""
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -91,6 +120,10 @@ class _PlainErrors:
     def __next__(self) -> Any:
         try:
             return next(self._batches)
+        except StopIteration:
+            self.is_over = True
+            self._batches = iter(())  # the workers' next batches belong to another pass
+            raise
         except UserError as error:
             self._end_workers(error)
             raise type(error)(_without_traceback(" ".join(map(str, error.args)))) from None
@@ -108,6 +141,9 @@ class _PlainErrors:
         """
         error.__traceback__ = None
         self._batches = iter(())
+        loader = self._loader()
+        if loader is not None and loader._pass is self:
+            loader.let_go_of_workers()
 
 
 def _without_traceback(message: str) -> str:
@@ -126,6 +162,7 @@ def build_data_loader(
     tfm: Callable | Sequence[Callable] | None = None,
     is_train: bool = True,
     dataset_wrapper: type[Dataset] | None = None,
+    lasting_workers: bool = False,
 ) -> DataLoader:
     """A loader of batches.
 
@@ -135,6 +172,8 @@ def build_data_loader(
         n_domain: for RandomDomainSampler, domains per batch.
         n_ins: for RandomClassSampler, images per class in a batch.
         dataset_wrapper: class to use in place of DatasetWrapper.
+        lasting_workers: worker processes live on between epochs. Only for transforms and wrappers without a state of
+            their own, since a worker's copy of it does not start anew in each epoch.
 
     Raises BadValueError when there is no image, or for a batch size or a number of workers that makes no sense.
     """
@@ -155,6 +194,7 @@ def build_data_loader(
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         drop_last=is_train and len(data_source) >= batch_size,
         pin_memory=torch.cuda.is_available() and cfg.USE_CUDA,
+        persistent_workers=lasting_workers and cfg.DATALOADER.NUM_WORKERS > 0,
     )
 
 
@@ -191,6 +231,7 @@ class DataManager:
                 tfm=tfm_train,
                 is_train=True,
                 dataset_wrapper=dataset_wrapper,
+                lasting_workers=custom_tfm_train is None and dataset_wrapper is None,
             )
 
         def test_loader(data_source: list[Datum]) -> DataLoader:

@@ -567,7 +567,11 @@ class SimpleTrainer(RunChecks, TrainerBase):
 
     def parse_batch_test(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Images and labels on the trainer's device."""
-        return batch["img"].to(self.device), batch["label"].to(self.device)
+        return self._on_device(batch["img"], batch["label"])
+
+    def _on_device(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Copies on the trainer's device; those from pinned memory are not waited for."""
+        return tuple(tensor.to(self.device, non_blocking=True) for tensor in tensors)
 
     def train_on_batches(self, batches: Iterable[tuple], num_batches: int) -> None:
         """One epoch: ``forward_backward(*batch)`` for each, with averages, log lines, TensorBoard and a bar.
@@ -619,7 +623,7 @@ class TrainerX(SimpleTrainer):
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Images, labels and domains on the trainer's device."""
-        return batch["img"].to(self.device), batch["label"].to(self.device), batch["domain"].to(self.device)
+        return self._on_device(batch["img"], batch["label"], batch["domain"])
 
 
 class TrainerXU(SimpleTrainer):
@@ -640,7 +644,7 @@ class TrainerXU(SimpleTrainer):
         self, batch_x: dict[str, Any], batch_u: dict[str, Any]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Labelled images, their labels, unlabelled images, on the trainer's device."""
-        return batch_x["img"].to(self.device), batch_x["label"].to(self.device), batch_u["img"].to(self.device)
+        return self._on_device(batch_x["img"], batch_x["label"], batch_u["img"])
 
 
 def _endless(loader: Iterable) -> Iterator:

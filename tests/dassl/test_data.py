@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import random
+import shutil
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader, RandomSampler, get_worker_info
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
@@ -302,6 +304,114 @@ def test_augmentation_draws_the_same_with_a_seed(cfg):
             torch.manual_seed(4)
             runs.append(torch.cat([batch["img"] for batch in manager.train_loader_x]))
         assert torch.equal(*runs)
+
+
+# Workers that live on
+
+
+class Recorded(DatasetWrapper):
+    """Images, and what the generators of the process give after each of them."""
+
+    def __getitem__(self, idx):
+        item = super().__getitem__(idx)
+        numbers = random.random(), float(np.random.rand()), float(torch.rand(())), float(get_worker_info().seed)
+        return {**item, "numbers": torch.tensor(numbers, dtype=torch.float64), "process": os.getpid()}
+
+
+def recorded_loader(cfg, lasting, wrapper=Recorded, batch_size=4):
+    cfg.DATALOADER.NUM_WORKERS = 2
+    items, transform = build_dataset(cfg).train_x, build_transform(cfg)
+    keywords = dict(tfm=transform, dataset_wrapper=wrapper, lasting_workers=lasting)
+    return build_data_loader(cfg, "RandomSampler", items, batch_size, **keywords)
+
+
+def read(loader, passes):
+    """What some passes give, the processes that read it, and the state of the generator here after them."""
+    batches = [batch for _ in range(passes) for batch in loader]
+    images = [(batch["impath"], batch["img"], batch["numbers"]) for batch in batches]
+    return images, {pid for batch in batches for pid in batch["process"].tolist()}, torch.get_rng_state()
+
+
+def same_images(ours, theirs):
+    assert len(ours) == len(theirs) > 0
+    for (paths, images, numbers), (other_paths, other_images, other_numbers) in zip(ours, theirs, strict=True):
+        assert paths == other_paths and torch.equal(images, other_images) and torch.equal(numbers, other_numbers)
+
+
+@pytest.mark.parametrize("batch_size", [4, 15])  # with 15 there is one batch: the second worker has nothing to do
+def test_workers_that_live_on_give_what_fresh_ones_give(cfg, batch_size):
+    """Order, augmentation and the numbers of every generator, in three passes; and the generator here after them."""
+    results = []
+    for lasting in (False, True):
+        torch.manual_seed(6)
+        results.append(read(recorded_loader(cfg, lasting, batch_size=batch_size), passes=3))
+    (fresh, fresh_processes, fresh_state), (ours, processes, state) = results
+    same_images(ours, fresh)
+    assert torch.equal(state, fresh_state)
+    workers = min(2, len(fresh) // 3)
+    assert len(processes) == workers and len(fresh_processes) == 3 * workers
+    firsts = [images[2] for images in ours]
+    assert not torch.equal(firsts[0], firsts[len(ours) // 3])  # another pass, other numbers
+
+
+def test_workers_after_a_pass_that_was_left_early(cfg):
+    """The batches that were fetched ahead do not get into the next pass."""
+    results = []
+    for lasting in (False, True):
+        loader = recorded_loader(cfg, lasting)
+        torch.manual_seed(6)
+        first = list(loader)
+        left = iter(loader)
+        next(left)
+        results.append([(b["impath"], b["img"], b["numbers"]) for b in [*first, *loader, *left, *loader]])
+    same_images(results[1], results[0])
+
+
+def test_workers_see_a_transform_that_was_replaced(cfg):
+    loader = recorded_loader(cfg, lasting=True)
+    _, before, _ = read(loader, passes=1)
+    loader.dataset.transform = transforms.Compose([transforms.Resize((8, 8)), transforms.ToTensor()])
+    images, after, _ = read(loader, passes=1)
+    assert images[0][1].shape[-2:] == (8, 8) and before.isdisjoint(after)
+
+
+def test_a_finished_iterator_does_not_read_from_the_next_pass(cfg):
+    loader = recorded_loader(cfg, lasting=True)
+    finished = iter(loader)
+    assert len(list(finished)) == 3
+    following = iter(loader)
+    assert list(finished) == [] and len(list(following)) == 3
+
+
+class Failing(DatasetWrapper):
+    """Images of which one cannot be read in the second pass."""
+
+    def __getitem__(self, idx):
+        if os.path.isfile(self.data_source[0].impath + ".fail"):
+            raise UnreadableFileError("this image cannot be read")
+        return super().__getitem__(idx)
+
+
+def test_an_error_in_a_worker_that_lives_on(cfg, tmp_path):
+    shutil.copytree(cfg.DATASET.ROOT, tmp_path / "images")
+    cfg.DATASET.ROOT = str(tmp_path / "images")
+    loader = recorded_loader(cfg, lasting=True, wrapper=Failing)
+    assert len(list(loader)) == 3
+    marker = loader.dataset.data_source[0].impath + ".fail"
+    with open(marker, "w"):
+        pass
+    with pytest.raises(UnreadableFileError, match="^this image cannot be read$"):
+        list(loader)
+    os.unlink(marker)
+    assert len(list(loader)) == 3  # by new workers
+
+
+def test_training_workers_of_a_data_manager_live_on(cfg):
+    cfg.DATALOADER.NUM_WORKERS = 2
+    manager = DataManager(cfg)
+    assert manager.train_loader_x.persistent_workers and not manager.test_loader.persistent_workers
+    assert not DataManager(cfg, custom_tfm_train=transforms.ToTensor()).train_loader_x.persistent_workers
+    assert not DataManager(cfg, dataset_wrapper=Recorded).train_loader_x.persistent_workers
 
 
 # Samplers

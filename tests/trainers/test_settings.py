@@ -24,7 +24,7 @@ IMPOSSIBLE = {
     "context words fewer than tokens": ("IVLP", {"CTX_INIT": "a photo", "N_CTX_TEXT": 4}, ["'a photo'", "2", "4"]),
     "the same for MaPLe": ("MaPLe", {"CTX_INIT": "photo", "N_CTX": 2}, ["'photo'", "1 token", "2"]),
     "the same for ProMetaR": ("ProMetaR", {"CTX_INIT": "a", "N_CTX_TEXT": 3}, ["'a'", "3"]),
-    "DIM_RATE that does not divide": ("ProMetaR", {"DIM_RATE": 7}, ["DIM_RATE 7", "prompt_learner.ctx"]),
+    "DIM_RATE that does not divide": ("ProMetaR", {"DIM_RATE": 7}, ["DIM_RATE 7", "image_encoder.VPT"]),
     "DIM_RATE 0": ("ProMetaR", {"DIM_RATE": 0}, ["DIM_RATE 0"]),
     "text depth too large": ("IVLP", {"PROMPT_DEPTH_TEXT": 4}, ["TRAINER.IVLP.PROMPT_DEPTH_TEXT is 4", "3 layers"]),
     "text depth 0": ("ProMetaR", {"PROMPT_DEPTH_TEXT": 0}, ["TRAINER.PROMETAR.PROMPT_DEPTH_TEXT is 0"]),

@@ -1,0 +1,68 @@
+"""Loader workers that live on between epochs and draw in each epoch what fresh ones would draw.
+
+PyTorch seeds a worker once, when its process starts: Python's `random`, PyTorch and NumPy, from the number that the
+loader draws when it begins a pass, and the worker's own number. With `persistent_workers` it neither draws that number
+for later passes nor seeds again. Here the loader announces each later pass's number through shared memory, and a worker
+seeds itself before it reads the first image of that pass.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data._utils.worker import _generate_state
+
+_PASS, _BASE_SEED = 0, 1
+
+
+class EpochSeeds:
+    """The `worker_init_fn` of a loader, made anew for each set of workers."""
+
+    def __init__(self) -> None:
+        self._shared = torch.zeros(2, dtype=torch.int64).share_memory_()  # number of the pass, its base seed
+
+    def announce_next_pass(self) -> None:
+        """Draw what PyTorch draws when it begins a pass with fresh workers, and have these workers seeded with it."""
+        self._shared[_BASE_SEED] = torch.empty((), dtype=torch.int64).random_()
+        self._shared[_PASS] += 1
+
+    def __call__(self, worker_id: int) -> None:
+        """In a worker, once: from now on its dataset's images are read by a `_SeededReader`."""
+        dataset = get_worker_info().dataset
+        dataset.__getitems__ = _SeededReader(dataset, worker_id, self._shared)
+
+
+class _SeededReader:
+    """PyTorch's `__getitems__` of a dataset: reads the images of a batch, seeding first when a new pass has begun."""
+
+    def __init__(self, dataset: Dataset, worker_id: int, shared: torch.Tensor) -> None:
+        self._dataset, self._worker_id, self._shared = dataset, worker_id, shared
+        self._read_together = getattr(dataset, "__getitems__", None)
+        self._pass = 0  # PyTorch has seeded the first one
+
+    def __call__(self, indices: list[int]) -> list[Any]:
+        current, base_seed = self._shared.tolist()
+        if current != self._pass:
+            seed_as_fresh_worker(base_seed, self._worker_id)
+            self._pass = current
+        if self._read_together is not None:
+            return self._read_together(indices)
+        return [self._dataset[index] for index in indices]
+
+
+def seed_as_fresh_worker(base_seed: int, worker_id: int) -> None:
+    """Seed the generators of this worker as PyTorch seeds those of a worker that starts.
+
+    Args:
+        base_seed: the number drawn for the pass.
+        worker_id: which of the loader's workers this is.
+    """
+    seed = base_seed + worker_id
+    random.seed(seed)
+    torch.manual_seed(seed)
+    np.random.seed(_generate_state(base_seed, worker_id))
+    object.__setattr__(get_worker_info(), "seed", seed)  # read-only for others
