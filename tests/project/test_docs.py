@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 
 import parse_test_res
 import train
-from clip.model import CLIP
+from clip.model import CLIP, ResidualAttentionBlock
 from dassl.config import get_cfg_default, merge_file
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
@@ -202,7 +202,9 @@ def vit_b16():
     """OpenAI's sizes; what the learned tensors do not depend on is left out."""
     clip = CLIP(512, 224, 1, 768, 16, 77, 49408, 512, 8, 1)
     for transformer in (clip.transformer, clip.visual.transformer):
-        transformer.resblocks = torch.nn.Sequential(*(torch.nn.Identity() for _ in range(12)))
+        with torch.device("meta"):  # sizes without values
+            blocks = [ResidualAttentionBlock(transformer.width, 8, torch.nn.Identity) for _ in range(12)]
+        transformer.resblocks = torch.nn.Sequential(*blocks)
     clip.encode_text = lambda tokens: torch.empty(len(tokens), 512)  # VPT's fixed features
     return clip
 
