@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+from yacs.config import CfgNode
 
 from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY, TrainerX
@@ -22,21 +23,27 @@ class ZeroshotCLIP(TrainerX):
 
     changes_no_number = CHANGES_NO_NUMBER
     refuses_other_configurations = True
+    config_node = "ZEROSHOTCLIP"
+    """Node under TRAINER."""
+
+    @classmethod
+    def add_config(cls, cfg: CfgNode) -> None:
+        cfg.TRAINER[cls.config_node] = CfgNode(dict(PREC="fp16"))  # fp16 (as published, on a GPU), bf16, fp32, amp
 
     def templates(self) -> list[str]:
         """Templates whose normalised text features are averaged."""
         return [template_for(self.cfg.DATASET.NAME)]
 
     def build_model(self) -> None:
-        # as published, the towers run in float16 on a GPU
-        precision = Precision.choose("fp16" if self.device.type == "cuda" else "fp32", self.device)
+        self.precision = Precision.choose(self.cfg.TRAINER[self.config_node].PREC, self.device)
         print(f"Loading CLIP (backbone: {self.cfg.MODEL.BACKBONE.NAME})")
-        self.clip_model = load_clip(self.cfg, precision)
+        self.clip_model = load_clip(self.cfg, self.precision)
         draw_clip(self.clip_model)
         templates = self.templates()
         print(f"Prompt templates (n={len(templates)}): {templates}")
-        per_template = template_features(self.clip_model, self.dm.dataset.classnames, templates)
-        self.text_features = normalized(sum(normalized(features) for features in per_template))  # [C, e]
+        with self.precision.autocast():
+            per_template = template_features(self.clip_model, self.dm.dataset.classnames, templates)
+            self.text_features = normalized(sum(normalized(features) for features in per_template))  # [C, e]
 
     def test(self, split: str | None = None) -> float:
         """As Dassl's; the output folder gets the record by which `predict.py` finds the classifier again."""
@@ -48,13 +55,16 @@ class ZeroshotCLIP(TrainerX):
         raise UserError(f"{type(self).__name__} learns nothing: add --eval-only")
 
     def model_inference(self, image: Tensor) -> Tensor:
-        features = normalized(self.clip_model.encode_image(image))
-        return self.clip_model.logit_scale.exp() * features @ self.text_features.t()
+        with self.precision.autocast():
+            features = normalized(self.clip_model.encode_image(image))
+            return self.clip_model.logit_scale.exp() * features @ self.text_features.t()
 
 
 @TRAINER_REGISTRY.register()
 class ZeroshotCLIP2(ZeroshotCLIP):
     """The seven selected templates and the data set's own, unless that is the plain one."""
+
+    config_node = "ZEROSHOTCLIP2"
 
     def templates(self) -> list[str]:
         own = template_for(self.cfg.DATASET.NAME)

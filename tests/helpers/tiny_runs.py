@@ -28,7 +28,7 @@ CLASSNAMES = [
 
 NODES = {"CoOp": "COOP", "CoCoOp": "COCOOP", "VPT": "VPT", "IVLP": "IVLP", "MaPLe": "MAPLE", "ProMetaR": "PROMETAR"}
 """Config node of each trainer that learns something."""
-
+ZERO_SHOT_NODES = {"ZeroshotCLIP": "ZEROSHOTCLIP", "ZeroshotCLIP2": "ZEROSHOTCLIP2"}
 
 STRONG_META_STEP = ["TRAINER.PROMETAR.ADAPT_LR", "0.5", "TRAINER.PROMETAR.LR_RATIO", "1.0", "OPTIM_VNET.LR", "10.0"]
 """With the published 5e-4 twice and 3e-4, a wrong outer gradient would drown in the rounding."""
@@ -54,7 +54,8 @@ def make_cfg(trainer: str, backbone: Path, data: Path, output: Path, options: li
     """Configuration of a run in float32 on the CPU; SGD with momentum, rate 0.0025, four images a batch.
 
     Args:
-        options: KEY VALUE pairs that overrule the rest. A key without a dot is one of the trainer's own node.
+        options: KEY VALUE pairs that overrule the rest. A key without a dot is one of the trainer's own node, if it
+            has it, else one of the tree's top (USE_CUDA).
     """
     cfg = get_cfg_default()
     train.extend_cfg(cfg)
@@ -67,15 +68,16 @@ def make_cfg(trainer: str, backbone: Path, data: Path, output: Path, options: li
     cfg.SEED = 1
     for node in (cfg.OPTIM, cfg.OPTIM_VNET):
         node.NAME, node.LR, node.LR_SCHEDULER, node.MAX_EPOCH = "sgd", 0.0025, "cosine", 2
-    node = NODES.get(trainer)
+    node = (NODES | ZERO_SHOT_NODES).get(trainer)
+    own = cfg.TRAINER[node] if node else {}
     if node:
-        cfg.TRAINER[node].PREC = "fp32"
+        own.PREC = "fp32"
         for key in ("PROMPT_DEPTH", "PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT"):
-            if key in cfg.TRAINER[node]:
-                cfg.TRAINER[node][key] = 2
+            if key in own:
+                own[key] = 2
     pairs = list(options.items()) if isinstance(options, dict) else list(zip(options[::2], options[1::2], strict=True))
     for key, value in pairs:
-        cfg.merge_from_list([key if "." in key else f"TRAINER.{node}.{key}", value])
+        cfg.merge_from_list([f"TRAINER.{node}.{key}" if key in own else key, value])
     return cfg
 
 

@@ -22,13 +22,6 @@ from tools.cpu_recorder import CpuRecorder, recorder_for
 from trainers import captured, cocoop, prometar
 from trainers.captured import CapturedFunctions
 
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda",
-        marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
-    ),
-]
 STRONG = {"ADAPT_LR": 0.5, "LR_RATIO": 1.0, "OPTIM_VNET.LR": 10.0}
 VARIANTS = {name: (name, {}) for name in NODES} | {
     "ProMetaR": ("ProMetaR", STRONG),
@@ -39,11 +32,6 @@ VARIANTS = {name: (name, {}) for name in NODES} | {
     "ProMetaR, amp": ("ProMetaR", STRONG | {"PREC": "amp"}),
     "IVLP, amp": ("IVLP", {"PREC": "amp"}),
 }
-
-
-@pytest.fixture(params=DEVICES)
-def device(request):
-    return torch.device(request.param)
 
 
 @pytest.fixture(autouse=True)
@@ -440,14 +428,13 @@ def test_the_choices_on_a_cpu(capsys, theta):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize(("choice", "graphs"), [("auto", [0, 1, 1]), ("on", [1, 1, 1]), ("off", [0, 0, 0])])
+@pytest.mark.parametrize(("choice", "graphs"), [("auto", 1), ("on", 1), ("off", 0)])
 def test_the_choices_on_a_gpu(choice, graphs):
     functions = CapturedFunctions.choose(choice, torch.device("cuda"))
-    x, seen = torch.ones(2, device="cuda"), []
+    x = torch.ones(2, device="cuda")
     for _ in range(3):
         functions(double, ({"w": x},), x)
-        seen.append(functions.graphs)
-    assert seen == graphs
+        assert functions.graphs == graphs
 
 
 def test_a_bad_choice_ends_before_anything_is_loaded(tiny_trainer, capsys):

@@ -33,13 +33,14 @@ FLOAT32_LIMITS = {
 }
 DEFAULT_RATES = {"loss": 2e-8, "vnet": 2e-7}  # ADAPT_LR = LR_RATIO = 0.0005 make both small
 FLOAT64_LIMIT = 1e-9
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def golden_run(tiny_cfg, tmp_path, monkeypatch):
     """Replays a recording; gives its deviations."""
 
-    def run(recording, dtype=torch.float32, gpu=False):
+    def run(recording, dtype=torch.float32, device=CPU):
         settings = recording.settings
         cfg = tiny_cfg(
             settings["trainer"], settings.get("options") or (), "rn" if "rn" in settings["backbone_file"] else "vit"
@@ -47,7 +48,7 @@ def golden_run(tiny_cfg, tmp_path, monkeypatch):
         for node in ("optim", "optim_vnet"):
             for key, value in (settings.get(node) or {}).items():
                 cfg.merge_from_list([f"{node.upper()}.{key}", value])
-        cfg.USE_CUDA = gpu
+        cfg.USE_CUDA = device.type == "cuda"
         trainer = build_in_float64(cfg, monkeypatch) if dtype == torch.float64 else build_trainer(cfg)
         return replay(trainer, recording, tmp_path, monkeypatch)
 
@@ -80,9 +81,9 @@ def test_every_trainer_is_recorded():
 
 
 @pytest.mark.parametrize("name", compact_names())
-def test_compact_recording(name, golden_run):
+def test_compact_recording(name, golden_run, device):
     recording = compact_recording(name)
-    check(recording, golden_run(recording), float32_limits(recording))
+    check(recording, golden_run(recording, device=device), float32_limits(recording))
 
 
 @pytest.mark.parametrize("name", full_names())
@@ -95,14 +96,3 @@ def test_full_recording(name, golden_run):
 def test_float64_recording(name, golden_run):
     recording = full_recording(name, torch.float64)
     check(recording, golden_run(recording, torch.float64), lambda quantity: FLOAT64_LIMIT)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("name", compact_names())
-def test_compact_recording_on_a_gpu(name, golden_run, monkeypatch):
-    """float32 proper: without TF32 in convolutions and matrix products."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-    recording = compact_recording(name)
-    check(recording, golden_run(recording, gpu=True), float32_limits(recording))

@@ -1,20 +1,24 @@
 """PREC: fp32, fp16, bf16 and amp run everywhere, and learned tensors stay float32.
 
-Expected values: the float32 run. Half precision here is bfloat16 (8 significant bits): losses within 3 %.
+Expected values: the float32 run. bfloat16 has 8 significant bits: losses within 3 %.
 """
 
 from __future__ import annotations
+
+from statistics import median
 
 import pytest
 import torch
 from golden_data import images
 from golden_replay import evaluate
-from tiny_runs import NODES, STRONG_META_STEP, build_trainer, learned, set_position
+from tiny_runs import NODES, STRONG_META_STEP, ZERO_SHOT_NODES, build_trainer, learned, set_position
 
 from trainers.precision import Precision
 
-QUIET_START = 4
-"""Seed of a start whose meta step does not amplify rounding: with this LR_RATIO, others move logits by 3 to 60 %."""
+CPU = torch.device("cpu")
+SEEDS = {"ProMetaR": range(5)}
+"""ProMetaR's regularisers are absolute differences. Where features are near their teacher's, rounding decides the sign
+of a gradient, so single runs differ by 2 to 25 % of the largest logit. The median over several starts is tested."""
 
 
 def run(trainer):
@@ -32,44 +36,48 @@ def run(trainer):
 def runs(tiny_cfg, capsys):
     """Runs a trainer at a PREC from a fixed start; gives losses, logits, the trainer and what it printed."""
 
-    def start(name, precision):
-        options = {"PREC": precision} | ({"LR_RATIO": 1.0} if name == "ProMetaR" else {})
-        torch.manual_seed(QUIET_START)
-        trainer = build_trainer(tiny_cfg(name, options))
+    def start(name, precision, device=CPU, seed=0):
+        torch.manual_seed(seed)
+        trainer = build_trainer(tiny_cfg(name, {"PREC": precision, "USE_CUDA": device.type == "cuda"}))
         return *run(trainer), trainer, capsys.readouterr().out
 
     return start
 
 
-@pytest.mark.parametrize("precision", ["bf16", "amp"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "amp"])
 @pytest.mark.parametrize("name", NODES)
-def test_half_precision_is_near_float32(runs, name, precision):
-    full_losses, full_logits, full, _ = runs(name, "fp32")
-    losses, logits, trainer, _ = runs(name, precision)
-    for ours, expected in zip(losses, full_losses, strict=True):
-        assert ours == pytest.approx(expected, rel=0.03, abs=0.02)
-    assert (logits - full_logits).abs().max() < 0.1 * full_logits.abs().max()
-    assert any((logits - full_logits).flatten().abs() > 1e-6)  # it was another precision indeed
+def test_half_precision_is_near_float32(runs, name, precision, device):
+    is_half = precision != "fp16" or device.type == "cuda"  # on a CPU fp16 is fp32
+    deviations = []
+    for seed in SEEDS.get(name, (0,)):
+        full_losses, full_logits, full, _ = runs(name, "fp32", device, seed)
+        losses, logits, trainer, _ = runs(name, precision, device, seed)
+        assert full.device.type == trainer.device.type == device.type
+        for ours, expected in zip(losses, full_losses, strict=True):
+            assert ours == pytest.approx(expected, rel=0.03, abs=0.02)
+        assert any((logits - full_logits).flatten().abs() > 1e-6) == is_half  # it was another precision indeed
+        deviations.append(((logits - full_logits).abs().max() / full_logits.abs().max()).item())
+    assert median(deviations) < 0.1
     assert all(tensor.dtype == torch.float32 for tensor in learned(trainer).values())
-    expected_dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    assert trainer.prompts.clip.dtype == expected_dtype
+    towers = {"bf16": torch.bfloat16, "fp16": torch.float16 if is_half else torch.float32, "amp": torch.float32}
+    assert trainer.prompts.clip.dtype == towers[precision]
     for state in trainer.optim.state.values():
         assert all(value.dtype == torch.float32 for value in state.values() if torch.is_tensor(value))
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("precision", ["fp16", "bf16", "amp"])
-@pytest.mark.parametrize("name", NODES)
-def test_half_precision_on_a_gpu_is_near_float32(tiny_trainer, name, precision):
-    results = []
-    for choice in ("fp32", precision):
-        options = {"PREC": choice, "USE_CUDA": True} | ({"LR_RATIO": 1.0} if name == "ProMetaR" else {})
-        results.append(run(tiny_trainer(name, options)))
-    (full_losses, full_logits), (losses, logits) = results
-    for ours, expected in zip(losses, full_losses, strict=True):
-        assert ours == pytest.approx(expected, rel=0.03, abs=0.02)
-    assert (logits - full_logits).abs().max() < 0.1 * full_logits.abs().max()
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "amp"])
+@pytest.mark.parametrize("name", ZERO_SHOT_NODES)
+def test_zero_shot_computes_in_the_precision_asked_for(tiny_trainer, name, precision, device):
+    """On a GPU the published code computes in float16 whatever is asked; here only by default, fp16."""
+    heldout = images()["heldout_images"]
+    expected = evaluate(tiny_trainer(name, {"USE_CUDA": device.type == "cuda"}), heldout)
+    trainer = tiny_trainer(name, {"PREC": precision, "USE_CUDA": device.type == "cuda"})
+    logits = evaluate(trainer, heldout)
+    half = {"fp16": torch.float16, "bf16": torch.bfloat16}
+    is_half = precision in ("bf16", "amp") or (precision == "fp16" and device.type == "cuda")
+    assert trainer.clip_model.dtype == (half.get(precision, torch.float32) if is_half else torch.float32)
+    assert ((logits - expected).abs().max() > 1e-6) == is_half
+    assert (logits - expected).abs().max() < 0.1 * expected.abs().max()
 
 
 def test_the_factor_against_underflow_changes_nothing_in_float32(tiny_trainer, monkeypatch):
