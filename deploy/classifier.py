@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dassl.engine import SimpleTrainer
+from dassl.engine.anomalies import check_logits
 from dassl.utils import UserError, progress_bar
 from deploy.images import batches, find_images
 from deploy.trained import Source, load_trained
@@ -73,7 +74,8 @@ class Classifier:
     def _stream(self, loader: object, count: int, topk: int) -> Iterator[Prediction]:
         with progress_bar(total=count, desc="predict", unit="image") as bar:
             for paths, errors, pixels in loader:
-                best = iter(self._best(pixels, topk) if len(pixels) else ())
+                read = [path for path, error in zip(paths, errors, strict=True) if error is None]
+                best = iter(self._best(read, pixels, topk) if read else ())
                 for path, error in zip(paths, errors, strict=True):
                     if error is not None:
                         yield Prediction(path, error=error)
@@ -82,9 +84,11 @@ class Classifier:
                     yield Prediction(path, tuple(self.classnames[label] for label in labels), tuple(probabilities))
                 bar.update(len(paths))
 
-    def _best(self, pixels: Tensor, topk: int) -> Iterator[tuple[list[float], list[int]]]:
-        """Probabilities and labels of each image's best classes."""
-        probabilities, labels = self.logits(pixels).float().softmax(dim=-1).topk(topk)  # [B, k] each
+    def _best(self, paths: Sequence[str], pixels: Tensor, topk: int) -> Iterator[tuple[list[float], list[int]]]:
+        """Probabilities and labels of each image's best classes. Raises NonFiniteLogitsError for NaN or infinity."""
+        logits = self.logits(pixels).float()  # [B, C]
+        check_logits(logits, paths, self._trainer._models)
+        probabilities, labels = logits.softmax(dim=-1).topk(topk)  # [B, k] each
         return zip(probabilities.tolist(), labels.tolist(), strict=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,10 +12,16 @@ from torch import nn
 from dassl.utils.errors import UserError
 
 _SHOWN = 32
+EXAMPLES = 4
+"""Names of one kind in a message, so that it fits a screen."""
 
 
 class NonFiniteLossError(UserError, FloatingPointError):
     """A loss, a gradient or a learned tensor became infinite or NaN."""
+
+
+class NonFiniteLogitsError(UserError, FloatingPointError):
+    """Logits of an evaluation or a prediction are infinite or NaN."""
 
 
 def non_finite_tensors(models: Mapping[str, nn.Module | None], gradients: bool = True) -> list[str]:
@@ -36,12 +42,45 @@ def non_finite_losses(values: Mapping[str, Any] | None) -> list[str]:
     return [f"{name} = {value}" for name, value in losses.items() if not math.isfinite(value)]
 
 
+def check_logits(
+    logits: torch.Tensor, images: Sequence[Any] = (), models: Mapping[str, nn.Module | None] | None = None
+) -> None:
+    """Raise when logits are NaN or infinite: their largest value names no class.
+
+    Args:
+        logits: [B, C].
+        images: the path of each of the B images, where known.
+        models: where to look for the tensors that are not finite themselves.
+
+    Raises:
+        NonFiniteLogitsError: names the images and the tensors.
+    """
+    bad = (~torch.isfinite(logits)).flatten(1).any(dim=1)  # [B]
+    if not bad.any():
+        return
+    rows = bad.nonzero().flatten().tolist()
+    tensors = non_finite_tensors(models or {}, gradients=False)
+    named = [str(images[row]) for row in rows] if len(images) == len(bad) else []
+    raise NonFiniteLogitsError(
+        "use another checkpoint, or TRAINER.<name>.PREC fp32 if the trainer has it: "
+        f"the logits of {len(rows)} of {len(bad)} images in a batch are NaN or infinite"
+        + (f"; images: {listed(named, EXAMPLES)}" if named else "")
+        + (
+            f"; tensors: {listed(tensors, EXAMPLES)}"
+            if tensors
+            else "; all of the model's parameters are finite"
+            if models
+            else ""
+        )
+    )
+
+
 def image_paths(batches: Iterable[Any]) -> list[str]:
     """The paths of all images in the batches of one training step, as far as these say them."""
     return [str(path) for batch in batches if isinstance(batch, Mapping) for path in batch.get("impath", ())]
 
 
-def listed(names: Iterable[str]) -> str:
-    """The names in one line, the rest of a long list as a number."""
+def listed(names: Iterable[str], shown: int = _SHOWN) -> str:
+    """The first `shown` names in one line, the rest of a longer list as a number."""
     names = list(names)
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

@@ -40,7 +40,15 @@ from dassl.utils.torchtools import (
     save_checkpoint,
 )
 
-from .anomalies import NonFiniteLossError, image_paths, listed, non_finite_losses, non_finite_tensors
+from .anomalies import (
+    EXAMPLES,
+    NonFiniteLossError,
+    check_logits,
+    image_paths,
+    listed,
+    non_finite_losses,
+    non_finite_tensors,
+)
 from .history import EpochHistory
 from .run_checks import RunChecks
 from .run_record import RUN_KEY, RunRecord, check_piece, check_same_run, weights_digest
@@ -113,13 +121,14 @@ class TrainerBase:
     def _stop_for_anomaly(self, losses: list[str]) -> None:
         """Raise NonFiniteLossError with the step, everything that is not finite, and the images concerned."""
         tensors = non_finite_tensors(self._models)
-        message = f"infinite or NaN{self._position()}: {listed([*losses, *tensors])}"
+        message = f"use a smaller OPTIM.LR or another PREC: infinite or NaN{self._position()}: "
+        message += "; ".join(listed(names, EXAMPLES) for names in (losses, tensors) if names)
         current, before = [*reversed(self._last_images), [], []][:2]
         if current:
-            message += f"; images of the batch: {listed(current)}"
+            message += f"; images of the batch: {listed(current, EXAMPLES)}"
         if before and tensors:
-            message += f"; of the batch before: {listed(before)}"
-        raise NonFiniteLossError(f"{message}; a smaller OPTIM.LR or another PREC may help")
+            message += f"; of the batch before: {listed(before, EXAMPLES)}"
+        raise NonFiniteLossError(message)
 
     def _position(self) -> str:
         if not hasattr(self, "batch_idx"):
@@ -549,7 +558,9 @@ class SimpleTrainer(RunChecks, TrainerBase):
         started = time.time()
         for batch in progress_bar(loader, desc=f"test on {split}", unit="batch"):
             input, label = self.parse_batch_test(batch)
-            self.evaluator.process(self.model_inference(input), label)
+            logits = self.model_inference(input)
+            check_logits(logits, image_paths([batch]), self._models)
+            self.evaluator.process(logits, label)
         results = self.evaluator.evaluate()
         self.test_seconds = time.time() - started
         for name, value in results.items():

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from dassl.utils.errors import BadValueError
 from dassl.utils.files import write_bytes_atomically
 from dassl.utils.safe_text import printable
 
@@ -57,7 +58,13 @@ class Classification(EvaluatorBase):
         self._y_pred: list[int] = []
 
     def process(self, mo: torch.Tensor, gt: torch.Tensor) -> None:
-        """Add a batch: scores [batch, classes] and labels [batch]."""
+        """Add a batch: scores [batch, classes] and labels [batch].
+
+        Raises:
+            BadValueError: a score is NaN or infinite.
+        """
+        if not torch.isfinite(mo).all():
+            raise BadValueError("cannot evaluate scores that are NaN or infinite: check the model's weights")
         predicted = mo.argmax(dim=1).tolist()
         actual = gt.tolist()
         self._correct += sum(guess == label for guess, label in zip(predicted, actual, strict=True))

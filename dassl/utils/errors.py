@@ -57,8 +57,14 @@ class MismatchError(UserError, RuntimeError):
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """For a program's outermost level: a UserError ends it with ``error: <message>`` on stderr and status 1."""
+    """For a program's outermost level: no traceback for what the user did or can fix.
+
+    A UserError ends the program with `error: <message>` on stderr and status 1, Ctrl-C with `interrupted` and 130.
+    """
     try:
         yield
     except UserError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dassl.config import get_cfg_default
+from dassl.engine.anomalies import NonFiniteLogitsError, check_logits
 from dassl.evaluation import build_evaluator
 from dassl.metrics import compute_accuracy, compute_distance_matrix
 from dassl.utils import UserError
@@ -110,3 +111,29 @@ def test_distances():
         compute_distance_matrix(a, b, "manhattan")
     with pytest.raises(ValueError, match="expected"):
         compute_distance_matrix(a, b[:, :1])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_scores_that_are_not_finite_never_become_an_accuracy(tmp_path, value):
+    judge = evaluator(tmp_path)
+    with pytest.raises(UserError, match="NaN or infinite"):
+        judge.process(torch.tensor([[0.0, value]]), torch.tensor([0]))
+
+
+def test_logits_that_are_not_finite_name_image_and_tensor():
+    model = torch.nn.Linear(2, 2)
+    check_logits(torch.zeros(2, 2), ["a.jpg", "b.jpg"], {"head": model})
+    with torch.no_grad():
+        model.bias[1] = float("nan")
+    with pytest.raises(NonFiniteLogitsError) as stopped:
+        check_logits(torch.tensor([[0.0, 1.0], [float("nan"), 1.0]]), ["a.jpg", "b.jpg"], {"head": model})
+    message = str(stopped.value)
+    assert "1 of 2 images" in message and "b.jpg" in message and "a.jpg" not in message
+    assert "head/bias (1 of 2 values)" in message
+
+
+def test_many_bad_logits_fit_a_screen():
+    with pytest.raises(NonFiniteLogitsError) as stopped:
+        check_logits(torch.full((100, 3), float("nan")), [f"{n}.jpg" for n in range(100)])
+    assert "100 of 100 images" in str(stopped.value) and "and 96 more" in str(stopped.value)
+    assert len(str(stopped.value)) < 400

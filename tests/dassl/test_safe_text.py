@@ -102,6 +102,13 @@ def test_an_error_is_one_line_without_hidden_characters(capsys):
     assert stopped.value.code == r"error: no such class: \x1b[31mcat\u202e error: all is well"
 
 
+def test_ctrl_c_is_one_line_and_status_130(capsys):
+    with pytest.raises(SystemExit) as stopped, errors_in_one_line():
+        raise KeyboardInterrupt
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 def test_the_log_and_the_console_have_no_hidden_characters(tmp_path, capsys, monkeypatch):
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, getattr(sys, name))  # put back in the end
