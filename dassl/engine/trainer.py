@@ -122,7 +122,7 @@ class TrainerBase:
         """Raise NonFiniteLossError with the step, everything that is not finite, and the images concerned."""
         tensors = non_finite_tensors(self._models)
         message = f"use a smaller OPTIM.LR or another PREC: infinite or NaN{self._position()}: "
-        message += "; ".join(listed(names, EXAMPLES) for names in (losses, tensors) if names)
+        message += ", ".join(listed(names, EXAMPLES) for names in (losses, tensors) if names)
         current, before = [*reversed(self._last_images), [], []][:2]
         if current:
             message += f"; images of the batch: {listed(current, EXAMPLES)}"

@@ -347,7 +347,7 @@ def test_a_loss_that_is_no_number_names_step_images_and_tensors(cfg, tmp_path):
     with pytest.raises(UserError) as caught:
         trainer.train()
     message = str(caught.value)
-    assert "\n" not in message
+    assert "\n" not in message and message.startswith("use a smaller OPTIM.LR or another PREC: ")
     assert "infinite or NaN in epoch 2, batch 2 (step 5): loss = nan, " in message
     assert "model/classifier.weight (1 of 9 values)" in message
     images = [item.impath for item in trainer.dm.dataset.train_x]
@@ -361,6 +361,24 @@ def test_no_checkpoint_is_written_of_tensors_that_are_no_numbers(cfg, tmp_path):
     with pytest.raises(UserError, match=r"infinite or NaN in epoch 1, batch 3 .*classifier.weight \(9 of 9 values\)"):
         trainer.train()
     assert not list((tmp_path / "out").glob("model/*"))
+
+
+def test_many_bad_tensors_and_images_fit_a_screen():
+    trainer = _TwoModels()
+    trainer._models = {"model": nn.Sequential(*(nn.Linear(1, 1) for _ in range(100)))}
+    trainer._last_images = [[f"{number}.jpg" for number in range(100)]] * 2
+    for parameter in trainer._models["model"].parameters():
+        nn.init.constant_(parameter, float("nan"))
+    with pytest.raises(UserError, match=r"loss = nan, .* and 196 more; .* and 96 more") as stopped:
+        trainer.detect_anomaly(torch.tensor(float("nan")))
+    assert len(str(stopped.value)) < 600
+
+
+def test_logits_that_are_not_finite_stop_a_test(cfg):
+    trainer = build_trainer(cfg)
+    nn.init.constant_(trainer.model.classifier.weight, float("nan"))
+    with pytest.raises(UserError, match=r"are NaN or infinite; images: .*\.png.*model/classifier.weight"):
+        trainer.test()
 
 
 def test_gradients_of_an_update_that_a_loss_scaler_skipped_stop_nothing(cfg, tmp_path):
