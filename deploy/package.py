@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,18 @@ def export(
     if folder.exists() and os.path.samefile(folder, source.folder):
         raise UserError(f"{folder} is the run itself: export to another folder")
     mkdir_if_missing(folder)
-    _remove_earlier_export(folder)
+    try:
+        staging = tempfile.TemporaryDirectory(dir=folder, prefix=".export-")
+    except OSError as error:
+        raise UnwritableFileError(f"cannot write to {folder}: {error.strerror or error}") from error
+    with staging as complete:
+        manifest = _write_export(trainer, Path(complete), formats)
+        _replace_earlier_export(folder, Path(complete))
+    return manifest
+
+
+def _write_export(trainer: PromptTrainer | ZeroshotCLIP, folder: Path, formats: Sequence[str]) -> dict[str, Any]:
+    """Write every file of an export to an empty folder; returns the manifest."""
     prompts = trainer.prompts if isinstance(trainer, PromptTrainer) else None
     manifest = _description(trainer)
     manifest["files"] |= _write_class_weights(trainer, folder)
@@ -78,6 +90,16 @@ def export(
         manifest["files"][name] = _fingerprint(folder / name)
     write_json(manifest, folder / MANIFEST_NAME)  # last: where it is, the rest is complete
     return manifest
+
+
+def _replace_earlier_export(folder: Path, complete: Path) -> None:
+    """Move the files of a complete export, the manifest last, over those of an earlier one."""
+    _remove_earlier_export(folder)
+    for path in sorted(complete.iterdir(), key=lambda path: path.name == MANIFEST_NAME):
+        try:
+            path.replace(folder / path.name)
+        except OSError as error:
+            raise UnwritableFileError(f"cannot replace {folder / path.name}: {error.strerror or error}") from error
 
 
 def _remove_earlier_export(folder: Path) -> None:

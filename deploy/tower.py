@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from clip.model import CLIP
-from dassl.utils import UserError
+from dassl.utils import UserError, write_bytes_atomically
 from trainers.prompts import Prompts, normalized
 
 INPUT, OUTPUT = "images", "features"
@@ -55,7 +55,9 @@ def trace(tower: ImageTower) -> ExportedProgram:
 
 def save_pt2(program: ExportedProgram, path: Path) -> None:
     """Write a file that `torch.export.load` reads."""
-    torch.export.save(program, path)
+    archive = io.BytesIO()  # torch's own file writer may end the process on a full disk
+    torch.export.save(program, archive)
+    write_bytes_atomically(path, archive.getbuffer())
 
 
 def save_onnx(program: ExportedProgram, path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from full_disk import disk_full_after
 from safetensors.torch import load_file
 from tiny_runs import CLASSNAMES
 from trained_runs import Runs
@@ -219,3 +220,16 @@ def test_mistakes_are_said_in_one_line(runs, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file"):
         export_run(runs("CoOp"), tmp_path / "file", "--formats")
+
+
+@pytest.mark.parametrize("part", ["class_weights.safetensors", "image_tower.pt2", "image_tower.onnx"])
+def test_a_full_disk_leaves_the_earlier_export(exported, tmp_path, part):
+    """The disk is full within `part`: one line, every earlier file as it was, nothing beside them."""
+    trainer, earlier, _ = exported
+    output = tmp_path / "exported"
+    shutil.copytree(earlier, output)
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    formats = [Path(part).suffix[1:]] if part.startswith("image_tower") else []
+    with pytest.raises(UserError, match="cannot write"), disk_full_after(len(before[part]) // 2):
+        export_run(trainer, output, "--formats", *formats)
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before

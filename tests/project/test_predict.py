@@ -70,6 +70,18 @@ def test_predictions_are_those_of_the_test(runs, name, lose_data):
     assert 100 * sum(right) / len(right) == pytest.approx(trainer.test())
 
 
+def test_logits_that_are_not_finite_are_no_prediction(runs, monkeypatch):
+    """The image concerned is named; a sound one before it is still predicted."""
+    paths, _, _ = own_results(runs("CoOp"))
+    classifier = load_classifier(runs("CoOp").output_dir)
+    answers = iter([torch.tensor([[1.0, 0.0]]), torch.tensor([[float("nan"), 0.0]])])
+    monkeypatch.setattr(classifier, "logits", lambda images: next(answers))
+    found = classifier.predict(paths[:2], topk=1, batch_size=1, workers=0)
+    assert next(found).probabilities == pytest.approx((torch.tensor(1.0).sigmoid().item(),))
+    with pytest.raises(UserError, match=f"1 of 1 images .*{re.escape(paths[1])}"):
+        next(found)
+
+
 def test_other_class_names(runs):
     """In another order the classes keep their logits; of fewer classes each keeps its own."""
     trainer = runs("IVLP")
