@@ -36,6 +36,9 @@ from experiments.recording import Recording
 from trainers.received import refuse_backbone_of_the_folder
 from trainers.record import CHANGES_NO_NUMBER, read_record
 
+SEEDS = 2**32
+"""NumPy's generator takes seeds below this."""
+
 
 def print_args(args: argparse.Namespace, cfg: CfgNode) -> None:
     print("***************\n** Arguments **\n***************")
@@ -100,6 +103,8 @@ def setup_cfg(args: argparse.Namespace, base: CfgNode | None = None) -> CfgNode:
         merge_file(cfg, args.config_file)
     reset_cfg(cfg, args)
     merge_opts(cfg, args.opts)
+    if cfg.SEED >= SEEDS:
+        raise BadValueError(f"SEED must be at most {SEEDS - 1} (below 0: no fixed seed), not {cfg.SEED}")
     cfg.freeze()
     return cfg
 
@@ -196,6 +201,13 @@ def load_for_evaluation(trainer: TrainerBase, args: argparse.Namespace) -> None:
     trainer.load_model(args.model_dir, epoch=args.load_epoch)
 
 
+def seed(text: str) -> int:
+    """A seed from the command line. Raises argparse.ArgumentTypeError for what no generator takes."""
+    if not text.isdecimal() or int(text) >= SEEDS:
+        raise argparse.ArgumentTypeError(f"a seed is a number from 0 to {SEEDS - 1}, not {text!r}")
+    return int(text)
+
+
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train or evaluate one trainer on one data set.")
     parser.add_argument("--root", default=os.environ.get("DATA", ""), help="folder of the data sets (default: $DATA)")
@@ -204,7 +216,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--extend", action="store_true", default=None, help="train a run on that had fewer epochs, on the new schedule"
     )
-    parser.add_argument("--seed", type=int, help="a number from 0 on fixes the seed (default: no fixed seed)")
+    parser.add_argument("--seed", type=seed, help="0 to 2**32 - 1 fixes the seed (default: no fixed seed)")
     parser.add_argument(
         "--deterministic", action="store_true", default=None, help="the same bits in every run with one seed"
     )
