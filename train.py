@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -32,7 +32,7 @@ from dassl.utils import (
 )
 from dassl.utils.locks import locked
 from dassl.utils.memory import keep_freed_memory
-from experiments.recording import Recording
+from experiments.recording import Recording, row_name, trained_row_name
 from trainers.received import refuse_backbone_of_the_folder
 from trainers.record import CHANGES_NO_NUMBER, read_record
 
@@ -90,17 +90,22 @@ def default_cfg() -> CfgNode:
     return cfg
 
 
-def setup_cfg(args: argparse.Namespace, base: CfgNode | None = None) -> CfgNode:
+def setup_cfg(
+    args: argparse.Namespace, base: CfgNode | None = None, above_files: Mapping[str, Any] | None = None
+) -> CfgNode:
     """The frozen configuration: defaults, data set's file, method's file, flags, KEY VALUE pairs; later ones win.
 
     Args:
         base: what takes the place of the defaults.
+        above_files: values by key that overrule the files, not the flags and pairs.
     """
     cfg = default_cfg() if base is None else base.clone()
     if args.dataset_config_file:
         merge_file(cfg, args.dataset_config_file)
     if args.config_file:
         merge_file(cfg, args.config_file)
+    for key, value in (above_files or {}).items():
+        set_key(cfg, key, value)
     reset_cfg(cfg, args)
     merge_opts(cfg, args.opts)
     if cfg.SEED >= SEEDS:
@@ -113,7 +118,8 @@ def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
     """The configuration of an evaluation: what the model's folder records, and on top of it what the command says.
 
     What belongs to the evaluation (data set, classes, test batches, ...) is the command's alone. Where the command
-    contradicts the record in what belongs to the model, the trainer refuses to load it.
+    contradicts the record in what belongs to the model, the trainer refuses to load it. The config file that the model
+    was trained with is no contradiction: what the training's command changed in it holds.
     """
     cfg = setup_cfg(args)
     if not args.model_dir or not has_record(args.model_dir):
@@ -129,9 +135,11 @@ def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
     given = (*args.opts[::2], *(["MODEL.BACKBONE.NAME"] if args.backbone else []))
     if "MODEL.BACKBONE.NAME" not in given:
         refuse_backbone_of_the_folder(recorded.MODEL.BACKBONE.NAME, args.model_dir)
-    for key, value in leaves(recorded):
-        if is_inherited(key) and key not in CHANGES_NO_NUMBER:
-            set_key(base, key, value)
+    inherited = {key: value for key, value in leaves(recorded) if is_inherited(key) and key not in CHANGES_NO_NUMBER}
+    if row_name(args) == trained_row_name(args.model_dir):
+        return setup_cfg(args, base, above_files=inherited)
+    for key, value in inherited.items():
+        set_key(base, key, value)
     return setup_cfg(args, base)
 
 

@@ -26,6 +26,17 @@ def setting_and_part(text: str) -> tuple[str, str]:
     return setting, part
 
 
+def row_name(args: argparse.Namespace) -> str:
+    """The name of the recipe that train.py's arguments give: --config-name, else the config file's."""
+    return args.config_name or Path(args.config_file).stem
+
+
+def trained_row_name(model_dir: str) -> str:
+    """The name under which the training of a model was recorded; "" where it left no result."""
+    trained = read_result(Path(model_dir)) if model_dir else None
+    return (trained or {}).get("config", "")
+
+
 class Recording:
     """Begun before the run, so that the commit is the one that ran; `finish` writes the file.
 
@@ -97,7 +108,7 @@ class Recording:
             "setting": self._setting,
             "part": self._part,
             "trainer": cfg.TRAINER.NAME,
-            "config": args.config_name or Path(args.config_file).stem or self._config_of_model(),
+            "config": row_name(args) or trained_row_name(args.model_dir),
             "dataset": cfg.DATASET.NAME,
             "dataset_config": Path(args.dataset_config_file).stem,
             "subsample_classes": cfg.DATASET.SUBSAMPLE_CLASSES,
@@ -105,11 +116,6 @@ class Recording:
             "seed": cfg.SEED,
             "backbone": cfg.MODEL.BACKBONE.NAME,
         }
-
-    def _config_of_model(self) -> str:
-        """The name under which the training of an evaluated model was recorded."""
-        trained = read_result(Path(self._args.model_dir)) if self._args.model_dir else None
-        return (trained or {}).get("config", "")
 
     def _found(self, trainer: Any) -> dict[str, Any]:
         """Results as the evaluator gave them last."""

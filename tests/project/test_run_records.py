@@ -258,6 +258,17 @@ def test_an_evaluation_records_the_model_that_it_scored(scene):
     assert result["model"]["folder"] == str(scene.folder / "coop") and result["epochs"] == 0
 
 
+def test_what_the_training_changed_in_its_config_file_holds(scene):
+    """The file says 50 epochs and 16 shots' batches; the training's KEY VALUE pairs said otherwise."""
+    file = f"--config-file {ROOT / 'configs/trainers/CoOp/vit_b16_ep50.yaml'}"
+    result = scene.evaluate("eval/same file", "coop", flags=file)
+    trained = json.loads((scene.folder / "coop" / "result.json").read_text())
+    assert result["results"] == trained["results"] and result["full_config"]["OPTIM"]["MAX_EPOCH"] == 2
+    assert result["full_config"]["OPTIM"] == trained["full_config"]["OPTIM"]
+    with pytest.raises(BadValueError, match="OPTIM.MAX_EPOCH is 2 there, 50 here"):  # the command, not the file
+        scene.evaluate("eval/same file, other length", "coop", "OPTIM.MAX_EPOCH", 50, flags=file)
+
+
 def test_an_evaluation_chooses_its_own_data(scene):
     options = "DATASET.SUBSAMPLE_CLASSES new DATALOADER.TEST.BATCH_SIZE 3 DATALOADER.NUM_WORKERS 1 TEST.SPLIT val"
     result = scene.evaluate("eval/new", "coop", *options.split())
@@ -275,7 +286,7 @@ def test_an_evaluation_chooses_its_own_data(scene):
         ("", "OPTIM.LR 0.1 OPTIM.MAX_EPOCH 7", "OPTIM.LR is 0.002 there, 0.1 here; OPTIM.MAX_EPOCH is 2 there, 7"),
         ("", "TRAINER.COOP.N_CTX 4", "TRAINER.COOP.N_CTX is 16 there, 4 here"),
         ("", "TRAINER.COOP.PREC bf16", "TRAINER.COOP.PREC is 'fp32' there, 'bf16' here"),
-        (f"--config-file {ROOT}/configs/trainers/CoOp/vit_b16_ep50.yaml", "", "OPTIM.MAX_EPOCH is 2 there, 50 here"),
+        (f"--config-file {ROOT}/configs/trainers/CoOp/vit_b16_ep100.yaml", "", "OPTIM.MAX_EPOCH is 2 there, 100 here"),
         ("--resume nowhere", "", "--resume, --extend and --no-train are about training"),
     ],
 )
