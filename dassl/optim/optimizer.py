@@ -39,7 +39,8 @@ def build_optimizer(
 
 
 def _make(param_groups: list[Any], optim_cfg: Any) -> optim.Optimizer:
-    common = {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY}
+    # foreach: a few operations for all tensors together, on a CPU too, in place of a few for each
+    common = {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY, "foreach": True}
     betas = {"betas": (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2)}
     match optim_cfg.NAME:
         case "adam":

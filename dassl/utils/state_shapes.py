@@ -13,6 +13,8 @@ import torch
 _LARGEST = 2**53
 _POSITIVE = ("T_max", "step_size", "warmup_epoch")
 _COUNTS = ("last_epoch", "_step_count")
+_HOW_NOT_WHAT = ("foreach", "fused", "capturable", "differentiable")
+"""Settings of an optimiser that say how it computes, not what: never taken from a file."""
 _OF_PARAMETERS_SHAPE = ("momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "grad_avg")
 
 
@@ -33,7 +35,7 @@ def check_optimizer_state(optimizer: torch.optim.Optimizer, state: Any) -> None:
         if "params" not in given:
             raise ValueError("a parameter group lists no parameters")
         parameters |= zip(given["params"], group["params"], strict=True)
-        given.update({key: value for key, value in ours.items() if key not in given})
+        given.update({key: value for key, value in ours.items() if key not in given or key in _HOW_NOT_WHAT})
     for index, values in state["state"].items():
         if not isinstance(values, dict):
             raise ValueError(f"the state of parameter {index} is no dictionary")
