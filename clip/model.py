@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clip.towers import Appended, EveryRow, Tower, features, only_prompts_move
+
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Maps queries [N, K, h, d/h], keys and values [N, L, h, d/h] to the attended values [N, K, h, d/h]."""
 
@@ -48,18 +50,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor, **how: object) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, **how)
     with torch.autocast(q.device.type, enabled=False):
         return F.scaled_dot_product_attention(q, k, v, **how)
-
-
-def attend_few(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> Tensor:
-    """Attention of a few queries each, [..., L, d/h], in plain matrix products; `hidden` is True where none may look.
-
-    PyTorch's fused kernels are made for long sequences: on ten rows they take two to three times as long as this.
-    """
-    with torch.autocast(q.device.type, enabled=False):
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # [..., K, L]
-        scores = scores.masked_fill(hidden, float("-inf"))
-        weights = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
-        return weights.to(v.dtype) @ v
 
 
 def full_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -205,10 +195,10 @@ class VisionTransformer(nn.Module):
         """
         if len(prompts) > len(self.transformer.resblocks):
             raise ValueError(f"{len(prompts)} visual prompts for {len(self.transformer.resblocks)} layers")
-        dtype = self.conv1.weight.dtype
-        x = self.conv1(images.to(dtype)).flatten(2).transpose(1, 2)  # [B, patches, d]
-        start = self.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
-        x = torch.cat([start, x], dim=1) + self.positional_embedding.to(x.dtype)  # [B, 1 + patches, d]
+        if only_prompts_move(self, prompts, images):
+            tower = self.tower(images, len(prompts[0]), len(prompts))
+            return features(tower, prompts[0][None], *prompts[1:])[:, 0]
+        x = self.embed(images)
         length = x.shape[1]
         if prompts:
             x = _with_tail(x, prompts[0])
@@ -225,6 +215,33 @@ class VisionTransformer(nn.Module):
                 wanted = None
             x = block.transform(x, full_attention, wanted)
         return self.ln_post(x[:, 0]) @ self.proj.to(x.dtype)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Images [B, 3, H, W] -> rows without prompts [B, 1 + patches, d], class token first; before `ln_pre`."""
+        x = self.conv1(images.to(self.conv1.weight.dtype)).flatten(2).transpose(1, 2)  # [B, patches, d]
+        start = self.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
+        return torch.cat([start, x], dim=1) + self.positional_embedding.to(x.dtype)
+
+    def tower(self, images: Tensor, n: int, depth: int) -> Tower:
+        """The function of prompts, `n` rows each in the first `depth` layers, that this is for images [B, 3, H, W]."""
+        rows = self.ln_pre(self.embed(images))
+        blocks = self.transformer.resblocks
+        sequences, length = rows.shape[:2]
+        layouts = []
+        for layer in range(len(blocks)):
+            is_last, brings_own = layer == len(blocks) - 1, layer + 1 < depth
+            keep = 1 if is_last else length if brings_own else length + n
+            layouts.append(EveryRow(sequences, length + n, keep, blocks[0].heads))
+        return Tower(
+            blocks=blocks,
+            before=rows,
+            after=None,
+            layouts=layouts,
+            place=Appended(),
+            start_norm=self.ln_pre,
+            norm=self.ln_post,
+            projection=self.proj,
+        )
 
 
 def _first(x: Tensor) -> Tensor:

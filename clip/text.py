@@ -23,12 +23,15 @@ d width, h heads, e joint embedding, `...` optional batch (one prompt set per im
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
-from clip.model import CLIP, attend, attend_few
+from clip.derivatives import Tensors
+from clip.model import CLIP
+from clip.towers import Pulled, Pushed, Replacing, Tower, features, only_prompts_move
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,17 @@ class PackedPrompts:
         """The same prompts with every index on `device`."""
         return PackedPrompts(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
+    @cached_property
+    def slots(self) -> Tensor:
+        """[R', 2] pairs (row, learned row that sits there) of the prefix and the packed suffixes as one."""
+        rows, learned = self.suffix_slots.unbind(1)
+        return torch.cat([self.prefix_slots, torch.stack([rows + len(self.prefix), learned], dim=1)])
+
+    @cached_property
+    def attention(self) -> AttentionIndex:
+        """Which rows attend to which."""
+        return AttentionIndex.build(self)
+
     def embed(self, clip: CLIP, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Input rows: frozen token embeddings, learned rows in their slots, positions added.
 
@@ -149,69 +163,227 @@ def encode_prompts(
     Returns:
         [..., C, e]
     """
-    blocks = clip.transformer.resblocks
+    batch = torch.broadcast_shapes(prefix.shape[:-2], suffix.shape[:-2])
+    start, tower = text_tower(clip, packed, prefix, suffix, deep)
+    encode = partial(features, tower) if only_prompts_move(clip, (start, *deep)) else tower.output
+    encoded = encode(start, *deep)
+    return encoded.view(*batch, *encoded.shape[-2:])
+
+
+def text_tower(
+    clip: CLIP, packed: PackedPrompts, prefix: Tensor, suffix: Tensor, deep: Sequence[Tensor]
+) -> tuple[Tensor, Tower]:
+    """Arguments as of `encode_prompts` -> rows [N, ., d] that the tower starts from, and the tower as their function.
+
+    The packed suffixes are constants of the tower where no learned row sits in them.
+    """
+    blocks, shared = clip.transformer.resblocks, prefix.shape[-2]
     if len(deep) >= len(blocks):
         raise ValueError(f"text prompts for {len(deep) + 1} layers, but the text tower has {len(blocks)}")
-    shared = prefix.shape[-2]
     if any(1 + prompt.shape[-2] > shared for prompt in deep):
         raise ValueError(f"deep text prompts replace rows that all prompts share, but only {shared - 1} are shared")
     batch = torch.broadcast_shapes(prefix.shape[:-2], suffix.shape[:-2])
-    prefix, suffix = (rows.expand(*batch, *rows.shape[-2:]) for rows in (prefix, suffix))
-    x = torch.cat([prefix, suffix], dim=-2).to(clip.dtype)  # [..., P + T, d]
-    attention = _SharedPrefixAttention(shared, packed)
-    for layer, block in enumerate(blocks[:-1]):
-        if 0 < layer <= len(deep):
-            x = _replace_context(x, deep[layer - 1])
-        x = block.transform(x, attention)
-    if len(deep) == len(blocks) - 1 > 0:
-        x = _replace_context(x, deep[-1])
-    ends = packed.last + shared
-    x = blocks[-1].transform(x, attention.of_ends, lambda rows: rows.index_select(-2, ends))  # [..., C, d]
-    return clip.ln_final(x) @ clip.text_projection.to(x.dtype)
+    prefix, suffix = (rows.expand(*batch, *rows.shape[-2:]).to(clip.dtype) for rows in (prefix, suffix))
+    prefix, suffix = (rows.reshape(-1, *rows.shape[-2:]) for rows in (prefix, suffix))  # [N, P, d], [N, T, d]
+    constant_suffix = not len(packed.suffix_slots)
+    start, after = (prefix, suffix) if constant_suffix else (torch.cat([prefix, suffix], dim=-2), None)
+    every, ends = PackedRows(packed, len(start), blocks[0].heads), EndMarks(packed, len(start), blocks[0].heads)
+    tower = Tower(
+        blocks=blocks,
+        before=None,
+        after=after,
+        layouts=[*[every] * (len(blocks) - 1), ends],
+        place=Replacing(1),
+        start_norm=None,
+        norm=clip.ln_final,
+        projection=clip.text_projection,
+    )
+    return start, tower
 
 
-def _replace_context(x: Tensor, prompt: Tensor) -> Tensor:
-    """x [..., P + T, d] with rows 1..n replaced by prompt [n, d]"""
-    n = prompt.shape[-2]
-    start, _, rest = x.split([1, n, x.shape[-2] - 1 - n], dim=-2)
-    prompt = prompt.to(x.dtype).expand(*x.shape[:-2], *prompt.shape[-2:])
-    return torch.cat([start, prompt, rest], dim=-2)
+class TextTrace:
+    """Text features [C, e] as a function of the learned rows [R, d] and of deep prompts; a `clip.towers.Trace`."""
+
+    def __init__(self, clip: CLIP, packed: PackedPrompts, context: Tensor, deep: Sequence[Tensor]) -> None:
+        start, tower = text_tower(clip, packed, *packed.embed(clip, context), deep)
+        self.target, self.source = packed.slots.unbind(1)
+        self.trace, self.context, self.start_length = tower.trace(start, *deep), context, start.shape[1]
+        self.output = self.trace.output[0]
+
+    def pull(self, cotangents: Tensor) -> tuple[list[Tensor], Pulled]:
+        (start, *deep), pulled = self.trace.pull(cotangents[:, None])
+        return [self._learned(start[:, 0]), *deep], pulled
+
+    def push(self, *tangents: Tensor) -> tuple[Tensor, Pushed]:
+        context, *deep = tangents
+        start = context.new_zeros(len(context), self.start_length, context.shape[-1])
+        start.index_copy_(1, self.target, context.index_select(1, self.source))
+        features, pushed = self.trace.push(start[:, None], *deep)
+        return features[:, 0], pushed
+
+    def second(self, cotangent: Tensor, pulled: Pulled, pushed: Pushed) -> list[Tensor]:
+        start, *deep = self.trace.second(cotangent[None], pulled, pushed)
+        return [self._learned(start)[0], *deep]
+
+    def _learned(self, start: Tensor) -> Tensor:
+        """Cotangents of the first layer's rows [K, m, d] -> of the learned rows [K, R, d]"""
+        rows = start.index_select(1, self.target).to(self.context.dtype)
+        return rows.new_zeros(len(rows), *self.context.shape).index_add_(1, self.source, rows)
 
 
-class _SharedPrefixAttention:
-    """Attention among P prefix rows and C packed suffixes; called with q, k, v [..., P + T, h, d/h]."""
+@dataclass(frozen=True, eq=False)
+class AttentionIndex:
+    """Attention among P prefix rows and C packed suffixes as G problems of S queries and P + S keys, by row numbers.
 
-    def __init__(self, shared: int, packed: PackedPrompts) -> None:
-        self.shared, self.packed = shared, packed
-        suffix_length = packed.pad.shape[1]
-        places = torch.ones(suffix_length, shared + suffix_length, dtype=torch.bool, device=packed.pad.device)
-        self.hidden = places.triu(diagonal=shared + 1)  # [S, P + S]: of its class, what stands behind a row
+    Each suffix is a problem: its queries are the suffix, padded to S; its keys the prefix and the padded suffix. The
+    prefix itself makes ceil(P / S) more, in front of them: S of its rows each against the prefix.
+
+    Rows behind the end of a suffix, or of the prefix, repeat its last row. Nothing sees them as keys (`mask`), and what
+    they attend to as queries is not read.
+    """
+
+    queries: Tensor
+    """[G * S] row of each query"""
+    keys: Tensor
+    """[G * (P + S)] row of each key"""
+    from_queries: Tensor
+    """[P + T] query that is each row's own"""
+    from_keys: Tensor
+    """[T] key that is each suffix row's own"""
+    occupied: Tensor
+    """[G * S, 1, 1] 1 where a query is its row's own, 0 where it is a repetition; boolean"""
+    hidden: Tensor
+    """[G, S, P + S] keys that stand behind a query"""
+    ends: Tensor
+    """[C] row of each end mark"""
+    hidden_from_ends: Tensor
+    """[C, 1, P + S]"""
+    masks: dict[tuple, Tensor] = field(default_factory=dict)
+    """made of the hidden keys when first needed"""
+
+    @classmethod
+    def build(cls, packed: PackedPrompts) -> AttentionIndex:
+        device = packed.pad.device
+        shared, (classes, longest) = len(packed.prefix), packed.pad.shape
+        rows = torch.arange(shared, device=device)
+        chunks = -(-shared // longest)
+        places = torch.arange(chunks * longest, device=device)
+        in_prefix = places.clamp(max=max(shared - 1, 0)).view(chunks, longest)  # [chunks, S] row of each query
+        suffixes = packed.pad + shared  # [C, S]
+        queries = torch.cat([in_prefix, suffixes])  # [G, S]
+        dummies = torch.zeros_like(in_prefix)  # as keys of the prefix's own problems: hidden from all
+        keys = torch.cat([rows.expand(len(queries), -1), torch.cat([dummies, suffixes])], dim=1)  # [G, P + S]
+
+        place = torch.arange(longest, device=device)
+        key_place = torch.cat([rows, shared + place])  # [P + S] position of each key
+        behind_prefix = key_place >= shared
+        hidden_in_prefix = (key_place > in_prefix[..., None]) | behind_prefix  # [chunks, S, P + S]
+        hidden = key_place > (shared + place)[:, None]  # [S, P + S]
         length = packed.last - packed.pad[:, 0]  # [C] places between a suffix's first row and its end mark
-        self.hidden_from_end = self.hidden[length][:, None, None]  # [C, 1, 1, P + S]
-
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        (q_prefix, q_suffix), keys, values = self._parts(q), self._parts(k), self._parts(v)
-        prefix = attend(q_prefix, keys[0], values[0], is_causal=True)
-        suffix = attend_few(q_suffix, _seen_by_class(*keys), _seen_by_class(*values), self.hidden)
-        suffix = suffix.transpose(-3, -2).flatten(-4, -3)  # [..., C * S, h, d/h]
-        suffix = suffix.index_select(-3, self.packed.unpad)  # [..., T, h, d/h]
-        return torch.cat([prefix.transpose(-3, -2), suffix], dim=-3)
-
-    def of_ends(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """As `__call__` for the end marks alone: q [..., C, h, d/h]."""
-        keys, values = _seen_by_class(*self._parts(k)), _seen_by_class(*self._parts(v))
-        attended = attend_few(q.unsqueeze(-2), keys, values, self.hidden_from_end)
-        return attended.squeeze(-2)
-
-    def _parts(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows [..., P + T, h, d/h] -> prefix [..., h, P, d/h] and padded suffixes [..., C, h, S, d/h]"""
-        classes, longest = self.packed.pad.shape
-        prefix, suffix = rows.split([self.shared, rows.shape[-3] - self.shared], dim=-3)  # backward: one concatenation
-        padded = suffix.index_select(-3, self.packed.pad.flatten())  # [..., C * S, h, d/h]
-        return prefix.transpose(-3, -2), padded.unflatten(-3, (classes, longest)).transpose(-3, -2)
+        own = torch.cat([places < shared, (place <= length[:, None]).flatten()])  # [G * S]
+        first_suffix = chunks * (shared + longest)  # keys in front of the first suffix's
+        of_class, within = packed.unpad // longest, packed.unpad % longest
+        return cls(
+            queries=queries.flatten(),
+            keys=keys.flatten(),
+            from_queries=torch.cat([rows, chunks * longest + packed.unpad]),
+            from_keys=first_suffix + of_class * (shared + longest) + shared + within,
+            occupied=own[:, None, None],
+            hidden=torch.cat([hidden_in_prefix, hidden.expand(classes, -1, -1)]),
+            ends=packed.last + shared,
+            hidden_from_ends=hidden[length][:, None],
+        )
 
 
-def _seen_by_class(prefix: Tensor, suffix: Tensor) -> Tensor:
-    """Keys or values of the prefix [..., h, P, d/h] and of each class [..., C, h, S, d/h] -> [..., C, h, P + S, d/h]"""
-    prefix = prefix.unsqueeze(-4).expand(*suffix.shape[:-2], *prefix.shape[-2:])
-    return torch.cat([prefix, suffix], dim=-2)
+class PackedRows:
+    """Layout (see `clip.derivatives`) of a tower whose rows are the prefix and the packed suffixes, N sets of them."""
+
+    def __init__(self, packed: PackedPrompts, sequences: int, heads: int) -> None:
+        self.index, self.shared, self.sequences, self.heads = packed.attention, len(packed.prefix), sequences, heads
+        self.problems, self.n_queries, self.n_keys = self.index.hidden.shape
+        self.length = len(packed.prefix) + len(packed.suffix)
+        self.queries, self.keys, self.hidden = self.index.queries, self.index.keys, self.index.hidden
+        self.from_keys = self.index.from_keys
+        self.masks: dict[tuple, Tensor] = {}
+
+    def mask(self, dtype: torch.dtype) -> Tensor:
+        """[b, Q, M]; of a single set of prompts it is made once and for all."""
+        made = self.index.masks if self.sequences == 1 else self.masks
+        key = type(self), self.heads, dtype
+        if key not in made:
+            additive = torch.zeros(self.hidden.shape, dtype=dtype, device=self.hidden.device)
+            additive.masked_fill_(self.hidden, float("-inf"))
+            made[key] = additive.repeat(self.sequences * self.heads, 1, 1)
+        return made[key]
+
+    def split(self, qkv: Tensor) -> Tensors:
+        rows = qkv.unflatten(-1, (3, self.heads, -1)).permute(3, 1, 4, 2, 0, 5)  # [3, N, h, L, K, c]
+        shape = self.sequences * self.heads * self.problems
+        q = rows[0].index_select(2, self.queries).view(shape, self.n_queries, *rows.shape[4:])
+        k, v = rows[1:].index_select(3, self.keys).view(2, shape, self.n_keys, *rows.shape[4:])
+        return q, k.transpose(1, 2).contiguous(), v
+
+    def split_back(self, dq: Tensor, dk: Tensor, dv: Tensor) -> Tensor:
+        parts = self._query_rows(dq), self._key_rows(dk, dv)
+        return torch.cat([part.permute(4, 1, 3, 0, 2, 5) for part in parts], dim=3).flatten(3)
+
+    def _query_rows(self, dq: Tensor) -> Tensor:
+        """[b, Q, K, c] -> [1, N, h, L, K, c]"""
+        return self._by_sequence(dq)[None].flatten(3, 4).index_select(3, self.index.from_queries)
+
+    def _key_rows(self, dk: Tensor, dv: Tensor) -> Tensor:
+        """[b, K, M, c], [b, M, K, c] -> [2, N, h, L, K, c]; what all problems share is summed over them"""
+        both = self._by_sequence(torch.stack([dk.transpose(1, 2), dv]), 1)  # [2, N, h, G, M, K, c]
+        prefix = both[:, :, :, :, : self.shared].sum(dim=3)
+        return torch.cat([prefix, both.flatten(3, 4).index_select(3, self.from_keys)], dim=3)
+
+    def merge(self, attended: Tensor) -> Tensor:
+        rows = self._by_sequence(attended).flatten(2, 3).permute(3, 0, 2, 1, 4)  # [K, N, G * Q, h, c]
+        return rows.index_select(2, self.index.from_queries).flatten(3)
+
+    def merge_back(self, rows: Tensor) -> Tensor:
+        rows = rows.unflatten(-1, (self.heads, -1)).permute(1, 3, 2, 0, 4)  # [N, h, L, K, c]
+        problems = rows.index_select(2, self.queries).mul_(self.index.occupied)
+        return problems.view(-1, self.n_queries, *rows.shape[3:])
+
+    def kept(self, rows: Tensor) -> Tensor:
+        return rows
+
+    def add_kept(self, rows: Tensor, kept: Tensor, moving: slice | None) -> Tensor:
+        return rows + (kept if moving is None else kept[:, :, moving])
+
+    def _by_sequence(self, problems: Tensor, dim: int = 0) -> Tensor:
+        """[b, ...] -> [N, h, G, ...]"""
+        return problems.unflatten(dim, (self.sequences, self.heads, self.problems))
+
+
+class EndMarks(PackedRows):
+    """As `PackedRows` with the end marks as the only queries, and the only rows that go on: one problem a class."""
+
+    def __init__(self, packed: PackedPrompts, sequences: int, heads: int) -> None:
+        super().__init__(packed, sequences, heads)
+        self.queries, self.hidden = self.index.ends, self.index.hidden_from_ends
+        self.problems, self.n_queries, _ = self.hidden.shape
+        in_front = len(self.keys) - self.problems * self.n_keys  # keys of the prefix's own problems
+        self.keys, self.from_keys = self.keys[in_front:], self.from_keys - in_front
+
+    def _query_rows(self, dq: Tensor) -> Tensor:
+        dq = self._by_sequence(dq)[None].flatten(3, 4)  # [1, N, h, C, K, c]
+        rows = dq.new_zeros(*dq.shape[:3], self.length, *dq.shape[4:])
+        return rows.index_copy_(3, self.queries, dq)
+
+    def merge(self, attended: Tensor) -> Tensor:
+        return self._by_sequence(attended).flatten(2, 3).permute(3, 0, 2, 1, 4).flatten(3)
+
+    def merge_back(self, rows: Tensor) -> Tensor:
+        rows = rows.unflatten(-1, (self.heads, -1)).permute(1, 3, 2, 0, 4)  # [N, h, C, K, c]
+        return rows.reshape(-1, 1, *rows.shape[3:])
+
+    def kept(self, rows: Tensor) -> Tensor:
+        return rows.index_select(2, self.queries)
+
+    def add_kept(self, rows: Tensor, kept: Tensor, moving: slice | None) -> Tensor:
+        if moving is None:
+            return rows.index_add(2, self.queries, kept)
+        everywhere = kept.new_zeros(*kept.shape[:2], self.length, kept.shape[-1]).index_copy_(2, self.queries, kept)
+        return rows + everywhere[:, :, moving]

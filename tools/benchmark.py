@@ -39,11 +39,10 @@ from trainers.captured import CapturedFunctions
 PHASES = {
     "teacher": "teacher_image_features",
     "base gradient": "gradients",
+    "query gradient": "query_gradient",
     "outer gradient": "meta_gradient",
     "backward": "gradients_of",
 }
-INSIDE = {("outer gradient", "base gradient"): "inner gradient"}
-"""What a part is called where another one asked for it."""
 
 
 @contextmanager
@@ -53,7 +52,6 @@ def phases_of(trainer: PromptTrainer, spent: dict[str, float]) -> Iterator[None]
     last = [time.perf_counter()]
 
     def switch(name: str | None) -> None:
-        name = INSIDE.get((stack[-1] if stack else "", name), name)
         wait_for(trainer.device)
         now = time.perf_counter()
         spent[stack[-1] if stack else "rest"] += now - last[0]
@@ -78,6 +76,8 @@ def phases_of(trainer: PromptTrainer, spent: dict[str, float]) -> Iterator[None]
     parts: list[tuple[str, object, str]] = [
         ("text tower", *text_encoder),
         ("image tower", prompts, "image_features"),
+        ("text tower", prompts, "text_trace"),
+        ("image tower", prompts, "image_trace"),
         *((phase, trainer, method) for phase, method in PHASES.items() if hasattr(trainer, method)),
         ("optimiser", trainer.optim, "step"),
     ]

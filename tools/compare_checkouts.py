@@ -37,12 +37,13 @@ def serve(trainer: str, backbone: str, classes: int) -> None:
     from dassl.utils.memory import keep_freed_memory
     from tools import benchmark
 
+    place = sys.modules[benchmark.Bench.__module__]  # tools.benchmark itself in older checkouts
     keep_freed_memory()  # as train.py does
-    benchmark.BACKBONES.update(OWN_SIZES)
+    place.BACKBONES.update(OWN_SIZES)
     torch.set_num_threads(1)
     arguments = ["--trainer", trainer, "--backbone", backbone, "--device", "cpu"]
     with tempfile.TemporaryDirectory() as folder:
-        bench = benchmark.Bench(benchmark.parse_args(arguments), classes, folder)
+        bench = place.Bench(benchmark.parse_args(arguments), classes, folder)
         print(json.dumps("ready"), flush=True)
         for _ in sys.stdin:
             torch.manual_seed(0)

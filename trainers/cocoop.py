@@ -10,12 +10,12 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from yacs.config import CfgNode
 
 from clip.clip import shared_tokenizer
 from clip.model import CLIP
 from clip.published_start import draw_clip
+from clip.recompute import recomputed
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import PromptTrainer
 from trainers.prompts import CONTEXT, ContextPrompts, Prompts, Theta, normalized, readable
@@ -50,7 +50,7 @@ class CoCoOpPrompts(Prompts):
         if len(images) <= chunk:
             return self._similarity_per_image(features, contexts)
         parts = [  # the rows of a chunk are freed at once, and computed again in the backward pass
-            checkpoint(self._similarity_per_image, *part, use_reentrant=False, preserve_rng_state=False)
+            recomputed(lambda *inputs: (self._similarity_per_image(*inputs),), *part)[0]
             for part in zip(features.split(chunk), contexts.split(chunk), strict=True)
         ]
         return torch.cat(parts)

@@ -29,7 +29,7 @@ class CoOpPrompts(Prompts):
 
     def __init__(self, clip: CLIP, context: ContextPrompts) -> None:
         super().__init__(clip, {CONTEXT: context.initial})
-        self.context, self.class_specific = context, context.class_specific
+        self.context, self.class_specific, self.text_prompts = context, context.class_specific, [CONTEXT]
 
     def text_features(self, theta: Theta) -> Tensor:
         return self.context.encode(self.clip, theta[CONTEXT])

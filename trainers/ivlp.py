@@ -6,8 +6,6 @@ each layer below the depth.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 from yacs.config import CfgNode
 
@@ -46,13 +44,11 @@ class IVLPPrompts(Prompts):
         deep = dict(zip(deep_names, drawn.text, strict=True))
         visual = dict(zip(visual_names(vision_depth), drawn.visual, strict=True))
         super().__init__(clip, {CONTEXT: context.initial} | visual | deep)
-        self.context, self.deep_names, self.visual_names = context, deep_names, visual_names(vision_depth)
+        self.context, self.deep_names = context, deep_names
+        self.text_prompts, self.image_prompts = [CONTEXT, *deep_names], visual_names(vision_depth)
 
     def text_features(self, theta: Theta) -> Tensor:
         return self.context.encode(self.clip, theta[CONTEXT], [theta[name] for name in self.deep_names])
-
-    def visual_prompts(self, theta: Theta) -> Sequence[Tensor]:
-        return [theta[name] for name in self.visual_names]
 
 
 @TRAINER_REGISTRY.register()

@@ -19,7 +19,7 @@ embedding.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +40,7 @@ from dassl.utils.files import remove_folder_atomically
 from dassl.utils.torchtools import POINTER_NAME
 from trainers.base import PromptTrainer, as_numbers
 from trainers.families import build_family
+from trainers.linearized import Linearized, each
 from trainers.meta_monitor import MetaMonitor
 from trainers.prompts import Prompts, Theta, at_least_float32, normalized
 from trainers.templates import teacher_text_features
@@ -84,12 +85,14 @@ class GradientModulator(nn.Module):
 
     def forward(self, g: Theta, r: Theta) -> Gradients:
         """gamma for every prompt tensor; g, r: gradients of L and R, of the prompts' shapes."""
-        gamma = {}
+        coarse = []
         for name, (side, index) in self._index.items():
             pair = torch.cat([g[name].flatten(), r[name].flatten()])  # [2 n d]
-            coarse = torch.sigmoid(self[side][index](pair))  # [n d / dim_rate]
-            gamma[name] = coarse.repeat_interleave(self.dim_rate).view_as(g[name])
-        return gamma
+            coarse.append(self[side][index](pair))  # [n d / dim_rate]
+        # the sigmoid and the repetition once for all tensors, not for each
+        fine = torch.cat(coarse).sigmoid()[:, None].expand(-1, self.dim_rate).flatten()
+        parts = fine.split([g[name].numel() for name in self._index])
+        return {name: part.view_as(g[name]) for name, part in zip(self._index, parts, strict=True)}
 
 
 def is_visual(name: str) -> bool:
@@ -112,6 +115,10 @@ class Task(NamedTuple):
     def to(self, device: torch.device) -> Task:
         """The same task on `device`."""
         return Task(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+    def images(self) -> Tensor:
+        """[2 q] the query images, then their partners"""
+        return torch.cat([self.query, self.support[self.mix]])
 
 
 def sample_task(labels: Tensor, alpha: float, beta: float) -> Task | None:
@@ -260,30 +267,40 @@ class ProMetaR(PromptTrainer):
         """What the meta step computes at the prompts after the base step; changes nothing."""
         return MetaStep(*self.meta_gradient(theta, phi, batch, task))
 
-    def gradients(
-        self, theta: Theta, batch: Batch, differentiable: bool = False
-    ) -> tuple[Gradients, Gradients, Losses]:
-        """g = dL/dtheta and r = dR/dtheta on a batch; with `differentiable`, functions of theta in turn.
+    def gradients(self, theta: Theta, batch: Batch) -> tuple[Gradients, Gradients, Losses]:
+        """g = dL/dtheta and r = dR/dtheta on a batch, and the losses."""
+        with torch.no_grad(), self.precision.autocast():
+            features = Linearized(self.prompts, theta, batch.images)
+        cotangents, losses = self.feature_gradients(features.text, features.image, batch)
+        g, r = each(features.pull(*cotangents))
+        return g, r, losses
 
-        R_txt touches only text tensors and R_img only visual ones: one backward pass of their sum gives both.
+    def feature_gradients(self, text: Tensor, image: Tensor, batch: Batch) -> tuple[tuple[Tensor, Tensor], Losses]:
+        """Gradients of L and of R with respect to the features text [C, e] and image [B, e]; [2, C, e] and [2, B, e].
+
+        R_txt touches only text tensors and R_img only visual ones: their sum has both gradients.
         """
 
-        def losses_of(theta: Theta) -> tuple[tuple[Tensor, Tensor], Losses]:
-            losses = self.losses(theta, batch)
+        def losses_of(text: Tensor, image: Tensor) -> tuple[tuple[Tensor, Tensor], Losses]:
+            losses = self.feature_losses(text, image, batch)
             return (losses.base, losses.text + losses.image), losses
 
-        with twice_differentiable_attention() if differentiable else nullcontext():
-            (base, regulariser), pullback, losses = vjp(losses_of, theta, has_aux=True)
+        (base, regulariser), pullback, losses = vjp(losses_of, text, image, has_aux=True)
         one, zero = torch.ones_like(base), torch.zeros_like(regulariser)
-        (g,) = pullback((one, zero), create_graph=differentiable)
-        (r,) = pullback((zero, one), create_graph=differentiable, retain_graph=differentiable)
-        return g, r, losses
+        of_base, of_regulariser = pullback((one, zero)), pullback((zero, one))
+        on_text, on_image = (torch.stack(pair) for pair in zip(of_base, of_regulariser, strict=True))
+        return (on_text, on_image), losses
 
     def losses(self, theta: Theta, batch: Batch) -> Losses:
         """L, R_txt and R_img of prompts theta, the regularisers with their weights."""
         with self.precision.autocast():
-            text = normalized(self.prompts.text_features(theta))  # [C, e]
-            image = normalized(self.prompts.image_features(theta, batch.images))  # [B, e]
+            text, image = self.prompts.text_features(theta), self.prompts.image_features(theta, batch.images)
+        return self.feature_losses(text, image, batch)
+
+    def feature_losses(self, text: Tensor, image: Tensor, batch: Batch) -> Losses:
+        """As `losses`, of features text [C, e] and image [B, e] that are not normalised."""
+        text, image = normalized(text), normalized(image)
+        with self.precision.autocast():
             logits = self.prompts.similarity(image, text)  # [B, C]
         base = F.cross_entropy(at_least_float32(logits), batch.labels)
         text_loss = self.settings.TEXT_LOSS_WEIGHT * (text - self.teacher_text).abs().mean()
@@ -297,35 +314,69 @@ class ProMetaR(PromptTrainer):
     def meta_gradient(
         self, theta: Theta, phi: Theta, batch: Batch, task: Task
     ) -> tuple[Tensor, Gradients, Gradients, Inner]:
-        """The query loss after adaptation to the support, its gradients with respect to theta and phi; g, r, gamma."""
-        support, first_order = batch.at(task.support), self.settings.FAST_ADAPTATION
-        constants = self.gradients(theta, support)[:2] if first_order else None
+        """The query loss after adaptation to the support, its gradients with respect to theta and phi; g, r and gamma.
 
-        def outer(theta: Theta, phi: Theta) -> tuple[Tensor, Inner]:
-            g, r = constants or self.gradients(theta, support, differentiable=True)[:2]
+        With v the gradient of the query loss at theta', it passes directly to theta, and through g and r. These are
+        gradients of L and R, whose second derivatives are symmetric: what comes back through g along a tangent is
+        the derivative of g along it (forward over reverse).
+        """
+        support = batch.at(task.support)
+        with torch.no_grad(), self.precision.autocast():
+            features = Linearized(self.prompts, theta, support.images)
+        cotangents, curvature, _ = vjp(
+            lambda text, image: self.feature_gradients(text, image, support),
+            features.text,
+            features.image,
+            has_aux=True,
+        )
+        g, r = each(features.pull(*cotangents))
+
+        def adapt(g: Gradients, r: Gradients, phi: Theta) -> tuple[Gradients, Gradients]:
             gamma = self.gamma(phi, g, r)
-            adapted = {name: theta[name] - self.settings.ADAPT_LR * (g[name] + gamma[name] * r[name]) for name in theta}
-            return self.query_loss(adapted, batch, task), (g, r, gamma)
+            rate = self.settings.ADAPT_LR
+            return {name: theta[name] - rate * (g[name] + gamma[name] * r[name]) for name in theta}, gamma
 
-        loss, pullback, inner = vjp(outer, theta, phi, has_aux=True)
-        scale = self.precision.second_order_scale
-        gradients = pullback(torch.full_like(loss, scale), create_graph=False, retain_graph=False)
+        adapted, pullback, gamma = vjp(adapt, g, r, phi, has_aux=True)
+        loss, theta_gradient = self.query_gradient(adapted, batch, task)  # scaled
+        along_g, along_r, phi_gradient = pullback(theta_gradient)
+        if not self.settings.FAST_ADAPTATION:
+            tangents = {name: torch.stack([along_g[name], along_r[name]]) for name in theta}
+            second = features.second(*curvature(features.push(tangents)))
+            theta_gradient = {name: theta_gradient[name] + second[name] for name in theta}
         # LR_RATIO comes last: times 5e-4, the second-order terms would be lost in float16 towers
-        ratio = self.settings.LR_RATIO / scale
-        theta_gradient, phi_gradient = ({name: ratio * value for name, value in part.items()} for part in gradients)
-        return self.settings.LR_RATIO * loss, theta_gradient, phi_gradient, inner
+        ratio = self.settings.LR_RATIO / self.precision.second_order_scale
+        theta_gradient, phi_gradient = (
+            {name: ratio * value for name, value in part.items()} for part in (theta_gradient, phi_gradient)
+        )
+        return self.settings.LR_RATIO * loss, theta_gradient, phi_gradient, (g, r, gamma)
+
+    def query_gradient(self, theta: Theta, batch: Batch, task: Task) -> tuple[Tensor, Gradients]:
+        """The query loss at prompts theta and its gradient, the latter times `Precision.second_order_scale`."""
+        both = batch.at(task.images())
+        with torch.no_grad(), self.precision.autocast():
+            features = Linearized(self.prompts, theta, both.images)
+        loss, pullback = vjp(
+            lambda text, image: self.query_feature_loss(text, image, both.labels, task), features.text, features.image
+        )
+        on_text, on_image = pullback(torch.full_like(loss, self.precision.second_order_scale))
+        (gradient,) = each(features.pull(on_text[None], on_image[None]))
+        return loss, gradient
 
     def query_loss(self, theta: Theta, batch: Batch, task: Task) -> Tensor:
         """Cross-entropy of query images whose features are mixed with those of support images, with both labels."""
-        support = task.support[task.mix]
-        both = batch.at(torch.cat([task.query, support]))
-        lam = task.lam.to(both.images.device)  # [q]
+        both = batch.at(task.images())
         with self.precision.autocast():
-            text = normalized(self.prompts.text_features(theta))
-            query, partner = self.prompts.image_features(theta, both.images).chunk(2)  # [q, e] each
+            text, image = self.prompts.text_features(theta), self.prompts.image_features(theta, both.images)
+        return self.query_feature_loss(text, image, both.labels, task)
+
+    def query_feature_loss(self, text: Tensor, image: Tensor, labels: Tensor, task: Task) -> Tensor:
+        """As `query_loss`, of features text [C, e] and image [2 q, e] that are not normalised, and labels [2 q]."""
+        lam = task.lam.to(image.device)  # [q]
+        with self.precision.autocast():
+            query, partner = image.chunk(2)  # [q, e] each
             mixed = lam[:, None] * query + (1 - lam[:, None]) * partner
-            logits = at_least_float32(self.prompts.similarity(normalized(mixed), text))  # [q, C]
-        query_labels, partner_labels = both.labels.chunk(2)
+            logits = at_least_float32(self.prompts.similarity(normalized(mixed), normalized(text)))  # [q, C]
+        query_labels, partner_labels = labels.chunk(2)
         per_image = lam * F.cross_entropy(logits, query_labels, reduction="none")
         per_image = per_image + (1 - lam) * F.cross_entropy(logits, partner_labels, reduction="none")
         return per_image.mean()

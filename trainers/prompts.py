@@ -19,7 +19,8 @@ from clip.clip import shared_tokenizer, tokenize
 from clip.model import CLIP, VisionTransformer
 from clip.published_start import PromptSizes, draw_prompt
 from clip.recompute import recomputed
-from clip.text import PackedPrompts, encode_prompts
+from clip.text import PackedPrompts, TextTrace, encode_prompts
+from clip.towers import ConstantTrace, ImageTrace, RecomputedTrace, Trace
 from dassl.utils import UserError
 from trainers.templates import readable, tokenize_prompts
 
@@ -46,6 +47,10 @@ class Prompts(nn.Module):
     text_depends_on_image = False
     class_specific = False
     """Whether the learned tensors stand for the classes they were learned for, and for no others."""
+    text_prompts: Sequence[str] = ()
+    """Names of the learned tensors that the text tower takes as they are: the context, then those of deeper layers."""
+    image_prompts: Sequence[str] = ()
+    """Names of those that the image tower takes as they are, one a layer."""
 
     def __init__(self, clip: CLIP, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -71,8 +76,22 @@ class Prompts(nn.Module):
         return self.clip.encode_image(images, self.visual_prompts(theta))
 
     def visual_prompts(self, theta: Theta) -> Sequence[Tensor]:
-        """Visual prompts of layers 0, 1, ..., each [n, d]; none by default."""
-        return ()
+        """Visual prompts of layers 0, 1, ..., each [n, d]."""
+        return [theta[name] for name in self.image_prompts]
+
+    def text_trace(self, theta: Theta) -> Trace:
+        """`text_features` with their derivatives with respect to the tensors `text_prompts`."""
+        if not self.text_prompts:
+            return ConstantTrace(self.text_features(theta))
+        context, *deep = (theta[name] for name in self.text_prompts)
+        return self.context.trace(self.clip, context, deep)
+
+    def image_trace(self, theta: Theta, images: Tensor) -> Trace:
+        """`image_features` with their derivatives with respect to the tensors `image_prompts`."""
+        prompts = self.visual_prompts(theta)
+        if not prompts:
+            return ConstantTrace(self.image_features(theta, images))
+        return ImageTrace(self.clip.visual.tower(images, len(prompts[0]), len(prompts)), prompts)
 
     def similarity(self, image_features: Tensor, text_features: Tensor) -> Tensor:
         """Logits [B, C] of normalised features [B, e] and [C, e]."""
@@ -170,6 +189,14 @@ class ContextPrompts:
         if not self.chunks:
             return encode(self.packed, context, *deep)[0]
         return torch.cat([recomputed(partial(encode, chunk), context, *deep)[0] for chunk in self.chunks], dim=-2)
+
+    def trace(self, clip: CLIP, context: Tensor, deep: Sequence[Tensor]) -> Trace:
+        """Text features [C, e] with their derivatives with respect to the context and the deep prompts, [n, d] each."""
+        if self.class_specific:
+            raise UserError("a context for each class has no trace: choose a context that all classes share")
+        if not self.chunks:
+            return TextTrace(clip, self.packed, context, deep)
+        return RecomputedTrace([partial(TextTrace, clip, chunk, context, deep) for chunk in self.chunks])
 
     def recompute_in_chunks(self, classes: int) -> None:
         """From now on encode so many classes at a time and keep nothing of them for the backward passes."""

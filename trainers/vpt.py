@@ -6,8 +6,6 @@ the fixed words CTX_INIT.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from yacs.config import CfgNode
@@ -27,16 +25,13 @@ class VPTPrompts(Prompts):
     def __init__(self, clip: CLIP, classnames: list[str], words: str, sizes: PromptSizes) -> None:
         names = visual_names(sizes.depth)
         super().__init__(clip, dict(zip(names, draw_clip(clip, visual=sizes).visual, strict=True)))
-        self.names = names
+        self.image_prompts = names
         tokens = tokenize_prompts([f"{readable(words)} {readable(name)}.".strip() for name in classnames], clip)
         with torch.no_grad():
             self._fixed_text = clip.encode_text(tokens.to(clip.logit_scale.device))
 
     def text_features(self, theta: Theta) -> Tensor:
         return self._fixed_text
-
-    def visual_prompts(self, theta: Theta) -> Sequence[Tensor]:
-        return [theta[name] for name in self.names]
 
 
 @TRAINER_REGISTRY.register()

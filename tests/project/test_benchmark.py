@@ -15,7 +15,7 @@ from tools import benchmark
 FLOAT32_NOISE = 5e-5  # of the change that one step makes
 LAST_BIT = 2.0**-24  # of a learned value below 1
 PARTS = {"text tower", "image tower", "optimiser", "rest", "backward"}
-META_PARTS = PARTS - {"backward"} | {"teacher", "base gradient", "inner gradient", "outer gradient"}
+META_PARTS = PARTS - {"backward"} | {"teacher", "base gradient", "query gradient", "outer gradient"}
 
 
 @pytest.mark.parametrize("trainer", benchmark.OPTIONS)

@@ -1,0 +1,458 @@
+"""Frozen towers as functions of their prompts, with derivatives in closed form.
+
+A tower is: rows, part of which come from prompts; blocks, before which prompts may be put in place of rows; a norm and
+a projection of the rows that are read. `TowerTrace` is one evaluation of it; `pull`, `push` and `second` are those of
+`clip.derivatives`, whose head explains them. `features` is the same as a function for autograd, differentiable twice.
+
+Shape legend: as in `clip.derivatives`, and: n prompt tokens, R rows read, e joint embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clip.derivatives import CLOSED_FORMS, Activation, BlockTrace, Layout, Norm, Tensors, Weights
+
+# --- which rows attend to which --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EveryRow:
+    """Layout of a tower in which every row sees every other; the first `keep` rows have queries."""
+
+    sequences: int
+    length: int
+    keep: int
+    heads: int
+
+    def mask(self, dtype: torch.dtype) -> None:
+        return None
+
+    def split(self, qkv: Tensor) -> Tensors:
+        n, d = len(qkv), qkv.shape[-1] // 3
+        rows = qkv.view(n, self.sequences, self.length, 3, self.heads, d // self.heads)
+        if n == 1 and self.keep == self.length:  # one copy for all three
+            q, k, v = rows[0].permute(2, 0, 3, 1, 4).reshape(3, -1, self.length, d // self.heads)
+            return q[:, :, None], k[:, None], v[:, :, None]
+        q = rows[:, :, : self.keep, 0].permute(1, 3, 2, 0, 4).reshape(-1, self.keep, n, d // self.heads)
+        if n == 1:  # the orders of k and v are the same
+            k, v = rows[0, :, :, 1:].permute(2, 0, 3, 1, 4).reshape(2, -1, self.length, d // self.heads)
+            return q, k[:, None], v[:, :, None]
+        k, v = rows[..., 1, :, :].permute(1, 3, 0, 2, 4), rows[..., 2, :, :].permute(1, 3, 2, 0, 4)
+        return q, k.reshape(-1, *k.shape[2:]), v.reshape(-1, *v.shape[2:])
+
+    def split_back(self, dq: Tensor, dk: Tensor, dv: Tensor) -> Tensor:
+        dq = self._by_sequence(dq).permute(3, 0, 2, 1, 4)  # [K, N, L', h, c]
+        dk = self._by_sequence(dk).permute(2, 0, 3, 1, 4)
+        dv = self._by_sequence(dv).permute(3, 0, 2, 1, 4)
+        if self.keep < self.length:
+            dq = F.pad(dq, (0, 0, 0, 0, 0, self.length - self.keep))
+        return torch.stack([dq, dk, dv], dim=3).flatten(3)
+
+    def merge(self, attended: Tensor) -> Tensor:
+        return self._by_sequence(attended).permute(3, 0, 2, 1, 4).flatten(3)
+
+    def merge_back(self, rows: Tensor) -> Tensor:
+        heads = rows.unflatten(-1, (self.heads, -1)).permute(1, 3, 2, 0, 4)  # [N, h, L', K, c]
+        return heads.reshape(-1, *heads.shape[2:])
+
+    def kept(self, rows: Tensor) -> Tensor:
+        return rows[:, :, : self.keep]
+
+    def add_kept(self, rows: Tensor, kept: Tensor, moving: slice | None) -> Tensor:
+        start, stop, _ = (moving or slice(None)).indices(self.length)
+        if start >= self.keep:
+            return rows
+        kept = kept[:, :, start:stop]
+        if kept.shape == rows.shape:
+            return rows + kept
+        result = rows.clone()
+        result[:, :, : kept.shape[2]].add_(kept)
+        return result
+
+    def _by_sequence(self, problems: Tensor) -> Tensor:
+        """[b, ...] -> [N, h, ...]"""
+        return problems.unflatten(0, (self.sequences, self.heads))
+
+
+# --- where prompts go ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Appended:
+    """A prompt stands behind the rows that the layer before kept."""
+
+    def put(self, rows: Tensor, prompts: Tensor) -> Tensor:
+        """rows [K, N, L', d], prompts [K, n, d] -> [K, N, L, d]"""
+        prompts = prompts.to(rows.dtype)[:, None].expand(-1, rows.shape[1], -1, -1)
+        return torch.cat([rows, prompts], dim=2)
+
+    def back(self, rows: Tensor, n: int) -> Tensors:
+        """The transpose of `put`: [K, N, L, d] -> [K, N, L', d], [K, n, d]"""
+        length = rows.shape[2] - n
+        return rows[:, :, :length].contiguous(), rows[:, :, length:].sum(dim=1)
+
+
+@dataclass(frozen=True)
+class Replacing:
+    """A prompt takes the place of the rows from `start` on."""
+
+    start: int
+
+    def put(self, rows: Tensor, prompts: Tensor) -> Tensor:
+        """As `Appended.put`, in place."""
+        rows[:, :, self.start : self.start + prompts.shape[1]] = prompts[:, None]
+        return rows
+
+    def back(self, rows: Tensor, n: int) -> Tensors:
+        """As `Appended.back`, in place."""
+        replaced = rows[:, :, self.start : self.start + n]
+        prompts = replaced.sum(dim=1)
+        replaced.zero_()
+        return rows, prompts
+
+
+# --- towers ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tower:
+    """What is fixed: everything but the prompts.
+
+    Its prompts are `start` [S, m, d], rows of the first layer (one set for each sequence, or S = 1 for all), and
+    `deep`, tensors [n, d] that are put into the input of layers 1, 2, ... .
+    """
+
+    blocks: Sequence[nn.Module]
+    before: Tensor | None
+    """[N, ., d], constant rows of the first layer before `start`"""
+    after: Tensor | None
+    """[N, ., d], constant rows behind it"""
+    layouts: Sequence[Layout]
+    """one a layer"""
+    place: Appended | Replacing
+    start_norm: nn.LayerNorm | None
+    """passed by `start` alone; None: none"""
+    norm: nn.LayerNorm
+    projection: Tensor
+    """[d, e]"""
+
+    @property
+    def activation(self) -> Activation:
+        """The closed form of the blocks' activation."""
+        return CLOSED_FORMS[type(self.blocks[0].mlp.gelu).__name__]
+
+    def trace(self, start: Tensor, *deep: Tensor) -> TowerTrace:
+        """The tower at these prompts."""
+        return TowerTrace(self, self._product_dtype(), start, deep)
+
+    def output(self, start: Tensor, *deep: Tensor) -> Tensor:
+        """The value alone; nothing is kept for derivatives but by autograd."""
+        return TowerTrace(self, self._product_dtype(), start, deep, keep=False).output
+
+    def _product_dtype(self) -> torch.dtype:
+        """Precision of products with a weight: autocast's where it is on, else its own."""
+        weight = self.blocks[0].attn.in_proj_weight
+        device = weight.device.type
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+
+    def row_dtype(self, start: Tensor) -> torch.dtype:
+        """Precision of the rows between blocks."""
+        return next((part.dtype for part in (self.before, self.after) if part is not None), start.dtype)
+
+    def rows(self, start: Tensor) -> tuple[Tensor, slice | None]:
+        """Input of the first layer [N, L, d], and which of its rows `start` is; None: all."""
+        parts = [part for part in (self.before, self.after) if part is not None]
+        if not parts:
+            return start, None
+        start = start.expand(len(parts[0]), -1, -1)
+        first = 0 if self.before is None else self.before.shape[1]
+        rows = torch.cat([part for part in (self.before, start, self.after) if part is not None], dim=1)
+        return rows, slice(first, first + start.shape[1])
+
+
+def only_prompts_move(tower: nn.Module, prompts: Sequence[Tensor], *constants: Tensor) -> bool:
+    """Whether derivatives of `tower` are wanted, with respect to its prompts alone: what the closed forms give."""
+    if not torch.is_grad_enabled() or not any(prompt.requires_grad for prompt in prompts):
+        return False
+    return not any(tensor.requires_grad for tensor in (*constants, *tower.parameters()))
+
+
+def without_autocast(method: Callable[..., object]) -> Callable[..., object]:
+    """Everything is cast by hand: autocast stays out."""
+
+    @wraps(method)
+    def run(*args: object, **kwargs: object) -> object:
+        device = next(arg.device.type for arg in args if isinstance(arg, Tensor))
+        if not torch.is_autocast_enabled(device):
+            return method(*args, **kwargs)
+        with torch.autocast(device, enabled=False):
+            return method(*args, **kwargs)
+
+    return run
+
+
+class TowerTrace:
+    """A tower at given prompts: `output` [N, R, e] and the derivatives there."""
+
+    @without_autocast
+    def __init__(
+        self, tower: Tower, dtype: torch.dtype, start: Tensor, deep: Sequence[Tensor], keep: bool = True
+    ) -> None:
+        self.tower, self.dtype, self.shared_start = tower, dtype, len(start) == 1
+        self.prompt_dtypes = [prompt.dtype for prompt in (start, *deep)]
+        self.n_deep = [prompt.shape[0] for prompt in deep]
+        self.start_norm, start = None, start.to(tower.row_dtype(start))
+        if tower.start_norm is not None:
+            start, self.start_norm = Norm.forward(start, tower.start_norm)
+        x, moving = tower.rows(start)
+        self.sequences = len(x)
+        self.blocks: list[BlockTrace] = []
+        for layer, block in enumerate(tower.blocks):
+            if 0 < layer <= len(deep):
+                x = tower.place.put(x[None], deep[layer - 1][None])[0]
+            weights = Weights(block, tower.activation, dtype)
+            trace, x = BlockTrace.forward(weights, tower.layouts[layer], x, None if layer else moving)
+            if keep:
+                self.blocks.append(trace)
+        x, self.norm = Norm.forward(x, tower.norm)
+        self.projection = tower.projection.to(dtype)
+        self.output = torch.matmul(x.to(dtype), self.projection)
+
+    @without_autocast
+    def pull(self, cotangents: Tensor) -> tuple[list[Tensor], Pulled]:
+        """Cotangents [K, N, R, e] -> those of `start` [K, S, m, d] and of `deep` [K, n, d] each; and what was met."""
+        dx_read = torch.matmul(cotangents.to(self.dtype), self.projection.t()).to(self.norm.x.dtype)
+        dx = dx_norm = self.norm.pull(dx_read)
+        met, prompts = [], []
+        for layer in reversed(range(len(self.blocks))):
+            dx, kept = self.blocks[layer].pull(dx)
+            met.append(kept)
+            if 0 < layer <= len(self.n_deep):
+                dx, prompt = self.tower.place.back(dx, self.n_deep[layer - 1])
+                prompts.append(prompt)
+        start = at_start = self._shared(dx)
+        if self.start_norm is not None:
+            start = self.start_norm.pull(at_start)
+        pulled = Pulled(met[::-1], (dx_read, dx_norm), (at_start, start))
+        return self._in_prompt_dtypes([start, *reversed(prompts)]), pulled
+
+    @without_autocast
+    def push(self, start: Tensor, *deep: Tensor) -> tuple[Tensor, Pushed]:
+        """Tangents of the prompts [K, S, m, d] and [K, n, d] -> of the features [K, N, R, e]; and what was met."""
+        at_start = None
+        start = start.to(self.blocks[0].norm_1.x.dtype)
+        if self.start_norm is not None:
+            tangent = start
+            t, start = self.start_norm.push(tangent)
+            at_start = tangent, t
+        x = start.expand(-1, self.sequences, -1, -1)
+        met = []
+        for layer, block in enumerate(self.blocks):
+            if 0 < layer <= len(deep):
+                x = self.tower.place.put(x, deep[layer - 1])
+            x, kept = block.push(x)
+            met.append(kept)
+        t, y = self.norm.push(x)
+        return torch.matmul(y.to(self.dtype), self.projection), Pushed(met, (x, t), at_start)
+
+    @without_autocast
+    def second(self, cotangent: Tensor, pulled: Pulled, pushed: Pushed) -> list[Tensor]:
+        """Derivative along the tangents of what `pull` gave, summed over K, plus `pull` of `cotangent` [N, R, e].
+
+        Returns:
+            for `start` [S, m, d] and for each of `deep` [n, d].
+        """
+        dx = torch.matmul(cotangent.to(self.dtype), self.projection.t()).to(self.norm.x.dtype)
+        dx = self.norm.second(dx, *pulled.at_norm, *pushed.at_norm)
+        prompts = []
+        for layer in reversed(range(len(self.blocks))):
+            dx = self.blocks[layer].second(dx, pulled.blocks[layer], pushed.blocks[layer])
+            if 0 < layer <= len(self.n_deep):
+                dx, prompt = (part[0] for part in self.tower.place.back(dx[None], self.n_deep[layer - 1]))
+                prompts.append(prompt)
+        start = self._shared(dx[None])[0]
+        if self.start_norm is not None:
+            start = self.start_norm.second(start, *pulled.at_start, *pushed.at_start)
+        return self._in_prompt_dtypes([start, *reversed(prompts)])
+
+    def _shared(self, dx: Tensor) -> Tensor:
+        """[K, N, m, d] -> [K, S, m, d]"""
+        return dx.sum(dim=1, keepdim=True) if self.shared_start and self.sequences > 1 else dx
+
+    def _in_prompt_dtypes(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        return [tensor.to(dtype) for tensor, dtype in zip(tensors, self.prompt_dtypes, strict=True)]
+
+
+class Pulled(NamedTuple):
+    """What `TowerTrace.pull` meets on its way: the cotangents at which `second` differentiates it."""
+
+    blocks: list[Tensors]
+    at_norm: Tensors
+    """[K, N, R, d], behind and before the last norm"""
+    at_start: Tensors
+    """[K, S, m, d], behind and before the norm of `start`"""
+
+
+class Pushed(NamedTuple):
+    """What `TowerTrace.push` meets: the tangents along which `second` differentiates."""
+
+    blocks: list[Tensors]
+    at_norm: Tensors
+    at_start: Tensors | None
+
+
+# --- features as functions of prompts --------------------------------------------------------------------------------
+
+
+class Trace(Protocol):
+    """Features at given prompts, and their derivatives as in `clip.derivatives`; K in front where there are several."""
+
+    output: Tensor
+
+    def pull(self, cotangents: Tensor) -> tuple[list[Tensor], Any]:
+        """Cotangents [K, ...] of the features -> [K, ...] of each prompt, and what `second` needs"""
+
+    def push(self, *tangents: Tensor) -> tuple[Tensor, Any]:
+        """Tangents [K, ...] of each prompt -> [K, ...] of the features, and what `second` needs"""
+
+    def second(self, cotangent: Tensor, pulled: Any, pushed: Any) -> list[Tensor]:
+        """Derivative of what `pull` gave along the tangents, summed over K, plus the pull of `cotangent` [...]"""
+
+
+class ConstantTrace:
+    """Features [..., e] that no prompt changes."""
+
+    def __init__(self, output: Tensor) -> None:
+        self.output = output
+
+    def pull(self, cotangents: Tensor) -> tuple[list[Tensor], int]:
+        return [], len(cotangents)
+
+    def push(self) -> tuple[Tensor, None]:
+        return torch.zeros_like(self.output)[None], None
+
+    def second(self, cotangent: Tensor, pulled: int, pushed: None) -> list[Tensor]:
+        return []
+
+
+class ImageTrace:
+    """Image features [N, e]: `start` is one prompt for all images, and the last layer keeps one row."""
+
+    def __init__(self, tower: Tower, prompts: Sequence[Tensor]) -> None:
+        start, *deep = prompts
+        self.trace = tower.trace(start[None], *deep)
+        self.output = self.trace.output[:, 0]
+
+    def pull(self, cotangents: Tensor) -> tuple[list[Tensor], Pulled]:
+        (start, *deep), pulled = self.trace.pull(cotangents[:, :, None])
+        return [start[:, 0], *deep], pulled
+
+    def push(self, *tangents: Tensor) -> tuple[Tensor, Pushed]:
+        start, *deep = tangents
+        features, pushed = self.trace.push(start[:, None], *deep)
+        return features[:, :, 0], pushed
+
+    def second(self, cotangent: Tensor, pulled: Pulled, pushed: Pushed) -> list[Tensor]:
+        start, *deep = self.trace.second(cotangent[:, None], pulled, pushed)
+        return [start[0], *deep]
+
+
+class RecomputedTrace:
+    """Features [..., C, e] made in chunks of C, of which nothing but the features is kept.
+
+    Args:
+        chunks: each makes a trace of its part, and tells the number of its rows.
+    """
+
+    def __init__(self, chunks: Sequence[Callable[[], Trace]]) -> None:
+        self.chunks = chunks
+        outputs = [chunk().output for chunk in chunks]
+        self.lengths = [output.shape[-2] for output in outputs]
+        self.output = torch.cat(outputs, dim=-2)
+
+    def pull(self, cotangents: Tensor) -> tuple[list[Tensor], Tensor]:
+        parts = cotangents.split(self.lengths, dim=-2)
+        return _sums(chunk().pull(part)[0] for chunk, part in zip(self.chunks, parts, strict=True)), cotangents
+
+    def push(self, *tangents: Tensor) -> tuple[Tensor, Tensors]:
+        return torch.cat([chunk().push(*tangents)[0] for chunk in self.chunks], dim=-2), tangents
+
+    def second(self, cotangent: Tensor, pulled: Tensor, pushed: Tensors) -> list[Tensor]:
+        parts = zip(cotangent.split(self.lengths, dim=-2), pulled.split(self.lengths, dim=-2), strict=True)
+        return _sums(
+            _second(chunk(), part, cotangents, pushed)
+            for chunk, (part, cotangents) in zip(self.chunks, parts, strict=True)
+        )
+
+
+def _second(trace: Trace, cotangent: Tensor, cotangents: Tensor, tangents: Tensors) -> list[Tensor]:
+    """All three in turn: pull of `cotangents`, push of `tangents`, second."""
+    _, pulled = trace.pull(cotangents)
+    _, pushed = trace.push(*tangents)
+    return trace.second(cotangent, pulled, pushed)
+
+
+def _sums(parts: Iterable[list[Tensor]]) -> list[Tensor]:
+    """Sums of each prompt's tensors over the parts"""
+    return [sum(tensors) for tensors in zip(*parts, strict=True)]
+
+
+# --- for autograd ----------------------------------------------------------------------------------------------------
+
+
+def features(tower: Tower, start: Tensor, *deep: Tensor) -> Tensor:
+    """The tower's output [N, R, e] as a function of its prompts for autograd and `torch.func`, twice differentiable."""
+    return _Features.apply(tower, Slot(), start, *deep)
+
+
+class Slot:
+    """Where a function's `forward` leaves, for its derivative, what is not a tensor."""
+
+    content: Any
+
+
+class _Features(torch.autograd.Function):
+    @staticmethod
+    def forward(tower: Tower, slot: Slot, *prompts: Tensor) -> Tensor:
+        slot.content = tower.trace(*prompts)
+        return slot.content.output
+
+    @staticmethod
+    def setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: Tensor) -> None:
+        _, ctx.slot, *prompts = inputs
+        ctx.save_for_backward(*prompts)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *_Pull.apply(ctx.slot.content, Slot(), cotangent, *ctx.saved_tensors)
+
+
+class _Pull(torch.autograd.Function):
+    """(cotangent, prompts) -> cotangents of the prompts"""
+
+    @staticmethod
+    def forward(trace: TowerTrace, slot: Slot, cotangent: Tensor, *prompts: Tensor) -> Tensors:
+        prompts_cotangents, pulled = trace.pull(cotangent[None])
+        slot.content = trace, pulled
+        return tuple(tensor[0] for tensor in prompts_cotangents)
+
+    @staticmethod
+    def setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, outputs: Tensors) -> None:
+        _, ctx.slot, cotangent, *_ = inputs
+        ctx.save_for_backward(cotangent)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: torch.autograd.function.FunctionCtx, *tangents: Tensor) -> tuple[Tensor | None, ...]:
+        (cotangent,) = ctx.saved_tensors
+        trace, pulled = ctx.slot.content
+        along, pushed = trace.push(*(tangent[None] for tangent in tangents))
+        return None, None, along[0], *trace.second(torch.zeros_like(cotangent), pulled, pushed)
