@@ -61,6 +61,7 @@ class Checkout:
         self.process = subprocess.Popen(
             command, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        self.folder = folder
         while self._answer() != "ready":
             pass
 
@@ -79,7 +80,9 @@ class Checkout:
         """The next line if it is an answer; None for what a trainer prints."""
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"the step in {self.process.args} ended early: see its messages above")
+            from dassl.utils import UserError
+
+            raise UserError(f"the process of {self.folder} ended before its step was done: see its messages above")
         try:
             return json.loads(line)
         except ValueError:
