@@ -343,6 +343,45 @@ class ConstantTrace:
         return []
 
 
+class AutogradTrace:
+    """Features of any twice differentiable function of prompts; the derivatives are autograd's.
+
+    The push is the derivative of <tangent, pull of c> with respect to the cotangent c, in which that is linear.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], prompts: Sequence[Tensor]) -> None:
+        self._prompts = [prompt.detach().requires_grad_() for prompt in prompts]
+        with torch.enable_grad():
+            features = function(*self._prompts)
+            # 0 of every prompt, so that there is a way back also where the function uses none of them
+            self._features = features + 0 * sum(prompt.sum() for prompt in self._prompts).to(features.dtype)
+        self.output = self._features.detach()
+
+    def pull(self, cotangents: Tensor) -> tuple[list[Tensor], tuple[Tensor, list[Tensors]]]:
+        cotangents = cotangents.detach().requires_grad_()
+        with torch.enable_grad():
+            pulled = [
+                torch.autograd.grad(self._features, self._prompts, cotangent, create_graph=True, materialize_grads=True)
+                for cotangent in cotangents
+            ]
+        self._pulled = cotangents, pulled
+        return [torch.stack(parts).detach() for parts in zip(*pulled, strict=True)], self._pulled
+
+    def push(self, *tangents: Tensor) -> tuple[Tensor, Tensor]:
+        cotangents, pulled = self._pulled
+        with torch.enable_grad():
+            along = sum(
+                (part * tangent[k]).sum()
+                for k, parts in enumerate(pulled)
+                for part, tangent in zip(parts, tangents, strict=True)
+            )
+        return torch.autograd.grad(along, cotangents, retain_graph=True, materialize_grads=True)[0], along
+
+    def second(self, cotangent: Tensor, pulled: tuple[Tensor, list[Tensors]], pushed: Tensor) -> list[Tensor]:
+        ends, starts = (pushed, self._features), (torch.ones_like(pushed), cotangent)
+        return list(torch.autograd.grad(ends, self._prompts, starts, materialize_grads=True))
+
+
 class ImageTrace:
     """Image features [N, e]: `start` is one prompt for all images, and the last layer keeps one row."""
 

@@ -17,7 +17,8 @@ class Linearized:
 
     def __init__(self, prompts: Prompts, theta: Theta, images: Tensor) -> None:
         self.names = tuple(theta)
-        self.sides = prompts.text_prompts, prompts.image_prompts
+        sides = prompts.text_prompts, prompts.image_prompts
+        self.sides = tuple(self.names if side is None else side for side in sides)
         self.traces = prompts.text_trace(theta), prompts.image_trace(theta, images)
         self.text, self.image = (trace.output for trace in self.traces)
 
@@ -46,10 +47,11 @@ class Linearized:
         return self._by_name(trace.second(*arguments) for trace, *arguments in each)
 
     def _by_name(self, sides: Iterable[Sequence[Tensor]]) -> Gradients:
-        """Tensors of each side, in the order of theta"""
-        found = {}
+        """Tensors of each side, in the order of theta; those that both sides depend on are summed"""
+        found: Gradients = {}
         for names, tensors in zip(self.sides, sides, strict=True):
-            found |= zip(names, tensors, strict=True)
+            for name, tensor in zip(names, tensors, strict=True):
+                found[name] = found[name] + tensor if name in found else tensor
         return {name: found[name] for name in self.names}
 
 

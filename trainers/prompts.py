@@ -9,7 +9,7 @@ Shape legend: B images, C classes, n prompt tokens, d tower width, e joint embed
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -20,7 +20,7 @@ from clip.model import CLIP, VisionTransformer
 from clip.published_start import PromptSizes, draw_prompt
 from clip.recompute import recomputed
 from clip.text import PackedPrompts, TextTrace, encode_prompts
-from clip.towers import ConstantTrace, ImageTrace, RecomputedTrace, Trace
+from clip.towers import AutogradTrace, ConstantTrace, ImageTrace, RecomputedTrace, Trace
 from dassl.utils import UserError
 from trainers.templates import readable, tokenize_prompts
 
@@ -47,10 +47,11 @@ class Prompts(nn.Module):
     text_depends_on_image = False
     class_specific = False
     """Whether the learned tensors stand for the classes they were learned for, and for no others."""
-    text_prompts: Sequence[str] = ()
-    """Names of the learned tensors that the text tower takes as they are: the context, then those of deeper layers."""
-    image_prompts: Sequence[str] = ()
-    """Names of those that the image tower takes as they are, one a layer."""
+    text_prompts: Sequence[str] | None = None
+    """Names of the learned tensors, if the text tower takes them as they are and depends on no others: the context,
+    then those of deeper layers. None: it depends on the learned tensors in some other way."""
+    image_prompts: Sequence[str] | None = None
+    """As `text_prompts`, of the image tower: one a layer."""
 
     def __init__(self, clip: CLIP, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -77,20 +78,26 @@ class Prompts(nn.Module):
 
     def visual_prompts(self, theta: Theta) -> Sequence[Tensor]:
         """Visual prompts of layers 0, 1, ..., each [n, d]."""
-        return [theta[name] for name in self.image_prompts]
+        return [theta[name] for name in self.image_prompts or ()]
 
     def text_trace(self, theta: Theta) -> Trace:
-        """`text_features` with their derivatives with respect to the tensors `text_prompts`."""
+        """`text_features` and their derivatives with respect to `text_prompts`; to all of theta if that is None."""
+        if self.text_prompts is None:
+            return AutogradTrace(lambda *tensors: self.text_features(_as_theta(theta, tensors)), list(theta.values()))
         if not self.text_prompts:
             return ConstantTrace(self.text_features(theta))
         context, *deep = (theta[name] for name in self.text_prompts)
         return self.context.trace(self.clip, context, deep)
 
     def image_trace(self, theta: Theta, images: Tensor) -> Trace:
-        """`image_features` with their derivatives with respect to the tensors `image_prompts`."""
-        prompts = self.visual_prompts(theta)
-        if not prompts:
+        """As `text_trace`, of `image_features` and `image_prompts`."""
+        if self.image_prompts is None:
+            return AutogradTrace(
+                lambda *tensors: self.image_features(_as_theta(theta, tensors), images), list(theta.values())
+            )
+        if not self.image_prompts:
             return ConstantTrace(self.image_features(theta, images))
+        prompts = self.visual_prompts(theta)
         return ImageTrace(self.clip.visual.tower(images, len(prompts[0]), len(prompts)), prompts)
 
     def similarity(self, image_features: Tensor, text_features: Tensor) -> Tensor:
@@ -102,6 +109,10 @@ class Prompts(nn.Module):
         if text is None:
             text = normalized(self.text_features(theta))
         return self.similarity(normalized(self.image_features(theta, images)), text)
+
+
+def _as_theta(names: Iterable[str], tensors: Iterable[Tensor]) -> Theta:
+    return dict(zip(names, tensors, strict=True))
 
 
 def _add_parameter(module: nn.Module, name: str, parameter: nn.Parameter) -> None:

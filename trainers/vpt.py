@@ -25,7 +25,7 @@ class VPTPrompts(Prompts):
     def __init__(self, clip: CLIP, classnames: list[str], words: str, sizes: PromptSizes) -> None:
         names = visual_names(sizes.depth)
         super().__init__(clip, dict(zip(names, draw_clip(clip, visual=sizes).visual, strict=True)))
-        self.image_prompts = names
+        self.text_prompts, self.image_prompts = (), names
         tokens = tokenize_prompts([f"{readable(words)} {readable(name)}.".strip() for name in classnames], clip)
         with torch.no_grad():
             self._fixed_text = clip.encode_text(tokens.to(clip.logit_scale.device))

@@ -158,3 +158,18 @@ def test_other_dim_rates(scene, dim_rate):
     assert relative(phi_gradient, expected_phi) < 1e-9
     context = point.trainer.modulator["linear_text_gamma"][0]
     assert context[1].weight.shape == (2 * 64 // dim_rate, 2 * 64 // dim_rate)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompts_that_do_not_say_how_the_towers_take_them(scene, family, monkeypatch):
+    """Their derivatives are autograd's, and the outer gradient is the same."""
+    point = scene(family)
+    expected_loss, expected_theta, expected_phi = point.ours()
+    names = point.trainer.prompts.image_prompts
+    monkeypatch.setattr(point.trainer.prompts, "visual_prompts", lambda theta: [theta[name] for name in names])
+    monkeypatch.setattr(point.trainer.prompts, "text_prompts", None)
+    monkeypatch.setattr(point.trainer.prompts, "image_prompts", None)
+    loss, theta_gradient, phi_gradient = point.ours()
+    assert abs(loss - expected_loss) < 1e-12
+    assert relative(theta_gradient, expected_theta) < 1e-9
+    assert relative(phi_gradient, expected_phi) < 1e-9
