@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import ModuleType
 from typing import NamedTuple, Protocol
 
 import torch
@@ -42,6 +43,9 @@ from torch import Tensor, nn
 Tensors = tuple[Tensor, ...]
 
 aten = torch.ops.aten
+
+kernels: ModuleType | None = None
+"""`clip.fused`, where `clip.kernel_choice` has put it: the same forms as one kernel each. None: plain PyTorch."""
 
 
 # --- layer norm ------------------------------------------------------------------------------------------------------
@@ -69,15 +73,21 @@ class Norm(NamedTuple):
 
     def pull(self, dy: Tensor) -> Tensor:
         """r P(w dy). dy, result [K, N, L, d]"""
+        if self._is_fused():
+            return kernels.norm_pull(dy, *self)
         return self._projected(dy, self.weight).to(dy.dtype)
 
     def push(self, tangent: Tensor) -> tuple[Tensor, Tensor]:
         """t = r P(x') and y' = w t, [K, N, L, d] each, t in the precision of the parameters."""
+        if self._is_fused():
+            return kernels.norm_push(tangent, *self)
         t = self._projected(tangent, None)
         return t, (self.weight * t).to(tangent.dtype)
 
     def second(self, ddy: Tensor, dy: Tensor, dx: Tensor, tangent: Tensor, t: Tensor) -> Tensor:
         """As in the head of this file: ddy, result [N, L, d]; dy, dx of `pull`, tangent, t of `push` [K, N, L, d]."""
+        if self._is_fused():
+            return kernels.norm_second(ddy, dy, dx, tangent, t, *self)
         ddx = self._projected(ddy[None], self.weight)[0]
         normed = (self.x.to(self.weight.dtype) - self.mean) * self.rstd
         dy = dy * self.weight
@@ -86,6 +96,9 @@ class Norm(NamedTuple):
         both = (dy * t).mean(dim=-1, keepdim=True).sum(dim=0)  # [N, L, 1]
         bent = (along_x * dx).addcmul_(along_dy, t).sum(dim=0).addcmul_(normed, both)
         return ddx.addcmul_(bent, self.rstd, value=-1).to(ddy.dtype)
+
+    def _is_fused(self) -> bool:
+        return kernels is not None and self.weight.dtype == torch.float32
 
     def _projected(self, rows: Tensor, weight: Tensor | None) -> Tensor:
         """r P(weight rows) for each of K"""
@@ -116,8 +129,16 @@ class Activation(Protocol):
     def times_curvature(self, upstream: Tensor, z: Tensor) -> Tensor:
         """d2f/dx2 * upstream, of one shape"""
 
+    def second(self, dda: Tensor, da: Tensor, tangent: Tensor, z: Tensor) -> Tensor:
+        """f' dda + f'' sum_k x'_k da_k; da of `pull`, tangent x' of `push` [K, ...]; dda, z [...]"""
 
-class QuickGELUForm:
+
+class _ActivationForm:
+    def second(self, dda: Tensor, da: Tensor, tangent: Tensor, z: Tensor) -> Tensor:
+        return self.times_slope(dda, z).add_(self.times_curvature((da * tangent).sum(dim=0), z))
+
+
+class QuickGELUForm(_ActivationForm):
     """f(x) = x sigmoid(1.702 x) = silu(z) / 1.702 with z = 1.702 x; s = sigmoid(z).
 
     f' = s + z s (1 - s);  f'' = 1.702 s (1 - s) (2 + z (1 - 2 s)), where z s = silu(z).
@@ -136,8 +157,13 @@ class QuickGELUForm:
         factor = torch.addcmul(z, z, s, value=-2).add_(2).mul_(upstream).mul_(self.scale)
         return aten.sigmoid_backward(factor, s)  # factor * s (1 - s)
 
+    def second(self, dda: Tensor, da: Tensor, tangent: Tensor, z: Tensor) -> Tensor:
+        if kernels is not None and z.dtype != torch.float64:
+            return kernels.quick_gelu_second(dda, da, tangent, z, self.scale)
+        return super().second(dda, da, tangent, z)
 
-class GELUForm:
+
+class GELUForm(_ActivationForm):
     """f(x) = x Phi(x), Phi and phi the normal distribution and its density. f' = Phi + x phi, f'' = phi (2 - x^2)."""
 
     scale = 1.0
@@ -358,8 +384,7 @@ class BlockTrace:
         w, dtype = self.weights, self.weights.dtype
         da, dh_2, du_norm, attention_pulled, dh_1, dx_norm = pulled
         tangent, t_1, attention_pushed, u, t_2, z = pushed
-        ddz = w.activation.times_slope(torch.matmul(ddy.to(dtype), w.proj[0]), self.z)
-        ddz += w.activation.times_curvature((da * z).sum(dim=0), self.z)
+        ddz = w.activation.second(torch.matmul(ddy.to(dtype), w.proj[0]), da, z, self.z)
         ddh = torch.matmul(ddz, w.fc[0]).to(ddy.dtype)
         ddu = ddy + self.norm_2.second(ddh, dh_2, du_norm, u, t_2)
         ddo = self.layout.merge_back(torch.matmul(ddu.to(dtype), w.out_proj[0])[None])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from clip.clip import load_backbone
+from clip.kernel_choice import choose_kernels
 from clip.model import CLIP
 from clip.open_clip_models import Pixels
 from dassl.engine import TrainerX
@@ -151,6 +152,8 @@ class PromptTrainer(TrainerX):
     def build_model(self) -> None:
         cfg = self.cfg
         self.precision = Precision.choose(self.settings.PREC, self.device)
+        choose_kernels(cfg.TRAINER.FUSED, self.device)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(cfg.TRAINER.TF32)
         self.captured = CapturedFunctions.choose(cfg.TRAINER.CUDA_GRAPH, self.device)
         print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
         clip = load_clip(cfg, self.precision)

@@ -1,0 +1,60 @@
+"""Whether the closed forms of `clip.derivatives` are computed by the kernels of `clip.fused`; for the whole process."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor
+
+from clip import derivatives
+from clip.derivatives import Norm, QuickGELUForm
+from dassl.utils.errors import UserError
+
+CHOICES = ("auto", "on", "off")
+
+
+def choose_kernels(choice: str, device: torch.device) -> None:
+    """For a config's TRAINER.FUSED: auto (on a GPU, where Triton works), on or off. A CPU has none, and "on" says so.
+
+    Raises:
+        UserError: unknown choice; or "on", and the kernels do not work on this GPU.
+    """
+    derivatives.kernels = None
+    if choice not in CHOICES:
+        raise UserError(f"unknown TRAINER.FUSED {choice!r}: choose one of {', '.join(CHOICES)}")
+    if choice == "off":
+        return
+    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        if choice == "on":
+            print("TRAINER.FUSED on needs a GPU: plain PyTorch is used")
+        return
+    try:
+        from clip import fused
+
+        results = [_results(device)]
+        derivatives.kernels = fused
+        results.append(_results(device))
+        torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+    except Exception as error:  # a missing package or compiler, a GPU that Triton does not know, wrong numbers
+        derivatives.kernels = None
+        reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
+        if choice == "on":
+            raise UserError(f"TRAINER.FUSED on: the kernels do not work here ({reason}); set it to off") from error
+        print(f"TRAINER.FUSED auto: the kernels do not work here ({reason}); plain PyTorch is used")
+
+
+@torch.no_grad()
+def _results(device: torch.device) -> list[Tensor]:
+    """Every form that has a kernel, on a few rows that are the same each time."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(device)
+
+    layer = torch.nn.LayerNorm(24, device=device)
+    layer.weight.copy_(draw(24))
+    x, ddy, dy, tangent = draw(1, 3, 24), draw(1, 3, 24), draw(2, 1, 3, 24), draw(2, 1, 3, 24)
+    _, norm = Norm.forward(x, layer)
+    dx, (t, y) = norm.pull(dy), norm.push(tangent)
+    return [dx, t, y, norm.second(ddy, dy, dx, tangent, t), QuickGELUForm().second(ddy, dy, tangent, x)]
