@@ -40,12 +40,11 @@ from dassl.utils.files import remove_folder_atomically
 from dassl.utils.torchtools import POINTER_NAME
 from trainers.base import PromptTrainer, as_numbers
 from trainers.families import build_family
-from trainers.linearized import Linearized, each
+from trainers.linearized import Gradients, Linearized, each
 from trainers.meta_monitor import MetaMonitor
 from trainers.prompts import Prompts, Theta, at_least_float32, normalized
 from trainers.templates import teacher_text_features
 
-Gradients = dict[str, Tensor]
 Inner = tuple[Gradients, Gradients, Gradients]
 """g, r and gamma of the inner update."""
 

@@ -9,6 +9,7 @@ from torch import nn
 from dassl.config import get_cfg_default
 from dassl.optim import build_optimizer
 from dassl.optim.radam import RAdam
+from dassl.utils.state_shapes import check_optimizer_state
 
 
 @pytest.mark.parametrize(
@@ -56,3 +57,15 @@ def test_staged_rates():
         build_optimizer(model, cfg)
     with pytest.raises(TypeError, match="STAGED_LR needs a module"):
         build_optimizer(list(model.parameters()), cfg)
+
+
+def test_how_an_optimiser_computes_is_not_taken_from_a_file():
+    """A checkpoint of an optimiser that updates tensor by tensor: what it has learned is kept, not how it works."""
+    parameter = torch.nn.Parameter(torch.ones(3))
+    older = torch.optim.SGD([parameter], lr=0.1, foreach=False)
+    newer = torch.optim.SGD([parameter], lr=0.2, foreach=True)
+    state = older.state_dict()
+    check_optimizer_state(newer, state)
+    newer.load_state_dict(state)
+    assert newer.param_groups[0]["foreach"] is True
+    assert newer.param_groups[0]["lr"] == 0.1
