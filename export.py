@@ -8,7 +8,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from dassl.utils import errors_in_one_line
+from dassl.command_line import ArgumentParser, end_imports_in_one_line, errors_in_one_line
+
+if __name__ == "__main__":  # before the imports that take seconds
+    end_imports_in_one_line()
+
 from dassl.utils.memory import keep_freed_memory
 from deploy.command_line import add_source_arguments, read_class_names, source_of
 from deploy.package import FORMATS, export
@@ -18,7 +22,7 @@ def main(args: argparse.Namespace) -> None:
     """Export, and print a line for each file.
 
     Raises:
-        UserError: something the user can mend, said in one line.
+        UserError: something the user can fix, said in one line.
     """
     manifest = export(source_of(args), args.output, read_class_names(args.classes), args.formats)
     for name, file in manifest["files"].items():
@@ -29,7 +33,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Export a trained classifier.")
+    parser = ArgumentParser(description="Export a trained classifier.")
     add_source_arguments(parser)
     parser.add_argument("--output", required=True, metavar="OUT", help="folder for the exported files")
     parser.add_argument(

@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from dassl.command_line import ArgumentParser
 from dassl.utils import UnreadableFileError, UserError, errors_in_one_line, printable
 
 END_OF_TRAINING = re.compile(r"Finish(ed)? training")  # both spellings are in circulation
@@ -134,7 +135,7 @@ class Summary:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0, or 1 when something could not be used. Raises UserError where there is no result at all."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path, help="folder of the runs")
     parser.add_argument("--ci95", action="store_true", help="95%% confidence interval instead of standard deviation")
     parser.add_argument("--test-log", action="store_true", help="logs of --eval-only runs")

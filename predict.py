@@ -11,7 +11,12 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 
-from dassl.utils import Logger, UserError, errors_in_one_line, print_above_bar, printable, printable_json
+from dassl.command_line import ArgumentParser, end_imports_in_one_line, errors_in_one_line
+
+if __name__ == "__main__":  # before the imports that take seconds
+    end_imports_in_one_line()
+
+from dassl.utils import Logger, UserError, print_above_bar, printable, printable_json
 from dassl.utils.memory import keep_freed_memory
 from deploy.classifier import Classifier, Prediction, load_classifier
 from deploy.command_line import add_source_arguments, read_class_names, source_of
@@ -22,7 +27,7 @@ def main(args: argparse.Namespace) -> None:
     """Print a line or more for each image as it is classified.
 
     Raises:
-        UserError: something the user can mend; at the end, when an image could not be read.
+        UserError: something the user can fix; at the end, when an image could not be read.
     """
     images, classnames, source = find_images(args.images), read_class_names(args.classes), source_of(args)
     with redirect_stdout(Logger(sys.stderr)):  # stdout is for results
@@ -68,7 +73,7 @@ def table(classifier: Classifier, images: Sequence[str]) -> Callable[[Prediction
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Classify images with a trained model.")
+    parser = ArgumentParser(description="Classify images with a trained model.")
     add_source_arguments(parser)
     parser.add_argument("--images", required=True, nargs="+", metavar="PATH", help="image files and folders")
     parser.add_argument("--topk", type=int, default=5, help="classes named for each image (default: 5)")
@@ -77,7 +82,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: a GPU if there is one"
     )
     parser.add_argument("--batch-size", type=int, help="images at a time (default: the training's test batch)")
-    parser.add_argument("--workers", type=int, help="processes that read images (default: as the list is worth)")
+    parser.add_argument("--workers", type=int, help="processes that read images (default: by the number of images)")
     return parser.parse_args(arguments)
 
 

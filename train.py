@@ -10,9 +10,68 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
+
+from dassl.command_line import ArgumentParser, end_imports_in_one_line, errors_in_one_line, seed_number
+
+CONFIG_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+")
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = ArgumentParser(description="Train or evaluate one trainer on one data set.")
+    parser.add_argument("--root", default=os.environ.get("DATA", ""), help="folder of the data sets (default: $DATA)")
+    parser.add_argument("--output-dir", default="", help="output folder")
+    parser.add_argument("--resume", default="", help="folder of the run to continue")
+    parser.add_argument(
+        "--extend", action="store_true", default=None, help="continue a run that had fewer epochs, on the new schedule"
+    )
+    parser.add_argument("--seed", type=seed_number, help="0 to 2**32 - 1 fixes the seed (default: no fixed seed)")
+    parser.add_argument(
+        "--deterministic", action="store_true", default=None, help="the same bits in every run with one seed"
+    )
+    parser.add_argument("--source-domains", nargs="+", help="source domains")
+    parser.add_argument("--target-domains", nargs="+", help="target domains")
+    parser.add_argument("--transforms", nargs="+", help="training transforms")
+    parser.add_argument("--config-file", default="", help="YAML file of the method")
+    parser.add_argument("--dataset-config-file", default="", help="YAML file of the data set")
+    parser.add_argument("--trainer", default="", help="name of the trainer")
+    parser.add_argument("--backbone", default="", help="CLIP name or checkpoint file")
+    parser.add_argument("--head", default="", help="name of the head")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate only")
+    parser.add_argument("--model-dir", default="", help="with --eval-only: folder of the trained model")
+    parser.add_argument("--load-epoch", type=int, help="with --eval-only: epoch to load (default: the best or last)")
+    parser.add_argument("--no-train", action="store_true", help="build everything, train nothing")
+    parser.add_argument(
+        "--setting", default="other/all", help="for result.json: base2new/train_base, cross_dataset/target, ..."
+    )
+    parser.add_argument(
+        "--config-name", default="", help="for result.json: name of the row (default: the config file's)"
+    )
+    parser.add_argument("opts", default=[], nargs=argparse.REMAINDER, help="config overrides: KEY VALUE ...")
+    words = sys.argv[1:] if arguments is None else arguments
+    if arguments is None and not words:
+        parser.print_usage(sys.stderr)
+        parser.exit(2)
+    args = parser.parse_args(words)
+    for flag in ("source_domains", "target_domains", "transforms"):
+        _check_list_has_no_key(parser, f"--{flag.replace('_', '-')}", getattr(args, flag) or ())
+    return args
+
+
+def _check_list_has_no_key(parser: ArgumentParser, flag: str, values: Sequence[str]) -> None:
+    """A flag with a list of values takes the KEY VALUE pairs that follow it."""
+    for value in values:
+        if CONFIG_KEY.fullmatch(value):
+            parser.error(f"{flag} would take {value} as one of its values: put another flag between the two")
+
+
+if __name__ == "__main__":  # before the imports that take seconds
+    end_imports_in_one_line()
+    parse_args()
 
 from yacs.config import CfgNode
 
@@ -22,10 +81,10 @@ from dassl.config import get_cfg_default, leaves, merge_file, merge_opts
 from dassl.config.differences import is_inherited
 from dassl.engine import TRAINER_REGISTRY, TrainerBase, build_trainer
 from dassl.engine.run_record import has_record
+from dassl.seeds import LARGEST_SEED
 from dassl.utils import (
     BadValueError,
     collect_env_info,
-    errors_in_one_line,
     set_random_seed,
     setup_logger,
     use_deterministic_algorithms,
@@ -35,9 +94,6 @@ from dassl.utils.memory import keep_freed_memory
 from experiments.recording import Recording, row_name, trained_row_name
 from trainers.received import refuse_backbone_of_the_folder
 from trainers.record import CHANGES_NO_NUMBER, read_record
-
-SEEDS = 2**32
-"""NumPy's generator takes seeds below this."""
 
 
 def print_args(args: argparse.Namespace, cfg: CfgNode) -> None:
@@ -108,8 +164,8 @@ def setup_cfg(
         set_key(cfg, key, value)
     reset_cfg(cfg, args)
     merge_opts(cfg, args.opts)
-    if cfg.SEED >= SEEDS:
-        raise BadValueError(f"SEED must be at most {SEEDS - 1} (below 0: no fixed seed), not {cfg.SEED}")
+    if cfg.SEED > LARGEST_SEED:
+        raise BadValueError(f"SEED must be at most {LARGEST_SEED} (below 0: no fixed seed), not {cfg.SEED}")
     cfg.freeze()
     return cfg
 
@@ -157,6 +213,14 @@ def check_flags(args: argparse.Namespace) -> None:
         raise BadValueError("--resume, --extend and --no-train are about training: leave them or --eval-only out")
 
 
+def check_is_complete(cfg: CfgNode) -> None:
+    """Raise BadValueError for what no run can do without, before the output folder is made."""
+    if not cfg.TRAINER.NAME:
+        raise BadValueError("which trainer? give --trainer NAME, for instance --trainer ProMetaR")
+    if not cfg.DATASET.NAME:
+        raise BadValueError("which data set? give --dataset-config-file FILE, such as configs/datasets/shapes.yaml")
+
+
 def main(args: argparse.Namespace) -> None:
     """Build the trainer and run it; no other process may be at work in the output folder.
 
@@ -165,6 +229,7 @@ def main(args: argparse.Namespace) -> None:
     """
     check_flags(args)
     cfg = evaluation_cfg(args) if args.eval_only else setup_cfg(args)
+    check_is_complete(cfg)
     recording = Recording(args, cfg)
     with locked(cfg.OUTPUT_DIR) if cfg.OUTPUT_DIR else nullcontext():
         run(args, cfg, recording)
@@ -207,47 +272,6 @@ def load_for_evaluation(trainer: TrainerBase, args: argparse.Namespace) -> None:
     if args.model_dir:
         trainer.check_folder(args.model_dir, resuming=False)  # files of other repositories load in their own ways
     trainer.load_model(args.model_dir, epoch=args.load_epoch)
-
-
-def seed(text: str) -> int:
-    """A seed from the command line. Raises argparse.ArgumentTypeError for what no generator takes."""
-    if not text.isdecimal() or int(text) >= SEEDS:
-        raise argparse.ArgumentTypeError(f"a seed is a number from 0 to {SEEDS - 1}, not {text!r}")
-    return int(text)
-
-
-def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train or evaluate one trainer on one data set.")
-    parser.add_argument("--root", default=os.environ.get("DATA", ""), help="folder of the data sets (default: $DATA)")
-    parser.add_argument("--output-dir", default="", help="output folder")
-    parser.add_argument("--resume", default="", help="folder of the run to go on with")
-    parser.add_argument(
-        "--extend", action="store_true", default=None, help="train a run on that had fewer epochs, on the new schedule"
-    )
-    parser.add_argument("--seed", type=seed, help="0 to 2**32 - 1 fixes the seed (default: no fixed seed)")
-    parser.add_argument(
-        "--deterministic", action="store_true", default=None, help="the same bits in every run with one seed"
-    )
-    parser.add_argument("--source-domains", nargs="+", help="source domains")
-    parser.add_argument("--target-domains", nargs="+", help="target domains")
-    parser.add_argument("--transforms", nargs="+", help="training transforms")
-    parser.add_argument("--config-file", default="", help="YAML file of the method")
-    parser.add_argument("--dataset-config-file", default="", help="YAML file of the data set")
-    parser.add_argument("--trainer", default="", help="name of the trainer")
-    parser.add_argument("--backbone", default="", help="CLIP name or checkpoint file")
-    parser.add_argument("--head", default="", help="name of the head")
-    parser.add_argument("--eval-only", action="store_true", help="evaluate only")
-    parser.add_argument("--model-dir", default="", help="with --eval-only: folder of the trained model")
-    parser.add_argument("--load-epoch", type=int, help="with --eval-only: epoch to load (default: the best or last)")
-    parser.add_argument("--no-train", action="store_true", help="build everything, train nothing")
-    parser.add_argument(
-        "--setting", default="other/all", help="for result.json: base2new/train_base, cross_dataset/target, ..."
-    )
-    parser.add_argument(
-        "--config-name", default="", help="for result.json: name of the row (default: the config file's)"
-    )
-    parser.add_argument("opts", default=[], nargs=argparse.REMAINDER, help="config overrides: KEY VALUE ...")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,9 @@ class CoOpLayout(DatasetBase):
 
     @classmethod
     def folder_of(cls, cfg) -> str:
-        """Absolute path of the data set's folder."""
+        """Absolute path of the data set's folder. Raises BadValueError without DATASET.ROOT."""
+        if not cfg.DATASET.ROOT:
+            raise BadValueError(f"which data folder has {cls.__name__}? give --root DATA, or set the variable DATA")
         return os.path.join(full_path(cfg.DATASET.ROOT), cls.dataset_dir)
 
     def open(self, folder: str, output_dir: str = "") -> None:

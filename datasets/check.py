@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from multiprocessing.pool import ThreadPool
 
+from dassl.command_line import ArgumentParser, errors_in_one_line
 from dassl.utils import UserError, read_image
 from dassl.utils.progress import progress_bar
 from datasets.base import CoOpLayout, full_path
@@ -121,7 +122,7 @@ def report(reader: CoOpLayout, fast: bool, counts: Counts | None) -> bool:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m datasets.check", description="Verify data sets on disk.")
+    parser = ArgumentParser(prog="python -m datasets.check", description="Verify data sets on disk.")
     parser.add_argument("names", nargs="*", help="data sets (default: the fifteen, and generated ones that are there)")
     parser.add_argument("--root", default=os.environ.get("DATA"), help="the data folder (default: $DATA)")
     parser.add_argument("--path", help="check this image folder or CSV file (own data) instead")
@@ -158,4 +159,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with errors_in_one_line():
+        sys.exit(main())

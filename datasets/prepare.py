@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from dassl.command_line import ArgumentParser, errors_in_one_line
 from dassl.utils import UnreadableFileError, UserError
 from datasets.base import full_path
 from datasets.check import known_counts, report
@@ -166,7 +167,7 @@ def _by_hand(pieces: Sequence[Piece], name: str, root: str) -> str:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m datasets.prepare", description="Download data sets, lay them out and check them."
     )
     parser.add_argument("names", nargs="*", help="data sets, as registered or as their config file is called; or all")
@@ -227,4 +228,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with errors_in_one_line():
+        sys.exit(main())

@@ -8,7 +8,6 @@ second for the train and the test pipeline. The two loaders take turns, so that 
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import sys
@@ -24,6 +23,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 import datasets
+from dassl.command_line import ArgumentParser, errors_in_one_line, number_from
 from dassl.config import get_cfg_default
 from dassl.data.data_manager import build_data_loader
 from dassl.data.datasets import build_dataset
@@ -142,11 +142,11 @@ def compare(cfg, is_train: bool, repeats: int) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m datasets.throughput", description="Measure image loading.")
+    parser = ArgumentParser(prog="python -m datasets.throughput", description="Measure image loading.")
     parser.add_argument("--images", type=int, default=256, help="images to make, half for each pipeline")
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="numbers of worker processes")
-    parser.add_argument("--repeats", type=int, default=7, help="passes over the images")
-    parser.add_argument("--batch-size", type=int, default=16, help="images a batch")
+    parser.add_argument("--workers", type=number_from(0), nargs="+", default=[0, 2], help="numbers of worker processes")
+    parser.add_argument("--repeats", type=number_from(1), default=7, help="passes over the images")
+    parser.add_argument("--batch-size", type=number_from(1), default=16, help="images a batch")
     args = parser.parse_args(argv)
     images = args.images // (2 * args.batch_size) * 2 * args.batch_size
     if images < 2 * max(CLASSES, args.batch_size):
@@ -167,4 +167,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with errors_in_one_line():
+        sys.exit(main())

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from dassl.command_line import number_from
 from dassl.utils import MissingFileError, UnreadableFileError, UserError
 from deploy.trained import Source
 
@@ -14,7 +15,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags that name a trained model."""
     parser.add_argument("--checkpoint", required=True, metavar="DIR", help="output folder of a training run")
     parser.add_argument("--classes", metavar="FILE", help="class names, one a line (default: those of the training)")
-    parser.add_argument("--load-epoch", type=int, help="epoch to load (default: the best or last)")
+    parser.add_argument("--load-epoch", type=number_from(1), help="epoch to load (default: the best or last)")
     parser.add_argument("--backbone", default="", help="CLIP name or file, where it is not where it was in training")
     parser.add_argument("--config-file", default="", help="YAML file of the method, for a folder without config.yaml")
     parser.add_argument("--trainer", default="", help="name of the trainer, for a folder without config.yaml")

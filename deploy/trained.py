@@ -16,7 +16,7 @@ import train
 from dassl.config import Difference, get_cfg_default, merge_file, merge_opts
 from dassl.config.differences import BACKBONE_KEY
 from dassl.engine import TRAINER_REGISTRY, SimpleTrainer
-from dassl.utils import UnreadableFileError, UserError, file_sha256, read_json
+from dassl.utils import MissingFileError, UnreadableFileError, UserError, file_sha256, read_json
 from trainers.base import PromptTrainer, load_learned
 from trainers.received import refuse_backbone_of_the_folder
 from trainers.record import CLASSNAMES_NAME, CONFIG_NAME, Record, read_record
@@ -50,13 +50,10 @@ class Source:
         """
         defaults = get_cfg_default()
         train.extend_cfg(defaults)
-        if Path(self.folder, CONFIG_NAME).is_file() or not self.config_file:
+        if Path(self.folder, CONFIG_NAME).is_file():
             record = read_record(self.folder, defaults)
-        elif not self.trainer or classnames is None:
-            raise UserError(
-                f"{self.folder} holds no {CONFIG_NAME}: beside the config file, give trainer and class names"
-            )
         else:
+            self._check_says_what_is_not_recorded(classnames)
             record = Record(defaults, [])
         recorded_backbone = record.cfg.MODEL.BACKBONE.NAME
         if self.config_file:
@@ -67,6 +64,20 @@ class Source:
         if recorded_backbone == record.cfg.MODEL.BACKBONE.NAME and "MODEL.BACKBONE.NAME" not in self.options[::2]:
             refuse_backbone_of_the_folder(recorded_backbone, self.folder)
         return record
+
+    def _check_says_what_is_not_recorded(self, classnames: Sequence[str] | None) -> None:
+        """Raise MissingFileError that names the flags which are needed and were not given."""
+        needed = {
+            "--config-file FILE": bool(self.config_file),
+            "--trainer NAME": bool(self.trainer),
+            "--classes FILE": classnames is not None,
+        }
+        missing = [flag for flag, is_given in needed.items() if not is_given]
+        if missing:
+            raise MissingFileError(
+                f"{self.folder} has no {CONFIG_NAME}, which every run of this project writes; "
+                f"for a folder of the published code, add {', '.join(missing)}"
+            )
 
 
 def load_trained(

@@ -10,7 +10,6 @@ The same files, byte for byte, on every run. A data set appears under its name o
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from dassl.command_line import ArgumentParser, errors_in_one_line
 from dassl.utils import UserError
 from embedded.suites import SPLITS, SUITES, Suite
 
@@ -106,7 +106,7 @@ def _umask() -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Write the generated data sets in CoOp's layout.")
+    parser = ArgumentParser(description="Write the generated data sets in CoOp's layout.")
     parser.add_argument("--root", type=Path, required=True, help="data folder, as train.py's --root")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(SUITES)}; all by default")
     options = parser.parse_args(arguments)
@@ -118,4 +118,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

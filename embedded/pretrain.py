@@ -8,7 +8,6 @@ and `pretrain_log.txt`, and ends with the zero-shot accuracies on the downstream
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import math
 import multiprocessing
@@ -25,6 +24,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from clip.model import CLIP
+from dassl.command_line import ArgumentParser, errors_in_one_line, number_from, seed_number
 from dassl.utils import UserError
 from embedded.captions import write_caption
 from embedded.mixture import draw_example
@@ -242,12 +242,15 @@ class _Log:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Pre-train the small CLIP of the embedded image world.")
+    parser = ArgumentParser(description="Pre-train the small CLIP of the embedded image world.")
     parser.add_argument("--out", type=Path, default=PACKAGE, help="folder for the weights and the log")
-    parser.add_argument("--workers", type=int, default=2, help="rendering processes")
-    parser.add_argument("--threads", type=int, default=2, help="torch threads; part of what makes a run repeatable")
+    parser.add_argument("--workers", type=number_from(1), default=2, help="rendering processes")
+    parser.add_argument(
+        "--threads", type=number_from(1), default=2, help="torch threads; part of what makes a run repeatable"
+    )
     for field in dataclasses.fields(Settings):
         kind = float if isinstance(field.default, float) else int
+        kind = seed_number if field.name == "seed" else kind
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
     options = vars(parser.parse_args(arguments))
     out, workers, threads = (options.pop(name) for name in ("out", "workers", "threads"))
@@ -260,4 +263,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

@@ -5,7 +5,6 @@ python -m embedded.zeroshot [--backbone ViT-Shapes]
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ import torch
 from torch.nn import functional as F
 
 import clip
+from dassl.command_line import ArgumentParser, errors_in_one_line
 from dassl.utils import UserError
 from embedded.suites import SUITES, Suite
 
@@ -80,7 +80,7 @@ def _accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Zero-shot accuracy on the generated data sets.")
+    parser = ArgumentParser(description="Zero-shot accuracy on the generated data sets.")
     parser.add_argument("--backbone", default="ViT-Shapes", help="name or checkpoint file of a CLIP for their size")
     options = parser.parse_args(arguments)
     try:
@@ -93,4 +93,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_in_one_line():
+        main()

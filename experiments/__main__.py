@@ -11,7 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from dassl.utils.errors import errors_in_one_line
+from dassl.command_line import ArgumentParser, end_imports_in_one_line, errors_in_one_line
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
         return report.main(arguments[1:])
     from experiments import launch, one
 
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m experiments", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
@@ -36,5 +36,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    end_imports_in_one_line()
     with errors_in_one_line():
         sys.exit(main(sys.argv[1:]))

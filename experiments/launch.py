@@ -19,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dassl.command_line import seed_number
 from dassl.utils import mkdir_if_missing, write_json
 from dassl.utils.errors import BadValueError, UserError
 from experiments.declaration import Selection, read_experiment
@@ -54,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--settings", nargs="+", default=(), metavar="SETTING", help=f"only these of {', '.join(SETTINGS)}"
     )
     parser.add_argument("--datasets", nargs="+", default=(), metavar="DATASET", help="only these data sets")
-    parser.add_argument("--seeds", nargs="+", default=(), type=int, metavar="SEED", help="only these seeds")
+    parser.add_argument("--seeds", nargs="+", default=(), type=seed_number, metavar="SEED", help="only these seeds")
     parser.add_argument(
         "--launcher", choices=LAUNCHERS, default="workers", help="here, through Slurm, or as submitit's local jobs"
     )

@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 
 import train
+from dassl.seeds import seed_problem
 from dassl.utils.errors import BadValueError, UserError
 from dassl.utils.locks import locked
 from dassl.utils.memory import keep_freed_memory
@@ -82,6 +83,8 @@ def read_request(kind: str, method: str, words: Sequence[str]) -> Request:
     dataset = words.pop(0)
     shots = number("SHOTS", words.pop(0) if kind == "all" else environment.get("SHOTS") or str(DEFAULT_SHOTS))
     seed = number("SEED", words.pop(0))
+    if problem := seed_problem(seed):
+        raise BadValueError(f"SEED: {problem}")
     config, options = (words[0] if words else ""), words[1:]
     if config.isupper() or len(options) % 2:
         raise BadValueError(f"config options are pairs KEY VALUE that come after CFG, not {' '.join(words)}")

@@ -29,6 +29,7 @@ from unittest import mock
 import torch
 from tabulate import tabulate
 
+from dassl.command_line import ArgumentParser
 from dassl.utils import UserError, errors_in_one_line
 from dassl.utils.memory import keep_freed_memory
 from tools import plan_hours
@@ -206,7 +207,7 @@ def as_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trainer", default="ProMetaR", choices=OPTIONS)
     parser.add_argument("--backbone", default="ViT-B/16", choices=BACKBONES)
     parser.add_argument("--classes", type=int, nargs="+", default=[20])

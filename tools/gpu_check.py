@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
+from dassl.command_line import ArgumentParser
 from dassl.utils import UserError, errors_in_one_line, write_json
 from tools.gpu_parts import PARTS, ROOT
 
@@ -146,7 +147,7 @@ def machine(device: str) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status. Raises UserError."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", choices=["cpu", "cuda"])
     parser.add_argument("--tiny", action="store_true", help="a model of a few thousand weights, to try the lines")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="only these")

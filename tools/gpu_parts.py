@@ -31,6 +31,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clip.model import CLIP
+from dassl.command_line import ArgumentParser
 from dassl.utils import UserError, errors_in_one_line, write_json
 from tools import benchmark
 from tools.bench import BACKBONES, OPTIONS, Bench, interleaved, timed
@@ -282,7 +283,7 @@ PARTS: dict[str, Part] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--device", default="cuda", choices=["cpu", "cuda"])
     parser.add_argument("--tiny", action="store_true", help="a model of a few thousand weights")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,9 @@ from yacs.config import CfgNode
 from dassl.utils.errors import BadTypeError, BadValueError, UnknownKeyError, UnreadableFileError
 from dassl.utils.names import get_most_similar_str_to_a_from_b
 from dassl.utils.yaml_files import read_yaml
+
+_FLAG = re.compile(r"--[A-Za-z]")
+_NAMED = 3  # keys that an error message suggests
 
 
 def merge_file(cfg: CfgNode, path: str) -> None:
@@ -34,8 +38,7 @@ def merge_opts(cfg: CfgNode, opts: list[Any]) -> None:
 
     Raises UnknownKeyError, BadTypeError or BadValueError. ``cfg`` is unchanged when an error is raised.
     """
-    if len(opts) % 2:
-        raise BadValueError(f"config options come in pairs KEY VALUE, but the last one has no value: {opts[-1]}")
+    _check_pairs(opts, dict(_leaves(cfg)))
     _merge(cfg, list(zip(opts[0::2], opts[1::2], strict=True)), "")
 
 
@@ -44,6 +47,31 @@ def clean_cfg(cfg: CfgNode, trainer: str) -> None:
     for key in list(cfg.TRAINER.keys()):
         if key not in ("NAME", trainer.upper()):
             cfg.TRAINER.pop(key, None)
+
+
+def _check_pairs(words: list[Any], known: dict[str, Any]) -> None:
+    """Raise BadValueError for words that are not KEY VALUE pairs, and say which word is the wrong one."""
+    for word in map(str, words):
+        if _FLAG.match(word):
+            raise BadValueError(f"{word} comes after the pair of {words[0]}: flags go before the KEY VALUE pairs")
+    for key in map(str, words[::2]):
+        name, equals, value = key.partition("=")
+        if equals:
+            raise BadValueError(
+                f"write the config option as KEY VALUE, without an equals sign: {name} {value}, not {key}"
+            )
+    if len(words) % 2:
+        raise BadValueError(f"config options come in pairs KEY VALUE, but {_odd_word(words, known)}")
+
+
+def _odd_word(words: list[Any], known: dict[str, Any]) -> str:
+    """What is wrong in an odd number of words."""
+    for key, value in zip(words[::2], [*words[1::2], None], strict=True):
+        if key not in known:
+            return f'"{key}" is not a key (a value with spaces needs quotation marks)'
+        if value is None or value in known:
+            return f"{key} has no value"
+    raise AssertionError("the last of an odd number of words has no value")
 
 
 def _leaves(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -73,8 +101,7 @@ def _set(cfg: CfgNode, key: str, value: Any, where: str) -> None:
     if any(name.startswith(f"{key}.") for name in known):
         raise BadTypeError(f'config key "{key}"{where} is a group of keys and takes no value')
     if key not in known and not _is_new_key_allowed(cfg, key):
-        guess = get_most_similar_str_to_a_from_b(key, known)
-        raise UnknownKeyError(f'unknown config key "{key}"{where}; did you mean "{guess}"?')
+        raise UnknownKeyError(f'unknown config key "{key}"{where}; did you mean {_nearest(key, known)}?')
     try:
         value = CfgNode._decode_cfg_value(value)
         if isinstance(known.get(key), float) and type(value) is int:
@@ -88,6 +115,14 @@ def _set(cfg: CfgNode, key: str, value: Any, where: str) -> None:
     ) as error:  # fmt: skip
         wanted = type(known.get(key)).__name__
         raise BadTypeError(f"config key {key}{where} wants a {wanted}, but got {repr(value)[:200]}") from error
+
+
+def _nearest(key: str, known: dict[str, Any]) -> str:
+    """The keys that end in `key` (TRAINER.COOP.N_CTX for COOP.N_CTX), or the one that is spelled most like it."""
+    ends = [f'"{name}"' for name in known if name.casefold().endswith(f".{key.casefold()}")]
+    if ends:
+        return " or ".join(ends[:_NAMED]) + (f" (or one of {len(ends) - _NAMED} more)" if len(ends) > _NAMED else "")
+    return f'"{get_most_similar_str_to_a_from_b(key, known)}"'
 
 
 def _check_is_usable(value: Any) -> None:

@@ -1,5 +1,7 @@
 """Utilities under the import path of the lineage."""
 
+from dassl.command_line import errors_in_one_line
+
 from .environment import collect_env_info, set_random_seed, use_deterministic_algorithms
 from .errors import (
     BadTypeError,
@@ -11,7 +13,6 @@ from .errors import (
     UnreadableFileError,
     UnwritableFileError,
     UserError,
-    errors_in_one_line,
 )
 from .files import (
     check_isfile,

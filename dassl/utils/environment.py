@@ -11,11 +11,21 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 import torch
 
+from dassl.seeds import seed_problem
+
+from .errors import BadValueError
+
 _REPORTED_PACKAGES = ("torch", "torchvision", "numpy", "Pillow", "yacs", "open_clip_torch", "safetensors")
 
 
 def set_random_seed(seed: int) -> None:
-    """Seed Python's, NumPy's and PyTorch's (CPU and every GPU) global generators."""
+    """Seed Python's, NumPy's and PyTorch's (CPU and every GPU) global generators.
+
+    Raises:
+        BadValueError: not a number that all of them take.
+    """
+    if problem := seed_problem(seed):
+        raise BadValueError(f"SEED: {problem}")
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)

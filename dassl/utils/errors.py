@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from .safe_text import printable
 
 _LONGEST = 4000
@@ -53,18 +49,3 @@ class UnknownKeyError(UserError, KeyError):
 
 class MismatchError(UserError, RuntimeError):
     """A checkpoint that does not fit the model, optimiser or scheduler it is loaded into."""
-
-
-@contextmanager
-def errors_in_one_line() -> Iterator[None]:
-    """For a program's outermost level: no traceback for what the user did or can fix.
-
-    A UserError ends the program with `error: <message>` on stderr and status 1, Ctrl-C with `interrupted` and 130.
-    """
-    try:
-        yield
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)

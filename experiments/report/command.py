@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dassl.command_line import ArgumentParser
 from dassl.utils import UserError, printable, write_text_atomically
 from experiments.results import PARTS
 
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         UserError: no results, or a folder that cannot be written.
     """
-    parser = argparse.ArgumentParser(prog="python -m experiments report", description=__doc__)
+    parser = ArgumentParser(prog="python -m experiments report", description=__doc__)
     parser.add_argument("output", nargs="?", type=Path, default=Path("output"), help="folder of the runs")
     parser.add_argument("--to", type=Path, help="folder of the report's files (default: OUTPUT/report)")
     parser.add_argument("--setting", choices=list(PARTS), action="append", help="this setting only; may be repeated")

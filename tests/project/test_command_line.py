@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -89,9 +90,47 @@ def test_class_names_that_do_not_match_are_named(run, files, tmp_path):
         run("DATASET.PATH", images, "DATASET.CLASSNAMES", names, dataset_config_file="configs/datasets/folder.yaml")
 
 
-def test_the_program_exits_with_one_line():
-    command = [sys.executable, "train.py", "--trainer", "Nobody", "--root", "/nowhere"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+def program(*words, cwd=ROOT, **environment):
+    """The result of train.py as a program; DATA is unset."""
+    command = [sys.executable, ROOT / "train.py", *words]
+    kept = {name: value for name, value in os.environ.items() if name != "DATA"}
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, env=kept | environment)
+
+
+def test_a_bare_command_gives_the_usage_at_once_and_makes_nothing(tmp_path):
+    result = program(cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1")
+    assert result.returncode == 2 and "usage: train.py" in result.stderr and not list(tmp_path.iterdir())
+    assert "argparse" in result.stderr and "torch" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        (("--seed", "-1"), 2, "from 0 to"),
+        (("--output-dir", ""), 2, "--output-dir has an empty value"),
+        (("--trainr", "CoOp"), 2, "did you mean --trainer?"),
+        (("--transforms", "normalize", "OPTIM.LR", "0.1"), 2, "--transforms would take OPTIM.LR"),
+        (("--seed", "1"), 1, "which trainer? give --trainer"),
+        (("--trainer", "CoOp"), 1, "which data set? give --dataset-config-file"),
+        (("--trainer", "CoOp", "DATASET.NAME", "EuroSAT", "--seed", "1"), 1, "flags go before the KEY VALUE pairs"),
+        (("--trainer", "CoOp", "DATASET.NAME=EuroSAT"), 1, "DATASET.NAME EuroSAT, not DATASET.NAME=EuroSAT"),
+        (("--trainer", "CoOp", "DATASET.NAME", "EuroSAT", "COOP.N_CTX", "4"), 1, '"TRAINER.COOP.N_CTX"'),
+        (("--trainer", "CoOp", "DATASET.NAME", "EuroSAT", "SEED", str(2**32)), 1, "SEED must be at most 4294967295"),
+    ],
+)
+def test_a_mistake_ends_the_program_before_anything_is_made(words, status, says, tmp_path):
+    result = program(*words, cwd=tmp_path)
+    assert result.returncode == status and says in result.stderr and result.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_sets_are_not_looked_for_in_the_current_folder(tmp_path):
+    result = program("--trainer", "CoOp", "DATASET.NAME", "EuroSAT", cwd=tmp_path)
+    assert result.returncode == 1 and "give --root DATA, or set the variable DATA" in result.stderr
+
+
+def test_the_program_exits_with_one_line(tmp_path):
+    result = program("--trainer", "Nobody", "--root", "/nowhere", "DATASET.NAME", "EuroSAT", cwd=tmp_path)
     assert result.returncode == 1
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
 

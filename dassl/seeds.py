@@ -1,0 +1,9 @@
+"""Which numbers are seeds."""
+
+LARGEST_SEED = 2**32 - 1
+"""NumPy's generator takes no larger one."""
+
+
+def seed_problem(seed: int) -> str:
+    """What is wrong with a seed in words; empty if nothing is."""
+    return "" if 0 <= seed <= LARGEST_SEED else f"a seed is a number from 0 to {LARGEST_SEED}, not {seed}"
