@@ -166,6 +166,7 @@ def setup_cfg(
     merge_opts(cfg, args.opts)
     if cfg.SEED > LARGEST_SEED:
         raise BadValueError(f"SEED must be at most {LARGEST_SEED} (below 0: no fixed seed), not {cfg.SEED}")
+    trainers.check_ranges(cfg)
     cfg.freeze()
     return cfg
 

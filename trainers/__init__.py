@@ -8,6 +8,9 @@ import pkgutil
 from yacs.config import CfgNode
 
 from dassl.engine import TRAINER_REGISTRY
+from trainers.ranges import check_ranges
+
+__all__ = ["add_config", "check_ranges"]
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

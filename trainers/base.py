@@ -30,6 +30,7 @@ from dassl.utils.torchtools import BEST_NAME, POINTER_NAME, checkpoint_name, las
 from trainers.captured import CapturedFunctions
 from trainers.precision import Precision
 from trainers.prompts import Prompts, Theta, at_least_float32, normalized
+from trainers.ranges import check_ranges
 from trainers.record import CHANGES_NO_NUMBER, weights_digest
 
 LEARNED_NAME = re.compile(r"(^|\.)(ctx|VPT|VPT_shallow)$|compound_prompt|meta_net\.|^(prompt_learner\.)?proj\.")
@@ -144,6 +145,7 @@ class PromptTrainer(TrainerX):
         return self.cfg.TRAINER[self.config_node]
 
     def check_cfg(self, cfg: CfgNode) -> None:
+        check_ranges(cfg)
         if cfg.DATALOADER.K_TRANSFORMS != 1:
             raise UserError(
                 f"DATALOADER.K_TRANSFORMS {cfg.DATALOADER.K_TRANSFORMS}: prompts are trained on one view, 1"

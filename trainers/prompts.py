@@ -278,5 +278,5 @@ def visual_prompt_sizes(clip: CLIP, n: int, depth: int, key: str) -> PromptSizes
     """
     check_vision_depth(clip, depth, key)
     if depth and n < 1:
-        raise UserError(f"visual prompts need at least 1 token, not {n}")
+        raise UserError(f"N_CTX_VISION is {n}, but visual prompts need at least 1 token")
     return PromptSizes(n, depth)

@@ -3,11 +3,13 @@
 from .defaults import get_cfg_default
 from .differences import CHANGES_NO_NUMBER, Difference, config_differences, leaves
 from .merge import clean_cfg, merge_file, merge_opts
+from .ranges import check_ranges
 from .tree import plain
 
 __all__ = [
     "CHANGES_NO_NUMBER",
     "Difference",
+    "check_ranges",
     "clean_cfg",
     "config_differences",
     "get_cfg_default",

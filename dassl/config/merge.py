@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -126,10 +127,12 @@ def _nearest(key: str, known: dict[str, Any]) -> str:
 
 
 def _check_is_usable(value: Any) -> None:
-    """Raise ValueError for whole numbers beyond 64 bits, and for text that can be neither printed nor a file's name."""
+    """Raise ValueError for whole numbers beyond 64 bits, NaN, infinity, and text that no file's name can have."""
     for part in value if isinstance(value, (list, tuple)) else [value]:
         if isinstance(part, int) and not -(2**63) <= part < 2**63:
             raise ValueError("too large a number")
+        if isinstance(part, float) and not math.isfinite(part):
+            raise ValueError("not a finite number")
         if isinstance(part, str):
             os.fsencode(part)
 

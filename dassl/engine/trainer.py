@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dassl.config import check_ranges
 from dassl.data import DataManager
 from dassl.evaluation import build_evaluator
 from dassl.optim import build_lr_scheduler, build_optimizer
@@ -395,6 +396,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
 
     def __init__(self, cfg: Any) -> None:
         super().__init__()
+        check_ranges(cfg)
         self.check_cfg(cfg)
         use_cuda = torch.cuda.is_available() and cfg.USE_CUDA
         self.device = torch.device("cuda" if use_cuda else "cpu")
@@ -505,10 +507,6 @@ class SimpleTrainer(RunChecks, TrainerBase):
             self.save_model(self.epoch, self.output_dir)
 
     def _check_loop_settings(self) -> None:
-        if self.cfg.TRAIN.PRINT_FREQ < 1:
-            raise BadValueError(
-                f"TRAIN.PRINT_FREQ should be a positive number of batches, not {self.cfg.TRAIN.PRINT_FREQ}"
-            )
         if self.cfg.TEST.FINAL_MODEL not in ("last_step", "best_val"):
             raise BadValueError(f'TEST.FINAL_MODEL should be last_step or best_val, not "{self.cfg.TEST.FINAL_MODEL}"')
         if self.cfg.TEST.FINAL_MODEL == "best_val" and not self.cfg.TEST.NO_TEST and self.val_loader is None:

@@ -1,0 +1,94 @@
+"""Which numbers of the configuration make sense. The others are refused by name before a run begins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from yacs.config import CfgNode
+
+from dassl.utils.errors import BadValueError
+
+MOST_WORKERS = 1024
+
+
+class Range(NamedTuple):
+    """What a number may be."""
+
+    includes: Callable[[float], bool]
+    words: str
+
+
+def at_least(lowest: int) -> Range:
+    """Finite numbers from `lowest` on."""
+    return Range(lambda value: lowest <= value and math.isfinite(value), f"a number from {lowest} on")
+
+
+def between(lowest: int, highest: int) -> Range:
+    """From `lowest` to `highest`, both included."""
+    return Range(lambda value: lowest <= value <= highest, f"between {lowest} and {highest}")
+
+
+POSITIVE = Range(lambda value: value > 0 and math.isfinite(value), "above 0")
+BELOW_ONE = Range(lambda value: 0 <= value < 1, "at least 0 and below 1")
+_BATCH = between(1, 2**31 - 1)
+
+_RANGES = {
+    "INPUT.PIXEL_STD": POSITIVE,
+    "INPUT.CROP_PADDING": at_least(0),
+    "INPUT.RRCROP_SCALE": POSITIVE,
+    "INPUT.GN_STD": at_least(0),
+    "INPUT.RGS_P": between(0, 1),
+    "INPUT.GB_P": between(0, 1),
+    "DATASET.NUM_SHOTS": Range(lambda value: value == -1 or value >= 1, "at least 1, or -1 for all images"),
+    "DATALOADER.NUM_WORKERS": between(0, MOST_WORKERS),
+    "DATALOADER.K_TRANSFORMS": at_least(1),
+    "DATALOADER.TRAIN_X.BATCH_SIZE": _BATCH,
+    "DATALOADER.TRAIN_U.BATCH_SIZE": _BATCH,
+    "DATALOADER.TEST.BATCH_SIZE": _BATCH,
+    "TRAIN.CHECKPOINT_FREQ": at_least(0),
+    "TRAIN.PRINT_FREQ": at_least(1),
+}
+_RANGES_OF_OPTIMISERS = {
+    "LR": at_least(0),
+    "WEIGHT_DECAY": at_least(0),
+    "MOMENTUM": BELOW_ONE,
+    "RMSPROP_ALPHA": between(0, 1),
+    "ADAM_BETA1": BELOW_ONE,
+    "ADAM_BETA2": BELOW_ONE,
+    "BASE_LR_MULT": at_least(0),
+    "GAMMA": POSITIVE,
+    "MAX_EPOCH": at_least(1),
+    "WARMUP_CONS_LR": at_least(0),
+    "WARMUP_MIN_LR": at_least(0),
+}
+
+
+def check_ranges(cfg: CfgNode, optimisers: tuple[str, ...] = ("OPTIM",)) -> None:
+    """Check the numbers of Dassl's keys.
+
+    Args:
+        optimisers: nodes with the keys of OPTIM.
+
+    Raises:
+        BadValueError: a number outside of its range; names the key.
+    """
+    check_values(cfg, _RANGES)
+    for node in optimisers:
+        check_values(cfg, {f"{node}.{key}": values for key, values in _RANGES_OF_OPTIMISERS.items()})
+
+
+def check_values(cfg: CfgNode, ranges: Mapping[str, Range]) -> None:
+    """Check the numbers, or lists of numbers, of some keys, as far as `cfg` has them. Raises BadValueError."""
+    for key, range_ in ranges.items():
+        value = _value(cfg, key)
+        for number in value if isinstance(value, (list, tuple)) else [value]:
+            if number is not None and not range_.includes(number):
+                raise BadValueError(f"{key} is {value}, but should be {range_.words}")
+
+
+def _value(cfg: Any, key: str) -> Any:
+    for part in key.split("."):
+        cfg = cfg.get(part) if isinstance(cfg, CfgNode) else None
+    return cfg

@@ -1,0 +1,34 @@
+"""Which numbers make sense in the methods' settings."""
+
+from __future__ import annotations
+
+from yacs.config import CfgNode
+
+from dassl.config.ranges import POSITIVE, at_least, check_values
+from dassl.config.ranges import check_ranges as check_ranges_of_dassl
+
+_RANGES = {
+    "N_CTX": at_least(1),
+    "N_CTX_TEXT": at_least(1),
+    "N_CTX_VISION": at_least(0),  # with visual prompts, at least 1
+    "PROMPT_DEPTH": at_least(1),
+    "PROMPT_DEPTH_TEXT": at_least(1),
+    "PROMPT_DEPTH_VISION": at_least(0),
+    "TEXT_LOSS_WEIGHT": at_least(0),
+    "IMAGE_LOSS_WEIGHT": at_least(0),
+    "ADAPT_LR": at_least(0),
+    "LR_RATIO": at_least(0),
+    "MIXUP_ALPHA": POSITIVE,
+    "MIXUP_BETA": POSITIVE,
+    "DIM_RATE": at_least(1),
+}
+"""By the key's name, which means the same in every method."""
+
+
+def check_ranges(cfg: CfgNode) -> None:
+    """Check the numbers of all keys. Raises BadValueError, which names the key."""
+    check_ranges_of_dassl(cfg, optimisers=("OPTIM", "OPTIM_VNET"))
+    check_values(cfg, {"TRAINER.TEXT_CHUNK": at_least(0)})
+    for node, settings in cfg.TRAINER.items():
+        if isinstance(settings, CfgNode):
+            check_values(cfg, {f"TRAINER.{node}.{key}": range_ for key, range_ in _RANGES.items()})
