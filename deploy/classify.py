@@ -73,9 +73,15 @@ def main(paths):
         with torch.no_grad():
             features = tower(image[None])  # [1, e]
             probabilities = (head["scale"] * features @ head["weights"].T).softmax(dim=-1)[0]  # [C]
+        if not torch.isfinite(probabilities).all():
+            sys.exit(printable(f"error: {path}: the logits are NaN or infinite: export another checkpoint"))
         best = probabilities.argmax().item()
         print(f"{printable(path)}\t{printable(manifest['classes'][best])}\t{probabilities[best]:.6f}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -25,6 +25,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dassl.engine import SimpleTrainer
+from dassl.engine.anomalies import EXAMPLES, listed
 from dassl.utils import (
     UnwritableFileError,
     UserError,
@@ -165,6 +166,11 @@ def _write_prompts(trainer: PromptTrainer, folder: Path) -> dict[str, Any]:
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> dict[str, Any]:
     plain = {name: tensor.detach().float().contiguous().clone() for name, tensor in tensors.items()}
+    bad = [name for name, tensor in plain.items() if not torch.isfinite(tensor).all()]
+    if bad:
+        raise UserError(
+            f"cannot export {path.name}: NaN or infinite values in {listed(bad, EXAMPLES)}: choose another epoch"
+        )
     write_bytes_atomically(path, save(plain, metadata))
     return {path.name: _fingerprint(path) | {"tensors": {name: list(t.shape) for name, t in plain.items()}}}
 

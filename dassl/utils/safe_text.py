@@ -58,8 +58,12 @@ def printable_lines(text: str) -> str:
 
 
 def printable_json(content: Any) -> str:
-    r"""`content` as JSON on one line: letters of all scripts as they are, hidden characters as `\uXXXX`."""
-    text = json.dumps(content, ensure_ascii=False)  # escapes what is below a blank
+    r"""`content` as JSON on one line: letters of all scripts as they are, hidden characters as `\uXXXX`.
+
+    Raises:
+        ValueError: NaN or infinity, which JSON does not have.
+    """
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False)  # escapes what is below a blank
     return "".join(json.dumps(character)[1:-1] if _is_hidden(character) else character for character in text)
 
 

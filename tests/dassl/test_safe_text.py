@@ -49,6 +49,12 @@ def test_every_control_and_format_character_is_hidden():
     assert printable_lines("a\n\tb\r\x1b") == "a\n\tb\r\\x1b"
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_json_has_no_nan(value):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        printable_json({"probability": value})
+
+
 @pytest.mark.parametrize("text", SHOWN, ids=range(len(SHOWN)))
 def test_json_stays_json(text):
     content = {"image": text, "predictions": [{"class": f'"{text}"', "probability": 0.5}]}

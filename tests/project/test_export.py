@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 import torch
 from full_disk import disk_full_after
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_runs import CLASSNAMES
 from trained_runs import Runs
 
 import export
 from dassl.utils import UserError
-from deploy import load_classifier, tower
+from deploy import load_classifier, package, tower
 from trainers.prompts import normalized
 
 
@@ -159,6 +159,39 @@ def test_the_plain_script_finds_a_changed_file(exported, tmp_path, name, monkeyp
     monkeypatch.setattr(sys, "argv", ["classify.py", "photo.jpg"])
     with pytest.raises(SystemExit, match=f"{name} is damaged"):
         runpy.run_path(str(folder / "classify.py"), run_name="__main__")
+
+
+def test_the_plain_script_prints_no_nan(exported, runs, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "damaged"
+    shutil.copytree(exported[1], folder)
+    weights = folder / "class_weights.safetensors"
+    tensors = load_file(weights)
+    tensors["weights"][2, 5] = float("nan")
+    save_file(tensors, weights)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][weights.name]["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    image = str(runs.images / "c0" / "test_0.jpg")
+    monkeypatch.setattr(sys, "argv", ["classify.py", image])
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match=f"error: {image}: the logits are NaN or infinite"):
+        runpy.run_path(str(folder / "classify.py"), run_name="__main__")
+    assert not capsys.readouterr().out
+
+
+def test_nan_is_not_exported(runs, tmp_path, monkeypatch):
+    trainer = runs("CoOp")
+    read = package.load_trained
+
+    def with_nan(*arguments, **keywords):
+        loaded = read(*arguments, **keywords)
+        next(iter(loaded.prompts.tensors().values())).data[0, 0] = float("nan")
+        return loaded
+
+    monkeypatch.setattr(package, "load_trained", with_nan)
+    with pytest.raises(UserError, match="cannot export class_weights.safetensors: NaN or infinite values in weights"):
+        export_run(trainer, tmp_path / "out", "--formats")
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_other_classes_are_exported_without_graphs(runs, tmp_path):
