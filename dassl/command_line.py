@@ -44,6 +44,15 @@ def end_imports_in_one_line() -> None:
     sys.excepthook = _end_in_one_line
 
 
+def end_imports_of_package_in_one_line() -> None:
+    """As `end_imports_in_one_line`, for a package whose modules are programs; without effect on those that import it.
+
+    `python -m package.module` imports the package before the module, and meanwhile calls the program `-m`.
+    """
+    if sys.argv[:1] == ["-m"]:
+        end_imports_in_one_line()
+
+
 def _end_in_one_line(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:  # the signature of `sys.excepthook`

@@ -4,6 +4,10 @@ Each module holds one reader, which states only what is its own; ``base`` holds 
 ``python -m datasets.check`` verifies data on disk, ``python -m datasets.prepare`` gets it.
 """
 
+from dassl.command_line import end_imports_of_package_in_one_line
+
+end_imports_of_package_in_one_line()
+
 from datasets import (
     caltech101,
     dtd,

@@ -1,1 +1,5 @@
 """The embedded default: a generated image world, its data sets, and a small CLIP pre-trained on it."""
+
+from dassl.command_line import end_imports_of_package_in_one_line
+
+end_imports_of_package_in_one_line()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -91,3 +93,31 @@ def test_skipped_updates_are_reported(scene, tmp_path, capsys, monkeypatch):
     train.main(train.parse_args([*scene.arguments("CoOp", tmp_path / "out"), "OPTIM.MAX_EPOCH", "1"]))
     printed = capsys.readouterr().out
     assert "float16 overflow: 1 of 3 updates of epoch 1 skipped, loss scale now 3.96141e+28" in printed  # 2 ** 95
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "train.py --trainer CoOp",
+        "predict.py --checkpoint nowhere --images nowhere",
+        "export.py --checkpoint nowhere --output nowhere",
+        "-m experiments run nowhere.yaml",
+        "-m datasets.check --root nowhere",
+        "-m datasets.prepare --list",
+        "-m embedded.generate --root nowhere",
+        "-m tools.benchmark --help",
+    ],
+)
+def test_ctrl_c_during_the_imports_is_one_line(program):
+    """Python names each module that it has imported on stderr; Ctrl-C comes after the first of NumPy's or PyTorch's."""
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", *program.split()],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    line = next(line for line in process.stderr if re.search(r"\b(numpy|torch)\b", line))
+    process.send_signal(signal.SIGINT)
+    said = [line for line in process.communicate(timeout=60)[1].splitlines() if not line.startswith("import time:")]
+    assert line and said == ["interrupted"] and process.returncode == 130
