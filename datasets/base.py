@@ -40,6 +40,7 @@ class CoOpLayout(DatasetBase):
     def open(self, folder: str, output_dir: str = "") -> None:
         """Fix all paths; reads nothing."""
         self.dataset_dir = folder
+        self.notes: list[str] = []
         self.image_dir = os.path.join(folder, self.image_folder) if self.image_folder else folder
         self.split_path = os.path.join(folder, self.split_file) if self.split_file else None
         self.split_fewshot_dir = os.path.join(folder, self.fewshot_folder)
@@ -58,6 +59,11 @@ class CoOpLayout(DatasetBase):
         return type(self).__name__
 
     @property
+    def display_name(self) -> str:
+        """What tables call the data."""
+        return self.name
+
+    @property
     def origin(self) -> str:
         """The command that gets the data."""
         root = shlex.quote(os.path.dirname(self.dataset_dir))
@@ -66,6 +72,12 @@ class CoOpLayout(DatasetBase):
     @property
     def remedy(self) -> Remedy:
         return Remedy(f"get it with: {self.origin}", f"mend or remove that and get it anew with: {self.origin}")
+
+    def note(self, text: str) -> None:
+        """Print something that the user should know though the data can be used; `datasets.check` repeats it."""
+        if text not in self.notes:
+            self.notes.append(text)
+            print(f"Note: {text}")
 
     def split_in_use(self) -> str | None:
         """Path of the split file, None if there is none."""

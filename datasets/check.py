@@ -4,7 +4,8 @@
     python -m datasets.check --root DATA --fast Caltech101    # one, a sample of images
     python -m datasets.check --path my_images/                # own data
 
-One line a data set; exit status 1 if anything is wrong.
+One line a data set, then a line for each file that cannot be read and for what is left out; exit status 1 if anything
+is wrong.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Sequence
 from multiprocessing.pool import ThreadPool
 
 from dassl.command_line import ArgumentParser, errors_in_one_line
-from dassl.utils import UserError, read_image
+from dassl.utils import UserError, printable, read_image
 from dassl.utils.progress import progress_bar
 from datasets.base import CoOpLayout, full_path
 from datasets.errors import BadDataError, MissingDataError, explained
@@ -112,13 +113,17 @@ def known_counts(name: str) -> Counts:
 
 def report(reader: CoOpLayout, fast: bool, counts: Counts | None) -> bool:
     """Print the line of one data set; returns whether it is in order."""
+    name = printable(reader.display_name)
     try:
-        print(f"ok       {reader.name:20s} {check(reader, fast, counts)}", flush=True)
+        print(f"ok       {name:20s} {check(reader, fast, counts)}", flush=True)
         return True
     except UserError as error:
         state = "missing" if isinstance(error, MissingDataError) else "wrong"
-        print(f"{state:8s} {reader.name:20s} {str(error).removeprefix(reader.name + ': ')}", flush=True)
+        print(f"{state:8s} {name:20s} {str(error).removeprefix(reader.name + ': ')}", flush=True)
         return False
+    finally:
+        for note in reader.notes:
+            print(f"note     {name:20s} {printable(note)}", flush=True)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -7,10 +7,9 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from dassl.utils import is_image_name
 from dassl.utils.files import parse_json
 from datasets.errors import BadDataError, MissingDataError
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
 
 def require_folder(path: str, what: str) -> str:
@@ -33,16 +32,42 @@ def class_folders(folder: str) -> list[str]:
 def image_names(folder: str) -> list[str]:
     """Names of the visible image files of a folder, ascending, so that draws do not depend on the file system."""
     names = os.listdir(require_folder(folder, "class folder"))
-    return sorted(name for name in names if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES))
+    return sorted(name for name in names if not name.startswith(".") and is_image_name(name))
 
 
-def images_below(folder: str) -> list[str]:
-    """Paths of the visible images of a folder and its subfolders, ascending."""
-    paths = []
-    for here, folders, _ in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths += [os.path.join(here, name) for name in image_names(here)]
-    return sorted(paths)
+def images_below(folder: str) -> tuple[list[str], list[str]]:
+    """Paths of the images of a folder and its subfolders, and of everything else there; both ascending.
+
+    A hidden folder and a link to a folder are not entered: they count as one thing that is left out.
+    """
+    images, others = [], []
+    for here, folders, names in os.walk(folder):
+        closed = [name for name in folders if name.startswith(".") or os.path.islink(os.path.join(here, name))]
+        folders[:] = [name for name in folders if name not in closed]
+        for name in names:
+            found = images if is_image_name(name) and not name.startswith(".") else others
+            found.append(os.path.join(here, name))
+        others += [os.path.join(here, name, "") for name in closed]
+    return sorted(images), sorted(others)
+
+
+def left_out(paths: Sequence[str], folder: str) -> str:
+    """A line about files and folders that are not used: how many of each kind, and the first of it."""
+    kinds: dict[str, list[str]] = {}
+    for path in paths:
+        kinds.setdefault(_kind(path), []).append(os.path.relpath(path, folder))
+    named = ", ".join(f"{len(found):,} {kind} (first {found[0]})" for kind, found in sorted(kinds.items()))
+    return f"left out in {folder}: {named}"
+
+
+def _kind(path: str) -> str:
+    name = os.path.basename(path.rstrip(os.sep))
+    if path.endswith(os.sep):
+        return "hidden or linked folders" if name.startswith(".") or os.path.islink(path[:-1]) else "folders"
+    if name.startswith("."):
+        return "hidden files"
+    suffix = os.path.splitext(name)[1]
+    return f"*{suffix} files" if suffix else "files without a suffix"
 
 
 def missing_files(paths: Iterable[str]) -> list[str]:

@@ -30,9 +30,12 @@ class ImageCSV(OwnData):
     def open(self, folder: str, output_dir: str = "") -> None:
         """Here ``folder`` is the CSV file."""
         self.csv_path = folder
-        stem = os.path.splitext(os.path.basename(folder))[0]
-        self.fewshot_folder = f"split_fewshot_{stem}"  # several CSV files may lie in one folder
+        self.fewshot_folder = f"split_fewshot_{self.display_name}"  # several CSV files may lie in one folder
         super().open(os.path.dirname(folder), output_dir)
+
+    @property
+    def display_name(self) -> str:
+        return os.path.splitext(os.path.basename(self.csv_path))[0]
 
     def read_annotations(self) -> Parts:
         rows = read_rows(self.csv_path)

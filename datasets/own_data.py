@@ -33,6 +33,11 @@ class OwnData(CoOpDataset):
         return full_path(cfg.DATASET.PATH)
 
     @property
+    def display_name(self) -> str:
+        """What own data is called in tables: the folder's name, or the CSV file's without its suffix."""
+        raise NotImplementedError
+
+    @property
     def remedy(self) -> Remedy:
         return Remedy("check DATASET.PATH (see docs/datasets.md, own data)", "see docs/datasets.md, own data")
 

@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dassl.data.data_manager import ImageLoader
-from dassl.utils import MissingFileError, UserError, read_image
-from datasets.files import IMAGE_SUFFIXES
+from dassl.utils import MissingFileError, UserError, image_suffixes, is_image_name, read_image
 
 MOST_WORKERS = 4
 BATCHES_WORTH_A_WORKER = 4
@@ -32,7 +31,7 @@ def find_images(places: Sequence[str | os.PathLike[str]]) -> list[str]:
         elif os.path.isdir(place):
             inside = list(_images_below(place))
             if not inside:
-                raise MissingFileError(f"no image below {place} (looked for {', '.join(IMAGE_SUFFIXES)})")
+                raise MissingFileError(f"no image below {place} (looked for {', '.join(image_suffixes())})")
             found += inside
         else:
             raise MissingFileError(f"no such image or folder: {place}")
@@ -43,7 +42,7 @@ def _images_below(folder: str) -> Iterator[str]:
     for here, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
+            if is_image_name(name) and not name.startswith("."):
                 yield os.path.join(here, name)
 
 

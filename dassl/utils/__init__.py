@@ -24,7 +24,7 @@ from .files import (
     write_json,
     write_text_atomically,
 )
-from .images import read_image
+from .images import image_suffixes, is_image_name, read_image
 from .logger import Logger, setup_logger
 from .meters import AverageMeter, MetricMeter
 from .names import check_availability, get_most_similar_str_to_a_from_b
@@ -65,10 +65,12 @@ __all__ = [
     "errors_in_one_line",
     "file_sha256",
     "get_most_similar_str_to_a_from_b",
+    "image_suffixes",
     "in_csv",
     "in_latex",
     "in_markdown",
     "init_network_weights",
+    "is_image_name",
     "listdir_nohidden",
     "load_checkpoint",
     "load_pretrained_weights",

@@ -2,33 +2,122 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 from PIL import Image, UnidentifiedImageError
 
 from .errors import MissingFileError, UnreadableFileError
 
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
-"""Other readers of Pillow are rarely used, and one starts a program (Ghostscript, for EPS) on what it is given."""
+_ANY_SUFFIX = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
+"""Formats that are recognised whatever the file is called; every other one needs its own suffix."""
+
+_NOT_PICTURES = frozenset({"EPS", "BUFR", "GRIB", "HDF5", "WMF", "MPEG", "IPTC"})
+"""Formats that Pillow identifies but does not decode by itself: EPS starts a program, the others need a plug-in."""
+
+_VIA = {"La": "LA", "RGBa": "RGBA"}
+"""Modes with premultiplied alpha, which Pillow converts to RGB by way of another mode."""
+
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
+_WHITE_IS_ZERO, _SIGNED = 0, 2
+_SIXTEEN_BITS = 2**16 - 1
+
+
+@functools.cache
+def _formats_by_suffix() -> dict[str, str]:
+    """The Pillow format of each suffix (with its dot, lower case) that can be decoded here."""
+    Image.init()  # registers all plug-ins
+    return {
+        suffix: name
+        for suffix, name in Image.registered_extensions().items()
+        if name in Image.OPEN and name not in _NOT_PICTURES
+    }
+
+
+def image_suffixes() -> tuple[str, ...]:
+    """Suffixes of image files that Pillow decodes, in lower case, ascending."""
+    return tuple(sorted(_formats_by_suffix()))
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file name has the suffix of an image, in upper or lower case."""
+    return os.path.splitext(name)[1].lower() in _formats_by_suffix()
 
 
 def read_image(path: str | os.PathLike) -> Image.Image:
-    """The image as RGB, pixels as stored (no EXIF rotation).
+    """The image as RGB, pixels as stored (no EXIF rotation; transparency is dropped; the first frame of several).
+
+    8-bit images are converted by Pillow. Wider ones (16 or 32 bits, float) are scaled to 0..255 by `wide_to_rgb`.
 
     Raises MissingFileError or UnreadableFileError, naming the file and what is wrong with it.
     """
     try:
-        with Image.open(path, formats=_FORMATS) as image:
-            if image.mode != "RGB":
-                return image.convert("RGB")
-            image.load()  # convert would do this too, and copy the pixels
-            return image
+        with Image.open(path, formats=_formats_for(path)) as image:
+            return to_rgb(image)
     except FileNotFoundError as error:
         raise MissingFileError(f"no such image: {path}") from error
     except UnidentifiedImageError as error:
         raise UnreadableFileError(f"{path} is not an image that Pillow can read") from error
     except Exception as error:  # Pillow's readers raise what a damaged file makes of them
         raise UnreadableFileError(f"cannot read the image {path}: {_one_line(error)}") from error
+
+
+def _formats_for(path: str | os.PathLike) -> tuple[str, ...]:
+    suffix = os.path.splitext(os.fspath(path))[1].lower()
+    if suffix in (".jpg", ".jpeg", ".png"):  # the usual case does not wait for all plug-ins
+        return _ANY_SUFFIX
+    own = _formats_by_suffix().get(suffix)
+    return _ANY_SUFFIX if own is None or own in _ANY_SUFFIX else (*_ANY_SUFFIX, own)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """`image` as RGB. Raises ValueError where `wide_to_rgb` does."""
+    if image.mode == "RGB":
+        image.load()  # convert would do this too, and copy the pixels
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return wideto_rgb(image)
+    via = _VIA.get(image.mode)
+    return (image.convert(via) if via else image).convert("RGB")
+
+
+def wideto_rgb(image: Image.Image) -> Image.Image:
+    """A grey image of more than 8 bits as RGB: white is 255, values between are scaled and rounded, none is clipped.
+
+    White is 2**bits - 1 where the file says how many bits it uses: 65535 for 16 bits, 4095 for a TIFF of 12 bits. An
+    image of 32-bit integers or of floats does not say it. There white is the first of 1 (floats only), 255 and 65535
+    that no pixel exceeds.
+
+    Raises ValueError for a value below 0 or above white, and for one that is not finite.
+    """
+    import numpy  # not needed for ordinary images
+
+    values = numpy.asarray(image).astype(numpy.float64)  # [H, W]
+    lowest, highest = values.min(), values.max()
+    white = _white(image, highest)
+    if not (numpy.isfinite(values).all() and lowest >= 0 and highest <= white):
+        raise ValueError(
+            f"its values ({lowest:g} to {highest:g}, mode {image.mode}) do not lie between 0 and {white}; "
+            "save it with 8 or 16 bits"
+        )
+    if getattr(image, "tag_v2", {}).get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        values = white - values
+    grey = numpy.floor(values * (255 / white) + 0.5).astype(numpy.uint8)
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _white(image: Image.Image, highest: float) -> int:
+    """The value that stands for white."""
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(_TIFF_BITS, (16,))[0]
+    if image.mode != "F" and bits < 16:
+        return 2**bits - 1
+    if tags.get(_TIFF_SAMPLE_FORMAT, (1,))[0] == _SIGNED and bits == 16:
+        return 2**15 - 1
+    if image.mode.startswith("I;16") or image.format in ("PNG", "PPM") and image.mode == "I":
+        return _SIXTEEN_BITS  # Pillow's PPM reader scales every wide image to 16 bits
+    scales = (1, 255, _SIXTEEN_BITS) if image.mode == "F" else (255, _SIXTEEN_BITS)
+    return next((white for white in scales if highest <= white), _SIXTEEN_BITS)
 
 
 def _one_line(error: Exception) -> str:

@@ -232,6 +232,69 @@ def test_mutated_images_end_in_a_clear_error_or_an_image(tmp_path):
                 assert str(path) in str(error) and "\n" not in str(error)
 
 
+def ramp():
+    rows, columns = np.mgrid[:48, :64]
+    values = (2 * columns + rows).astype(float)  # [48, 64]
+    return values / values.max() * 200 + 20
+
+
+WIDE = {
+    "png of 16 bits": ("png", lambda grey: (grey * 257).astype(np.uint16)),
+    "pgm of 16 bits": ("pgm", lambda grey: (grey * 257).astype(np.int32)),
+    "tiff of 16 bits": ("tif", lambda grey: (grey * 257).astype(np.uint16)),
+    "tiff of 16 bits, big end first": ("tif", lambda grey: (grey * 257).astype(">u2")),
+    "jpeg2000 of 16 bits": ("jp2", lambda grey: (grey * 257).astype(np.uint16)),
+    "tiff of 32 bits": ("tif", lambda grey: (grey * 257).astype(np.int32)),
+    "tiff of 32 bits with 8-bit values": ("tif", lambda grey: grey.astype(np.int32)),
+    "tiff of floats up to 1": ("tif", lambda grey: (grey / 255).astype(np.float32)),
+    "tiff of floats up to 255": ("tif", lambda grey: grey.astype(np.float32)),
+    "tiff of floats up to 65535": ("tif", lambda grey: (grey * 257).astype(np.float32)),
+}
+
+
+@pytest.mark.parametrize("kind", WIDE)
+def test_wide_images_are_scaled(tmp_path, kind):
+    from PIL import Image
+
+    suffix, widen = WIDE[kind]
+    path = tmp_path / f"wide.{suffix}"
+    Image.fromarray(widen(ramp())).save(path)
+    seen = np.asarray(read_image(path)).astype(float)  # [48, 64, 3]
+    assert np.abs(seen - ramp()[..., None]).max() <= 1
+
+
+@pytest.mark.parametrize("value", [-1.0, 70000.0, float("nan"), float("inf")])
+def test_wide_images_are_never_clipped(tmp_path, value):
+    from PIL import Image
+
+    path = tmp_path / "wide.tif"
+    values = ramp().astype(np.float32)
+    values[3, 4] = value
+    Image.fromarray(values).save(path)
+    with pytest.raises(
+        UnreadableFileError, match="wide.tif.*do not lie between 0 and 65535|do not lie between 0 and 255"
+    ):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "La", "RGBa"]
+)
+def test_images_of_8_bits_are_what_pillow_makes_of_them(tmp_path, mode):
+    from PIL import Image
+
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 9, 3), dtype=np.uint8))
+    via = {"La": "LA", "RGBa": "RGBA"}.get(mode)
+    image = picture.convert(via).convert(mode) if via else picture.convert("LA" if mode == "PA" else mode)
+    expected = (image.convert(via) if via else image).convert("RGB")
+    from dassl.utils.images import to_rgb
+
+    assert to_rgb(image).tobytes() == expected.tobytes()
+    if mode in ("1", "L", "LA", "P", "RGB", "RGBA"):
+        image.save(tmp_path / "x.png")
+        assert read_image(tmp_path / "x.png").tobytes() == expected.tobytes()
+
+
 def test_seeds():
     def draws():
         return random.random(), np.random.rand(), torch.rand(1).item()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from PIL import Image
 
-from dassl.utils import UserError
+from dassl.utils import UserError, read_image
+from datasets.own_csv import ImageCSV
+from datasets.own_folder import ImageFolder
 
 ANIMALS = ("ant", "bee", "cat")
 
@@ -156,6 +159,97 @@ def test_a_test_class_that_train_lacks(images, fill, folder):
     fill(images / "test", 2, classes=("ant", "yak"))
     with pytest.raises(UserError, match="test has the class folder 'yak', which train lacks"):
         folder()
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [("Training", None, "Testing"), ("train", "valid", None), ("TRAIN", "Validation", "TEST"), ("trn", "dev", "tst")]
+    + [("train_set", "val-images", "Test Data")],
+)
+def test_parts_in_their_usual_spellings(images, fill, folder, train, val, test):
+    for name, count in ((train, 5), (val, 2), (test, 3)):
+        if name:
+            fill(images / name, count)
+    dataset = folder()
+    assert dataset.classnames == list(ANIMALS)
+    assert sizes(dataset) == (15, 6 if val else 0, 9 if test else 6)
+    assert not list(images.glob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (("train", "Training"), "has Training and train, which both stand for train"),
+        (("valid", "Testing"), "has Testing, valid but no folder train; expected are"),
+        (("first half", "second half"), "first half holds only folders, so it is not a class; expected are"),
+        (("train/2019", "train/2020", "test/2019"), "2019 holds only folders, so it is not a class"),
+    ],
+)
+def test_folders_that_are_neither_parts_nor_classes(images, fill, folder, folders, message):
+    for name in folders:
+        fill(images / name, 10)
+    with pytest.raises(UserError, match=message):
+        folder()
+
+
+def test_images_beside_the_classes_of_a_part(images, fill, folder, put_image):
+    fill(images / "train", 5)
+    fill(images / "test", 3)
+    put_image(images / "test" / "unsorted.jpg")
+    with pytest.raises(UserError, match="has the image unsorted.jpg outside of a class folder"):
+        folder()
+
+
+def test_a_split_of_other_classes_is_not_used(images, fill, folder):
+    fill(images, 10)
+    folder()
+    (images / "bee").rename(images / "wasp")
+    with pytest.raises(UserError, match="are missing|has the class 'bee'"):
+        folder()
+
+
+@pytest.mark.parametrize("with_test", [False, True])
+def test_what_is_left_out_is_named(images, fill, folder, put_image, capsys, with_test):
+    root = images / "train" if with_test else images
+    fill(root, 10)
+    if with_test:
+        fill(images / "test", 2)
+        fill(images / "extra", 1)
+    put_image(images / "ant.webp" if not with_test else images / "more.png")
+    (root / "ant" / "notes.txt").write_text("mine")
+    (root / "bee" / "raw.heic").write_text("")
+    (root / "bee" / ".hidden.jpg").write_text("")
+    (root / "cat" / "more").symlink_to(root / "ant")
+    for _ in range(2):  # the second time from the split file
+        folder()
+        (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Note: left out in")]
+        below = "train/" if with_test else ""
+        assert f"1 *.txt files (first {below}ant/notes.txt)" in said
+        assert f"1 *.heic files (first {below}bee/raw.heic)" in said
+        assert f"1 hidden files (first {below}bee/.hidden.jpg)" in said
+        assert f"1 hidden or linked folders (first {below}cat/more)" in said
+        assert ("1 *.png files (first more.png)" if with_test else "1 *.webp files (first ant.webp)") in said
+        assert ("1 folders (first extra)" in said) == with_test
+        assert "split_f" not in said
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "JPE", "avif", "jp2", "tga", "ico", "pbm", "pcx", "sgi", "dds", "TIF"])
+def test_images_of_every_suffix_that_pillow_reads(images, fill, folder, suffix):
+    fill(images / "train", 2)
+    fill(images / "test", 2)
+    path = images / "train" / "ant" / f"more.{suffix}"
+    kind = "1" if suffix == "pbm" else "RGB"
+    try:
+        Image.new(kind, (16, 16), 1 if kind == "1" else (250, 0, 0)).save(path)
+    except (OSError, KeyError) as error:
+        pytest.skip(f"this Pillow does not write it: {error}")
+    assert str(path) in [item.impath for item in folder().train_x]
+    assert read_image(path).size == (16, 16)
+
+
+def test_own_data_is_called_by_its_folder_or_file(tmp_path):
+    assert ImageFolder.at(str(tmp_path / "my pets")).display_name == "my pets"
+    assert ImageCSV.at(str(tmp_path / "pets.v2.csv")).display_name == "pets.v2"
 
 
 @pytest.fixture
