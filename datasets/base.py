@@ -8,7 +8,7 @@ import shlex
 from dassl.data.datasets import DatasetBase
 from dassl.utils import BadValueError
 from datasets import draws, splits
-from datasets.classes import check_subsample, subsample_classes
+from datasets.classes import check_subsample, describe_same_text, subsample_classes
 from datasets.errors import MissingDataError, Remedy, explained
 from datasets.files import require_folder
 from datasets.splits import Parts
@@ -107,6 +107,18 @@ class CoOpLayout(DatasetBase):
         """Raise ``BadDataError`` if the labels of the parts do not fit together."""
         splits.check_labels(parts, source)
 
+    def check_names(self, parts: Parts) -> None:
+        """Say which classes have one prompt text; published lists are used as they are."""
+        described = describe_same_text(class_names(parts))
+        if described:
+            self.note(f"classes have {described}; results per class keep both")
+
+
+def class_names(parts: Parts) -> list[str]:
+    """Class names in ascending order of label."""
+    names = {item.label: item.classname for part in parts for item in part}
+    return [names[label] for label in sorted(names)]
+
 
 class CoOpDataset(CoOpLayout):
     """A data set to train on. A reader states its folders and how to read the original annotations.
@@ -131,6 +143,7 @@ class CoOpDataset(CoOpLayout):
         self.open(self.folder_of(cfg), cfg.OUTPUT_DIR)
         with explained(self.name, self.remedy):
             parts = self.load()
+            self.check_names(parts)
         if cfg.DATASET.NUM_SHOTS >= 1 or cfg.DATASET.get("FEWSHOT_SPLIT", ""):
             parts = self.draw(parts, cfg)
         if parts.val is parts.test:

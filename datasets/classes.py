@@ -1,12 +1,16 @@
-"""Base and new classes."""
+"""Base and new classes, and classes that no prompt tells apart."""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 
 from dassl.data.datasets import Datum
 from dassl.utils import BadValueError
 from datasets.items import Item
+
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+"""How CLIP's tokenizer cuts a text; blanks only separate words."""
 
 SUBSAMPLES = ("all", "base", "new")
 
@@ -36,3 +40,35 @@ def subsample_classes(*args: Sequence[Datum], subsample: str = "all") -> Sequenc
         [Item(item.impath, relabelled[item.label], item.classname) for item in items if item.label in relabelled]
         for items in args
     ]
+
+
+def prompt_words(classname: str) -> tuple[str, ...]:
+    """What CLIP's tokenizer reads of a class name: case, blanks and `_` make no difference."""
+    import regex  # as the tokenizer does, for letters of all scripts
+
+    text = classname.replace("_", " ")
+    if not text.isascii():
+        import ftfy
+
+        text = ftfy.fix_text(text)
+    return tuple(regex.findall(_WORDS, html.unescape(html.unescape(text)).lower()))
+
+
+def same_text(classnames: Sequence[str]) -> list[tuple[int, int]]:
+    """Pairs of positions whose names make one and the same prompt; the first of the pair is the earliest such name."""
+    first: dict[tuple[str, ...], int] = {}
+    pairs = []
+    for position, name in enumerate(classnames):
+        earlier = first.setdefault(prompt_words(name), position)
+        if earlier != position:
+            pairs.append((earlier, position))
+    return pairs
+
+
+def describe_same_text(classnames: Sequence[str]) -> str:
+    """A clause that names all pairs of `same_text`; empty if there are none."""
+    named = ", ".join(
+        f"{classnames[first]!r} and {classnames[second]!r} (classes {first} and {second})"
+        for first, second in same_text(classnames)
+    )
+    return f"the same prompt text, so no model can tell them apart: {named}" if named else ""

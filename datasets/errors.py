@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -10,7 +10,15 @@ from dassl.utils import MissingFileError, UserError
 
 
 class MissingDataError(MissingFileError):
-    """A file or folder that a data set needs is not there."""
+    """A file or folder that a data set needs is not there.
+
+    Args:
+        files: all missing files, where the message names only the first.
+    """
+
+    def __init__(self, message: str, files: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.files = files
 
 
 class BadDataError(UserError, ValueError):
@@ -30,6 +38,6 @@ def explained(name: str, remedy: Remedy) -> Iterator[None]:
     try:
         yield
     except MissingDataError as error:
-        raise MissingDataError(f"{name}: {error}; {remedy.missing}") from None
+        raise MissingDataError(f"{name}: {error}; {remedy.missing}", error.files) from None
     except BadDataError as error:
         raise BadDataError(f"{name}: {error}; {remedy.bad}") from None

@@ -88,7 +88,7 @@ def require_images(paths: Sequence[str], listed_in: str) -> None:
     missing = missing_files(paths)
     if missing:
         raise MissingDataError(
-            f"{len(missing):,} of {len(paths):,} images of {listed_in} are missing, first {missing[0]}"
+            f"{len(missing):,} of {len(paths):,} images of {listed_in} are missing, first {missing[0]}", missing
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets.base import CoOpDataset, CoOpLayout
@@ -12,17 +13,32 @@ from datasets.items import Item
 from datasets.splits import Parts, list_images
 from datasets.test_only import TestOnlyDataset
 
+_WNID = re.compile(r"n\d{8}")
+_NUMBER_FIRST = re.compile(r"\d+\b")
+
 
 def read_classnames(path: str) -> dict[str, str]:
-    """wnid -> class name of ``classnames.txt`` (lines like "n01440764 tench"), in the order of the file."""
+    """wnid -> class name of `classnames.txt` (lines like "n01440764 tench"), in the order of the file.
+
+    Raises:
+        BadDataError: another form of the list. Labels are positions, so the wnids have to ascend; and in the form
+            "wnid number name" the number would become a part of the name.
+    """
     classnames: dict[str, str] = {}
+    latest = ""
     for number, line in enumerate(read_lines(path), start=1):
         wnid, _, classname = line.partition(" ")
         if not classname:
             raise BadDataError(f"{path}: line {number} is {line!r}, not a wnid and a class name")
+        if not _WNID.fullmatch(wnid):
+            raise BadDataError(f"{path}: line {number} is {line!r}; {wnid!r} is not a wnid (n and eight digits)")
         if wnid in classnames:
             raise BadDataError(f"{path}: line {number} names {wnid} a second time")
-        classnames[wnid] = classname
+        if _NUMBER_FIRST.match(classname):
+            raise BadDataError(f"{path}: line {number} is {line!r}; a class name that starts with a number is not one")
+        if wnid < latest:
+            raise BadDataError(f"{path}: line {number} has {wnid} after {latest}; the wnids have to ascend")
+        classnames[wnid], latest = classname, wnid
     return classnames
 
 

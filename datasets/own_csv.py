@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import os
+from typing import NamedTuple
 
 from dassl.data.datasets import DATASET_REGISTRY
+from dassl.utils import is_image_name
 from datasets.errors import BadDataError
 from datasets.files import read_text, require_images
 from datasets.items import Item
@@ -37,37 +39,115 @@ class ImageCSV(OwnData):
     def display_name(self) -> str:
         return os.path.splitext(os.path.basename(self.csv_path))[0]
 
+    def parts_are_given(self) -> bool:
+        return len({row.part for row in read_table(self.csv_path).rows}) > 1
+
+    @property
+    def source(self) -> str:
+        return self.csv_path
+
     def read_annotations(self) -> Parts:
-        rows = read_rows(self.csv_path)
-        labels = {name: label for label, name in enumerate(sort_labels({name for _, name, _ in rows}))}
+        table = read_table(self.csv_path)
+        if table.unused_columns:
+            unused = ", ".join(repr(column) for column in table.unused_columns)
+            self.note(f"left out in {self.csv_path}: the columns {unused} (used are {', '.join(COLUMNS)})")
+        rows = self._each_once(table.rows)
+        labels = {name: label for label, name in enumerate(sort_labels({row.label for row in rows}))}
         parts = Parts([], [], [])
-        for path, name, part in rows:
-            impath = os.path.join(self.dataset_dir, path)  # an absolute path stays as it is
-            parts[PART_NAMES.index(part)].append(Item(impath, labels[name], name))
+        for row in rows:
+            parts[PART_NAMES.index(row.part)].append(Item(row.path, labels[row.label], row.label))
         require_images([item.impath for part in parts for item in part], self.csv_path)
         return complete(parts)
 
+    def _each_once(self, rows: list[Row]) -> list[Row]:
+        """The rows with full paths, a repeated one once.
 
-def read_rows(path: str) -> list[tuple[str, str, str]]:
-    """(path, label, split) of each line; a first line that names the columns may put them in another order."""
+        Raises:
+            BadDataError: an image has two labels, or is in two parts.
+        """
+        seen: dict[str, Row] = {}
+        repeated = []
+        for row in rows:
+            path = os.path.normpath(os.path.join(self.dataset_dir, row.path))  # an absolute path stays as it is
+            first = seen.setdefault(path, row._replace(path=path))
+            for what, before, now in (("labels", first.label, row.label), ("parts", first.part, row.part)):
+                if before != now:
+                    raise BadDataError(
+                        f"{self.csv_path}: line {row.line} gives {row.path} the {what[:-1]} {now!r}, "
+                        f"line {first.line} {before!r}; an image cannot have two {what}"
+                    )
+            if first.line != row.line:
+                repeated.append(row.line)
+        if repeated:
+            self.note(
+                f"{len(repeated):,} lines of {self.csv_path} repeat an earlier one (first line {repeated[0]}); "
+                "each image is counted once"
+            )
+        return list(seen.values())
+
+
+class Row(NamedTuple):
+    """One image of the file."""
+
+    line: int
+    path: str
+    label: str
+    part: str
+
+
+class Table(NamedTuple):
+    """What a CSV file says."""
+
+    rows: list[Row]
+    unused_columns: list[str]
+
+
+def read_table(path: str) -> Table:
+    """The lines of the file; a first line that names the columns may put them in another order.
+
+    Raises:
+        BadDataError: a line that is not a path and a label (and a part, if the first one has it).
+    """
     reader = csv.reader(read_text(path).splitlines())
     rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(cell.strip() for cell in row)]
-    order = COLUMNS
-    if rows and {"path", "label"} <= {cell.lower() for cell in rows[0][1]}:
-        order = tuple(cell.lower() for cell in rows.pop(0)[1])
     if not rows:
         raise BadDataError(f"{path} lists no images")
-    return [_parse_row(row, order, f"{path}: line {number}") for number, row in rows]
+    first = [cell.lower() for cell in rows[0][1]]
+    if {"path", "label"} <= set(first):
+        order, has_header = first, True
+    else:
+        order, has_header = list(COLUMNS[: len(first)]), False
+        _refuse_other_header(rows[0][1], path)
+    if len(set(order)) < len(order):
+        raise BadDataError(f"{path}: the header {','.join(first)!r} names a column twice")
+    rows = rows[has_header:]
+    if not rows:
+        raise BadDataError(f"{path} lists no images")
+    parsed = [_parse_row(line, cells, order, path) for line, cells in rows]
+    return Table(parsed, [column for column in order if column not in COLUMNS])
 
 
-def _parse_row(row: list[str], order: tuple[str, ...], where: str) -> tuple[str, str, str]:
-    cells = {column: cell for column, cell in zip(order, row, strict=False) if column in COLUMNS}
-    path, label, part = cells.get("path", ""), cells.get("label", ""), cells.get("split", "train").lower()
-    if not path or not label:
-        raise BadDataError(f"{where} is {','.join(row)!r}, not a path and a label (separated by a comma)")
+def _refuse_other_header(cells: list[str], path: str) -> None:
+    """A first line that is neither a known header nor an image would count as a missing image."""
+    name = cells[0]
+    if not is_image_name(name) and not os.path.isfile(os.path.join(os.path.dirname(path), name)):
+        raise BadDataError(
+            f"{path}: line 1 is {','.join(cells)!r}, not a path and a label (separated by a comma), nor a header: "
+            "that needs the columns path,label and, if you like, split"
+        )
+
+
+def _parse_row(line: int, cells: list[str], order: list[str], path: str) -> Row:
+    where = f"{path}: line {line}"
+    named = dict(zip(order, cells, strict=False))
+    impath, label, part = named.get("path", ""), named.get("label", ""), named.get("split", "train").lower()
+    if not impath or not label:
+        raise BadDataError(f"{where} is {','.join(cells)!r}, not a path and a label (separated by a comma)")
+    if len(cells) != len(order):
+        raise BadDataError(f"{where} has {len(cells)} columns, not {len(order)} ({','.join(order)})")
     if part not in PART_NAMES:
         raise BadDataError(f"{where}: split {part!r} is not one of {', '.join(PART_NAMES)}")
-    return path, label, part
+    return Row(line, impath, label, part)
 
 
 def sort_labels(names: set[str]) -> list[str]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from dassl.data.datasets import Datum
 from dassl.utils import BadValueError
-from datasets.base import CoOpDataset, full_path
+from datasets.base import CoOpDataset, class_names, full_path
+from datasets.classes import describe_same_text
 from datasets.errors import BadDataError, Remedy
 from datasets.files import read_lines
 from datasets.items import Item
@@ -47,6 +48,20 @@ class OwnData(CoOpDataset):
             return parts
         names = read_names(self.classnames_file, sorted({item.classname for item in parts.train}))
         return map_parts(parts, lambda items: [rename(item, names) for item in items])
+
+    def check_names(self, parts: Parts) -> None:
+        described = describe_same_text(class_names(parts))
+        if described:
+            raise BadDataError(f"{self.source}: classes have {described}; rename or join them (DATASET.CLASSNAMES)")
+
+    def parts_are_given(self) -> bool:
+        """Whether the user says which part an image belongs to."""
+        raise NotImplementedError
+
+    @property
+    def source(self) -> str:
+        """What DATASET.PATH names."""
+        return self.dataset_dir
 
 
 def rename(item: Datum, names: dict[str, str]) -> Datum:

@@ -48,6 +48,9 @@ class ImageFolder(OwnData):
             self.split_file = None  # the folders are the split
         super().open(folder, output_dir)
 
+    def parts_are_given(self) -> bool:
+        return self.split_file is None
+
     def read(self) -> Parts:
         self._unused = self._beside_parts()
         parts = super().read()

@@ -19,7 +19,9 @@ class TestOnlyDataset(CoOpLayout):
     def __init__(self, cfg) -> None:
         self.open(self.folder_of(cfg), cfg.OUTPUT_DIR)
         with explained(self.name, self.remedy):
-            test = self.read().test
+            parts = self.read()
+            self.check_names(parts)
+        test = parts.test
         super().__init__(train_x=test, test=test)
 
     def check_parts(self, parts: Parts, source: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dassl.command_line import number_from
 from dassl.utils import MissingFileError, UnreadableFileError, UserError
+from datasets.classes import describe_same_text
 from deploy.trained import Source
 
 
@@ -48,6 +49,9 @@ def read_class_names(path: str | None) -> list[str] | None:
     repeated = _first_repeated(names)
     if repeated is not None:
         raise UserError(f"{path} names {repeated!r} twice")
+    described = describe_same_text(names)
+    if described:
+        raise UserError(f"{path}: class names have {described}")
     return names
 
 

@@ -17,6 +17,7 @@ from dassl.config import Difference, get_cfg_default, merge_file, merge_opts
 from dassl.config.differences import BACKBONE_KEY
 from dassl.engine import TRAINER_REGISTRY, SimpleTrainer
 from dassl.utils import MissingFileError, UnreadableFileError, UserError, file_sha256, read_json
+from datasets.classes import describe_same_text
 from trainers.base import PromptTrainer, load_learned
 from trainers.received import refuse_backbone_of_the_folder
 from trainers.record import CLASSNAMES_NAME, CONFIG_NAME, Record, read_record
@@ -101,6 +102,7 @@ def load_trained(
         cfg.TRAINER[kind.config_node].PREC = precision
     cfg.freeze()
     names = list(classnames) if classnames is not None else trained_names
+    _check_same_text(names, given=classnames is not None, folder=source.folder)
     trainer = _without_data(kind, names)(cfg)
     class_specific = isinstance(trainer, PromptTrainer) and trainer.prompts.class_specific
     if class_specific and trained_names and names != trained_names:
@@ -108,6 +110,15 @@ def load_trained(
     _load_weights(trainer, source)
     trainer.set_model_mode("eval")
     return trainer
+
+
+def _check_same_text(names: Sequence[str], given: bool, folder: str | os.PathLike[str]) -> None:
+    """Refuse given class names of which two make one prompt; only warn about those of the training."""
+    described = describe_same_text(names)
+    if described and given:
+        raise UserError(f"the given class names have {described}")
+    if described:
+        print(f"Warning: class names of {folder} have {described}")
 
 
 def _load_weights(trainer: SimpleTrainer, source: Source) -> None:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from dassl.utils.errors import BadValueError, UserError
 from dassl.utils.images import read_image
 from dassl.utils.random_state import same_random_state_afterwards
+from dassl.utils.safe_text import printable
 
 from .datasets import build_dataset
 from .datasets.base_dataset import Datum
@@ -292,7 +293,7 @@ class DataManager:
 
     def show_dataset_summary(self, cfg: Any) -> None:
         """Print a table with the data set's name, domains and numbers of classes and images."""
-        rows = [("Dataset", cfg.DATASET.NAME)]
+        rows = [("Dataset", printable(getattr(self.dataset, "display_name", cfg.DATASET.NAME)))]
         if cfg.DATASET.SOURCE_DOMAINS:
             rows.append(("Source", str(list(cfg.DATASET.SOURCE_DOMAINS))))
         if cfg.DATASET.TARGET_DOMAINS:

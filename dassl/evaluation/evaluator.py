@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os.path as osp
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Any
 
 import torch
@@ -114,11 +114,16 @@ class Classification(EvaluatorBase):
                 f"* class: {label} ({printable(self._lab2cname[label])})\ttotal: {total:,}\tcorrect: {correct:,}\t"
                 f"acc: {accuracies[-1]:.1f}%"
             )
-        names = [self._lab2cname[label] for label in sorted(set(self._y_true))]
-        self.per_class = dict(zip(names, accuracies, strict=True))
+        self.per_class = dict(zip(self._distinct_names(sorted(set(self._y_true))), accuracies, strict=True))
         mean = sum(accuracies) / len(accuracies)
         print(f"* average: {mean:.1f}%")
         return mean
+
+    def _distinct_names(self, labels: list[int]) -> list[str]:
+        """Class names; those that several classes share, with their label."""
+        count = Counter(self._lab2cname.values())
+        names = [self._lab2cname[label] for label in labels]
+        return [f"{n} (label {label})" if count[n] > 1 else n for n, label in zip(names, labels, strict=True)]
 
     def _save_confusion_matrix(self, counts: torch.Tensor) -> None:
         """Rows divided by their sums, over the classes that occur as label or prediction."""

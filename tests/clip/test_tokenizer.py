@@ -12,6 +12,7 @@ from golden_data import COMPACT
 
 from clip import clip
 from clip.simple_tokenizer import SimpleTokenizer
+from datasets.classes import prompt_words
 
 CASES = json.loads((COMPACT / "tokenizer.json").read_text())
 
@@ -54,3 +55,23 @@ def test_names_of_the_lineage(tokenizer):
     assert tokenizer.encoder["<|startoftext|>"] == 49406 and tokenizer.encoder["<|endoftext|>"] == 49407
     assert len(tokenizer.encoder) == len(tokenizer.decoder) == 49408
     assert len(tokenizer.encode("wild cat")) == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("hot dog", "hot_dog"),
+        ("hot dog", "Hot  Dog"),
+        ("boeing 737", "boeing 7 37"),
+        ("colt's foot", "colt\u2019s foot"),
+        ("Q&A", "q&amp;a"),
+        ("t-shirt", "t - shirt"),
+        ("hot dog", "hotdog"),
+        ("a.b", "a b"),
+        ("cat", "cats"),
+        ("café", "cafe"),
+    ],
+)
+def test_class_names_have_one_text_where_the_tokens_are_the_same(one, other):
+    tokens = [clip.tokenize(name.replace("_", " ")).tolist() for name in (one, other)]
+    assert (prompt_words(one) == prompt_words(other)) == (tokens[0] == tokens[1])

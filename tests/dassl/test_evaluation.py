@@ -74,6 +74,15 @@ def test_results_per_class(tmp_path, capsys):
     ]
 
 
+def test_results_of_two_classes_with_one_name(tmp_path):
+    cfg = get_cfg_default()
+    cfg.OUTPUT_DIR, cfg.TEST.PER_CLASS_RESULT = str(tmp_path), True
+    judge = build_evaluator(cfg, lab2cname={0: "crane", 1: "crane", 2: "tea"})
+    judge.process(torch.eye(3), torch.tensor([0, 2, 2]))
+    judge.evaluate()
+    assert judge.per_class == {"crane (label 0)": 100.0, "tea": 50.0}
+
+
 def test_confusion_matrix(tmp_path):
     judge = evaluator(tmp_path, COMPUTE_CMAT=True)
     process(judge)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -104,6 +105,64 @@ def test_own_data(tmp_path, run, put_image):
     status, said = run("--path", tmp_path / "mine.csv")
     assert status == 1
     assert "mine.csv is missing" in said
+
+
+def test_own_data_is_reported_in_full(tmp_path, run, put_image):
+    for part, count in (("train", 3), ("valid", 2)):
+        for shade, cls in enumerate(("ant", "bee")):
+            for number in range(count):
+                put_image(tmp_path / "mine" / part / cls / f"{number}.png", 100 * shade + 10 * count + number)
+    (tmp_path / "mine" / "train" / "ant" / "notes.txt").write_text("")
+    status, said = run("--path", tmp_path / "mine")
+    assert status == 0
+    assert "ok       mine                 2 classes, train 6, val 0, test 4; 10 images decoded\n" in said
+    assert "class    mine                 ant: train 3, val 0, test 2\n" in said
+    assert "1 *.txt files (first train/ant/notes.txt)" in said
+    broken = [tmp_path / "mine" / "train" / "bee" / f"{number}.png" for number in range(2)]
+    for path in broken:
+        path.write_bytes(b"")
+    status, said = run("--path", tmp_path / "mine")
+    assert status == 1
+    assert "wrong    mine                 2 of 10 images cannot be read, first: " in said
+    bad = [line for line in said.splitlines() if line.startswith("bad      mine ")]
+    assert len(bad) == 2 and all(str(path) in line for path, line in zip(broken, bad, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("copy", "message"),
+    [
+        ("train/bee/copy.png", "1 images occur under two labels: "),
+        ("test/ant/copy.png", "1 images occur in two parts: "),
+    ],
+)
+def test_one_image_under_two_labels_or_in_two_parts(tmp_path, run, put_image, copy, message):
+    shade = 0
+    for part in ("train", "test"):
+        for cls in ("ant", "bee"):
+            for number in range(2):
+                shade += 9
+                put_image(tmp_path / "mine" / part / cls / f"{number}.png", shade)
+    assert run("--path", tmp_path / "mine")[0] == 0
+    shutil.copy(tmp_path / "mine" / "train" / "ant" / "0.png", tmp_path / "mine" / copy)
+    status, said = run("--path", tmp_path / "mine")
+    assert status == 1
+    assert message in said and f"mine/{copy}" in said and "mine/train/ant/0.png" in said
+
+
+def test_every_missing_image_is_named(eurosat, run):
+    gone = [eurosat / "eurosat" / "2750" / "cat" / f"val_{number}.jpg" for number in (0, 2)]
+    for path in gone:
+        path.unlink()
+    status, said = run("--root", eurosat, "EuroSAT")
+    assert status == 1
+    assert all(f"bad      EuroSAT              missing: {path}\n" in said for path in gone)
+
+
+def test_classes_are_counted_where_that_is_asked_for(eurosat, run):
+    status, said = run("--root", eurosat, "--per-class", "EuroSAT")
+    assert status == 0
+    assert said.count("class    EuroSAT ") == 5
+    assert "class    EuroSAT              cat: train 4, val 3, test 2\n" in said
 
 
 def test_arguments_that_make_no_sense(tmp_path, run, monkeypatch):

@@ -39,7 +39,7 @@ def test_the_own_data_example_runs(tmp_path):
     done = subprocess.run(["bash", "-e", "-c", script], cwd=REPOSITORY, env=env, capture_output=True, text=True)
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "ok       ImageFolder          2 classes, train 8, val 4, test 4; 16 images decoded" in done.stdout
+    assert "ok       my_images            2 classes, train 8, val 4, test 4; 16 images decoded" in done.stdout
     assert re.search(r"^\* accuracy: \d", done.stdout, re.MULTILINE), done.stdout
     assert (images / "split_folder.json").is_file()
     assert (images / "split_fewshot" / "shot_16-seed_1.json").is_file()

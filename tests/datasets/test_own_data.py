@@ -283,6 +283,35 @@ def test_csv_without_split_is_cut_the_same_way_each_time(csv_file, build, tmp_pa
     assert [item.impath for item in first.test] == [item.impath for item in second.test]
 
 
+def test_csv_lines_that_repeat_an_image_are_counted_once(csv_file, build, tmp_path, capsys):
+    lines = [f"pictures/{cls}/{number}.jpg,{cls}" for cls in ANIMALS for number in range(10)]
+    dataset = build("ImageCSV", PATH=csv_file(lines + lines[:3]), OUTPUT_DIR=tmp_path / "output")
+    assert sizes(dataset) == (15, 6, 9)
+    paths = [item.impath for item in dataset.train_x + dataset.val + dataset.test]
+    assert len(set(paths)) == len(paths)
+    said = capsys.readouterr().out
+    assert said.count("3 lines of") == 1 and "repeat an earlier one (first line 31)" in said
+
+
+def test_csv_columns_that_are_not_used_are_named(csv_file, build, tmp_path, capsys):
+    lines = [f"pictures/{cls}/{number}.jpg,{cls},x" for cls in ANIMALS for number in range(10)]
+    build("ImageCSV", PATH=csv_file(["path,label,partition", *lines]), OUTPUT_DIR=tmp_path / "output")
+    assert "the columns 'partition' (used are path, label, split)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("second", ["hot_dog", "Hot Dog", "hot  dog"])
+def test_classes_with_one_prompt_text(images, fill, folder, csv_file, build, tmp_path, put_lines, second):
+    fill(images, 10, classes=("hot dog", second, "tea"))
+    with pytest.raises(UserError, match=f"my_images: classes have the same prompt text.*{second}"):
+        folder()
+    lines = [f"pictures/ant/{number}.jpg,hot dog" for number in range(5)]
+    lines += [f"pictures/bee/{number}.jpg,{second}" for number in range(5)]
+    with pytest.raises(UserError, match="list.csv: classes have the same prompt text.*'hot dog'"):
+        build("ImageCSV", PATH=csv_file(lines), OUTPUT_DIR=tmp_path / "output")
+    put_lines(tmp_path / "names.txt", ["hot dog\tsausage", f"{second}\twarm puppy", "tea\ttea"])
+    assert "sausage" in folder(CLASSNAMES=tmp_path / "names.txt").classnames
+
+
 def test_csv_labels_that_are_numbers_keep_their_order(csv_file, build, tmp_path, put_lines):
     lines = ["pictures/ant/0.jpg,10,train", "pictures/ant/1.jpg,9,train", "pictures/ant/2.jpg,9,test"]
     put_lines(tmp_path / "names.txt", ["9 nine", "10 ten"])
@@ -295,6 +324,18 @@ def test_csv_labels_that_are_numbers_keep_their_order(csv_file, build, tmp_path,
     [
         ([], "list.csv lists no images"),
         (["path,label"], "list.csv lists no images"),
+        (["filename,class", "pictures/ant/0.jpg,ant"], "line 1 is 'filename,class'.*that needs the columns path,label"),
+        (["pictures/ant/0.jpg,ant", "pictures/bee/0.jpg,bee,test"], "line 2 has 3 columns, not 2"),
+        (["path,label,split", "pictures/ant/0.jpg,ant"], "line 2 has 2 columns, not 3"),
+        (["path,label,path", "pictures/ant/0.jpg,ant,x"], "names a column twice"),
+        (
+            ["pictures/ant/0.jpg,ant", "pictures/bee/0.jpg,bee", "./pictures/ant/0.jpg,bee"],
+            "list.csv: line 3 gives ./pictures/ant/0.jpg the label 'bee', line 1 'ant'",
+        ),
+        (
+            ["pictures/ant/0.jpg,ant,train", "pictures/bee/0.jpg,bee,test", "pictures/ant/0.jpg,ant,test"],
+            "list.csv: line 3 gives pictures/ant/0.jpg the part 'test', line 1 'train'",
+        ),
         (["pictures/ant/0.jpg"], "list.csv: line 1 .* not a path and a label"),
         (["path,label", "pictures/ant/0.jpg,"], "list.csv: line 2 .* not a path and a label"),
         (["pictures/ant/0.jpg,ant,dev"], "line 1: split 'dev' is not one of train, val, test"),

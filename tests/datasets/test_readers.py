@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from dassl.utils import UserError
 from datasets.check import check
-from datasets.imagenet import ImageNet
+from datasets.imagenet import ImageNet, read_classnames
 from datasets.sources import Counts
 
 SEED = 1
@@ -241,6 +242,32 @@ def test_imagenet_with_unsorted_val(imagenet, build, put_image):
     put_image(imagenet / "imagenet" / "images" / "val" / "ILSVRC2012_val_00000001.JPEG")
     with pytest.raises(ValueError, match="not sorted into one folder per wnid"):
         build("ImageNet", imagenet)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["n01440764 1 tench"], "line 1 is 'n01440764 1 tench'; a class name that starts with a number"),
+        (["n01440764 tench", "n01443537 2: goldfish"], "line 2 is .*starts with a number"),
+        (["n01443537 goldfish", "n01440764 tench"], "line 2 has n01440764 after n01443537; the wnids have to ascend"),
+        (["tench n01440764"], "'tench' is not a wnid"),
+        (["0 tench"], "'0' is not a wnid"),
+    ],
+)
+def test_a_list_of_classes_in_another_form(tmp_path, put_lines, lines, message):
+    put_lines(tmp_path / "classnames.txt", lines)
+    with pytest.raises(UserError, match=message):
+        read_classnames(str(tmp_path / "classnames.txt"))
+
+
+def test_two_published_classes_with_one_name_are_a_warning(imagenet, build, put_lines, capsys):
+    path = imagenet / "imagenet" / "classnames.txt"
+    put_lines(path, [f"{line.split()[0]} crane" for line in path.read_text().splitlines()])
+    assert build("ImageNet", imagenet).classnames == ["crane"] * 3
+    assert (
+        "the same prompt text, so no model can tell them apart: 'crane' and 'crane' (classes 0"
+        in capsys.readouterr().out
+    )
 
 
 def test_imagenet_with_classnames_that_do_not_match(imagenet, build, put_lines):

@@ -34,6 +34,12 @@ def without(key):
         (without("val"), "has no list 'val'"),
         (lambda split: split | {"test": "all"}, "has no list 'test'"),
         (lambda split: split | {"train": []}, "the training part is empty"),
+        (
+            with_row(["dog/train_2.jpg", 2, "cat"]),
+            "entry 3 of train is .*train_2.jpg with label 2, which has label 3 in",
+        ),
+        (with_row(["dog/test_1.jpg", 3, "dog"]), "entry 1 of test is .*test_1.jpg, which is in train, too"),
+        (with_row(["dog/./test_1.jpg", 3, "dog"]), "entry 1 of test is .*test_1.jpg, which is in train, too"),
         (with_row(["dog/train_3.jpg", 3]), "entry 3 of train is"),
         (with_row(["dog/train_3.jpg", "three", "dog"]), "entry 3 of train: label 'three' is not a whole number"),
         (with_row(["dog/train_3.jpg", -1, "dog"]), "label -1 is not a whole number from 0"),

@@ -231,6 +231,7 @@ def test_a_corrupt_image_is_named_and_nothing_is_lost(runs, tmp_path, monkeypatc
         (("--images", "IMAGES", "--classes", "/nowhere/names.txt"), "/nowhere/names.txt"),
         (("--images", "IMAGES", "--classes", "EMPTY/blank.txt"), "no class name"),
         (("--images", "IMAGES", "--classes", "EMPTY/twice.txt"), "'cat' twice"),
+        (("--images", "IMAGES", "--classes", "EMPTY/same_text.txt"), "'hot dog' and 'Hot_dog' (classes 0 and 2)"),
         (("--images", "IMAGES", "--classes", "EMPTY/binary.txt"), "binary.txt"),
         (("--images", "IMAGES", "--classes", "EMPTY/long.txt"), "too long"),
         (("--images", "IMAGES", "--topk", "0"), "topk"),
@@ -248,6 +249,7 @@ def test_a_mistake_is_said_in_one_line(run, runs, arguments, says, tmp_path):
     for name, content in (
         ("blank", b"\n\n"),
         ("twice", b"cat\ncat"),
+        ("same_text", b"hot dog\ntea\nHot_dog"),
         ("binary", b"\xff\xfe\xfa"),
         ("long", b"a " * 99),
     ):
