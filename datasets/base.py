@@ -14,8 +14,6 @@ from datasets.files import require_folder
 from datasets.splits import Parts
 from datasets.store import JsonStore
 
-MAX_VAL_SHOTS = 4
-
 
 def full_path(path: str) -> str:
     """Absolute path with ~ expanded; symbolic links are kept."""
@@ -177,7 +175,12 @@ class CoOpDataset(CoOpLayout):
             remedy = Remedy("start the run again", "delete that file to draw anew")
         print(f"Loading preprocessed few-shot data from {path}")
         with explained(self.name, remedy):
-            drawn = draws.read_draw(path, self.name, num_shots, sources, self.dataset_dir)
+            seed = None if given else cfg.SEED
+            drawn = draws.read_draw(path, self.name, num_shots, sources, self.dataset_dir, seed)
+        if "val" in sources and "val" not in drawn:
+            self.note(f"{path} names no val images; those are drawn with seed {cfg.SEED}")
+            shots = draws.shots_of("val", num_shots)
+            drawn["val"] = self.generate_fewshot_dataset(sources["val"], num_shots=shots)
         return Parts(drawn["train"], drawn.get("val", parts.test), parts.test)
 
     def _draw_file(self, num_shots: int, seed: int, sources: draws.Sources) -> str:
@@ -186,8 +189,10 @@ class CoOpDataset(CoOpLayout):
         path = self._store.find(name)
         if path:
             return path
-        shots = {"train": num_shots, "val": min(num_shots, MAX_VAL_SHOTS)}
-        drawn = {part: self.generate_fewshot_dataset(items, num_shots=shots[part]) for part, items in sources.items()}
+        drawn = {
+            part: self.generate_fewshot_dataset(items, num_shots=draws.shots_of(part, num_shots))
+            for part, items in sources.items()
+        }
         path = self._store.publish(name, draws.encode_draw(self.name, num_shots, seed, drawn, self.dataset_dir))
         print(f"Saving preprocessed few-shot data to {path}")
         return path

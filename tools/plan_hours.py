@@ -28,7 +28,7 @@ import torch
 from tabulate import tabulate
 
 from dassl.utils import UserError
-from datasets.base import MAX_VAL_SHOTS
+from datasets.draws import MAX_VAL_SHOTS
 from datasets.sources import RECIPES
 from experiments.declaration import Selection, read_experiment
 from experiments.gpus import shared_gpus

@@ -81,10 +81,103 @@ def test_a_kept_draw_wins_over_the_generator(eurosat, build):
     build("EuroSAT", eurosat, shots=1, seed=1)
     path = eurosat / "eurosat" / "split_fewshot" / "shot_1-seed_1.json"
     draw = json.loads(path.read_text())
-    draw["train"] = [[f"2750/{name}/train_3.jpg", label, name] for label, name in [(0, "ant"), (1, "bee")]]
+    del draw["digest"]  # as an earlier version wrote it
+    draw["train"] = [[f"2750/{row[2]}/train_3.jpg", *row[1:]] for row in reversed(draw["train"])]
     path.write_text(json.dumps(draw))
     dataset = build("EuroSAT", eurosat, shots=1, seed=1)
-    assert [item.classname for item in dataset.train_x] == ["ant", "bee"]
+    assert [item.classname for item in dataset.train_x] == [row[2] for row in draw["train"]]
+    assert all(item.impath.endswith("train_3.jpg") for item in dataset.train_x)
+
+
+@pytest.mark.parametrize("with_digest", [False, True])
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda draw: draw | {"train": draw["train"][2:]}, "train has 0 images of class 'dog', not 2"),
+        (lambda draw: draw | {"val": draw["val"][1:]}, "val has 1 images of class 'dog', not 2"),
+        (lambda draw: draw | {"train": draw["train"][:1] * 2 + draw["train"][2:]}, "train names .* more than once"),
+        (lambda draw: draw | {"num_shots": 1}, "num_shots 1, but the run asks for 2"),
+        (lambda draw: draw | {"seed": 7}, "seed 7, but the run asks for 1"),
+    ],
+)
+def test_an_edited_draw_is_found(eurosat, build, edit, message, with_digest):
+    build("EuroSAT", eurosat, shots=2, seed=1)
+    path = eurosat / "eurosat" / "split_fewshot" / "shot_2-seed_1.json"
+    draw = json.loads(path.read_text())
+    if not with_digest:
+        del draw["digest"]
+    path.write_text(json.dumps(edit(draw)))
+    with pytest.raises(UserError, match=f"shot_2-seed_1.json.*{message}.*delete that file to draw anew"):
+        build("EuroSAT", eurosat, shots=2, seed=1)
+
+
+def test_a_draw_with_other_images_does_not_have_its_digest(eurosat, build):
+    build("EuroSAT", eurosat, shots=1, seed=1)
+    path = eurosat / "eurosat" / "split_fewshot" / "shot_1-seed_1.json"
+    draw = json.loads(path.read_text())
+    row = draw["train"][0]
+    row[0] = f"2750/dog/train_{(int(row[0][-5]) + 1) % 4}.jpg"
+    path.write_text(json.dumps(draw))
+    with pytest.raises(UserError, match="shot_1-seed_1.json was edited"):
+        build("EuroSAT", eurosat, shots=1, seed=1)
+
+
+def published_entries(rows, root="./data/eurosat/2750"):
+    return [{"impath": f"{root}/{path}", "label": label, "classname": name} for path, label, name in rows]
+
+
+def published_draw(eurosat):
+    split = split_rows(eurosat)
+    return {part: [row for row in split[part] if row[0].endswith(f"{part}_1.jpg")] for part in ("train", "val")}
+
+
+@pytest.mark.parametrize("root", ["./data/eurosat/2750", "/home/them/DATA/euro/2750", "2750", "C:\\data\\2750"])
+def test_a_draw_of_cross_modal_adaptation(eurosat, build, tmp_path, root):
+    draw = published_draw(eurosat)
+    content = {part: {"data": published_entries(rows, root), "indices": [1, 2]} for part, rows in draw.items()}
+    (tmp_path / "theirs.json").write_text(json.dumps(content))
+    dataset = build("EuroSAT", eurosat, shots=1, seed=5, FEWSHOT_SPLIT=tmp_path / "theirs.json")
+    for part, items in (("train", dataset.train_x), ("val", dataset.val)):
+        assert rows_of(items, eurosat) == draw[part]
+        assert all(Path(item.impath).is_file() for item in items)
+
+
+@pytest.mark.parametrize("with_val", [False, True])
+def test_a_draw_of_lines(eurosat, build, tmp_path, capsys, with_val):
+    draw = published_draw(eurosat)
+    entries = published_entries(draw["train"] + (draw["val"] if with_val else []))
+    (tmp_path / "theirs.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    dataset = build("EuroSAT", eurosat, shots=1, seed=5, FEWSHOT_SPLIT=tmp_path / "theirs.jsonl")
+    assert rows_of(dataset.train_x, eurosat) == draw["train"]
+    assert len(dataset.val) == 5
+    assert ("names no val images" in capsys.readouterr().out) == (not with_val)
+    if with_val:
+        assert rows_of(dataset.val, eurosat) == draw["val"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"impath": "./data/eurosat/2750/dog/none.jpg"}, "line 1: no image of the train or val part below .*none.jpg"),
+        ({"impath": "./data/eurosat/2750/dog/test_0.jpg"}, "line 1: no image of the train or val part below"),
+        ({"label": 0}, "entry 0 of train .*label 0. is not in the train part"),
+        ({"label": "dog"}, "line 1: label 'dog' is not a whole number"),
+        ({"classname": None}, "line 1: path and class name have to be text"),
+    ],
+)
+def test_a_published_draw_that_does_not_fit(eurosat, build, tmp_path, change, message):
+    entries = published_entries(published_draw(eurosat)["train"])
+    entries[0] |= change
+    path = tmp_path / "theirs.jsonl"
+    path.write_text("\n".join(map(json.dumps, entries)))
+    with pytest.raises(UserError, match=f"theirs.jsonl: {message}"):
+        build("EuroSAT", eurosat, shots=1, FEWSHOT_SPLIT=path)
+    path.write_text("\n".join(map(json.dumps, entries[1:])))
+    with pytest.raises(UserError, match="theirs.jsonl: train has 0 images of class 'dog', not 1"):
+        build("EuroSAT", eurosat, shots=1, FEWSHOT_SPLIT=path)
+    path.write_text(json.dumps(entries[1]) + "\n{")
+    with pytest.raises(UserError, match="theirs.jsonl: line 2 is not valid JSON"):
+        build("EuroSAT", eurosat, shots=1, FEWSHOT_SPLIT=path)
 
 
 def test_a_draw_file_can_be_given(eurosat, build, tmp_path):
