@@ -38,17 +38,24 @@ def image_names(folder: str) -> list[str]:
 def images_below(folder: str) -> tuple[list[str], list[str]]:
     """Paths of the images of a folder and its subfolders, and of everything else there; both ascending.
 
-    A hidden folder and a link to a folder are not entered: they count as one thing that is left out.
+    A file whose name is not UTF-8 is not used: no split file could name it. A hidden folder and a link to a folder are
+    not entered: they count as one thing that is left out.
     """
     images, others = [], []
     for here, folders, names in os.walk(folder):
         closed = [name for name in folders if name.startswith(".") or os.path.islink(os.path.join(here, name))]
         folders[:] = [name for name in folders if name not in closed]
         for name in names:
-            found = images if is_image_name(name) and not name.startswith(".") else others
+            usable = is_image_name(name) and not name.startswith(".") and is_plain_text(name)
+            found = images if usable else others
             found.append(os.path.join(here, name))
         others += [os.path.join(here, name, "") for name in closed]
     return sorted(images), sorted(others)
+
+
+def is_plain_text(text: str) -> bool:
+    """Whether a string can name a file and be printed: no NUL, no half of a surrogate pair."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def left_out(paths: Sequence[str], folder: str) -> str:
@@ -66,6 +73,8 @@ def _kind(path: str) -> str:
         return "hidden or linked folders" if name.startswith(".") or os.path.islink(path[:-1]) else "folders"
     if name.startswith("."):
         return "hidden files"
+    if not is_plain_text(name):
+        return "files with a name that is not UTF-8"
     suffix = os.path.splitext(name)[1]
     return f"*{suffix} files" if suffix else "files without a suffix"
 

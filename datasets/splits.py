@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from dassl.data.datasets import Datum
 from datasets.errors import BadDataError
-from datasets.files import class_folders, image_names, read_json_object, require_images
+from datasets.files import class_folders, image_names, is_plain_text, read_json_object, require_images
 from datasets.items import Item
 from datasets.store import JsonStore
 
@@ -38,11 +38,6 @@ def relative_path(impath: str, folder: str) -> str:
 def to_rows(items: Iterable[Datum], folder: str) -> list[list[Any]]:
     """[path relative to ``folder``, label, class name] of each item."""
     return [[relative_path(item.impath, folder), item.label, item.classname] for item in items]
-
-
-def is_plain_text(text: str) -> bool:
-    """Whether a string can name a file and be printed: no NUL, no half of a surrogate pair."""
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def parse_row(row: Any, where: str) -> tuple[str, int, str]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dassl.data.data_manager import ImageLoader
-from dassl.utils import MissingFileError, UserError, image_suffixes, is_image_name, read_image
+from dassl.utils import MAX_PIXELS, MissingFileError, UserError, image_suffixes, is_image_name, read_image
 
 MOST_WORKERS = 4
 BATCHES_WORTH_A_WORKER = 4
@@ -26,13 +26,13 @@ def find_images(places: Sequence[str | os.PathLike[str]]) -> list[str]:
     """
     found: list[str] = []
     for place in map(os.fspath, places):
-        if os.path.isfile(place):
-            found.append(place)
-        elif os.path.isdir(place):
+        if os.path.isdir(place):
             inside = list(_images_below(place))
             if not inside:
                 raise MissingFileError(f"no image below {place} (looked for {', '.join(image_suffixes())})")
             found += inside
+        elif os.path.lexists(place):  # what is not a regular file is said when its turn comes
+            found.append(place)
         else:
             raise MissingFileError(f"no such image or folder: {place}")
     return found
@@ -57,12 +57,17 @@ class ImageBatch(NamedTuple):
 
 
 def batches(
-    paths: Sequence[str], transform: Callable[[Image], Tensor], batch_size: int, workers: int | None = None
+    paths: Sequence[str],
+    transform: Callable[[Image], Tensor],
+    batch_size: int,
+    workers: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> ImageLoader:
     """A loader of `ImageBatch`es; a few are in memory at a time, however long the list.
 
     Args:
         workers: reading processes; None: none for a few batches, up to four for a long list.
+        max_pixels: an image with more is an error.
     """
     if batch_size < 1:
         raise UserError(f"the batch size must be positive, not {batch_size}")
@@ -72,7 +77,7 @@ def batches(
         enough = len(paths) > BATCHES_WORTH_A_WORKER * batch_size
         workers = min(MOST_WORKERS, _available_cores() - 1) if enough else 0
     return ImageLoader(
-        _Images(paths, transform),
+        _Images(paths, transform, max_pixels),
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=_collate,
@@ -87,8 +92,8 @@ def _available_cores() -> int:
 class _Images(Dataset):
     """Path and pixels of each image, or path and what is wrong with it."""
 
-    def __init__(self, paths: Sequence[str], transform: Callable[[Image], Tensor]) -> None:
-        self.paths, self.transform = paths, transform
+    def __init__(self, paths: Sequence[str], transform: Callable[[Image], Tensor], max_pixels: int) -> None:
+        self.paths, self.transform, self.max_pixels = paths, transform, max_pixels
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -96,7 +101,7 @@ class _Images(Dataset):
     def __getitem__(self, index: int) -> tuple[str, Tensor | str]:
         path = self.paths[index]
         try:
-            return path, self.transform(read_image(path))
+            return path, self.transform(read_image(path, self.max_pixels))
         except UserError as error:
             return path, str(error)
 

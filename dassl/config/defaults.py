@@ -24,6 +24,7 @@ _TREE: dict[str, Any] = {
     "VERBOSE": True,
     "INPUT": {
         "SIZE": (224, 224),  # height, width
+        "MAX_PIXELS": 89_478_485,  # an image with more is an error, not decoded
         "INTERPOLATION": "bilinear",
         "TRANSFORMS": (),
         "NO_TRANSFORM": False,

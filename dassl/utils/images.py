@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import stat
 
 from PIL import Image, UnidentifiedImageError
 
@@ -44,22 +45,51 @@ def is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in _formats_by_suffix()
 
 
-def read_image(path: str | os.PathLike) -> Image.Image:
+MAX_PIXELS = 89_478_485
+"""Most pixels of an image that is read, unless another bound is given; Pillow warns from there on."""
+
+_MOST_ELONGATED = 200
+"""Longest side over shortest: its shorter side is scaled up to the model's input, and the other one with it."""
+
+
+def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The image as RGB, pixels as stored (no EXIF rotation; transparency is dropped; the first frame of several).
 
     8-bit images are converted by Pillow. Wider ones (16 or 32 bits, float) are scaled to 0..255 by `wide_to_rgb`.
 
+    Args:
+        max_pixels: an image with more is not decoded, so that no image can use up the memory.
+
     Raises MissingFileError or UnreadableFileError, naming the file and what is wrong with it.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a FIFO or device might never end
+            raise UnreadableFileError(f"cannot read the image {path}: it is not a regular file")
         with Image.open(path, formats=_formats_for(path)) as image:
+            _check_size(image, path, max_pixels)
             return to_rgb(image)
+    except UnreadableFileError:
+        raise
     except FileNotFoundError as error:
-        raise MissingFileError(f"no such image: {path}") from error
+        what = "the image is a link to a file that does not exist" if os.path.islink(path) else "no such image"
+        raise MissingFileError(f"{what}: {path}") from error
     except UnidentifiedImageError as error:
         raise UnreadableFileError(f"{path} is not an image that Pillow can read") from error
     except Exception as error:  # Pillow's readers raise what a damaged file makes of them
         raise UnreadableFileError(f"cannot read the image {path}: {_one_line(error)}") from error
+
+
+def _check_size(image: Image.Image, path: str | os.PathLike, max_pixels: int) -> None:
+    """Raise UnreadableFileError for an image that is too large or too long; only its header has been read by now."""
+    width, height = image.size
+    if width * height > max_pixels:
+        raise UnreadableFileError(
+            f"{path} has {width:,} x {height:,} pixels, more than INPUT.MAX_PIXELS {max_pixels:,}; make it smaller"
+        )
+    if max(image.size) > _MOST_ELONGATED * min(image.size):
+        raise UnreadableFileError(
+            f"{path} has {width:,} x {height:,} pixels; an image may be {_MOST_ELONGATED} times as long as wide at most"
+        )
 
 
 def _formats_for(path: str | os.PathLike) -> tuple[str, ...]:

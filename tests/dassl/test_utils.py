@@ -15,6 +15,7 @@ import tarfile
 import termios
 import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +23,9 @@ import torch
 from full_disk import disk_full_after
 from torch import nn
 
+from dassl.config import get_cfg_default
 from dassl.utils import (
+    MAX_PIXELS,
     AverageMeter,
     MetricMeter,
     MissingFileError,
@@ -293,6 +296,39 @@ def test_images_of_8_bits_are_what_pillow_makes_of_them(tmp_path, mode):
     if mode in ("1", "L", "LA", "P", "RGB", "RGBA"):
         image.save(tmp_path / "x.png")
         assert read_image(tmp_path / "x.png").tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["dangling link", "FIFO", "device", "too many pixels", "too long", "not UTF-8"])
+def test_files_that_only_look_like_images(tmp_path, kind):
+    from PIL import Image
+
+    path = tmp_path / "odd.png"
+    if kind == "dangling link":
+        path.symlink_to(tmp_path / "gone.png")
+        says = "link to a file that does not exist"
+    elif kind == "FIFO":
+        os.mkfifo(path)
+        says = "not a regular file"
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+        says = "not a regular file"
+    elif kind == "not UTF-8":
+        path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")
+        Path(path).write_bytes(b"")
+        says = r"\\udcff.png is not an image"
+    else:
+        size, says = {
+            "too many pixels": ((30, 20), "30 x 20 pixels, more than INPUT.MAX_PIXELS 599"),
+            "too long": ((1, 2001), "1 x 2,001 pixels; an image may be 200 times as long"),
+        }[kind]
+        Image.new("L", size).save(path)
+    with pytest.raises(UserError, match=says) as error:
+        read_image(path, max_pixels=599 if kind == "too many pixels" else MAX_PIXELS)
+    assert str(error.value).isprintable()
+
+
+def test_the_bound_on_pixels_is_the_configured_one():
+    assert get_cfg_default().INPUT.MAX_PIXELS == MAX_PIXELS
 
 
 def test_seeds():

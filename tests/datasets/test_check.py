@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from datasets import check, sources
 from datasets.sources import Counts
@@ -163,6 +166,26 @@ def test_classes_are_counted_where_that_is_asked_for(eurosat, run):
     assert status == 0
     assert said.count("class    EuroSAT ") == 5
     assert "class    EuroSAT              cat: train 4, val 3, test 2\n" in said
+
+
+def test_odd_files_are_a_line_each(tmp_path, run, put_image):
+    for part in ("train", "test"):
+        for number in range(3):
+            put_image(tmp_path / "mine" / part / "ant" / f"{number}.png", 50 * number + len(part))
+    folder = tmp_path / "mine" / "train" / "ant"
+    (folder / "dangling.jpg").symlink_to(folder / "gone.jpg")
+    os.mkfifo(folder / "fifo.jpg")
+    (folder / "device.jpg").symlink_to("/dev/zero")
+    Image.new("1", (1, 2_000_000)).save(folder / "long.png")
+    Image.new("1", (13_300, 13_300)).save(folder / "large.png")
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.jpg")).write_bytes(b"")
+    status, said = run("--path", tmp_path / "mine")
+    assert status == 1
+    bad = [line for line in said.splitlines() if line.startswith("bad ")]
+    assert len(bad) == 5
+    for name in ("dangling.jpg", "fifo.jpg", "device.jpg", "long.png", "large.png"):
+        assert sum(name in line for line in bad) == 1
+    assert "1 files with a name that is not UTF-8 (first train/ant/\\udcff.jpg)" in said
 
 
 def test_arguments_that_make_no_sense(tmp_path, run, monkeypatch):

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 from tiny_runs import CLASSNAMES
 from trained_runs import Runs
 
@@ -110,7 +111,7 @@ def test_images_are_read_as_they_are_needed(runs, monkeypatch):
     """Of 10,000 images three batches of eight are read for the first twenty predictions."""
     read = []
     original = image_stream.read_image
-    monkeypatch.setattr(image_stream, "read_image", lambda path: read.append(path) or original(path))
+    monkeypatch.setattr(image_stream, "read_image", lambda path, max_pixels: read.append(path) or original(path))
     image = next(runs.images.rglob("*.jpg"))
     predictions = load_classifier(runs("CoOp").output_dir).predict([image] * 10_000, batch_size=8, workers=0)
     for _ in range(20):
@@ -202,6 +203,34 @@ def test_class_names_from_a_file(run, runs, tmp_path):
     names.write_text("face\n\n  wild_cat \n")
     line = run("--images", runs.images / "c1" / "test_0.jpg", "--json", "--classes", names)[0]
     assert {entry["class"] for entry in json.loads(line)["predictions"]} == {"face", "wild_cat"}
+
+
+def put_odd_files(folder):
+    """A link to nothing, a FIFO, a device, two images that are too large, and a name that is not UTF-8."""
+    (folder / "a_dangling.jpg").symlink_to(folder / "gone.jpg")
+    os.mkfifo(folder / "b_fifo.jpg")
+    (folder / "c_device.jpg").symlink_to("/dev/zero")
+    Image.new("1", (1, 2_000_000)).save(folder / "d_long.png")
+    Image.new("1", (13_300, 13_300)).save(folder / "e_large.png")
+    Path(os.fsdecode(os.fsencode(folder) + b"/f_\xff.jpg")).write_bytes(b"no image")
+    return 6
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_odd_files_are_a_line_each_and_the_rest_goes_on(runs, tmp_path, capsys, workers, as_json):
+    good = tmp_path / "good.jpg"
+    good.write_bytes((runs.images / "c0" / "test_0.jpg").read_bytes())
+    odd = put_odd_files(tmp_path)
+    for images in ([tmp_path], sorted(map(str, tmp_path.iterdir()))):  # as a folder, and each by its name
+        arguments = ["--checkpoint", runs("CoOp").output_dir, "--workers", workers, "--images", *images]
+        capsys.readouterr()
+        with pytest.raises(UserError, match=f"{odd} of {odd + 1} images could not be read"):
+            predict.main(predict.parse_args([*map(str, arguments), *(["--json"] if as_json else [])]))
+        result = capsys.readouterr()
+        errors = [line for line in result.err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == odd and all(line.isprintable() for line in errors)
+        assert sum("good.jpg" in line for line in result.out.splitlines()) == 1
 
 
 def test_a_corrupt_image_is_named_and_nothing_is_lost(runs, tmp_path, monkeypatch, capsys):

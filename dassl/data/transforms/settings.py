@@ -9,7 +9,7 @@ from typing import Any
 
 from dassl.utils.errors import BadValueError
 
-_ALWAYS = ("SIZE",)
+_ALWAYS = ("SIZE", "MAX_PIXELS")
 _USED_BY = {
     "random_crop": ("CROP_PADDING",),
     "random_resized_crop": ("RRCROP_SCALE",),
@@ -42,6 +42,7 @@ def _each(rule: Callable[[Any], bool], count: int) -> Callable[[Any], bool]:
 _TINY = 1e-6
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "SIZE": (_each(_whole(1, _MOST_PIXELS), 2), f"height and width, from 1 to {_MOST_PIXELS}"),
+    "MAX_PIXELS": (_whole(1, 2**31), "a number of pixels"),
     "CROP_PADDING": (_whole(0, _MOST_PIXELS), "a number of pixels"),
     "RRCROP_SCALE": (
         lambda value: _each(_number(_TINY, 100), 2)(value) and value[0] <= value[1],
