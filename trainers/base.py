@@ -32,6 +32,7 @@ from trainers.precision import Precision
 from trainers.prompts import Prompts, Theta, at_least_float32, normalized
 from trainers.ranges import check_ranges
 from trainers.record import CHANGES_NO_NUMBER, weights_digest
+from trainers.unknown_words import warn_of_unknown_words
 
 LEARNED_NAME = re.compile(r"(^|\.)(ctx|VPT|VPT_shallow)$|compound_prompt|meta_net\.|^(prompt_learner\.)?proj\.")
 """What published checkpoints call learned tensors; everything else in them is the frozen CLIP."""
@@ -159,6 +160,7 @@ class PromptTrainer(TrainerX):
         self.captured = CapturedFunctions.choose(cfg.TRAINER.CUDA_GRAPH, self.device)
         print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
         clip = load_clip(cfg, self.precision)
+        warn_of_unknown_words(clip, self.dm.dataset.classnames, cfg.MODEL.BACKBONE.NAME)
         self.prompts = self.build_prompts(clip, self.dm.dataset.classnames).to(self.device)
         if cfg.TRAINER.TEXT_CHUNK > 0 and hasattr(self.prompts, "context"):
             self.prompts.context.recompute_in_chunks(cfg.TRAINER.TEXT_CHUNK)

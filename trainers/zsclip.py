@@ -13,6 +13,7 @@ from trainers.precision import Precision
 from trainers.prompts import normalized
 from trainers.record import CHANGES_NO_NUMBER
 from trainers.templates import CUSTOM_TEMPLATES, DEFAULT_TEMPLATE, selected_templates, template_features, template_for
+from trainers.unknown_words import warn_of_unknown_words
 
 __all__ = ["CUSTOM_TEMPLATES", "ZeroshotCLIP", "ZeroshotCLIP2"]
 
@@ -38,6 +39,7 @@ class ZeroshotCLIP(TrainerX):
         self.precision = Precision.choose(self.cfg.TRAINER[self.config_node].PREC, self.device)
         print(f"Loading CLIP (backbone: {self.cfg.MODEL.BACKBONE.NAME})")
         self.clip_model = load_clip(self.cfg, self.precision)
+        warn_of_unknown_words(self.clip_model, self.dm.dataset.classnames, self.cfg.MODEL.BACKBONE.NAME)
         draw_clip(self.clip_model)
         templates = self.templates()
         print(f"Prompt templates (n={len(templates)}): {templates}")

@@ -376,3 +376,13 @@ def test_names_cannot_steer_the_terminal(as_json, capsys):
 
 def test_the_exported_script_shows_hidden_characters():
     assert classify.printable("cat\x1b[2J\t\u202e\udcff 猫") == r"cat\x1b[2J\t\u202e\udcff 猫"
+
+
+@pytest.mark.parametrize("trainer", ["CoOp", "ZeroshotCLIP"])
+def test_words_that_the_backbone_has_never_seen_are_named(runs, trainer, capsys):
+    source = runs(trainer).output_dir
+    capsys.readouterr()
+    load_classifier(source, ["red circle", "Coffee Mug", "running_shoes"])
+    said = capsys.readouterr().out
+    assert "never seen these words of class names: 'red', 'circle', 'Coffee', 'Mug', 'running', 'shoes'" in said
+    assert "one and the same: 'red circle', 'Coffee Mug', 'running_shoes'" in said
