@@ -20,7 +20,7 @@ from dassl.utils import Logger, UserError, print_above_bar, printable, printable
 from dassl.utils.memory import keep_freed_memory
 from deploy.classifier import Classifier, Prediction, load_classifier
 from deploy.command_line import add_source_arguments, read_class_names, source_of
-from deploy.images import find_images
+from deploy.images import find_images, left_out_below
 
 
 def main(args: argparse.Namespace) -> None:
@@ -30,6 +30,8 @@ def main(args: argparse.Namespace) -> None:
         UserError: something the user can fix; at the end, when an image could not be read.
     """
     images, classnames, source = find_images(args.images), read_class_names(args.classes), source_of(args)
+    for line in left_out_below(args.images, images):
+        print(f"note: {printable(line)}", file=sys.stderr)
     with redirect_stdout(Logger(sys.stderr)):  # stdout is for results
         classifier = load_classifier(
             source.folder, classnames, args.device, source.epoch, source.config_file, source.trainer, source.options

@@ -32,9 +32,16 @@ def load_tensors(path):
 
 def load_image(path, height, width, interpolation, mean, std):
     """Resize the shorter side to the larger size, cut out the centre, normalise: [3, height, width]."""
+    if Path(path).exists() and not Path(path).is_file():  # a FIFO or device might never end
+        sys.exit(printable(f"error: cannot read {path}: it is not a regular file"))
     try:
-        image = Image.open(path).convert("RGB")
-    except OSError as error:
+        image = Image.open(path)
+        if image.mode.startswith("I") or image.mode == "F":  # Pillow would clip it
+            sys.exit(printable(f"error: {path} has more than 8 bits: convert it, or use the project's predict.py"))
+        if max(image.size) > 200 * min(image.size):
+            sys.exit(printable(f"error: {path} is more than 200 times as long as wide"))
+        image = image.convert("RGB")
+    except (OSError, Image.DecompressionBombError) as error:
         sys.exit(printable(f"error: cannot read {path}: {error}"))
     short, long = min(image.size), max(image.size)
     target = max(height, width)

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from dassl.data.data_manager import ImageLoader
 from dassl.utils import MAX_PIXELS, MissingFileError, UserError, image_suffixes, is_image_name, read_image
+from datasets.files import images_below, left_out
 
 MOST_WORKERS = 4
 BATCHES_WORTH_A_WORKER = 4
@@ -36,6 +37,16 @@ def find_images(places: Sequence[str | os.PathLike[str]]) -> list[str]:
         else:
             raise MissingFileError(f"no such image or folder: {place}")
     return found
+
+
+def left_out_below(places: Sequence[str | os.PathLike[str]], used: Sequence[str]) -> list[str]:
+    """A line for each given folder that holds something which is not classified."""
+    lines, used_paths = [], set(used)
+    for folder in filter(os.path.isdir, map(os.fspath, places)):
+        others = [path for path in images_below(folder)[1] if path not in used_paths]
+        if others:
+            lines.append(left_out(others, folder))
+    return lines
 
 
 def _images_below(folder: str) -> Iterator[str]:

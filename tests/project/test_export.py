@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 import runpy
 import shutil
 import sys
@@ -116,6 +117,31 @@ def test_the_plain_script_prepares_images_as_the_trainers_do(runs, tmp_path):
         Image.fromarray(pixels[:height, :width]).save(path)
         found = load_image(path, *given.SIZE, given.INTERPOLATION, given.PIXEL_MEAN, given.PIXEL_STD)
         assert (found - classifier.transform(Image.open(path))).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("16 bits", "has more than 8 bits"),
+        ("float", "has more than 8 bits"),
+        ("long", "200 times"),
+        ("FIFO", "regular"),
+    ],
+)
+def test_the_plain_script_refuses_what_it_would_clip_or_never_finish(tmp_path, kind, says):
+    import numpy as np
+    from PIL import Image
+
+    from deploy.classify import load_image
+
+    path = tmp_path / "odd.tif"
+    if kind == "FIFO":
+        os.mkfifo(path)
+    else:
+        shape, dtype = {"16 bits": ((9, 9), "uint16"), "float": ((9, 9), "float32"), "long": ((300, 1), "uint8")}[kind]
+        Image.fromarray(np.full(shape, 100, dtype)).save(path)
+    with pytest.raises(SystemExit, match=f"error: .*odd.tif.*{says}"):
+        load_image(path, 64, 64, "bicubic", (0, 0, 0), (1, 1, 1))
 
 
 def test_the_manifest_describes_the_files(exported):

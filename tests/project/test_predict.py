@@ -205,6 +205,18 @@ def test_class_names_from_a_file(run, runs, tmp_path):
     assert {entry["class"] for entry in json.loads(line)["predictions"]} == {"face", "wild_cat"}
 
 
+def test_what_is_not_classified_is_named(run, runs, tmp_path, capsys):
+    shutil.copy(runs.images / "c0" / "test_0.jpg", tmp_path / "a.JFIF")
+    (tmp_path / "b.heic").write_bytes(b"")
+    (tmp_path / ".c.jpg").write_bytes(b"")
+    predict.main(
+        predict.parse_args(["--checkpoint", str(runs("CoOp").output_dir), "--images", str(tmp_path), "--json"])
+    )
+    result = capsys.readouterr()
+    assert len(result.out.splitlines()) == 1 and "a.JFIF" in result.out
+    assert f"note: left out in {tmp_path}: 1 *.heic files (first b.heic), 1 hidden files (first .c.jpg)" in result.err
+
+
 def put_odd_files(folder):
     """A link to nothing, a FIFO, a device, two images that are too large, and a name that is not UTF-8."""
     (folder / "a_dangling.jpg").symlink_to(folder / "gone.jpg")
