@@ -57,16 +57,21 @@ def read_draw(
     published = _published_content(path, sources, folder)
     if published is not None:
         drawn = {part: _read_part(published, part, path, sources[part], folder) for part in published}
-        _check_shots(drawn["train"], sources["train"], num_shots, f"{path}: train")
+        for part, items in drawn.items():
+            _check_shots(items, sources[part], shots_of(part, num_shots), f"{path}: {part}")
         return drawn
     content = read_json_object(path)
     for key, expected in (("dataset", dataset), ("num_shots", num_shots), ("seed", seed)):
-        if expected is not None and content.get(key, expected) != expected:
+        if expected is not None and key not in content:
+            raise BadDataError(f"{path} does not say its {key}; delete it to draw again")
+        if expected is not None and content[key] != expected:
             raise BadDataError(f"{path} is a draw with {key} {content[key]!r}, but the run asks for {expected!r}")
     drawn = {part: _read_part(content, part, path, items, folder) for part, items in sources.items()}
     for part, items in drawn.items():
         _check_shots(items, sources[part], shots_of(part, num_shots), f"{path}: {part}")
-    if content.get("digest", _digest(content)) != _digest(content):
+    if "digest" not in content:
+        print(f"Note: {path} has no digest (a draw of an earlier version): an exchanged image would not be found")
+    elif content["digest"] != _digest(content):
         raise BadDataError(f"{path} was edited: its content does not have the digest that it names")
     return drawn
 

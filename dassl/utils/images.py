@@ -46,7 +46,9 @@ def is_image_name(name: str) -> bool:
 
 
 MAX_PIXELS = 89_478_485
-"""Most pixels of an image that is read, unless another bound is given; Pillow warns from there on."""
+"""Most pixels of an image that is read, unless another bound is given: where Pillow's own warning begins."""
+
+Image.MAX_IMAGE_PIXELS = None  # `read_image` has a bound of its own, which a key can raise
 
 _MOST_ELONGATED = 200
 """Longest side over shortest: its shorter side is scaled up to the model's input, and the other one with it."""
@@ -106,12 +108,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image.load()  # convert would do this too, and copy the pixels
         return image
     if image.mode.startswith("I") or image.mode == "F":
-        return wideto_rgb(image)
+        return wide_to_rgb(image)
     via = _VIA.get(image.mode)
     return (image.convert(via) if via else image).convert("RGB")
 
 
-def wideto_rgb(image: Image.Image) -> Image.Image:
+def wide_to_rgb(image: Image.Image) -> Image.Image:
     """A grey image of more than 8 bits as RGB: white is 255, values between are scaled and rounded, none is clipped.
 
     White is 2**bits - 1 where the file says how many bits it uses: 65535 for 16 bits, 4095 for a TIFF of 12 bits. An
