@@ -52,7 +52,7 @@ _TREE: dict[str, Any] = {
         "SOURCE_DOMAINS": (),
         "TARGET_DOMAINS": (),
         "NUM_LABELED": -1,
-        "NUM_SHOTS": -1,  # images per class, -1 for all
+        "NUM_SHOTS": -1,  # images per class, -1 for all (0: all too, in evaluations only)
         "VAL_PERCENT": 0.1,
         "STL10_FOLD": -1,
         "CIFAR_C_TYPE": "",

@@ -41,7 +41,7 @@ _RANGES = {
     "INPUT.GN_STD": at_least(0),
     "INPUT.RGS_P": between(0, 1),
     "INPUT.GB_P": between(0, 1),
-    "DATASET.NUM_SHOTS": Range(lambda value: value == -1 or value >= 1, "at least 1, or -1 for all images"),
+    "DATASET.NUM_SHOTS": Range(lambda value: value >= -1, "at least 1 (-1 for all images, 0 for an evaluation only)"),
     "DATALOADER.NUM_WORKERS": between(0, MOST_WORKERS),
     "DATALOADER.K_TRANSFORMS": at_least(1),
     "DATALOADER.TRAIN_X.BATCH_SIZE": _BATCH,
@@ -83,8 +83,10 @@ def check_values(cfg: CfgNode, ranges: Mapping[str, Range]) -> None:
     """Check the numbers, or lists of numbers, of some keys, as far as `cfg` has them. Raises BadValueError."""
     for key, range_ in ranges.items():
         value = _value(cfg, key)
+        if value is None:
+            continue
         for number in value if isinstance(value, (list, tuple)) else [value]:
-            if number is not None and not range_.includes(number):
+            if not isinstance(number, (int, float)) or not range_.includes(number):
                 raise BadValueError(f"{key} is {value}, but should be {range_.words}")
 
 

@@ -507,6 +507,8 @@ class SimpleTrainer(RunChecks, TrainerBase):
             self.save_model(self.epoch, self.output_dir)
 
     def _check_loop_settings(self) -> None:
+        if self.cfg.DATASET.NUM_SHOTS == 0:
+            raise BadValueError("DATASET.NUM_SHOTS is 0: training needs at least 1 image a class, or -1 for all images")
         if self.cfg.TEST.FINAL_MODEL not in ("last_step", "best_val"):
             raise BadValueError(f'TEST.FINAL_MODEL should be last_step or best_val, not "{self.cfg.TEST.FINAL_MODEL}"')
         if self.cfg.TEST.FINAL_MODEL == "best_val" and not self.cfg.TEST.NO_TEST and self.val_loader is None:

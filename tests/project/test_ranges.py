@@ -24,7 +24,7 @@ def tiny(tmp_path_factory):
 
 
 WRONG = [
-    ("DATASET.NUM_SHOTS", "0"),
+    ("DATASET.NUM_SHOTS", "-2"),
     ("DATASET.NUM_SHOTS", "-5"),
     ("DATALOADER.NUM_WORKERS", "-1"),
     ("DATALOADER.NUM_WORKERS", "100000"),
@@ -47,6 +47,8 @@ WRONG = [
     ("TRAIN.PRINT_FREQ", "0"),
     ("INPUT.PIXEL_STD", "[0.2, 0.0, 0.2]"),
     ("INPUT.RGS_P", "1.5"),
+    ("INPUT.RRCROP_SCALE", "('x', 1.0)"),
+    ("INPUT.PIXEL_STD", "[None, 1.0, 1.0]"),
     ("TRAINER.TEXT_CHUNK", "-1"),
     ("TRAINER.PROMETAR.MIXUP_ALPHA", "0.0"),
     ("TRAINER.PROMETAR.MIXUP_ALPHA", "0"),
@@ -76,6 +78,7 @@ def test_a_number_out_of_range_is_named(key, value):
     ("key", "value"),
     [
         ("DATASET.NUM_SHOTS", "-1"),
+        ("DATASET.NUM_SHOTS", "0"),
         ("OPTIM.LR", "0.0"),
         ("DATALOADER.NUM_WORKERS", "0"),
         ("TRAINER.PROMETAR.TEXT_LOSS_WEIGHT", "0.0"),
@@ -117,6 +120,13 @@ def test_trainers_refuse_what_does_not_suit_them(trainer, key, value, tiny):
     with pytest.raises(UserError) as error:
         build_trainer(make_cfg(trainer, backbone, data, output, {key: value}))
     assert key.rpartition(".")[2] in str(error.value)
+
+
+def test_training_on_no_images_is_not_training_on_all(tiny):
+    backbone, data, output = tiny
+    trainer = build_trainer(make_cfg("CoOp", backbone, data, output, {"DATASET.NUM_SHOTS": 0}))
+    with pytest.raises(UserError, match="DATASET.NUM_SHOTS is 0: training needs at least 1 image a class, or -1"):
+        trainer.train()
 
 
 def test_every_number_of_a_method_has_a_range():
