@@ -54,13 +54,13 @@ def test_ordinary_yaml(tmp_path):
 def test_yaml_that_is_refused(tmp_path, text, says):
     path = tmp_path / "a.yaml"
     path.write_text(text)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(UnreadableFileError, match=says) as caught:
         read_yaml(path)
     assert f"cannot read {path}: " in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(UnreadableFileError, match=re.escape(f"cannot read {path}: ")):
         merge_file(get_cfg_default(), str(path))
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(
