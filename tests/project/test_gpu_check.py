@@ -50,6 +50,7 @@ def test_every_part_on_a_cpu(tmp_path, capsys):
 def stand_in(tmp_path, monkeypatch):
     """Parts that take milliseconds: one is late and has started a process, one fails."""
     (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "__init__.py").touch()  # a folder without it stands behind the project's own package
     (tmp_path / "tools" / "gpu_parts.py").write_text(STAND_IN)
     monkeypatch.setattr(gpu_check, "ROOT", tmp_path)
     monkeypatch.setitem(gpu_check.SECONDS, "end_to_end", 1)
