@@ -39,6 +39,7 @@ class CoOpLayout(DatasetBase):
         """Fix all paths; reads nothing."""
         self.dataset_dir = folder
         self.notes: list[str] = []
+        self.listed_twice = ""  # what the split file in use says twice
         self.image_dir = os.path.join(folder, self.image_folder) if self.image_folder else folder
         self.split_path = os.path.join(folder, self.split_file) if self.split_file else None
         self.split_fewshot_dir = os.path.join(folder, self.fewshot_folder)
@@ -90,6 +91,9 @@ class CoOpLayout(DatasetBase):
         require_folder(self.image_dir, "image folder")
         path = self.split_in_use()
         parts = splits.read_split(path, self.image_dir) if path else self.read_annotations()
+        twice = splits.listed_twice(parts, path) if path else ""
+        if twice:
+            self.use_listed_twice(twice)
         self.check_parts(parts, path or self.dataset_dir)
         return parts
 
@@ -104,6 +108,14 @@ class CoOpLayout(DatasetBase):
     def check_parts(self, parts: Parts, source: str) -> None:
         """Raise ``BadDataError`` if the labels of the parts do not fit together."""
         splits.check_labels(parts, source)
+
+    def use_listed_twice(self, description: str) -> None:
+        """What to do about images that the split file lists under two labels or in two parts.
+
+        A published split is used as it is; `datasets.check` calls it wrong.
+        """
+        self.listed_twice = description
+        self.note(description)
 
     def check_names(self, parts: Parts) -> None:
         """Say which classes have one prompt text; published lists are used as they are."""

@@ -70,7 +70,8 @@ def check(
         reasons = _unreadable(checked, reader.name)
         if bad_files is not None:
             bad_files += reasons
-        wrong = [f"{len(reasons):,} of {len(checked):,} images cannot be read, first: {reasons[0]}"] if reasons else []
+        wrong = [reader.listed_twice] if reader.listed_twice else []
+        wrong += [f"{len(reasons):,} of {len(checked):,} images cannot be read, first: {reasons[0]}"] if reasons else []
         if isinstance(reader, OwnData):
             wrong += _repeated_content(reader, _distinct(parts))
         if wrong:

@@ -38,6 +38,10 @@ class OwnData(CoOpDataset):
         """What own data is called in tables: the folder's name, or the CSV file's without its suffix."""
         raise NotImplementedError
 
+    def use_listed_twice(self, description: str) -> None:
+        """Refuse it: the user can correct the file. Raises BadDataError."""
+        raise BadDataError(description)
+
     @property
     def remedy(self) -> Remedy:
         return Remedy("check DATASET.PATH (see docs/datasets.md, own data)", "see docs/datasets.md, own data")

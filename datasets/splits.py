@@ -71,22 +71,26 @@ def read_split(filepath: str, path_prefix: str) -> Parts:
     print(f"Reading split from {filepath}")
     content = read_json_object(filepath)
     parts = Parts(*(_read_part(content, part, filepath, path_prefix) for part in PART_NAMES))
-    _check_each_once(parts, filepath)
     require_images([item.impath for part in parts for item in part], filepath)
     return parts
 
 
-def _check_each_once(parts: Parts, filepath: str) -> None:
-    """Raise `BadDataError` if an image has two labels or is in two parts."""
+def listed_twice(parts: Parts, filepath: str) -> str:
+    """The entries of a split file that give an image a second label or part, as a number and the first; "" for none."""
     seen: dict[str, tuple[str, int]] = {}
+    found = []
     for part, items in zip(PART_NAMES, parts, strict=True):
         for number, item in enumerate(items):
             known_part, label = seen.setdefault(os.path.normpath(item.impath), (part, item.label))
-            where = f"{filepath}: entry {number} of {part} is {item.impath}"
+            where = f"entry {number} of {part} is {item.impath}"
             if label != item.label:
-                raise BadDataError(f"{where} with label {item.label}, which has label {label} in {known_part}")
-            if known_part != part:
-                raise BadDataError(f"{where}, which is in {known_part}, too")
+                found.append(f"{where} with label {item.label}, which has label {label} in {known_part}")
+            elif known_part != part:
+                found.append(f"{where}, which is in {known_part}, too")
+    if not found:
+        return ""
+    more = f" ({len(found):,} such entries)" if len(found) > 1 else ""
+    return f"{filepath}: {found[0]}{more}"
 
 
 def _read_part(content: dict[str, Any], part: str, filepath: str, path_prefix: str) -> list[Datum]:
