@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -103,6 +104,8 @@ def require_images(paths: Sequence[str], listed_in: str) -> None:
 
 def _read_bytes(path: str) -> bytes:
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a FIFO or device might never end
+            raise BadDataError(f"file {path} cannot be read (it is not a regular file)")
         with open(path, "rb") as file:
             return file.read()
     except FileNotFoundError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from typing import NamedTuple
 
@@ -108,8 +109,17 @@ def read_table(path: str) -> Table:
     Raises:
         BadDataError: a line that is not a path and a label (and a part, if the first one has it).
     """
-    reader = csv.reader(read_text(path).splitlines())
-    rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(cell.strip() for cell in row)]
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    rows = []
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any("\n" in cell or "\r" in cell for cell in cells):
+                raise BadDataError(f"{path}: a quoted cell that ends in line {reader.line_num} has a line break in it")
+            if any(cells):
+                rows.append((reader.line_num, cells))
+    except csv.Error as error:
+        raise BadDataError(f"{path}: line {reader.line_num} is not valid CSV ({error})") from None
     if not rows:
         raise BadDataError(f"{path} lists no images")
     first = [cell.lower() for cell in rows[0][1]]
@@ -152,4 +162,4 @@ def _parse_row(line: int, cells: list[str], order: list[str], path: str) -> Row:
 
 def sort_labels(names: set[str]) -> list[str]:
     """Ascending: as numbers if all are, else as text."""
-    return sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
+    return sorted(names, key=lambda name: (int(name), name)) if all(map(str.isdecimal, names)) else sorted(names)

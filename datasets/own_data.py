@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 
 from dassl.data.datasets import Datum
 from dassl.utils import BadValueError
@@ -94,6 +95,9 @@ def read_names(path: str, keys: Sequence[str]) -> dict[str, str]:
         if key in names:
             raise BadDataError(f"{path} names {key!r} twice")
         names[key] = name
+    numbers = [name.partition(" ")[0] for name in names.values()]
+    if len(numbers) > 1 and all(map(str.isdecimal, numbers)) and _are_consecutive(sorted(map(int, numbers))):
+        raise BadDataError(f"{path}: class names start with a number ({next(iter(names.values()))!r}); leave it out")
     unnamed = [key for key in keys if key not in names]
     unknown = [key for key in names if key not in set(keys)]
     if unnamed or unknown:
@@ -117,3 +121,7 @@ def complete(parts: Parts) -> Parts:
         classes.setdefault((item.label, item.classname), []).append(item.impath)
     triples = [(label, name, impaths) for (label, name), impaths in classes.items()]
     return cut_classes(triples, rng=random.Random(SPLIT_SEED))
+
+
+def _are_consecutive(numbers: Sequence[int]) -> bool:
+    return all(after == before + 1 for before, after in pairwise(numbers))

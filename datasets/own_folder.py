@@ -157,12 +157,16 @@ def find_parts(folder: str) -> dict[str, list[str]]:
     that are called so are parts, too.
     """
     named: dict[str, list[str]] = {}
-    if os.path.isdir(folder):
-        for name in sorted(os.listdir(folder)):
-            part = part_called(name)
-            if part and os.path.isdir(os.path.join(folder, name)):
-                named.setdefault(part, []).append(name)
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    all_folders = [name for name in names if os.path.isdir(os.path.join(folder, name))]
+    for name in all_folders:
+        part = part_called(name)
+        if part:
+            named.setdefault(part, []).append(name)
     all_names = [name for names in named.values() for name in names]
+    visible = [name for name in all_folders if not name.startswith(".")]
+    if "train" in named and len(named) > 1 and len(all_names) == len(visible):
+        return named  # nothing but parts; one without class folders is refused where it is read
     return named if any(_holds_folders(os.path.join(folder, name)) for name in all_names) else {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from PIL import Image
@@ -128,6 +129,7 @@ def test_class_names_from_a_file(images, fill, folder, tmp_path, put_lines):
         (["ant Ameise", "bee Biene", "cat Katze", "dog Hund"], "names 'dog', which the data lack"),
         (["ant Ameise", "ant Biene"], "names 'ant' twice"),
         (["ant"], "line 'ant' is not a folder and its class name"),
+        (["ant 0 Ameise", "bee 1 Biene", "cat 2 Katze"], "class names start with a number .'0 Ameise'.; leave it out"),
     ],
 )
 def test_a_class_name_file_that_does_not_match(images, fill, folder, tmp_path, put_lines, lines, message):
@@ -189,6 +191,14 @@ def test_folders_that_are_neither_parts_nor_classes(images, fill, folder, folder
     for name in folders:
         fill(images / name, 10)
     with pytest.raises(UserError, match=message):
+        folder()
+
+
+def test_parts_without_class_folders_are_not_classes(images, folder, put_image):
+    for part in ("train", "test"):
+        for number in range(10):
+            put_image(images / part / f"{number}.jpg")
+    with pytest.raises(UserError, match="outside of a class folder; expected are <class>/<images>"):
         folder()
 
 
@@ -337,6 +347,9 @@ def test_csv_labels_that_are_numbers_keep_their_order(csv_file, build, tmp_path,
             "list.csv: line 3 gives pictures/ant/0.jpg the part 'test', line 1 'train'",
         ),
         (["pictures/ant/0.jpg"], "list.csv: line 1 .* not a path and a label"),
+        (["pictures/ant/0.jpg,ant", 'pictures/bee/0.jpg,"bee', 'pictures/ant/1.jpg,ant"'], "has a line break in it"),
+        (["pictures/ant/0.jpg,ant", 'pictures/bee/0.jpg,"bee'], "is not valid CSV"),
+        (["pictures/ant/0.jpg,ant", 'pictures/bee/0.jpg,"bee"x'], "is not valid CSV"),
         (["path,label", "pictures/ant/0.jpg,"], "list.csv: line 2 .* not a path and a label"),
         (["pictures/ant/0.jpg,ant,dev"], "line 1: split 'dev' is not one of train, val, test"),
         (["pictures/ant/0.jpg,ant,train", "pictures/ant/99.jpg,ant,test"], "1 of 2 images of .*list.csv are missing"),
@@ -349,6 +362,24 @@ def test_csv_labels_that_are_numbers_keep_their_order(csv_file, build, tmp_path,
 def test_what_is_wrong_with_a_csv_file_is_said(csv_file, build, tmp_path, lines, message):
     with pytest.raises(UserError, match=f"ImageCSV: .*{message}"):
         build("ImageCSV", PATH=csv_file(lines), OUTPUT_DIR=tmp_path / "output")
+
+
+def test_labels_of_one_number_have_one_order(csv_file, build, tmp_path):
+    """Whatever the seed of Python's hashes."""
+    lines = [
+        f"pictures/ant/{number}.jpg,{label},{part}"
+        for number, (label, part) in enumerate(
+            (label, part) for part in ("train", "test") for label in ("1", "001", "01")
+        )
+    ]
+    path = csv_file(["path,label,split", *lines])
+    assert build("ImageCSV", PATH=path, OUTPUT_DIR=tmp_path).classnames == ["001", "01", "1"]
+
+
+def test_a_csv_file_that_never_ends(tmp_path, build):
+    os.mkfifo(tmp_path / "fifo.csv")
+    with pytest.raises(UserError, match="fifo.csv cannot be read .it is not a regular file"):
+        build("ImageCSV", PATH=tmp_path / "fifo.csv", OUTPUT_DIR=tmp_path)
 
 
 def test_a_csv_file_that_is_missing(tmp_path, build):
