@@ -119,7 +119,7 @@ def parameters(pairs: Sequence[str]) -> dict[str, str | int]:
         key, equals, value = pair.partition("=")
         if not key or not equals:
             raise BadValueError(f"--slurm takes KEY=VALUE, for instance slurm_partition=gpu, not {pair!r}")
-        found[key] = int(value) if value.isdigit() else value
+        found[key] = int(value) if value.isdecimal() else value
     return found
 
 

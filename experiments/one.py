@@ -75,7 +75,7 @@ class Request:
 def read_request(kind: str, method: str, words: Sequence[str]) -> Request:
     """The request in a script's arguments and environment. Raises BadValueError for arguments that are none."""
     words, environment = list(words), os.environ
-    if kind == "source" and words and words[0].isdigit():
+    if kind == "source" and words and words[0].isdecimal():
         words.insert(0, "imagenet")
     wanted = ["DATASET", "SHOTS", "SEED"] if kind == "all" else ["DATASET", "SEED"]
     if len(words) < len(wanted):
@@ -95,7 +95,7 @@ def read_request(kind: str, method: str, words: Sequence[str]) -> Request:
 
 def number(name: str, text: str) -> int:
     """Raises BadValueError unless `text` is a number from 0 on."""
-    if not text.isdigit():
+    if not text.isdecimal():
         raise BadValueError(f"{name} should be a number, not {text!r}")
     return int(text)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
 from yacs.config import CfgNode
 
 from dassl.config import config_differences, plain
-from dassl.config.differences import EXTEND_KEY, only_more_epochs, without_extension
+from dassl.config.differences import BACKBONE_KEY, EXTEND_KEY, only_more_epochs, without_extension
 from dassl.engine.run_record import RunRecord, has_checkpoints, has_record, read_config
 from dassl.utils.errors import BadValueError
 from experiments.provenance import draw_digest, git_state, peak_memory, versions
@@ -82,16 +83,28 @@ class Recording:
             return "has the result of an evaluation: give the training another --output-dir"
         here, there = plain(self._cfg), result.get("full_config", {})
         different = config_differences(there, here, plain(defaults), CHANGES_NO_NUMBER)
+        if result.get("weights_sha256") and result["weights_sha256"] == weights_digest(self._cfg.MODEL.BACKBONE.NAME):
+            different = [each for each in different if each.key != BACKBONE_KEY]  # the same file in another place
         lines = [str(each) for each in without_extension(different, here["TRAIN"]["EXTEND"])]
-        epoch = (result.get("model") or {}).get("load_epoch")
-        if self._args.eval_only and epoch != self._args.load_epoch:
-            lines.append(f"--load-epoch is {epoch} there, {self._args.load_epoch} here")
+        if self._args.eval_only:
+            lines += self._other_evaluation(result)
         if not lines:
             return None
         remedy = "use another --output-dir"
         if only_more_epochs(different) and not self._args.eval_only:
             remedy = f"--extend ({EXTEND_KEY} True) trains that run on; or use another --output-dir"
         return f"has the result of another configuration: {'; '.join(lines)}: {remedy}"
+
+    def _other_evaluation(self, result: dict[str, Any]) -> list[str]:
+        """Where a recorded evaluation is of another model, or was made for another part of the tables."""
+        model, args = result.get("model") or {}, self._args
+        folder = os.path.abspath(model["folder"]) if model.get("folder") else None
+        pairs = (
+            ("--load-epoch", model.get("load_epoch"), args.load_epoch),
+            ("--model-dir", folder, os.path.abspath(args.model_dir) if args.model_dir else None),
+            ("--setting", f"{result.get('setting')}/{result.get('part')}", f"{self._setting}/{self._part}"),
+        )
+        return [f"{flag} is {there} there, {here} here" for flag, there, here in pairs if there != here]
 
     def finish(self, trainer: Any) -> None:
         """Write ``<output folder>/result.json`` about a trainer that has done its work. Raises UnwritableFileError.

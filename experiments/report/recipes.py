@@ -19,7 +19,9 @@ from .runs import Run
 
 # Settings that a row's own columns show, or that make no difference to what a run computes.
 NOT_RECIPE = (
-    *("DATASET.", "DATALOADER.TEST.", "MODEL.BACKBONE.", "SEED", "TEST.", "TRAINER.NAME", "VERSION"),
+    *("DATALOADER.TEST.", "MODEL.BACKBONE.", "SEED", "TEST.NO_TEST", "TRAINER.NAME", "VERSION"),
+    *("DATASET.NAME", "DATASET.PATH", "DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_CLASSES"),
+    "DATASET.FEWSHOT_SPLIT",  # published draws are one file a seed
     *sorted(CHANGES_NO_NUMBER),
 )
 # Settings without effect on an evaluation: those of the training that made the model count there.

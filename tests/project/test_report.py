@@ -195,6 +195,20 @@ def test_changed_settings_make_a_row_and_an_evaluation_has_those_of_its_training
     assert rows["mine [OPTIM.LR 0.002]"][1].figure.mean == 60
 
 
+@pytest.mark.parametrize(
+    ("key", "usual", "other"), [("SPLIT", "test", "val"), ("FINAL_MODEL", "last_step", "best_val")]
+)
+def test_results_on_other_images_or_of_another_model_are_not_averaged(output, key, usual, other):
+    for seed, value in ((1, usual), (2, usual), (3, other)):
+        config = {"TEST": {key: value, "NO_TEST": False}, "SEED": seed}
+        output.add("few_shot", "all", "A", seed, 60 + 10 * seed, config="mine", full_config=config)
+    (table,) = output.tables()
+    rows = {recipe.variant: row for recipe, row in table.blocks[0].rows.items()}
+    assert set(rows) == {f"mine [TEST.{key} {usual}]", f"mine [TEST.{key} {other}]"}
+    means = {score.figure.mean for row in rows.values() for score in row if score.figure}
+    assert means == {75, 90}
+
+
 def test_a_setting_changed_from_the_config_file_is_named_and_not_compared(output):
     full_base2new(output, 0.0)
     changed = {"OPTIM": KEPT["OPTIM"] | {"MAX_EPOCH": 1}}
