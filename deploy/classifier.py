@@ -87,7 +87,7 @@ class Classifier:
     def _best(self, paths: Sequence[str], pixels: Tensor, topk: int) -> Iterator[tuple[list[float], list[int]]]:
         """Probabilities and labels of each image's best classes. Raises NonFiniteLogitsError for NaN or infinity."""
         logits = self.logits(pixels).float()  # [B, C]
-        check_logits(logits, paths, self._trainer._models)
+        check_logits(logits, paths, self._trainer.checked_models())
         probabilities, labels = logits.softmax(dim=-1).topk(topk)  # [B, k] each
         return zip(probabilities.tolist(), labels.tolist(), strict=True)
 

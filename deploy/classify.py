@@ -16,18 +16,18 @@ FILTERS = {name: Image.Resampling[name.upper()] for name in ("nearest", "bilinea
 
 
 def load_tensors(path):
-    """The float32 tensors of a safetensors file: 8 bytes with the header's length, the header in JSON, the values."""
+    """Float32 tensors and metadata of a safetensors file: the header's length in 8 bytes, header in JSON, values."""
     content = path.read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
-    entries = {name: entry for name, entry in json.loads(content[8:start]).items() if name != "__metadata__"}
-    tensors = {}
+    entries = json.loads(content[8:start])
+    metadata, tensors = entries.pop("__metadata__", {}), {}
     for name, entry in entries.items():
         if entry["dtype"] != "F32":
             sys.exit(f"error: {path}: {name} is {entry['dtype']}, not F32")
         first, end = entry["data_offsets"]
         values = torch.frombuffer(bytearray(content[start + first : start + end]), dtype=torch.float32)
         tensors[name] = values.view(entry["shape"])
-    return tensors
+    return tensors, metadata
 
 
 def load_image(path, height, width, interpolation, mean, std):
@@ -71,7 +71,9 @@ def main(paths):
         with open(FOLDER / name, "rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != manifest["files"][name]["sha256"]:
                 sys.exit(f"error: {FOLDER / name} is damaged: its SHA-256 is not the one in manifest.json")
-    head = load_tensors(FOLDER / "class_weights.safetensors")  # weights [C, e], scale []
+    head, metadata = load_tensors(FOLDER / "class_weights.safetensors")  # weights [C, e], scale []
+    if json.loads(metadata["classes"]) != manifest["classes"]:
+        sys.exit("error: the class names in manifest.json are not those of the class weights: export again")
     tower = torch.export.load(FOLDER / "image_tower.pt2").module()
     settings = manifest["image"]
     height, width = settings["size"]

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from full_disk import disk_full_after
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_runs import CLASSNAMES
 from trained_runs import Runs
@@ -193,7 +194,8 @@ def test_the_plain_script_prints_no_nan(exported, runs, tmp_path, monkeypatch, c
     weights = folder / "class_weights.safetensors"
     tensors = load_file(weights)
     tensors["weights"][2, 5] = float("nan")
-    save_file(tensors, weights)
+    with safe_open(weights, "pt") as file:
+        save_file(tensors, weights, file.metadata())
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"][weights.name]["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -203,6 +205,17 @@ def test_the_plain_script_prints_no_nan(exported, runs, tmp_path, monkeypatch, c
     with pytest.raises(SystemExit, match=f"error: {image}: the logits are NaN or infinite"):
         runpy.run_path(str(folder / "classify.py"), run_name="__main__")
     assert not capsys.readouterr().out
+
+
+def test_the_plain_script_finds_swapped_class_names(exported, tmp_path, monkeypatch):
+    folder = tmp_path / "swapped"
+    shutil.copytree(exported[1], folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["classes"].reverse()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.setattr(sys, "argv", ["classify.py", "photo.jpg"])
+    with pytest.raises(SystemExit, match="the class names in manifest.json are not those of the class weights"):
+        runpy.run_path(str(folder / "classify.py"), run_name="__main__")
 
 
 def test_nan_is_not_exported(runs, tmp_path, monkeypatch):
