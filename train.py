@@ -91,6 +91,7 @@ from dassl.utils import (
 )
 from dassl.utils.locks import locked
 from dassl.utils.memory import keep_freed_memory
+from datasets.base import full_path
 from experiments.recording import Recording, row_name, trained_row_name
 from trainers.received import refuse_backbone_of_the_folder
 from trainers.record import CHANGES_NO_NUMBER, read_record
@@ -167,6 +168,8 @@ def setup_cfg(
     if cfg.SEED > LARGEST_SEED:
         raise BadValueError(f"SEED must be at most {LARGEST_SEED} (below 0: no fixed seed), not {cfg.SEED}")
     trainers.check_ranges(cfg)
+    if cfg.DATASET.PATH:  # two working directories shall not give two data sets one path
+        cfg.DATASET.PATH = full_path(cfg.DATASET.PATH)
     cfg.freeze()
     return cfg
 
@@ -193,7 +196,7 @@ def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
     if "MODEL.BACKBONE.NAME" not in given:
         refuse_backbone_of_the_folder(recorded.MODEL.BACKBONE.NAME, args.model_dir)
     inherited = {key: value for key, value in leaves(recorded) if is_inherited(key) and key not in CHANGES_NO_NUMBER}
-    if row_name(args) == trained_row_name(args.model_dir):
+    if trained_row_name(args.model_dir) in ("", row_name(args)):  # "": no result is there that names its file
         return setup_cfg(args, base, above_files=inherited)
     for key, value in inherited.items():
         set_key(base, key, value)

@@ -167,6 +167,9 @@ class PromptTrainer(TrainerX):
         self._text_cache: tuple[tuple, Tensor] | None = None
         self.prepare_training()
 
+    def checked_models(self) -> dict[str, nn.Module | None]:
+        return super().checked_models() | {"frozen CLIP": self.prompts.clip}
+
     def prepare_training(self) -> None:
         """Start values, optimiser, scheduler, scaler; what a model that only predicts does without."""
         cfg = self.cfg

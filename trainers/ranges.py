@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from yacs.config import CfgNode
 
-from dassl.config.ranges import POSITIVE, at_least, check_values
+from dassl.config.ranges import POSITIVE, at_least, between, check_values
 from dassl.config.ranges import check_ranges as check_ranges_of_dassl
 
+MOST_TOKENS = 10_000
+"""Far more than any tower takes; a slip of the keyboard shall not ask for terabytes."""
+
 _RANGES = {
-    "N_CTX": at_least(1),
-    "N_CTX_TEXT": at_least(1),
-    "N_CTX_VISION": at_least(0),  # with visual prompts, at least 1
+    "N_CTX": between(1, MOST_TOKENS),
+    "N_CTX_TEXT": between(1, MOST_TOKENS),
+    "N_CTX_VISION": between(0, MOST_TOKENS),  # with visual prompts, at least 1
     "PROMPT_DEPTH": at_least(1),
     "PROMPT_DEPTH_TEXT": at_least(1),
     "PROMPT_DEPTH_VISION": at_least(0),

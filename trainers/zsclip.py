@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from clip.published_start import draw_clip
@@ -46,6 +46,9 @@ class ZeroshotCLIP(TrainerX):
         with self.precision.autocast():
             per_template = template_features(self.clip_model, self.dm.dataset.classnames, templates)
             self.text_features = normalized(sum(normalized(features) for features in per_template))  # [C, e]
+
+    def checked_models(self) -> dict[str, nn.Module | None]:
+        return {"frozen CLIP": self.clip_model}
 
     def test(self, split: str | None = None) -> float:
         """As Dassl's; the output folder gets the record by which `predict.py` finds the classifier again."""

@@ -16,11 +16,13 @@ from dassl.config.differences import (
     only_more_epochs,
     without_extension,
 )
-from dassl.utils.errors import BadValueError, MismatchError
+from dassl.utils.errors import BadValueError, MismatchError, MissingFileError
+from dassl.utils.torchtools import POINTER_NAME
 
 from .run_record import (
     RunRecord,
     check_piece,
+    check_record_files,
     classnames_digest,
     counting_config,
     has_checkpoints,
@@ -127,6 +129,12 @@ class RunChecks:
                     f"MODEL.INIT_WEIGHTS {path} starts a new training from its prompts"
                 )
             return None
+        try:
+            check_record_files(record, path)
+        except MismatchError as error:
+            if self.refuses_other_configurations:
+                raise
+            print(f"Warning: {error} (used all the same, as Dassl does)")
         differences = self._differences(record.config, resuming, record.frozen)
         lines = [str(each) for each in differences]
         if resuming:
@@ -137,6 +145,23 @@ class RunChecks:
         else:
             self.scored_run = record
         return record
+
+    def check_is_empty(self, directory: str) -> None:
+        """Look at a folder in which no checkpoint to resume from was found.
+
+        Raises:
+            MissingFileError: it was given to be resumed, or has checkpoints without the file that points to the last;
+                and the trainer refuses that.
+        """
+        if not self.refuses_other_configurations:
+            return
+        if self.cfg.RESUME and directory == self.cfg.RESUME:
+            raise MissingFileError(f"{directory} has no checkpoint that --resume could continue from")
+        if has_checkpoints(directory):
+            raise MissingFileError(
+                f"{directory} has checkpoints, but no file `{POINTER_NAME}` that says which is the last: "
+                "use another --output-dir"
+            )
 
     def needs_more_epochs(self, record: RunRecord | None) -> bool:
         """Whether `TRAIN.EXTEND` gives the recorded run more epochs than it had."""
@@ -151,7 +176,7 @@ class RunChecks:
         """Keys that count and differ. The backbone's name counts by the file behind it, where both files are known."""
         here = plain(self.cfg)
         found = config_differences(there, here, self._default_config(), self.changes_no_number)
-        found = without_extension(found if resuming else of_the_model(found), self.cfg.TRAIN.EXTEND)
+        found = without_extension(found, self.cfg.TRAIN.EXTEND) if resuming else of_the_model(found)
         own = self.frozen_weights_digest()
         if frozen is None or own is None:
             return found

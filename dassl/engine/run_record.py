@@ -117,8 +117,8 @@ def has_record(folder: StrPath) -> bool:
 
 
 def has_checkpoints(folder: StrPath) -> bool:
-    """Whether some model in `folder` has a checkpoint to resume from."""
-    return any(Path(folder).glob(f"*/{POINTER_NAME}"))
+    """Whether some model in `folder` has a checkpoint, with or without the file that points to the last one."""
+    return any(any(Path(folder).glob(pattern)) for pattern in (f"*/{POINTER_NAME}", f"*/{checkpoint_name('*')}"))
 
 
 def counting_config(cfg: Any, exempt: Collection[str]) -> dict[str, Any]:
@@ -180,8 +180,7 @@ def check_piece(name: str, checkpoint: Mapping[str, Any], path: StrPath) -> RunR
         None where the checkpoint records nothing.
 
     Raises:
-        MismatchError: the weights are not those that were written, the epoch is impossible, or `config.yaml` or
-            `classnames.json` of the run's folder is another run's or was edited.
+        MismatchError: the weights are not those that were written, or the epoch is impossible.
     """
     record = check_weights(checkpoint, path)
     if record is None:
@@ -189,9 +188,6 @@ def check_piece(name: str, checkpoint: Mapping[str, Any], path: StrPath) -> RunR
     if name not in record.weights:
         raise MismatchError(f"{path} belongs to {', '.join(record.weights)}, not to {name}")
     _check_epoch(record, checkpoint.get("epoch"), Path(path))
-    folder = Path(path).parent.parent
-    if has_record(folder):
-        _check_record_files(record, folder, path)
     return record
 
 
@@ -211,7 +207,15 @@ def _check_epoch(record: RunRecord, epoch: Any, path: Path) -> None:
         raise MismatchError(f"{path} is damaged or renamed: it holds epoch {epoch}")
 
 
-def _check_record_files(record: RunRecord, folder: Path, path: StrPath) -> None:
+def check_record_files(record: RunRecord, path: StrPath) -> None:
+    """Compare the record in a checkpoint with the files of its run's folder, if there are any.
+
+    Raises:
+        MismatchError: `config.yaml` or `classnames.json` is another run's or was edited.
+    """
+    folder = Path(path).parent.parent
+    if not has_record(folder):
+        return
     config = dict(leaves(read_config(folder)))
     different = [
         Difference(key, value, config.get(key))

@@ -119,9 +119,13 @@ class TrainerBase:
         if not torch.isfinite(loss).all():
             self._stop_for_anomaly([f"{name} = {loss.detach().float().sum().item()}"])
 
+    def checked_models(self) -> dict[str, nn.Module | None]:
+        """Where to look for tensors that are not finite: the registered models, and frozen ones beside them."""
+        return dict(self._models)
+
     def _stop_for_anomaly(self, losses: list[str]) -> None:
         """Raise NonFiniteLossError with the step, everything that is not finite, and the images concerned."""
-        tensors = non_finite_tensors(self._models)
+        tensors = non_finite_tensors(self.checked_models())
         message = f"use a smaller OPTIM.LR or another PREC: infinite or NaN{self._position()}: "
         message += ", ".join(listed(names, EXAMPLES) for names in (losses, tensors) if names)
         current, before = [*reversed(self._last_images), [], []][:2]
@@ -236,6 +240,9 @@ class TrainerBase:
         """Compare what a checkpoint says about its run with this one; returns what it says."""
         return check_piece(name, checkpoint, path)
 
+    def check_is_empty(self, directory: str) -> None:
+        """Look at a folder in which no checkpoint to resume from was found."""
+
     def needs_more_epochs(self, record: RunRecord | None) -> bool:
         """Whether the recorded run is to be trained on for more epochs than it was begun with."""
         return False
@@ -275,6 +282,7 @@ class TrainerBase:
         folders = {name: osp.join(directory, name) for name in self.get_model_names(names)}
         file_name = last_common_checkpoint(list(folders.values()))
         if file_name is None:
+            self.check_is_empty(directory)
             print("No checkpoint found, train from scratch")
             return 0
         print(f"Found checkpoint at {directory} (will resume training)")
@@ -559,7 +567,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
         for batch in progress_bar(loader, desc=f"test on {split}", unit="batch"):
             input, label = self.parse_batch_test(batch)
             logits = self.model_inference(input)
-            check_logits(logits, image_paths([batch]), self._models)
+            check_logits(logits, image_paths([batch]), self.checked_models())
             self.evaluator.process(logits, label)
         results = self.evaluator.evaluate()
         self.test_seconds = time.time() - started

@@ -16,6 +16,10 @@ DEEPEST = 50
 """Mappings and lists in one another."""
 
 
+_ERRORS = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError)
+"""What PyYAML's constructors make of a value that is not of its tag's type."""
+
+
 def read_yaml(path: StrPath) -> Any:
     """The content of a YAML file, of plain values only.
 
@@ -27,12 +31,12 @@ def read_yaml(path: StrPath) -> Any:
     text = read_text(path)
     try:
         return parse_yaml(text)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
+    except (*_ERRORS, RecursionError, yaml.YAMLError) as error:
         raise UnreadableFileError(f"cannot read {path}: {' '.join(str(error).split())[:500]}") from error
 
 
 def parse_yaml(text: str) -> Any:
-    """As `read_yaml`, for a text. Raises yaml.YAMLError, ValueError or RecursionError."""
+    """As `read_yaml`, for a text. Raises what PyYAML's constructors do with values that are not of their tag's type."""
     loader = SafeLoader(text)
     try:
         root = loader.get_single_node()

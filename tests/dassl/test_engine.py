@@ -127,6 +127,8 @@ def test_another_configuration_in_a_used_folder_is_a_warning(cfg, capsys):
     cfg.OPTIM.LR, cfg.TEST.SPLIT = 0.01, "val"
     build_trainer(cfg).load_model(cfg.OUTPUT_DIR, epoch=3)
     assert "another configuration: OPTIM.LR is 0.05 there, 0.01 here (" in capsys.readouterr().out
+    build_trainer(cfg).load_model(cfg.OUTPUT_DIR, epoch=1)  # of the first run, beside the second one's record
+    assert "Warning: " in (out := capsys.readouterr().out) and "config.yaml does not belong to " in out
 
 
 def test_a_longer_training_on_request(cfg, tmp_path):

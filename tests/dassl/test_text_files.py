@@ -102,3 +102,11 @@ def test_what_is_no_file_of_text(tmp_path, read):
             read(path)
     with pytest.raises(MissingFileError, match="no such file: .*nowhere"):
         read(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("text", ["a: !!bool foo", "a: !!int ''", "a: !!timestamp foo", "a: !!float x"])
+def test_values_that_are_not_of_their_tag_are_one_line(tmp_path, text):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(UnreadableFileError, match=f"cannot read {re.escape(str(path))}: "):
+        read_yaml(path)

@@ -306,8 +306,38 @@ def test_an_evaluation_does_not_replace_another_result(scene):
         scene.evaluate("eval/twice", "coop", "DATASET.SUBSAMPLE_CLASSES", "base")
     with pytest.raises(BadValueError, match="--load-epoch is None there, 1 here"):
         scene.evaluate("eval/twice", "coop", "DATASET.SUBSAMPLE_CLASSES", "new", flags="--load-epoch 1")
+    with pytest.raises(BadValueError, match="--setting is other/all there, base2new/test_new here"):
+        scene.evaluate("eval/twice", "coop", "DATASET.SUBSAMPLE_CLASSES", "new", flags="--setting base2new/test_new")
+    scene.copy("coop", "copy of coop")
+    with pytest.raises(BadValueError, match="--model-dir is .*coop there, .*copy of coop here"):
+        scene.evaluate("eval/twice", "copy of coop", "DATASET.SUBSAMPLE_CLASSES", "new")
     with pytest.raises(BadValueError, match="has the result of an evaluation"):
         scene("eval/twice")
+
+
+def test_an_evaluation_cannot_extend_its_model(scene):
+    with pytest.raises(BadValueError, match="OPTIM.MAX_EPOCH is 2 there, 99 here"):
+        scene.evaluate("eval/extended", "coop", "TRAIN.EXTEND", True, "OPTIM.MAX_EPOCH", 99)
+
+
+def test_a_folder_without_anything_to_resume(scene):
+    (scene.folder / "empty").mkdir()
+    with pytest.raises(UserError, match="empty has no checkpoint that --resume could continue from"):
+        scene("new", flags=f"--resume {scene.folder / 'empty'}")
+    folder = scene.copy("coop", "no pointer")
+    (folder / "result.json").unlink()
+    (folder / "prompt_learner" / "checkpoint").unlink()
+    with pytest.raises(UserError, match="no file `checkpoint` that says which is the last"):
+        scene("no pointer")
+    with pytest.raises(BadValueError, match="OPTIM.LR is 0.002 there, 0.5 here"):
+        scene("no pointer", "OPTIM.LR", 0.5)
+
+
+def test_a_finished_run_whose_clip_file_has_moved(scene):
+    moved = scene.folder / "moved.safetensors"
+    shutil.copyfile(scene.backbones["vit"], moved)
+    scene.copy("coop", "moved clip")
+    scene("moved clip", backbone=moved)
 
 
 @pytest.mark.parametrize("trainer", ["CoOp", "ProMetaR"])

@@ -11,6 +11,8 @@ from golden_data import images
 from golden_replay import evaluate
 from tiny_runs import set_position
 
+from dassl.engine.anomalies import NonFiniteLogitsError
+
 ENCODING = ["CoOp", "VPT", "IVLP", "MaPLe", "ProMetaR"]
 
 
@@ -104,3 +106,12 @@ def test_zero_shot_learns_nothing_and_can_be_built_twice(name, tiny_trainer):
     assert first.templates() == second.templates()
     assert len(first.templates()) == {"ZeroshotCLIP": 1, "ZeroshotCLIP2": 8}[name]
     assert 0 <= first.test() <= 100
+
+
+@pytest.mark.parametrize("name", ["CoOp", "ZeroshotCLIP"])
+def test_a_frozen_tensor_that_is_not_finite_is_named(tiny_trainer, name):
+    trainer = tiny_trainer(name)
+    clip = trainer.checked_models()["frozen CLIP"]
+    clip.visual.proj.data[0, 0] = float("nan")
+    with pytest.raises(NonFiniteLogitsError, match=r"tensors: frozen CLIP/visual.proj \(1 of "):
+        trainer.test()
