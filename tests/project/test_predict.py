@@ -169,6 +169,7 @@ def run(runs, capsys):
 
     def run(*arguments, trainer="CoOp"):
         source = [] if "--checkpoint" in arguments else ["--checkpoint", str(runs(trainer).output_dir)]
+        capsys.readouterr()  # what the training printed
         predict.main(predict.parse_args([*source, *map(str, arguments)]))
         return capsys.readouterr().out.splitlines()
 
