@@ -17,7 +17,6 @@ from dassl.config.differences import (
     without_extension,
 )
 from dassl.utils.errors import BadValueError, MismatchError, MissingFileError
-from dassl.utils.torchtools import POINTER_NAME
 
 from .run_record import (
     RunRecord,
@@ -150,18 +149,10 @@ class RunChecks:
         """Look at a folder in which no checkpoint to resume from was found.
 
         Raises:
-            MissingFileError: it was given to be resumed, or has checkpoints without the file that points to the last;
-                and the trainer refuses that.
+            MissingFileError: it was given to be resumed, and the trainer refuses that.
         """
-        if not self.refuses_other_configurations:
-            return
-        if self.cfg.RESUME and directory == self.cfg.RESUME:
+        if self.refuses_other_configurations and self.cfg.RESUME and directory == self.cfg.RESUME:
             raise MissingFileError(f"{directory} has no checkpoint that --resume could continue from")
-        if has_checkpoints(directory):
-            raise MissingFileError(
-                f"{directory} has checkpoints, but no file `{POINTER_NAME}` that says which is the last: "
-                "use another --output-dir"
-            )
 
     def needs_more_epochs(self, record: RunRecord | None) -> bool:
         """Whether `TRAIN.EXTEND` gives the recorded run more epochs than it had."""
