@@ -15,7 +15,7 @@ if __name__ == "__main__":  # before the imports that take seconds
 
 from dassl.utils.memory import keep_freed_memory
 from deploy.command_line import add_source_arguments, read_class_names, source_of
-from deploy.package import FORMATS, export
+from deploy.export import FORMATS, export
 
 
 def main(args: argparse.Namespace) -> None:

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from clip import open_clip_models, weights
+from clip.backbones import checkpoint as weights
+from clip.backbones import open_clip as open_clip_models
+from clip.compat import with_prompts
 from clip.model import CLIP, convert_weights
-from clip.prompted import with_prompts
 from clip.published_start import draw_clip
 from clip.simple_tokenizer import END, START, SimpleTokenizer
 from dassl.utils.errors import UserError
@@ -57,7 +58,7 @@ _MODELS = _Models(
         "ViT-L/14": f"{_OPENAI}/b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
         "ViT-L/14@336px": f"{_OPENAI}/3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02/"
         "ViT-L-14-336px.pt",
-        "ViT-Shapes": str(Path(__file__).resolve().parent.parent / "embedded" / "vit_shapes.safetensors"),
+        "ViT-Shapes": str(Path(__file__).resolve().parent / "backbones" / "vit_shapes.safetensors"),
     }
 )
 
@@ -170,7 +171,7 @@ def build_model(state_dict: Mapping[str, Tensor], design_details: Mapping[str, o
     As published, each call draws from PyTorch's global CPU generator (see `clip.published_start`).
 
     Args:
-        design_details: what trainer files of the MaPLe and PromptSRC repositories hand over; see `clip.prompted`.
+        design_details: what trainer files of the MaPLe and PromptSRC repositories hand over; see `clip.compat`.
 
     Raises:
         UserError: the tensors are no CLIP's, or the details do not fit them.
@@ -197,7 +198,7 @@ def load(
     As published, each call draws from PyTorch's global CPU generator (see `clip.published_start`).
 
     Args:
-        name: one of `available_models()`, a checkpoint file, or one of open_clip's (see `clip.open_clip_models`).
+        name: one of `available_models()`, a checkpoint file, or one of open_clip's (see `clip.backbones.open_clip`).
         device: None: CUDA where it is at hand, else the CPU.
         jit: must stay False; the scripted form cannot be prompted.
     """

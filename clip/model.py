@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clip.packed_text import PackedPrompts, encode_prompts
 from clip.towers import Appended, EveryRow, Tower, features, only_prompts_move
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -422,8 +423,6 @@ class CLIP(nn.Module):
 
     def encode_text(self, text: Tensor) -> Tensor:
         """Token ids [N, L] -> text features [N, e], not normalised."""
-        from clip.text import PackedPrompts, encode_prompts
-
         packed = PackedPrompts.from_tokens(text)
         return encode_prompts(self, packed, *packed.embed(self))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import regex
 
-from clip._open_clip import open_clip_module
+from clip.backbones.open_clip_files import open_clip_module
 
 _tokenizer = open_clip_module("tokenizer")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dassl.data.datasets import DATASET_REGISTRY
-from datasets.base import CoOpDataset
-from datasets.splits import Parts, read_and_split_data
+from datasets.layout.base import CoOpDataset
+from datasets.layout.splits import Parts, read_and_split_data
 
 IGNORED = ("BACKGROUND_Google", "Faces_easy")
 NEW_CNAMES = {"airplanes": "airplane", "Faces": "face", "Leopards": "leopard", "Motorbikes": "motorbike"}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
-from datasets.base import CoOpDataset
-from datasets.files import lookup, read_lines, require_images
-from datasets.items import Item
-from datasets.splits import Parts
+from datasets.layout.base import CoOpDataset
+from datasets.layout.files import lookup, read_lines, require_images
+from datasets.layout.items import Item
+from datasets.layout.splits import Parts
 
 
 @DATASET_REGISTRY.register()

@@ -6,12 +6,12 @@ import os
 import re
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
-from datasets.base import CoOpDataset, CoOpLayout
-from datasets.errors import BadDataError, MissingDataError
-from datasets.files import class_folders, image_names, lookup, read_lines
-from datasets.items import Item
-from datasets.splits import Parts, list_images
-from datasets.test_only import TestOnlyDataset
+from datasets.layout.base import CoOpDataset, CoOpLayout
+from datasets.layout.errors import BadDataError, MissingDataError
+from datasets.layout.files import class_folders, image_names, lookup, read_lines
+from datasets.layout.items import Item
+from datasets.layout.splits import Parts, list_images
+from datasets.layout.target import TestOnlyDataset
 
 _WNID = re.compile(r"n\d{8}")
 _NUMBER_FIRST = re.compile(r"\d+\b")

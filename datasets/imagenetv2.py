@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 
 from dassl.data.datasets import DATASET_REGISTRY
-from datasets.errors import BadDataError
-from datasets.files import require_folder
 from datasets.imagenet import read_class, read_classnames
-from datasets.splits import Parts
-from datasets.test_only import TestOnlyDataset
+from datasets.layout.errors import BadDataError
+from datasets.layout.files import require_folder
+from datasets.layout.splits import Parts
+from datasets.layout.target import TestOnlyDataset
 
 NUM_CLASSES = 1000
 

@@ -6,9 +6,9 @@ import os
 from collections import defaultdict
 
 from dassl.data.datasets import DATASET_REGISTRY
-from datasets.base import CoOpDataset
-from datasets.files import lookup, read_json_object, read_mat
-from datasets.splits import Parts, cut_classes
+from datasets.layout.base import CoOpDataset
+from datasets.layout.files import lookup, read_json_object, read_mat
+from datasets.layout.splits import Parts, cut_classes
 
 
 @DATASET_REGISTRY.register()

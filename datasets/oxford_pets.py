@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
-from datasets.base import CoOpDataset
-from datasets.errors import BadDataError
-from datasets.files import read_lines
-from datasets.items import Item
-from datasets.splits import Parts, split_trainval
+from datasets.layout.base import CoOpDataset
+from datasets.layout.errors import BadDataError
+from datasets.layout.files import read_lines
+from datasets.layout.items import Item
+from datasets.layout.splits import Parts, split_trainval
 
 
 @DATASET_REGISTRY.register()

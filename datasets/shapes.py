@@ -1,4 +1,4 @@
-"""The embedded suite: generated image worlds that need no download (see ``embedded/``)."""
+"""The embedded suite: generated image worlds that need no download (see ``shapes_world/``)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 import shlex
 
 from dassl.data.datasets import DATASET_REGISTRY
-from datasets.base import CoOpDataset, CoOpLayout
-from datasets.test_only import TestOnlyDataset
+from datasets.layout.base import CoOpDataset, CoOpLayout
+from datasets.layout.target import TestOnlyDataset
 
 
 class Embedded(CoOpLayout):
@@ -16,7 +16,7 @@ class Embedded(CoOpLayout):
     @property
     def origin(self) -> str:
         root = os.path.dirname(self.dataset_dir)
-        return f"python -m embedded.generate --root {shlex.quote(root)} {self.name}"
+        return f"python -m shapes_world.generate --root {shlex.quote(root)} {self.name}"
 
 
 @DATASET_REGISTRY.register()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
-from datasets.base import CoOpDataset
-from datasets.files import lookup, read_lines
-from datasets.items import Item
-from datasets.splits import Parts, split_trainval
+from datasets.layout.base import CoOpDataset
+from datasets.layout.files import lookup, read_lines
+from datasets.layout.items import Item
+from datasets.layout.splits import Parts, split_trainval
 
 
 @DATASET_REGISTRY.register()

@@ -13,7 +13,7 @@ from dassl.engine import SimpleTrainer
 from dassl.engine.anomalies import check_logits
 from dassl.utils import UserError, progress_bar
 from deploy.images import batches, find_images
-from deploy.trained import Source, load_trained
+from deploy.load import Source, load_trained
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def load_classifier(
     Args:
         classnames: any classes; None: those it was trained on.
         device: "cpu", "cuda", or "auto" for CUDA where it is at hand.
-        epoch, config_file, trainer, options: see `deploy.trained.Source`.
+        epoch, config_file, trainer, options: see `deploy.load.Source`.
     Raises:
         UserError: the folder cannot be used; the message says why.
     """

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from dassl.command_line import number_from
 from dassl.utils import MissingFileError, UnreadableFileError, UserError
-from datasets.classes import describe_same_text
-from deploy.trained import Source
+from datasets.layout.classes import describe_same_text
+from deploy.load import Source
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from dassl.data.data_manager import ImageLoader
 from dassl.utils import MAX_PIXELS, MissingFileError, UserError, image_suffixes, is_image_name, read_image
-from datasets.files import images_below, left_out
+from datasets.layout.files import images_below, left_out
 
 MOST_WORKERS = 4
 BATCHES_WORTH_A_WORKER = 4

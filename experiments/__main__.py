@@ -20,19 +20,19 @@ def main(arguments: Sequence[str]) -> int:
         from experiments import report  # it reads its own arguments
 
         return report.main(arguments[1:])
-    from experiments import launch, one
+    from experiments.launch import command, single
 
     parser = ArgumentParser(
         prog="python -m experiments", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, module in (("run", launch), ("one", one)):
+    for name, module in (("run", command), ("one", single)):
         module.add_arguments(
             commands.add_parser(name, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
         )
     commands.add_parser("report", add_help=False)
     given = parser.parse_args(arguments)
-    return (launch if given.command == "run" else one).main(given)
+    return (command if given.command == "run" else single).main(given)
 
 
 if __name__ == "__main__":

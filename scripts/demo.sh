@@ -15,7 +15,7 @@ base_to_new() { # METHOD [CFG]
     shift
     bash "scripts/$method/base2new_train.sh" shapes 1 "$@" && bash "scripts/$method/base2new_test.sh" shapes 1 "$@"
 }
-python -m embedded.generate --root "$DATA" shapes
+python -m shapes_world.generate --root "$DATA" shapes
 zero_shot_output=$(mktemp)
 base_to_new zsclip >"$zero_shot_output" 2>&1 & # beside ProMetaR, which uses one core
 base_to_new prometar vit_shapes_c2_ep5_batch4_4+4ctx

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One run of any method in any setting; scripts/<method>/*.sh call it. See experiments/one.py.
+# One run of any method in any setting; scripts/<method>/*.sh call it. See experiments/launch/single.py.
 #
 #   bash scripts/run.sh train_base METHOD DATASET SEED [CFG [KEY VALUE ...]]   base2new_train: 16 shots of the base classes
 #   bash scripts/run.sh test_new   METHOD DATASET SEED [CFG [KEY VALUE ...]]   base2new_test: that model on the new ones

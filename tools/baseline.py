@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.func import functional_call
 
 from clip.model import causal_attention, full_attention
-from trainers.base import PromptTrainer
 from trainers.cocoop import CoCoOpPrompts
+from trainers.core.prompts import CONTEXT, Prompts, Theta, normalized
+from trainers.core.trainer import PromptTrainer
 from trainers.prometar import ProMetaR, descend, is_visual, sample_task, twice_differentiable_attention
-from trainers.prompts import CONTEXT, Prompts, Theta, normalized
 
 
 class PlainPrompts:

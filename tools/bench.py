@@ -16,19 +16,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import trainers.base
+import trainers.core.trainer
 import trainers.prometar
 import trainers.zsclip
-from clip._open_clip import open_clip_module
+from clip.backbones.open_clip_files import open_clip_module
 from clip.model import CLIP
 from dassl.config import get_cfg_default, merge_file, merge_opts
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 from dassl.engine import build_trainer
 from dassl.utils import UserError, set_random_seed
+from runner.config import extend_cfg
 from tools.baseline import plain_evaluation, plain_step
-from train import extend_cfg
-from trainers.base import PromptTrainer
-from trainers.precision import Precision
+from trainers.core.precision import Precision
+from trainers.core.trainer import PromptTrainer
 
 TEXT = dict(context_length=77, vocab_size=49408)
 BACKBONES = {
@@ -110,7 +110,7 @@ class Bench:
 
         # the teacher's text features are computed once before training and are no part of a step
         with (
-            mock.patch.object(trainers.base, "load_clip", load),
+            mock.patch.object(trainers.core.trainer, "load_clip", load),
             mock.patch.object(trainers.zsclip, "load_clip", load),
             mock.patch.object(
                 trainers.prometar,

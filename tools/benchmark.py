@@ -34,8 +34,8 @@ from dassl.utils import UserError, errors_in_one_line
 from dassl.utils.memory import keep_freed_memory
 from tools import plan_hours
 from tools.bench import BACKBONES, OPTIONS, Bench, interleaved, settings_of, wait_for
-from trainers.base import PromptTrainer
-from trainers.captured import CapturedFunctions
+from trainers.core.captured import CapturedFunctions
+from trainers.core.trainer import PromptTrainer
 
 PHASES = {
     "teacher": "teacher_image_features",

@@ -1,8 +1,8 @@
 """What a CUDA graph does, on a CPU: the recorded call is made again, on the same input and output buffers.
 
-It stands in for `trainers.captured.CudaRecorder` where there is no GPU. What it shows: that a function can be captured
-(the check for forbidden operations is the same), and that buffers, shapes and copies are handled right. What it cannot
-show: speed, and that the CUDA kernels of a step can be captured.
+It stands in for `trainers.core.captured.CudaRecorder` where there is no GPU. What it shows: that a function can be
+captured (the check for forbidden operations is the same), and that buffers, shapes and copies are handled right.
+What it cannot show: speed, and that the CUDA kernels of a step can be captured.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from trainers.captured import Capture, CudaRecorder, Recorder, Run
+from trainers.core.captured import Capture, CudaRecorder, Recorder, Run
 
 
 class CpuRecorder:

@@ -36,7 +36,7 @@ from dassl.utils import UserError, errors_in_one_line, write_json
 from tools import benchmark
 from tools.bench import BACKBONES, OPTIONS, Bench, interleaved, timed
 from tools.cpu_recorder import recorder_for
-from trainers.captured import CapturedFunctions
+from trainers.core.captured import CapturedFunctions
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 3

@@ -1,9 +1,10 @@
 """The hours that declared experiments will take on the machine at hand: `python -m tools.benchmark --plan FILE`.
 
 What a run consists of follows from its configuration and from the published size of its data set
-(`datasets.sources`): training steps and test batches, each on a number of classes. Both are measured with random
-weights for each recipe, at three class counts where there are more, and interpolated in between. Class subsets are
-taken to have their share of the test images. Left out: the starts of the processes, and waiting for images to load.
+(`datasets.acquire.sources`): training steps and test batches, each on a number of classes. Both are measured with
+random weights for each recipe, at three class counts where there are more, and interpolated in between.
+Class subsets are taken to have their share of the test images. Left out: the starts of the processes, and waiting for
+images to load.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ import torch
 from tabulate import tabulate
 
 from dassl.utils import UserError
-from datasets.draws import MAX_VAL_SHOTS
-from datasets.sources import RECIPES
-from experiments.declaration import Selection, read_experiment
-from experiments.gpus import shared_gpus
-from experiments.plan import Places, make_plan
-from experiments.runs import ROOT, Run
+from datasets.acquire.sources import RECIPES
+from datasets.layout.draws import MAX_VAL_SHOTS
+from experiments.launch.gpus import shared_gpus
+from experiments.plan.declaration import Selection, read_experiment
+from experiments.plan.runs import ROOT, Run
+from experiments.plan.settings import Places, make_plan
 from tools.bench import Bench, interleaved, settings_of
 
 CLASS_COUNTS = 3

@@ -8,7 +8,7 @@ import pkgutil
 from yacs.config import CfgNode
 
 from dassl.engine import TRAINER_REGISTRY
-from trainers.ranges import check_ranges
+from trainers.core.ranges import check_ranges
 
 __all__ = ["add_config", "check_ranges"]
 

@@ -17,8 +17,8 @@ from clip.model import CLIP
 from clip.published_start import draw_clip
 from clip.recompute import recomputed
 from dassl.engine import TRAINER_REGISTRY
-from trainers.base import PromptTrainer
-from trainers.prompts import CONTEXT, ContextPrompts, Prompts, Theta, normalized, readable
+from trainers.core.prompts import CONTEXT, ContextPrompts, Prompts, Theta, normalized, readable
+from trainers.core.trainer import PromptTrainer
 
 META_NET = "prompt_learner.meta_net"
 REDUCTION = 16

@@ -14,8 +14,8 @@ from clip.clip import as_upstream, load, shared_tokenizer
 from clip.model import CLIP
 from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY
-from trainers.base import PromptTrainer
-from trainers.prompts import CONTEXT, ContextPrompts, Prompts, Theta, readable
+from trainers.core.prompts import CONTEXT, ContextPrompts, Prompts, Theta, readable
+from trainers.core.trainer import PromptTrainer
 
 
 def load_clip_to_cpu(cfg: CfgNode) -> CLIP:

@@ -12,8 +12,7 @@ from yacs.config import CfgNode
 from clip.model import CLIP
 from clip.published_start import PromptSizes, draw_clip
 from dassl.engine import TRAINER_REGISTRY
-from trainers.base import PromptTrainer
-from trainers.prompts import (
+from trainers.core.prompts import (
     CONTEXT,
     ContextPrompts,
     Prompts,
@@ -24,6 +23,7 @@ from trainers.prompts import (
     visual_names,
     visual_prompt_sizes,
 )
+from trainers.core.trainer import PromptTrainer
 
 
 class IVLPPrompts(Prompts):

@@ -15,8 +15,7 @@ from yacs.config import CfgNode
 from clip.model import CLIP
 from clip.published_start import draw_clip, draw_prompt
 from dassl.engine import TRAINER_REGISTRY
-from trainers.base import PromptTrainer
-from trainers.prompts import (
+from trainers.core.prompts import (
     CONTEXT,
     ContextPrompts,
     Prompts,
@@ -25,6 +24,7 @@ from trainers.prompts import (
     check_vision_depth,
     context_words,
 )
+from trainers.core.trainer import PromptTrainer
 
 LAYERS = "prompt_learner.compound_prompts_text"
 PROJECTIONS = "prompt_learner.compound_prompt_projections"

@@ -38,12 +38,12 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError
 from dassl.utils.files import remove_folder_atomically
 from dassl.utils.torchtools import POINTER_NAME
-from trainers.base import PromptTrainer, as_numbers
-from trainers.families import build_family
-from trainers.linearized import Gradients, Linearized, each
-from trainers.meta_monitor import MetaMonitor
-from trainers.prompts import Prompts, Theta, at_least_float32, normalized
-from trainers.templates import teacher_text_features
+from trainers.core.families import build_family
+from trainers.core.linearized import Gradients, Linearized, each
+from trainers.core.meta_monitor import MetaMonitor
+from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized
+from trainers.core.templates import teacher_text_features
+from trainers.core.trainer import PromptTrainer, as_numbers
 
 Inner = tuple[Gradients, Gradients, Gradients]
 """g, r and gamma of the inner update."""

@@ -14,9 +14,9 @@ from clip.model import CLIP
 from clip.published_start import PromptSizes, draw_clip
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
-from trainers.base import PromptTrainer
-from trainers.prompts import Prompts, Theta, readable, visual_names, visual_prompt_sizes
-from trainers.templates import tokenize_prompts
+from trainers.core.prompts import Prompts, Theta, readable, visual_names, visual_prompt_sizes
+from trainers.core.templates import tokenize_prompts
+from trainers.core.trainer import PromptTrainer
 
 
 class VPTPrompts(Prompts):

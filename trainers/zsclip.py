@@ -8,12 +8,18 @@ from yacs.config import CfgNode
 from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.utils import UserError
-from trainers.base import load_clip
-from trainers.precision import Precision
-from trainers.prompts import normalized
-from trainers.record import CHANGES_NO_NUMBER
-from trainers.templates import CUSTOM_TEMPLATES, DEFAULT_TEMPLATE, selected_templates, template_features, template_for
-from trainers.unknown_words import warn_of_unknown_words
+from trainers.core.precision import Precision
+from trainers.core.prompts import normalized
+from trainers.core.record import CHANGES_NO_NUMBER
+from trainers.core.templates import (
+    CUSTOM_TEMPLATES,
+    DEFAULT_TEMPLATE,
+    selected_templates,
+    template_features,
+    template_for,
+)
+from trainers.core.trainer import load_clip
+from trainers.core.unknown_words import warn_of_unknown_words
 
 __all__ = ["CUSTOM_TEMPLATES", "ZeroshotCLIP", "ZeroshotCLIP2"]
 

@@ -22,9 +22,9 @@ from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.utils import UserError
-from trainers.base import PromptTrainer
-from trainers.prompts import CONTEXT, ContextPrompts, Prompts, Theta, at_least_float32, normalized
-from trainers.templates import template_features, template_for
+from trainers.core.prompts import CONTEXT, ContextPrompts, Prompts, Theta, at_least_float32, normalized
+from trainers.core.templates import template_features, template_for
+from trainers.core.trainer import PromptTrainer
 
 
 class GuidedPrompts(Prompts):

@@ -12,11 +12,11 @@ from __future__ import annotations
 import os
 
 from dassl.data.datasets import DATASET_REGISTRY
-from datasets.base import CoOpDataset
-from datasets.errors import BadDataError
-from datasets.files import read_lines, require_images
-from datasets.items import Item
-from datasets.splits import PART_NAMES, Parts
+from datasets.layout.base import CoOpDataset
+from datasets.layout.errors import BadDataError
+from datasets.layout.files import read_lines, require_images
+from datasets.layout.items import Item
+from datasets.layout.splits import PART_NAMES, Parts
 
 
 @DATASET_REGISTRY.register()

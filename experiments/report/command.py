@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dassl.command_line import ArgumentParser
 from dassl.utils import UserError, printable, write_text_atomically
-from experiments.results import PARTS
+from runner.result import PARTS
 
 from .averages import commit
 from .conflicts import without_conflicts

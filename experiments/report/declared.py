@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from dassl.config import leaves, merge_file, plain
-from experiments.runs import ROOT, default_config
+from experiments.plan.runs import ROOT, default_config
 
 CONFIGS = ROOT / "configs" / "trainers"
 

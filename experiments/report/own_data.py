@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import printable
-from datasets.own_names import own_data_name, own_data_path
+from datasets.layout.custom_names import own_data_name, own_data_path
 
 from .papers import AVERAGE, OOD_AVERAGE, SHORT
 from .runs import Run

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dassl.config import leaves
-from experiments.results import SAME_RECIPE, WORKERS
-from trainers.record import CHANGES_NO_NUMBER
+from runner.result import SAME_RECIPE, WORKERS
+from trainers.core.record import CHANGES_NO_NUMBER
 
 from .declared import declared
 from .runs import Run

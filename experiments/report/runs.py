@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dassl.utils import UnreadableFileError, UserError, printable, read_json
-from experiments.results import PARTS, RESULT_NAME, SCHEMA, is_percentage, read_plan
+from runner.result import PARTS, RESULT_NAME, SCHEMA, is_percentage, read_plan
 
 NUMBER = (int, float)
 DEEPEST = 40  # levels of nested objects and lists; a run's own have six

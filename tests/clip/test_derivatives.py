@@ -16,7 +16,7 @@ from torch.func import vjp
 from clip import model
 from clip.derivatives import Attention, GELUForm, Norm, QuickGELUForm
 from clip.model import QuickGELU, VisionTransformer
-from clip.text import PackedPrompts, TextTrace, text_tower
+from clip.packed_text import PackedPrompts, TextTrace, text_tower
 from clip.towers import ImageTrace, RecomputedTrace, Tower, features
 
 EXACT = dict(rtol=1e-10, atol=1e-12)

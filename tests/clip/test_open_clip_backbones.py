@@ -15,10 +15,12 @@ from open_clip.model import CLIP as OpenClip
 from open_clip.model import CustomTextCLIP
 from safetensors.torch import save_file
 
-from clip import clip, open_clip_models, weights
+from clip import clip
+from clip.backbones import checkpoint as weights
+from clip.backbones import open_clip as open_clip_models
 from dassl.utils import UserError
-from trainers.base import load_clip
-from trainers.precision import Precision
+from trainers.core.precision import Precision
+from trainers.core.trainer import load_clip
 
 LIMIT = 1e-5
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 96, "heads": 3, "layers": 2}  # 32 channels a head

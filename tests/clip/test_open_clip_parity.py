@@ -10,7 +10,8 @@ import torch
 from open_clip.model import CLIP as OpenClip
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
-from clip import clip, weights
+from clip import clip
+from clip.backbones import checkpoint as weights
 
 LIMIT = 1e-5
 TEXTS = ["a photo of a cat.", "a photo of a dog, a type of pet.", "", "X X X X Highway or Road.", "a " * 75]

@@ -11,7 +11,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clip.model import convert_weights
-from clip.text import PackedPrompts, encode_prompts
+from clip.packed_text import PackedPrompts, encode_prompts
 
 VOCABULARY = 300
 START, END = VOCABULARY - 2, VOCABULARY - 1

@@ -12,7 +12,7 @@ from golden_data import COMPACT
 
 from clip import clip
 from clip.simple_tokenizer import SimpleTokenizer
-from datasets.classes import prompt_words
+from datasets.layout.classes import prompt_words
 
 CASES = json.loads((COMPACT / "tokenizer.json").read_text())
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clip import clip, weights
+from clip import clip
+from clip.backbones import checkpoint as weights
 from clip.model import CLIP, convert_weights
 from dassl.utils import UserError
 from dassl.utils.torchscript_files import read_torchscript

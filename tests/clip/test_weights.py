@@ -15,8 +15,8 @@ from tensor_modules import trace
 from torch import Tensor
 
 from clip import clip
+from clip.backbones.checkpoint import build_model, read_state_dict
 from clip.model import CLIP, ModifiedResNet, VisionTransformer
-from clip.weights import build_model, read_state_dict
 from dassl.utils import UserError
 
 VIT = dict(image_resolution=48, vision_layers=2, vision_width=64, vision_patch_size=16)
@@ -132,7 +132,7 @@ def test_openai_sizes(name, resolution, layers, width, patch):
     text = 512 if "B" in name else 768
     with torch.device("meta"):
         published = CLIP(text, resolution, layers, width, patch, 77, 49408, text, text // 64, 12).state_dict()
-    from clip.weights import _architecture
+    from clip.backbones.checkpoint import _architecture
 
     expected = dict(image_resolution=resolution, vision_layers=layers, vision_width=width, vision_patch_size=patch)
     assert _architecture(published).items() >= expected.items()

@@ -13,8 +13,8 @@ import pytest
 from dassl.config import get_cfg_default, merge_file
 from dassl.utils import BadValueError, MissingFileError, UnreadableFileError, read_json, write_json
 from dassl.utils.yaml_files import read_yaml
-from datasets.errors import BadDataError
-from datasets.files import read_json_object
+from datasets.layout.errors import BadDataError
+from datasets.layout.files import read_json_object
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
 MERGED = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 40))

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datasets import check, sources
-from datasets.sources import Counts
+from datasets.acquire import check, sources
+from datasets.acquire.sources import Counts
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from dassl.utils import UserError, read_image
-from datasets.own_csv import ImageCSV
-from datasets.own_folder import ImageFolder
+from datasets.custom_csv import ImageCSV
+from datasets.custom_folder import ImageFolder
 
 ANIMALS = ("ant", "bee", "cat")
 

@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from datasets import fetch, prepare, sources
-from datasets.sources import Counts, Source
+from datasets.acquire import fetch, prepare, sources
+from datasets.acquire.sources import Counts, Source
 
 
 class Handler(SimpleHTTPRequestHandler):

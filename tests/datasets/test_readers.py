@@ -14,9 +14,9 @@ import pytest
 from scipy.io import savemat
 
 from dassl.utils import UserError
-from datasets.check import check
+from datasets.acquire.check import check
+from datasets.acquire.sources import Counts
 from datasets.imagenet import ImageNet, read_classnames
-from datasets.sources import Counts
 
 SEED = 1
 
@@ -326,7 +326,7 @@ def test_embedded_targets_read_a_split_file_with_a_test_part_only(tmp_path, put_
 
 
 def test_embedded_data_that_is_missing_names_the_generator(tmp_path, build):
-    with pytest.raises(FileNotFoundError, match=f"python -m embedded.generate --root {tmp_path} Shapes$"):
+    with pytest.raises(FileNotFoundError, match=f"python -m shapes_world.generate --root {tmp_path} Shapes$"):
         build("Shapes", tmp_path)
 
 

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from datasets.check import report
-from datasets.names import reader_class
+from datasets.acquire.check import report
+from datasets.acquire.names import reader_class
 from datasets.oxford_pets import OxfordPets
 
 

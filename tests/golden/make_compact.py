@@ -29,7 +29,7 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent / "helpers")]
 from golden_data import PIXEL_MEAN, PIXEL_STD, normalised_pixels  # noqa: E402
 
 from clip.clip import tokenize  # noqa: E402
-from trainers.templates import CUSTOM_TEMPLATES, selected_templates, teacher_templates  # noqa: E402
+from trainers.core.templates import CUSTOM_TEMPLATES, selected_templates, teacher_templates  # noqa: E402
 
 LARGE, STRIDE = 2048, 61
 GRADIENT_STEPS, INTERMEDIATE_STEPS = (0, 3), (1,)

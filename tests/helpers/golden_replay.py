@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dassl.utils import load_checkpoint, save_checkpoint
 from trainers import prometar
-from trainers.captured import CapturedFunctions
+from trainers.core.captured import CapturedFunctions
 
 MODULATOR = prometar.MODULATOR
 STEPS = 6

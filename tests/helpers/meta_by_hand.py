@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import grad
 
-from clip._open_clip import open_clip_module
+from clip.backbones.open_clip_files import open_clip_module
 from clip.clip import tokenize
 
 Theta = dict[str, Tensor]

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from experiments.results import write_result
-from experiments.runs import Run
+from experiments.plan.runs import Run
+from runner.result import write_result
 
 PROGRAM = """
 import json, os, sys, time

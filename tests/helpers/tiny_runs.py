@@ -10,10 +10,12 @@ from PIL import Image
 from torch import Tensor
 
 import train
-from clip import clip, weights
+from clip import clip
+from clip.backbones import checkpoint as weights
 from dassl.config import get_cfg_default
 from dassl.engine import build_trainer
-from trainers import base, zsclip
+from trainers import zsclip
+from trainers.core import trainer as base
 
 CLASSNAMES = [
     "face",

@@ -19,7 +19,7 @@ from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import count_num_param, load_checkpoint, load_pretrained_weights
-from trainers.imagenet_templates import IMAGENET_TEMPLATES
+from trainers.core.imagenet_templates import IMAGENET_TEMPLATES
 
 _tokenizer = _Tokenizer()
 

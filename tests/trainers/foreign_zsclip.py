@@ -8,7 +8,7 @@ import torch
 from clip import clip
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from trainers.coop import load_clip_to_cpu
-from trainers.imagenet_templates import IMAGENET_TEMPLATES, IMAGENET_TEMPLATES_SELECT
+from trainers.core.imagenet_templates import IMAGENET_TEMPLATES, IMAGENET_TEMPLATES_SELECT
 from trainers.zsclip import CUSTOM_TEMPLATES
 
 assert len(IMAGENET_TEMPLATES) == 80

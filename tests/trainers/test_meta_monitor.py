@@ -10,7 +10,7 @@ import torch
 from golden_data import images
 from tiny_runs import learned, set_position
 
-from trainers.meta_monitor import MetaMonitor
+from trainers.core.meta_monitor import MetaMonitor
 
 AMPLIFIED = {"ADAPT_LR": 0.5, "LR_RATIO": 1.0}
 

@@ -13,7 +13,7 @@ from golden_data import images
 from golden_replay import evaluate
 from tiny_runs import NODES, STRONG_META_STEP, ZERO_SHOT_NODES, build_trainer, learned, set_position
 
-from trainers.precision import Precision
+from trainers.core.precision import Precision
 
 CPU = torch.device("cpu")
 SEEDS = {"ProMetaR": range(5)}

@@ -16,7 +16,7 @@ from torch import nn
 from clip import clip as entry_points
 from clip.model import CLIP, convert_weights
 from clip.published_start import PROMPT_STD, PromptSizes, draw_clip
-from trainers.prompts import ContextPrompts
+from trainers.core.prompts import ContextPrompts
 
 STARTS = [name for name in compact_names() if any("init/" in key for key in compact_recording(name).tensors)]
 TRAINERS = {"CoOp on a ResNet": ("CoOp", "rn")}

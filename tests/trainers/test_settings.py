@@ -15,7 +15,7 @@ from tiny_runs import CLASSNAMES, NODES, learned, load_tiny_clip, set_position
 from clip.clip import tokenize
 from dassl.utils import UserError
 from datasets.eurosat import EuroSAT
-from trainers.prompts import ContextPrompts
+from trainers.core.prompts import ContextPrompts
 
 IMPOSSIBLE = {
     "unknown PREC": ("CoOp", {"PREC": "fp8"}, ["PREC", "'fp8'", "fp16"]),

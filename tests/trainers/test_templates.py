@@ -15,7 +15,7 @@ from safetensors.torch import save
 from tiny_runs import load_tiny_clip
 
 from clip.clip import tokenize
-from trainers.templates import (
+from trainers.core.templates import (
     CUSTOM_TEMPLATES,
     selected_templates,
     teacher_templates,
@@ -91,7 +91,7 @@ def test_teacher_features_of_something_else_are_not_mistaken(clip, tmp_path):
 
 def load_other_weights(clip):
     """The same model with one value changed."""
-    from clip.weights import build_model
+    from clip.backbones.checkpoint import build_model
 
     state = {name: value.clone() for name, value in clip.state_dict().items()}
     state["text_projection"][0, 0] += 0.5

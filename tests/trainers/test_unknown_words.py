@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import clip
-from trainers.unknown_words import unknown_words, warn_of_unknown_words
+from trainers.core.unknown_words import unknown_words, warn_of_unknown_words
 
 
 @pytest.fixture(scope="module")

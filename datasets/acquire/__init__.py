@@ -1,0 +1,1 @@
+"""Getting data: where it comes from, downloading, unpacking, arranging, and checking what is there."""

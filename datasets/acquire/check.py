@@ -1,0 +1,237 @@
+"""Verify data sets on disk.
+
+    python -m datasets.check --root DATA                      # all data sets, every image decoded
+    python -m datasets.check --root DATA --fast Caltech101    # one, a sample of images
+    python -m datasets.check --path my_images/                # own data
+
+One line a data set, then one for each file that cannot be read, for what is left out, and (own data, or --per-class)
+for each class; exit status 1 if anything is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import random
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from multiprocessing.pool import ThreadPool
+
+from dassl.command_line import ArgumentParser
+from dassl.data.datasets import Datum
+from dassl.utils import UserError, file_sha256, printable, read_image
+from dassl.utils.progress import progress_bar
+from datasets.acquire.names import EMBEDDED, reader_class, resolve
+from datasets.acquire.sources import RECIPES, Counts
+from datasets.custom_csv import ImageCSV
+from datasets.custom_folder import ImageFolder
+from datasets.layout.base import CoOpLayout, class_names, full_path
+from datasets.layout.custom_data import OwnData
+from datasets.layout.errors import BadDataError, MissingDataError, explained
+from datasets.layout.splits import Parts
+
+FAST_SAMPLE = 200
+MENTIONED = 10  # absent classes named in one line
+
+
+def check(
+    reader: CoOpLayout,
+    fast: bool = False,
+    counts: Counts | None = None,
+    bad_files: list[str] | None = None,
+    class_counts: list[str] | None = None,
+) -> str:
+    """Verify one data set; returns what it holds, in words.
+
+    Args:
+        reader: from `SomeReader.at(folder)`.
+        fast: decode a sample of the images instead of all.
+        counts: what there should be, None if that is not known.
+        bad_files: takes what is wrong with each image that cannot be read.
+        class_counts: takes the number of images of each class, in words.
+
+    Raises:
+        MissingDataError, BadDataError: what is wrong, the message that a training run would give where it sees it.
+    """
+    with explained(reader.name, reader.remedy), contextlib.redirect_stdout(io.StringIO()):
+        parts = reader.read()
+        labels = {item.label for part in parts for item in part}
+        if class_counts is not None:
+            class_counts += _count_classes(parts)
+        reader.check_names(parts)
+        if counts:
+            _check_split_file(reader)
+            _check_counts(reader, parts, len(labels), counts)
+        items = list(dict.fromkeys(item.impath for part in parts for item in part))
+        checked = random.Random(0).sample(items, min(FAST_SAMPLE, len(items))) if fast else items
+        reasons = _unreadable(checked, reader.name)
+        if bad_files is not None:
+            bad_files += reasons
+        wrong = [reader.listed_twice] if reader.listed_twice else []
+        wrong += [f"{len(reasons):,} of {len(checked):,} images cannot be read, first: {reasons[0]}"] if reasons else []
+        if isinstance(reader, OwnData):
+            wrong += _repeated_content(reader, _distinct(parts))
+        if wrong:
+            raise BadDataError("; ".join(wrong))
+    sizes = ", ".join(f"{name} {len(items):,}" for name, items in zip(Parts._fields, _distinct(parts), strict=True))
+    return f"{len(labels):,} classes, {sizes}; {len(checked):,} images decoded"
+
+
+def _count_classes(parts: Parts) -> list[str]:
+    """The number of images of each class and part, a line a class."""
+    distinct = _distinct(parts)._asdict()
+    counted = Counter((item.label, part) for part, items in distinct.items() for item in items)
+    return [
+        f"{name}: " + ", ".join(f"{part} {counted[label, part]:,}" for part in Parts._fields)
+        for label, name in enumerate(class_names(parts))
+    ]
+
+
+def _repeated_content(reader: OwnData, parts: Parts) -> list[str]:
+    """What is wrong because files have the same bytes; where the parts were cut by us, a pair in two of them is a note.
+
+    One image under two labels teaches both; one in two parts is tested on after it was trained on.
+    """
+    owners: dict[str, tuple[str, Datum]] = {}
+    labels, across = [], []
+    for digest, part, item in _same_bytes(parts):
+        first_part, first = owners.setdefault(digest, (part, item))
+        pair = f"{first.impath} and {item.impath}"
+        if first.label != item.label:
+            labels.append(f"{pair} ({first.classname!r} and {item.classname!r})")
+        elif first_part != part:
+            across.append(f"{pair} ({first_part} and {part})")
+    wrong = [f"{len(labels):,} images occur under two labels: {', '.join(labels)}"] if labels else []
+    if across:
+        described = f"{len(across):,} images occur in two parts: {', '.join(across)}"
+        if reader.parts_are_given():
+            wrong.append(described)
+        else:
+            reader.note(described)
+    return wrong
+
+
+def _same_bytes(parts: Parts) -> Iterator[tuple[str, str, Datum]]:
+    """Digest, part and item of each image whose size another one has, too."""
+    by_size: dict[int, list[tuple[str, Datum]]] = {}
+    for part, items in zip(Parts._fields, parts, strict=True):
+        for item in items:
+            if os.path.isfile(item.impath):
+                by_size.setdefault(os.path.getsize(item.impath), []).append((part, item))
+    for same_size in by_size.values():
+        if len(same_size) > 1:
+            for part, item in same_size:
+                with contextlib.suppress(OSError):  # said by the decoder
+                    yield file_sha256(item.impath), part, item
+
+
+def _distinct(parts: Parts) -> Parts:
+    """``parts`` with an empty val where val is the test part."""
+    return parts._replace(val=[]) if parts.val is parts.test else parts
+
+
+def _check_counts(reader: CoOpLayout, parts: Parts, classes: int, counts: Counts) -> None:
+    """Compare with the published counts."""
+    wrong = []
+    if classes != counts.classes:
+        absent = ", ".join(reader.absent_classes()[:MENTIONED])
+        wrong.append(f"{classes:,} classes instead of {counts.classes:,}" + (f" (without {absent})" if absent else ""))
+    for part, items, expected in zip(Parts._fields, _distinct(parts), counts[1:], strict=True):
+        if expected is not None and len(items) != expected:
+            wrong.append(f"{len(items):,} {part} images instead of {expected:,}")
+    if wrong:
+        raise BadDataError(f"{reader.dataset_dir} has {', '.join(wrong)}")
+
+
+def _check_split_file(reader: CoOpLayout) -> None:
+    """Training does without and makes a split of its own; but that is not the one of the papers."""
+    if reader.split_file and not reader.split_in_use():
+        raise MissingDataError(f"split file {reader.split_path} is missing")
+
+
+def _unreadable(paths: Sequence[str], name: str) -> list[str]:
+    """What is wrong with each image that does not decode."""
+    with ThreadPool(os.cpu_count()) as pool:  # decoding runs outside of the interpreter lock
+        results = pool.imap(_reason_unreadable, paths, chunksize=16)
+        return [reason for reason in progress_bar(results, total=len(paths), desc=name, unit="image") if reason]
+
+
+def _reason_unreadable(path: str) -> str:
+    """Empty if the image decodes."""
+    try:
+        read_image(path)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def known_counts(name: str) -> Counts:
+    """What the data set should hold."""
+    if name in RECIPES:
+        return RECIPES[name].counts
+    from shapes_world.suites import SUITES
+
+    suite = SUITES[name]
+    classes = len(suite.class_names)
+    return Counts(classes, *(classes * suite.count(part) for part in Parts._fields))
+
+
+def report(reader: CoOpLayout, fast: bool, counts: Counts | None, per_class: bool = False) -> bool:
+    """Print the lines of one data set; returns whether it is in order."""
+    bad_files: list[str] = []
+    class_counts: list[str] = []
+    state = "ok"
+    try:
+        said = check(reader, fast, counts, bad_files, class_counts)
+    except UserError as error:
+        state = "missing" if isinstance(error, MissingDataError) else "wrong"
+        said = str(error).removeprefix(reader.name + ": ")
+        bad_files += [f"missing: {path}" for path in getattr(error, "files", ())]
+    lines = {state: [said], "bad": bad_files, "note": reader.notes, "class": class_counts if per_class else []}
+    for kind, texts in lines.items():
+        for text in texts:
+            print(f"{kind:8s} {printable(reader.display_name):20s} {printable(text)}", flush=True)
+    return state == "ok"
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = ArgumentParser(prog="python -m datasets.check", description="Verify data sets on disk.")
+    parser.add_argument("names", nargs="*", help="data sets (default: the fifteen, and generated ones that are there)")
+    parser.add_argument("--root", default=os.environ.get("DATA"), help="the data folder (default: $DATA)")
+    parser.add_argument("--path", help="check this image folder or CSV file (own data) instead")
+    parser.add_argument("--fast", action="store_true", help=f"decode {FAST_SAMPLE} images a data set, not all")
+    parser.add_argument("--per-class", action="store_true", help="count the images of each class (own data: always)")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> bool:
+    """Check what the arguments name; returns whether all is in order."""
+    if args.path:
+        path = full_path(args.path)
+        reader = (ImageFolder if os.path.isdir(path) else ImageCSV).at(path)
+        return report(reader, args.fast, None, per_class=True)
+    if not args.root:
+        raise UserError("which data? give --root DATA (or set DATA), or --path for own images")
+    root = full_path(args.root)
+    if not os.path.isdir(root):
+        raise UserError(f"data folder {root} is missing; check --root")
+    there = [name for name in EMBEDDED if os.path.isdir(os.path.join(root, reader_class(name).dataset_dir))]
+    names = [resolve(name) for name in args.names] or [*RECIPES, *there]
+    results = []
+    for name in names:
+        cls = reader_class(name)
+        results.append(
+            report(cls.at(os.path.join(root, cls.dataset_dir)), args.fast, known_counts(name), args.per_class)
+        )
+    return all(results)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        return 0 if run(parse(argv)) else 1
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1

@@ -1,0 +1,227 @@
+"""Get data sets: download, unpack, lay out, check.
+
+    python -m datasets.prepare Caltech101 EuroSAT --root DATA
+    python -m datasets.prepare ImageNet --root DATA --from-dir ~/Downloads    # archives that are there already
+    python -m datasets.prepare --list
+
+What is in place already is left alone, so a second run goes on where the first stopped. Exit status 1 if a data set is
+not complete in the end; what has to be done by hand is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dassl.command_line import ArgumentParser
+from dassl.utils import UnreadableFileError, UserError
+from datasets.acquire.check import known_counts, report
+from datasets.acquire.fetch import fetch_drive, fetch_url, md5_of
+from datasets.acquire.install import install
+from datasets.acquire.names import EMBEDDED, reader_class, resolve
+from datasets.acquire.sources import CLASSNAMES_FOLDERS, RECIPES, Piece, Source
+from datasets.layout.base import full_path
+
+
+class Options(NamedTuple):
+    """Where things come from and go to.
+
+    Attributes:
+        root: the data folder.
+        from_dir: a folder with archives that the user has, or "".
+        mirror: an address below which all files are found under their own names, or "".
+        any_hash: accept archives from ``from_dir`` whose MD5 is not the known one (packed anew, for instance).
+        keep_archives: do not remove downloaded archives.
+    """
+
+    root: str
+    from_dir: str = ""
+    mirror: str = ""
+    any_hash: bool = False
+    keep_archives: bool = False
+
+    @property
+    def downloads(self) -> str:
+        return os.path.join(self.root, ".downloads")
+
+
+def prepare(name: str, options: Options) -> bool:
+    """Bring a data set into place and check it; returns whether it is in order.
+
+    Raises:
+        UserError: something could not be got; names the files to get by hand.
+    """
+    cls = reader_class(name)
+    folder = os.path.join(options.root, cls.dataset_dir)
+    if name in EMBEDDED:
+        from shapes_world.generate import generate
+
+        generate(options.root, [name])
+    else:
+        lacking = [piece for piece in RECIPES[name].pieces if not _in_place(piece, folder, options)]
+        if lacking:
+            raise UserError(f"{name}: {_by_hand(lacking, name, options.root)}")
+    return report(cls.at(folder), fast=True, counts=known_counts(name))
+
+
+def _in_place(piece: Piece, folder: str, options: Options) -> bool:
+    """Put one piece in place if it is not; returns whether it is now, and otherwise prints why not."""
+    try:
+        if not os.path.exists(os.path.join(folder, piece.provides)):
+            _place(piece, folder, options)
+        return True
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: cannot write {error.filename or folder}: {error.strerror or error}", file=sys.stderr)
+    return False
+
+
+def _place(piece: Piece, folder: str, options: Options) -> None:
+    """Put one piece in place from the first source that has it; ``UserError`` says why the last one failed."""
+    if _copy_classnames(piece, folder, options.root):
+        return
+    for source in piece.sources:
+        path = _own_copy(source, options)
+        if path:
+            install(source, path, piece, folder)
+            return
+    error = UserError(f"{piece.provides}: {piece.sources[0].by_hand}")
+    for source in piece.sources:
+        if not (source.url or source.drive_id or options.mirror):
+            continue
+        try:
+            _download(source, options)
+            install(source, os.path.join(options.downloads, source.file), piece, folder)
+            _clean_up(source, options.downloads, options.keep_archives)
+            return
+        except UnreadableFileError as unreadable:  # a later run should not find a worthless file
+            _clean_up(source, options.downloads, keep=False)
+            error = unreadable
+        except UserError as failed:
+            error = failed
+        if source is not piece.sources[-1]:
+            print(f"{error}; trying another source")
+    raise error
+
+
+def _copy_classnames(piece: Piece, folder: str, root: str) -> bool:
+    """ImageNet and its companions share one file."""
+    if piece.provides != "classnames.txt":
+        return False
+    copies = [os.path.join(root, other, piece.provides) for other in CLASSNAMES_FOLDERS]
+    copy = next((path for path in copies if os.path.isfile(path)), None)
+    if copy:
+        install(Source(piece.provides), copy, piece, folder)
+    return copy is not None
+
+
+def _own_copy(source: Source, options: Options) -> str | None:
+    """The file among those that the user has."""
+    path = os.path.join(options.from_dir, source.file) if options.from_dir else ""
+    if not os.path.isfile(path):
+        return None
+    if source.md5 and not options.any_hash and md5_of(path) != source.md5:
+        raise UserError(f"{path} has another MD5 than {source.md5}; get it anew, or add --any-hash if it is all right")
+    return path
+
+
+def _files(source: Source) -> list[str]:
+    return [source.file, source.companion] if source.companion else [source.file]
+
+
+def _download(source: Source, options: Options) -> None:
+    """Get the files of a source, unless they were kept from an earlier run."""
+    for file in _files(source):
+        path = os.path.join(options.downloads, file)
+        if os.path.isfile(path):
+            continue
+        print(f"Downloading {file}")
+        if options.mirror:
+            fetch_url(f"{options.mirror.rstrip('/')}/{file}", path, source.md5 if file == source.file else "")
+        elif source.url:
+            fetch_url(source.url, path, source.md5)
+        else:
+            fetch_drive(source.drive_id, path)
+
+
+def _clean_up(source: Source, downloads: str, keep: bool) -> None:
+    """Remove the downloaded files of a source, and the folder when it is empty."""
+    if keep:
+        return
+    for file in _files(source):
+        os.remove(os.path.join(downloads, file))
+    if not os.listdir(downloads):
+        os.rmdir(downloads)
+
+
+def _by_hand(pieces: Sequence[Piece], name: str, root: str) -> str:
+    """What to do when nothing else works."""
+    files = [" or ".join(" and ".join(_files(source)) for source in piece.sources) for piece in pieces]
+    command = f"python -m datasets.prepare {name} --root {shlex.quote(root)} --from-dir FOLDER"
+    return f"get by hand: {', '.join(files)} (addresses: --list); put them into a FOLDER and run: {command}"
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = ArgumentParser(
+        prog="python -m datasets.prepare", description="Download data sets, lay them out and check them."
+    )
+    parser.add_argument("names", nargs="*", help="data sets, as registered or as their config file is called; or all")
+    parser.add_argument("--root", default=os.environ.get("DATA"), help="the data folder (default: $DATA)")
+    parser.add_argument("--from-dir", default="", help="a folder with archives that you have already")
+    parser.add_argument("--mirror", default="", help="an address that holds all files under their own names")
+    parser.add_argument("--any-hash", action="store_true", help="accept --from-dir archives with an unknown MD5")
+    parser.add_argument("--keep-archives", action="store_true", help="keep what was downloaded in ROOT/.downloads")
+    parser.add_argument("--list", action="store_true", help="say where each data set comes from, and stop")
+    return parser.parse_args(argv)
+
+
+def list_sources() -> None:
+    """Print every file of every data set with its address."""
+    for name, recipe in RECIPES.items():
+        print(f"{name} ({reader_class(name).dataset_dir}/)")
+        for source in (source for piece in recipe.pieces for source in piece.sources):
+            drive = f"https://drive.google.com/file/d/{source.drive_id}/view" if source.drive_id else ""
+            print(f"  {source.file:36s} {source.url or drive or 'by hand: ' + source.by_hand}")
+    print(f"generated, nothing to download: {', '.join(EMBEDDED)}")
+
+
+def run(args: argparse.Namespace) -> bool:
+    """Prepare what the arguments name; returns whether all is in order."""
+    if args.list:
+        list_sources()
+        return True
+    if not args.names:
+        raise UserError("which data sets? name them, or see --list")
+    if not args.root:
+        raise UserError("where to? give --root DATA (or set DATA)")
+    from_dir = full_path(args.from_dir) if args.from_dir else ""
+    if from_dir and not os.path.isdir(from_dir):
+        raise UserError(f"folder {from_dir} is missing; check --from-dir")
+    options = Options(full_path(args.root), from_dir, args.mirror, args.any_hash, args.keep_archives)
+    names = [*RECIPES] if args.names == ["all"] else [resolve(name) for name in args.names]
+    return all([_prepare_and_report(name, options) for name in names])
+
+
+def _prepare_and_report(name: str, options: Options) -> bool:
+    """One data set that cannot be got does not keep the others from being got."""
+    try:
+        return prepare(name, options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return False
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        return 0 if run(parse(argv)) else 1
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return 130

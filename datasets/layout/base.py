@@ -1,0 +1,210 @@
+"""What all data sets in CoOp's layout share: split, few-shot draw, base and new classes."""
+
+from __future__ import annotations
+
+import os
+import shlex
+
+from dassl.data.datasets import DatasetBase
+from dassl.utils import BadValueError
+from datasets.layout import draws, splits
+from datasets.layout.classes import check_subsample, describe_same_text, subsample_classes
+from datasets.layout.errors import MissingDataError, Remedy, explained
+from datasets.layout.files import require_folder
+from datasets.layout.splits import Parts
+from datasets.layout.store import JsonStore
+
+
+def full_path(path: str) -> str:
+    """Absolute path with ~ expanded; symbolic links are kept."""
+    return os.path.abspath(os.path.expanduser(path))
+
+
+class CoOpLayout(DatasetBase):
+    """A data set with a folder of its own below DATASET.ROOT."""
+
+    dataset_dir: str = ""  # below DATASET.ROOT; in an instance: absolute
+    image_folder: str = "images"  # below dataset_dir: what the paths in the split file are relative to
+    split_file: str | None = None  # below dataset_dir; None: the annotations are the split
+    fewshot_folder: str = "split_fewshot"  # below dataset_dir: where draws are kept
+
+    @classmethod
+    def folder_of(cls, cfg) -> str:
+        """Absolute path of the data set's folder. Raises BadValueError without DATASET.ROOT."""
+        if not cfg.DATASET.ROOT:
+            raise BadValueError(f"which data folder has {cls.__name__}? give --root DATA, or set the variable DATA")
+        return os.path.join(full_path(cfg.DATASET.ROOT), cls.dataset_dir)
+
+    def open(self, folder: str, output_dir: str = "") -> None:
+        """Fix all paths; reads nothing."""
+        self.dataset_dir = folder
+        self.notes: list[str] = []
+        self.listed_twice = ""  # what the split file in use says twice
+        self.image_dir = os.path.join(folder, self.image_folder) if self.image_folder else folder
+        self.split_path = os.path.join(folder, self.split_file) if self.split_file else None
+        self.split_fewshot_dir = os.path.join(folder, self.fewshot_folder)
+        self._store = JsonStore(folder, os.path.join(full_path(output_dir), "datasets", os.path.basename(folder)))
+
+    @classmethod
+    def at(cls, folder: str):
+        """A reader of the data set in ``folder`` that has read nothing yet (for ``python -m datasets.check``)."""
+        reader = cls.__new__(cls)
+        reader.open(folder)
+        return reader
+
+    @property
+    def name(self) -> str:
+        """The name in DATASET_REGISTRY."""
+        return type(self).__name__
+
+    @property
+    def display_name(self) -> str:
+        """What tables call the data."""
+        return self.name
+
+    @property
+    def origin(self) -> str:
+        """The command that gets the data."""
+        root = shlex.quote(os.path.dirname(self.dataset_dir))
+        return f"python -m datasets.prepare {self.name} --root {root}"
+
+    @property
+    def remedy(self) -> Remedy:
+        return Remedy(f"get it with: {self.origin}", f"mend or remove that and get it anew with: {self.origin}")
+
+    def note(self, text: str) -> None:
+        """Print something that the user should know though the data can be used; `datasets.check` repeats it."""
+        if text not in self.notes:
+            self.notes.append(text)
+            print(f"Note: {text}")
+
+    def split_in_use(self) -> str | None:
+        """Path of the split file, None if there is none."""
+        return self._store.find(self.split_file) if self.split_file else None
+
+    def read(self) -> Parts:
+        """The three parts as they are on disk; raises ``MissingDataError`` or ``BadDataError``."""
+        root = os.path.dirname(self.dataset_dir)
+        if not os.path.isdir(root):
+            raise MissingDataError(f"folder {self.dataset_dir} is missing, and so is {root} (--root)")
+        require_folder(self.dataset_dir, "folder")
+        require_folder(self.image_dir, "image folder")
+        path = self.split_in_use()
+        parts = splits.read_split(path, self.image_dir) if path else self.read_annotations()
+        twice = splits.listed_twice(parts, path) if path else ""
+        if twice:
+            self.use_listed_twice(twice)
+        self.check_parts(parts, path or self.dataset_dir)
+        return parts
+
+    def read_annotations(self) -> Parts:
+        """The three parts from the data set's own files, drawing with ``random`` where it has fewer."""
+        raise MissingDataError(f"split file {self.split_path} is missing")
+
+    def absent_classes(self) -> list[str]:
+        """Classes that should have a folder and have none, where the data set's own files tell."""
+        return []
+
+    def check_parts(self, parts: Parts, source: str) -> None:
+        """Raise ``BadDataError`` if the labels of the parts do not fit together."""
+        splits.check_labels(parts, source)
+
+    def use_listed_twice(self, description: str) -> None:
+        """What to do about images that the split file lists under two labels or in two parts.
+
+        A published split is used as it is; `datasets.acquire.check` calls it wrong.
+        """
+        self.listed_twice = description
+        self.note(description)
+
+    def check_names(self, parts: Parts) -> None:
+        """Say which classes have one prompt text; published lists are used as they are."""
+        described = describe_same_text(class_names(parts))
+        if described:
+            self.note(f"classes have {described}; results per class keep both")
+
+
+def class_names(parts: Parts) -> list[str]:
+    """Class names in ascending order of label."""
+    names = {item.label: item.classname for part in parts for item in part}
+    return [names[label] for label in sorted(names)]
+
+
+class CoOpDataset(CoOpLayout):
+    """A data set to train on. A reader states its folders and how to read the original annotations.
+
+    Reads the split file if there is one, else the annotations (and then writes the split file); draws
+    DATASET.NUM_SHOTS images a class for train and at most 4 for val, or takes the draw of an earlier run with the same
+    shots and seed, or that of DATASET.FEWSHOT_SPLIT; then keeps the classes of DATASET.SUBSAMPLE_CLASSES.
+
+    Raises:
+        UserError: with one line that says what is missing or wrong and what to do.
+    """
+
+    # the lineage's static names, which other repositories' readers call
+    read_split = staticmethod(splits.read_split)
+    save_split = staticmethod(splits.save_split)
+    split_trainval = staticmethod(splits.split_trainval)
+    read_and_split_data = staticmethod(splits.read_and_split_data)
+    subsample_classes = staticmethod(subsample_classes)
+
+    def __init__(self, cfg) -> None:
+        subsample = check_subsample(cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"))
+        self.open(self.folder_of(cfg), cfg.OUTPUT_DIR)
+        with explained(self.name, self.remedy):
+            parts = self.load()
+            self.check_names(parts)
+        if cfg.DATASET.NUM_SHOTS >= 1 or cfg.DATASET.get("FEWSHOT_SPLIT", ""):
+            parts = self.draw(parts, cfg)
+        if parts.val is parts.test:
+            train, test = subsample_classes(parts.train, parts.test, subsample=subsample)
+            val = test
+        else:
+            train, val, test = subsample_classes(*parts, subsample=subsample)
+        super().__init__(train_x=train, val=val, test=test)
+
+    def load(self) -> Parts:
+        """``read``, and keep a split made just now; if another run was first, theirs counts."""
+        if not self.split_file or self.split_in_use():
+            return self.read()
+        parts = self.read()
+        splits.require_images([item.impath for part in parts for item in part], f"the annotations of {self.name}")
+        path = self._store.publish(self.split_file, splits.split_content(parts, self.image_dir))
+        print(f"Saved split to {path}")
+        return self.read()
+
+    def draw(self, parts: Parts, cfg) -> Parts:
+        """Reduce train and val to the few-shot draw of the configuration."""
+        num_shots, given = cfg.DATASET.NUM_SHOTS, cfg.DATASET.get("FEWSHOT_SPLIT", "")
+        if num_shots < 1:
+            raise BadValueError(f"DATASET.FEWSHOT_SPLIT needs DATASET.NUM_SHOTS of at least 1, got {num_shots}")
+        sources = {"train": parts.train} if parts.val is parts.test else {"train": parts.train, "val": parts.val}
+        if given:
+            path = full_path(given)
+            remedy = Remedy("set DATASET.FEWSHOT_SPLIT to an existing draw file", "correct DATASET.FEWSHOT_SPLIT")
+        else:
+            path = self._draw_file(num_shots, cfg.SEED, sources)
+            remedy = Remedy("start the run again", "delete that file to draw anew")
+        print(f"Loading preprocessed few-shot data from {path}")
+        with explained(self.name, remedy):
+            seed = None if given else cfg.SEED
+            drawn = draws.read_draw(path, self.name, num_shots, sources, self.dataset_dir, seed)
+        if "val" in sources and "val" not in drawn:
+            self.note(f"{path} names no val images; those are drawn with seed {cfg.SEED}")
+            shots = draws.shots_of("val", num_shots)
+            drawn["val"] = self.generate_fewshot_dataset(sources["val"], num_shots=shots)
+        return Parts(drawn["train"], drawn.get("val", parts.test), parts.test)
+
+    def _draw_file(self, num_shots: int, seed: int, sources: draws.Sources) -> str:
+        """Path of the draw file, which is written if there is none."""
+        name = f"{self.fewshot_folder}/shot_{num_shots}-seed_{seed}.json"
+        path = self._store.find(name)
+        if path:
+            return path
+        drawn = {
+            part: self.generate_fewshot_dataset(items, num_shots=draws.shots_of(part, num_shots))
+            for part, items in sources.items()
+        }
+        path = self._store.publish(name, draws.encode_draw(self.name, num_shots, seed, drawn, self.dataset_dir))
+        print(f"Saving preprocessed few-shot data to {path}")
+        return path

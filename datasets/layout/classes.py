@@ -1,0 +1,74 @@
+"""Base and new classes, and classes that no prompt tells apart."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from dassl.data.datasets import Datum
+from dassl.utils import BadValueError
+from datasets.layout.items import Item
+
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+"""How CLIP's tokenizer cuts a text; blanks only separate words."""
+
+SUBSAMPLES = ("all", "base", "new")
+
+
+def check_subsample(value: str) -> str:
+    """Return ``value`` if DATASET.SUBSAMPLE_CLASSES may have it."""
+    if value not in SUBSAMPLES:
+        raise BadValueError(f"DATASET.SUBSAMPLE_CLASSES is {value!r}; it can be {', '.join(SUBSAMPLES)}")
+    return value
+
+
+def subsample_classes(*args: Sequence[Datum], subsample: str = "all") -> Sequence[Sequence[Datum]]:
+    """Keep the base or the new classes of each list and relabel them from 0.
+
+    Base classes are the first ceil(n/2) of the ascending labels of the first list (train), new ones the others.
+    """
+    if check_subsample(subsample) == "all":
+        return args
+    labels = sorted({item.label for item in args[0]})
+    half = (len(labels) + 1) // 2
+    print(f"SUBSAMPLE {subsample.upper()} CLASSES!")
+    kept = labels[:half] if subsample == "base" else labels[half:]
+    if not kept:
+        raise BadValueError(f"a data set of {len(labels)} class has no new classes; set DATASET.SUBSAMPLE_CLASSES all")
+    relabelled = {label: new_label for new_label, label in enumerate(kept)}
+    return [
+        [Item(item.impath, relabelled[item.label], item.classname) for item in items if item.label in relabelled]
+        for items in args
+    ]
+
+
+def prompt_words(classname: str) -> tuple[str, ...]:
+    """What CLIP's tokenizer reads of a class name: case, blanks and `_` make no difference."""
+    import regex  # as the tokenizer does, for letters of all scripts
+
+    text = classname.replace("_", " ")
+    if not text.isascii():
+        import ftfy
+
+        text = ftfy.fix_text(text)
+    return tuple(regex.findall(_WORDS, html.unescape(html.unescape(text)).lower()))
+
+
+def same_text(classnames: Sequence[str]) -> list[tuple[int, int]]:
+    """Pairs of positions whose names make one and the same prompt; the first of the pair is the earliest such name."""
+    first: dict[tuple[str, ...], int] = {}
+    pairs = []
+    for position, name in enumerate(classnames):
+        earlier = first.setdefault(prompt_words(name), position)
+        if earlier != position:
+            pairs.append((earlier, position))
+    return pairs
+
+
+def describe_same_text(classnames: Sequence[str]) -> str:
+    """A clause that names all pairs of `same_text`; empty if there are none."""
+    named = ", ".join(
+        f"{classnames[first]!r} and {classnames[second]!r} (classes {first} and {second})"
+        for first, second in same_text(classnames)
+    )
+    return f"the same prompt text, so no model can tell them apart: {named}" if named else ""

@@ -1,0 +1,127 @@
+"""What the user's own images need, whether they come as a folder or as a CSV file."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from itertools import pairwise
+
+from dassl.data.datasets import Datum
+from dassl.utils import BadValueError
+from datasets.layout.base import CoOpDataset, class_names, full_path
+from datasets.layout.classes import describe_same_text
+from datasets.layout.errors import BadDataError, Remedy
+from datasets.layout.files import read_lines
+from datasets.layout.items import Item
+from datasets.layout.splits import Parts, cut_classes
+
+SPLIT_SEED = 1  # fixed, so that the test images are the same whatever SEED a run has
+
+
+class OwnData(CoOpDataset):
+    """Images below DATASET.PATH, class names from the data or from the file DATASET.CLASSNAMES."""
+
+    image_folder = ""
+
+    def __init__(self, cfg) -> None:
+        self.classnames_file = full_path(cfg.DATASET.CLASSNAMES) if cfg.DATASET.get("CLASSNAMES", "") else None
+        super().__init__(cfg)
+
+    @classmethod
+    def own_path(cls, cfg) -> str:
+        """DATASET.PATH as an absolute path."""
+        if not cfg.DATASET.get("PATH", ""):
+            raise BadValueError(f"{cls.__name__}: DATASET.PATH is not set; append: DATASET.PATH my_images/")
+        return full_path(cfg.DATASET.PATH)
+
+    @property
+    def display_name(self) -> str:
+        """What own data is called in tables: the folder's name, or the CSV file's without its suffix."""
+        raise NotImplementedError
+
+    def use_listed_twice(self, description: str) -> None:
+        """Refuse it: the user can correct the file. Raises BadDataError."""
+        raise BadDataError(description)
+
+    @property
+    def remedy(self) -> Remedy:
+        return Remedy("check DATASET.PATH (see docs/datasets.md, own data)", "see docs/datasets.md, own data")
+
+    def load(self) -> Parts:
+        parts = super().load()
+        if self.classnames_file is None:
+            return parts
+        names = read_names(self.classnames_file, sorted({item.classname for item in parts.train}))
+        return map_parts(parts, lambda items: [rename(item, names) for item in items])
+
+    def check_names(self, parts: Parts) -> None:
+        described = describe_same_text(class_names(parts))
+        if described:
+            raise BadDataError(f"{self.source}: classes have {described}; rename or join them (DATASET.CLASSNAMES)")
+
+    def parts_are_given(self) -> bool:
+        """Whether the user says which part an image belongs to."""
+        raise NotImplementedError
+
+    @property
+    def source(self) -> str:
+        """What DATASET.PATH names."""
+        return self.dataset_dir
+
+
+def rename(item: Datum, names: dict[str, str]) -> Datum:
+    """``item`` with the class name that ``names`` gives."""
+    return Item(item.impath, item.label, names[item.classname])
+
+
+def map_parts(parts: Parts, change) -> Parts:
+    """Apply ``change`` to each part; a val part that is the test part stays that."""
+    train, test = change(parts.train), change(parts.test)
+    return Parts(train, test if parts.val is parts.test else change(parts.val), test)
+
+
+def read_names(path: str, keys: Sequence[str]) -> dict[str, str]:
+    """Folder (or label) -> class name, one pair a line, separated by a tab or by the first blank.
+
+    Raises:
+        BadDataError: unless the file names exactly ``keys``.
+    """
+    names: dict[str, str] = {}
+    for line in read_lines(path):
+        key, _, name = line.partition("\t" if "\t" in line else " ")
+        key, name = key.strip(), name.strip()
+        if not name:
+            raise BadDataError(f"{path}: line {line!r} is not a folder and its class name")
+        if key in names:
+            raise BadDataError(f"{path} names {key!r} twice")
+        names[key] = name
+    numbers = [name.partition(" ")[0] for name in names.values()]
+    if len(numbers) > 1 and all(map(str.isdecimal, numbers)) and _are_consecutive(sorted(map(int, numbers))):
+        raise BadDataError(f"{path}: class names start with a number ({next(iter(names.values()))!r}); leave it out")
+    unnamed = [key for key in keys if key not in names]
+    unknown = [key for key in names if key not in set(keys)]
+    if unnamed or unknown:
+        wrong = f"has no class name for {unnamed[0]!r}" if unnamed else f"names {unknown[0]!r}, which the data lack"
+        raise BadDataError(f"{path} does not match the data: it {wrong}")
+    return names
+
+
+def complete(parts: Parts) -> Parts:
+    """Make the parts that are not given: test is val if there is one; with train alone, train is cut 50/20/30."""
+    if not parts.train:
+        raise BadDataError("the training part is empty")
+    if parts.test:
+        return parts
+    if parts.val:
+        print("No test images given: the val images serve as test images, too")
+        return Parts(parts.train, parts.val, parts.val)
+    print(f"Neither val nor test images given: cutting the images 50/20/30 with seed {SPLIT_SEED}")
+    classes: dict[tuple[int, str], list[str]] = {}
+    for item in parts.train:
+        classes.setdefault((item.label, item.classname), []).append(item.impath)
+    triples = [(label, name, impaths) for (label, name), impaths in classes.items()]
+    return cut_classes(triples, rng=random.Random(SPLIT_SEED))
+
+
+def _are_consecutive(numbers: Sequence[int]) -> bool:
+    return all(after == before + 1 for before, after in pairwise(numbers))

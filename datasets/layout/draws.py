@@ -1,0 +1,167 @@
+"""Few-shot draws as JSON files: which images were chosen, so that every later run uses the same ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from typing import Any
+
+from dassl.data.datasets import Datum
+from dassl.utils.files import parse_json
+from datasets.layout.errors import BadDataError
+from datasets.layout.files import read_json_object, read_text
+from datasets.layout.splits import parse_row, to_rows
+
+Sources = dict[str, list[Datum]]  # "train" and, unless val is the test part, "val": the items to draw from
+
+MAX_VAL_SHOTS = 4
+
+
+def shots_of(part: str, num_shots: int) -> int:
+    """Images a class that are drawn for a part."""
+    return num_shots if part == "train" else min(num_shots, MAX_VAL_SHOTS)
+
+
+def encode_draw(dataset: str, num_shots: int, seed: int, drawn: Sources, folder: str) -> dict[str, Any]:
+    """The content of a draw file; paths are relative to `folder`, the data set's."""
+    content = {"dataset": dataset, "num_shots": num_shots, "seed": seed}
+    content |= {part: to_rows(items, folder) for part, items in drawn.items()}
+    return content | {"digest": _digest(content)}
+
+
+def _digest(content: dict[str, Any]) -> str:
+    """SHA-256 of a draw file's content without its digest."""
+    rest = {key: value for key, value in content.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def read_draw(
+    path: str, dataset: str, num_shots: int, sources: Sources, folder: str, seed: int | None = None
+) -> Sources:
+    """Read a draw file: our own, or one of the two published forms (`_published_content`).
+
+    Items are looked up in `sources` by (path, label), so that a draw made from another split, or one that would train
+    on test images, is an error. Each class has to occur with `num_shots` images, or with all that it has.
+
+    Args:
+        seed: that of the run, for a draw that was kept for it; None: any.
+
+    Returns:
+        The drawn items of each part; without "val" where a file of lines names none of its images.
+
+    Raises:
+        MissingDataError, BadDataError: naming the file and the entry.
+    """
+    published = _published_content(path, sources, folder)
+    if published is not None:
+        drawn = {part: _read_part(published, part, path, sources[part], folder) for part in published}
+        for part, items in drawn.items():
+            _check_shots(items, sources[part], shots_of(part, num_shots), f"{path}: {part}")
+        return drawn
+    content = read_json_object(path)
+    for key, expected in (("dataset", dataset), ("num_shots", num_shots), ("seed", seed)):
+        if expected is not None and key not in content:
+            raise BadDataError(f"{path} does not say its {key}; delete it to draw again")
+        if expected is not None and content[key] != expected:
+            raise BadDataError(f"{path} is a draw with {key} {content[key]!r}, but the run asks for {expected!r}")
+    drawn = {part: _read_part(content, part, path, items, folder) for part, items in sources.items()}
+    for part, items in drawn.items():
+        _check_shots(items, sources[part], shots_of(part, num_shots), f"{path}: {part}")
+    if "digest" not in content:
+        print(f"Note: {path} has no digest (a draw of an earlier version): an exchanged image would not be found")
+    elif content["digest"] != _digest(content):
+        raise BadDataError(f"{path} was edited: its content does not have the digest that it names")
+    return drawn
+
+
+def _read_part(content: dict[str, Any], part: str, path: str, source: list[Datum], folder: str) -> list[Datum]:
+    rows = content.get(part)
+    if not isinstance(rows, list):
+        raise BadDataError(f"{path} has no list {part!r}")
+    known = {(item.impath, item.label): item for item in source}
+    items = []
+    for number, row in enumerate(rows):
+        where = f"{path}: entry {number} of {part}"
+        impath, label, _ = parse_row(row, where)
+        item = known.get((os.path.join(folder, impath), label))
+        if item is None:
+            where = f"{where} ({impath!r}, label {label})"
+            raise BadDataError(f"{where} is not in the {part} part; the draw was made from another split")
+        items.append(item)
+    return items
+
+
+def _check_shots(items: list[Datum], source: list[Datum], shots: int, where: str) -> None:
+    """Raise `BadDataError` for an image that repeats, a class that never occurs, and another number of shots."""
+    repeated = Counter(item.impath for item in items) - Counter(item.impath for item in source)
+    if repeated:
+        raise BadDataError(f"{where} names {min(repeated)} more than once")
+    available, drawn = (Counter(item.label for item in some) for some in (source, items))
+    names = {item.label: item.classname for item in source}
+    for label, count in sorted(available.items()):
+        expected = min(shots, count)
+        if drawn[label] != expected:
+            raise BadDataError(f"{where} has {drawn[label]} images of class {names[label]!r}, not {expected}")
+
+
+# ---------------------------------------------------------------- draws of other projects
+
+
+def _published_content(path: str, sources: Sources, folder: str) -> dict[str, Any] | None:
+    """The rows of each part of a draw in a published form; None for a file that has neither.
+
+    That of cross_modal_adaptation is one object, whose `train` and `val` have a list `data` of objects with `impath`,
+    `label` and `classname`. The other has one such object on each line; a line belongs to the part that has its image.
+    """
+    known = {item.impath for items in sources.values() for item in items}
+    lines = _objects_of_lines(path)
+    if lines is not None:
+        rows = [_row(entry, f"{path}: line {number}", known, folder) for number, entry in lines]
+        in_val = {item.impath for item in sources.get("val", ())}
+        content = {"train": [row for row in rows if os.path.join(folder, row[0]) not in in_val]}
+        if len(content["train"]) < len(rows):
+            content["val"] = [row for row in rows if os.path.join(folder, row[0]) in in_val]
+        return content
+    content = read_json_object(path)
+    if not isinstance(content.get("train"), dict):
+        return None
+    return {part: _rows_of_data(content.get(part), part, path, known, folder) for part in sources}
+
+
+def _objects_of_lines(path: str) -> list[tuple[int, Any]] | None:
+    """Line number and object of each line; None if the first line is not an object with an image."""
+    lines = [(number, line) for number, line in enumerate(read_text(path).split("\n"), start=1) if line.strip()]
+    objects: list[tuple[int, Any]] = []
+    for number, line in lines:
+        try:
+            entry = parse_json(line)
+        except (ValueError, RecursionError) as error:
+            if not objects:
+                return None
+            raise BadDataError(f"{path}: line {number} is not valid JSON ({error})") from None
+        if not objects and not (isinstance(entry, dict) and "impath" in entry):
+            return None
+        objects.append((number, entry))
+    return objects or None
+
+
+def _rows_of_data(content: Any, part: str, path: str, known: set[str], folder: str) -> list[list[Any]]:
+    data = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(data, list):
+        raise BadDataError(f"{path} has no list 'data' in {part!r}")
+    return [_row(entry, f"{path}: entry {number} of {part}", known, folder) for number, entry in enumerate(data)]
+
+
+def _row(entry: Any, where: str, known: set[str], folder: str) -> list[Any]:
+    """[path below `folder`, label, class name] of an object whose `impath` begins with folders of another machine."""
+    if not (isinstance(entry, dict) and {"impath", "label", "classname"} <= set(entry)):
+        raise BadDataError(f"{where} is not an object with impath, label and classname")
+    impath, label, classname = parse_row([entry["impath"], entry["label"], entry["classname"]], where)
+    pieces = [piece for piece in impath.replace("\\", "/").split("/") if piece not in ("", ".")]
+    for start in range(len(pieces)):
+        below = "/".join(pieces[start:])
+        if os.path.join(folder, below) in known:
+            return [below, label, classname]
+    raise BadDataError(f"{where}: no image of the train or val part below {folder} ends the path {impath!r}")

@@ -1,0 +1,162 @@
+"""Looking at folders and reading small files, with errors that name them."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from dassl.utils import is_image_name
+from dassl.utils.files import parse_json
+from datasets.layout.errors import BadDataError, MissingDataError
+
+
+def require_folder(path: str, what: str) -> str:
+    """Return ``path`` if it is a folder; ``MissingDataError`` otherwise."""
+    if not os.path.isdir(path):
+        raise MissingDataError(f"{what} {path} is missing")
+    return path
+
+
+def class_folders(folder: str) -> list[str]:
+    """Names of the visible subfolders, ascending; stray files between them are skipped."""
+    require_folder(folder, "folder")
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    if not names:
+        raise MissingDataError(f"{folder} holds no class folders")
+    return names
+
+
+def image_names(folder: str) -> list[str]:
+    """Names of the visible image files of a folder, ascending, so that draws do not depend on the file system."""
+    names = os.listdir(require_folder(folder, "class folder"))
+    return sorted(name for name in names if not name.startswith(".") and is_image_name(name))
+
+
+def images_below(folder: str) -> tuple[list[str], list[str]]:
+    """Paths of the images of a folder and its subfolders, and of everything else there; both ascending.
+
+    A file whose name is not UTF-8 is not used: no split file could name it. A hidden folder and a link to a folder are
+    not entered: they count as one thing that is left out.
+    """
+    images, others = [], []
+    for here, folders, names in os.walk(folder):
+        closed = [name for name in folders if name.startswith(".") or os.path.islink(os.path.join(here, name))]
+        folders[:] = [name for name in folders if name not in closed]
+        for name in names:
+            usable = is_image_name(name) and not name.startswith(".") and is_plain_text(name)
+            found = images if usable else others
+            found.append(os.path.join(here, name))
+        others += [os.path.join(here, name, "") for name in closed]
+    return sorted(images), sorted(others)
+
+
+def is_plain_text(text: str) -> bool:
+    """Whether a string can name a file and be printed: no NUL, no half of a surrogate pair."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def left_out(paths: Sequence[str], folder: str) -> str:
+    """A line about files and folders that are not used: how many of each kind, and the first of it."""
+    kinds: dict[str, list[str]] = {}
+    for path in paths:
+        kinds.setdefault(_kind(path), []).append(os.path.relpath(path, folder))
+    named = ", ".join(f"{len(found):,} {kind} (first {found[0]})" for kind, found in sorted(kinds.items()))
+    return f"left out in {folder}: {named}"
+
+
+def _kind(path: str) -> str:
+    name = os.path.basename(path.rstrip(os.sep))
+    if path.endswith(os.sep):
+        return "hidden or linked folders" if name.startswith(".") or os.path.islink(path[:-1]) else "folders"
+    if name.startswith("."):
+        return "hidden files"
+    if not is_plain_text(name):
+        return "files with a name that is not UTF-8"
+    suffix = os.path.splitext(name)[1]
+    return f"*{suffix} files" if suffix else "files without a suffix"
+
+
+def missing_files(paths: Iterable[str]) -> list[str]:
+    """The paths that do not exist, in their order; each folder is listed once instead of asking for every file."""
+    present: dict[str, set[str]] = {}
+    missing = []
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in present:
+            present[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+        if name not in present[folder]:
+            missing.append(path)
+    return missing
+
+
+def require_images(paths: Sequence[str], listed_in: str) -> None:
+    """Raise ``MissingDataError`` unless every image that ``listed_in`` names exists."""
+    missing = missing_files(paths)
+    if missing:
+        raise MissingDataError(
+            f"{len(missing):,} of {len(paths):,} images of {listed_in} are missing, first {missing[0]}", missing
+        )
+
+
+def _read_bytes(path: str) -> bytes:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a FIFO or device might never end
+            raise BadDataError(f"file {path} cannot be read (it is not a regular file)")
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise MissingDataError(f"file {path} is missing") from None
+    except OSError as error:
+        raise BadDataError(f"file {path} cannot be read ({error.strerror})") from None
+
+
+def read_text(path: str) -> str:
+    """A UTF-8 text file (a leading byte order mark is dropped)."""
+    try:
+        return _read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadDataError(f"file {path} is not UTF-8 text (byte {error.start})") from None
+
+
+def read_lines(path: str) -> list[str]:
+    """The lines of a text file without line ends (LF or CR LF) and blanks around them; empty lines are left out."""
+    return [line.strip() for line in read_text(path).split("\n") if line.strip()]
+
+
+def read_json_object(path: str) -> dict[str, Any]:
+    """The content of a JSON file that holds an object."""
+    try:
+        content = parse_json(read_text(path))
+    except json.JSONDecodeError as error:
+        raise BadDataError(f"{path} is not valid JSON (line {error.lineno}: {error.msg})") from None
+    except RecursionError:
+        raise BadDataError(f"{path} is nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits, a key that occurs twice, NaN
+        raise BadDataError(f"{path} is not valid JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise BadDataError(f"{path} holds no JSON object but a {type(content).__name__}")
+    return content
+
+
+def read_mat(path: str, variable: str) -> Any:
+    """One variable of a MATLAB file, the first row of it, as the annotation files of the VGG and Cars sets hold it."""
+    from scipy.io import loadmat  # heavy, and needed only where no split file is present
+
+    _read_bytes(path)
+    try:
+        return loadmat(path)[variable][0]
+    except KeyError:
+        raise BadDataError(f"{path} has no variable {variable!r}") from None
+    except Exception as error:  # scipy raises many kinds for damaged files
+        raise BadDataError(f"{path} is not a readable MATLAB file ({error})") from None
+
+
+def lookup(table: dict[str, Any], key: str, path: str, what: str) -> Any:
+    """``table[key]``, or an error that says which file names an unknown ``key``."""
+    if key not in table:
+        raise BadDataError(f"{path} names the unknown {what} {key!r}")
+    return table[key]

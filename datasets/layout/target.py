@@ -1,0 +1,30 @@
+"""Data sets that are only tested on: the targets of domain generalisation."""
+
+from __future__ import annotations
+
+from datasets.layout import splits
+from datasets.layout.base import CoOpLayout
+from datasets.layout.errors import BadDataError, explained
+from datasets.layout.splits import Parts
+
+
+class TestOnlyDataset(CoOpLayout):
+    """A data set without training part: ``train_x`` is the test list, so that class names and counts are known.
+
+    NUM_SHOTS, SEED and SUBSAMPLE_CLASSES have no effect, as in the lineage.
+    """
+
+    __test__ = False  # not a test case, whatever pytest thinks of the name
+
+    def __init__(self, cfg) -> None:
+        self.open(self.folder_of(cfg), cfg.OUTPUT_DIR)
+        with explained(self.name, self.remedy):
+            parts = self.read()
+            self.check_names(parts)
+        test = parts.test
+        super().__init__(train_x=test, test=test)
+
+    def check_parts(self, parts: Parts, source: str) -> None:
+        if not parts.test:
+            raise BadDataError(f"{source}: the test part is empty")
+        splits.check_labels(Parts(parts.test, [], parts.test), source)

@@ -1,0 +1,197 @@
+"""A trained classifier in files that need nothing of this project.
+
+| file | content |
+| --- | --- |
+| `manifest.json` | class names, image size and normalisation, what each file is, its SHA-256, measured deviations |
+| `class_weights.safetensors` | `weights` [C, e], normalised text features; `scale`, the factor of their cosines |
+| `image_tower.pt2`, `image_tower.onnx` | images [B, 3, H, W] -> normalised features [B, e], learned prompts inside |
+| `image_tower.onnx.data` | weights of the ONNX file, where they exceed 1 GiB |
+| `prompts.safetensors` | the learned tensors alone, a few kB |
+| `config.yaml`, `classnames.json` | the record, by which `predict.py` reads the folder as it reads a run's |
+| `classify.py` | a plain script that classifies with the files above |
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from dassl.engine import SimpleTrainer
+from dassl.engine.anomalies import EXAMPLES, listed
+from dassl.utils import (
+    UnwritableFileError,
+    UserError,
+    file_sha256,
+    mkdir_if_missing,
+    write_bytes_atomically,
+    write_json,
+)
+from deploy import graphs as towers
+from deploy import standalone_script
+from deploy.graphs import ImageTower
+from deploy.load import MANIFEST_NAME, PROMPTS_NAME, Source, load_trained
+from trainers.core.prompts import normalized
+from trainers.core.record import CLASSNAMES_NAME, CONFIG_NAME, write_record
+from trainers.core.trainer import PromptTrainer
+from trainers.zsclip import ZeroshotCLIP
+
+WEIGHTS_NAME, SCRIPT_NAME = "class_weights.safetensors", "classify.py"
+FORMATS = {
+    "pt2": (towers.save_pt2, towers.pt2_deviation),
+    "onnx": (towers.save_onnx, towers.onnx_deviation),
+}
+"""How a graph is written and how it is checked, by the ending of its file."""
+
+
+def export(
+    source: Source, folder: str | os.PathLike[str], classnames: Sequence[str] | None, formats: Sequence[str]
+) -> dict[str, Any]:
+    """Write everything that can be exported, in float32, into `folder`; returns the manifest.
+
+    Raises:
+        UserError: the source cannot be used, a format's package is missing, the folder cannot be written.
+    """
+    if "onnx" in formats:
+        towers.require_onnx()  # before the work
+    folder = Path(folder)
+    trainer = load_trained(source, classnames, use_cuda=False, precision="fp32")
+    if not isinstance(trainer, PromptTrainer | ZeroshotCLIP):
+        raise UserError(f"{type(trainer).__name__} is not built on this project's prompts: it cannot be exported")
+    if folder.exists() and os.path.samefile(folder, source.folder):
+        raise UserError(f"{folder} is the run itself: export to another folder")
+    mkdir_if_missing(folder)
+    try:
+        staging = tempfile.TemporaryDirectory(dir=folder, prefix=".export-")
+    except OSError as error:
+        raise UnwritableFileError(f"cannot write to {folder}: {error.strerror or error}") from error
+    with staging as complete:
+        manifest = _write_export(trainer, Path(complete), formats)
+        _replace_earlier_export(folder, Path(complete))
+    return manifest
+
+
+def _write_export(trainer: PromptTrainer | ZeroshotCLIP, folder: Path, formats: Sequence[str]) -> dict[str, Any]:
+    """Write every file of an export to an empty folder; returns the manifest."""
+    prompts = trainer.prompts if isinstance(trainer, PromptTrainer) else None
+    manifest = _description(trainer)
+    manifest["files"] |= _write_class_weights(trainer, folder)
+    if prompts is not None:
+        manifest["files"] |= _write_prompts(trainer, folder)
+    manifest["files"] |= _write_towers(ImageTower(_clip(trainer), prompts).eval(), folder, formats)
+    write_record(folder, trainer.cfg, trainer.dm.dataset.classnames)
+    write_bytes_atomically(folder / SCRIPT_NAME, Path(standalone_script.__file__).read_bytes())
+    for name in (CONFIG_NAME, CLASSNAMES_NAME, SCRIPT_NAME):
+        manifest["files"][name] = _fingerprint(folder / name)
+    write_json(manifest, folder / MANIFEST_NAME)  # last: where it is, the rest is complete
+    return manifest
+
+
+def _replace_earlier_export(folder: Path, complete: Path) -> None:
+    """Move the files of a complete export, the manifest last, over those of an earlier one."""
+    _remove_earlier_export(folder)
+    for path in sorted(complete.iterdir(), key=lambda path: path.name == MANIFEST_NAME):
+        try:
+            path.replace(folder / path.name)
+        except OSError as error:
+            raise UnwritableFileError(f"cannot replace {folder / path.name}: {error.strerror or error}") from error
+
+
+def _remove_earlier_export(folder: Path) -> None:
+    """No file of an earlier export, of other classes or formats perhaps, stays beside those of this one."""
+    weights_of_onnx = _tower_name("onnx") + towers.ONNX_WEIGHTS_ENDING
+    for name in (MANIFEST_NAME, WEIGHTS_NAME, PROMPTS_NAME, weights_of_onnx, *map(_tower_name, FORMATS)):
+        try:
+            (folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise UnwritableFileError(f"cannot replace {folder / name}: {error.strerror or error}") from error
+
+
+def _tower_name(ending: str) -> str:
+    return f"image_tower.{ending}"
+
+
+def _clip(trainer: PromptTrainer | ZeroshotCLIP) -> Any:
+    return trainer.prompts.clip if isinstance(trainer, PromptTrainer) else trainer.clip_model
+
+
+def _depends_on_image(trainer: SimpleTrainer) -> bool:
+    return isinstance(trainer, PromptTrainer) and trainer.prompts.text_depends_on_image
+
+
+def _description(trainer: PromptTrainer | ZeroshotCLIP) -> dict[str, Any]:
+    """The manifest without its files."""
+    given = trainer.cfg.INPUT
+    normalize = "normalize" in given.TRANSFORMS
+    if "instance_norm" in given.TRANSFORMS:
+        raise UserError("INPUT.TRANSFORMS has instance_norm, which an exported classifier does not know")
+    return {
+        "format": 1,
+        "trainer": trainer.cfg.TRAINER.NAME,
+        "backbone": trainer.cfg.MODEL.BACKBONE.NAME,
+        "classes": list(trainer.dm.dataset.classnames),
+        "class_weights_depend_on_image": _depends_on_image(trainer),
+        "image": {
+            "size": list(given.SIZE),
+            "interpolation": given.INTERPOLATION,
+            "mean": list(given.PIXEL_MEAN) if normalize else [0.0, 0.0, 0.0],
+            "std": list(given.PIXEL_STD) if normalize else [1.0, 1.0, 1.0],
+        },
+        "files": {},
+    }
+
+
+@torch.no_grad()
+def _write_class_weights(trainer: PromptTrainer | ZeroshotCLIP, folder: Path) -> dict[str, Any]:
+    if _depends_on_image(trainer):
+        return {}
+    if isinstance(trainer, ZeroshotCLIP):
+        weights = trainer.text_features
+    else:
+        weights = normalized(trainer.prompts.text_features(trainer.prompts.tensors()))  # [C, e]
+    tensors = {"weights": weights, "scale": _clip(trainer).logit_scale.exp()}
+    return _write_tensors(folder / WEIGHTS_NAME, tensors, {"classes": json.dumps(trainer.dm.dataset.classnames)})
+
+
+def _write_prompts(trainer: PromptTrainer, folder: Path) -> dict[str, Any]:
+    state = trainer.registered_module().state_dict()
+    return _write_tensors(folder / PROMPTS_NAME, state, {"trainer": trainer.cfg.TRAINER.NAME})
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> dict[str, Any]:
+    plain = {name: tensor.detach().float().contiguous().clone() for name, tensor in tensors.items()}
+    bad = [name for name, tensor in plain.items() if not torch.isfinite(tensor).all()]
+    if bad:
+        raise UserError(
+            f"cannot export {path.name}: NaN or infinite values in {listed(bad, EXAMPLES)}: choose another epoch"
+        )
+    write_bytes_atomically(path, save(plain, metadata))
+    return {path.name: _fingerprint(path) | {"tensors": {name: list(t.shape) for name, t in plain.items()}}}
+
+
+def _write_towers(tower: ImageTower, folder: Path, formats: Sequence[str]) -> dict[str, Any]:
+    files = {}
+    program = towers.trace(tower) if formats else None
+    for ending in formats:
+        write, deviation = FORMATS[ending]
+        path = folder / _tower_name(ending)
+        try:
+            write(program, path)
+        except (OSError, RuntimeError) as error:  # torch's archive writer raises the latter on a full disk
+            raise UnwritableFileError(f"cannot write {path}: {' '.join(str(error).split())[:200]}") from error
+        files[path.name] = _fingerprint(path) | {"largest_deviation": deviation(tower, path)}
+        beside = path.with_name(path.name + towers.ONNX_WEIGHTS_ENDING)
+        if beside.exists():
+            files[beside.name] = _fingerprint(beside)
+    return files
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}

@@ -1,0 +1,199 @@
+"""Plans the declared runs, leaves out those that have finished, and works off the rest.
+
+    python -m experiments run configs/experiments/embedded_base2new.yaml --workers 2
+    python -m experiments run configs/experiments/paper_base2new.yaml --per-gpu 4
+    python -m experiments run configs/experiments/paper_base2new.yaml --dry-run
+    python -m experiments run configs/experiments/paper_base2new.yaml --launcher slurm \\
+        --slurm slurm_partition=gpu timeout_min=600 gpus_per_node=1 cpus_per_task=8
+
+A run has finished when its folder holds a result of the planned configuration. Ctrl-C or `kill` at any time: the same
+command goes on. The exit status is 0 when every run has finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dassl.command_line import seed_number
+from dassl.utils import mkdir_if_missing, write_json
+from dassl.utils.errors import BadValueError, UserError
+from experiments.launch.gpus import check_per_gpu, runs_per_gpu, shared_gpus, visible_gpus
+from experiments.launch.process import TrainProcess
+from experiments.launch.progress import PlainView, Tally, make_view, report_failures
+from experiments.launch.workers import Launch, Worker, make_workers
+from experiments.plan.declaration import Selection, read_experiment
+from experiments.plan.generated import generate_commands, generate_data
+from experiments.plan.methods import METHODS
+from experiments.plan.runs import Run
+from experiments.plan.settings import SETTINGS, Places, add_run, make_plan
+from experiments.plan.status import is_finished
+from runner.result import PLAN_NAME, read_plan
+
+LAUNCHERS = ("workers", "slurm", "local")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE.yaml", help="declared experiments")
+    parser.add_argument("--data", default=os.environ.get("DATA") or "data", help="data sets (default: $DATA or data)")
+    parser.add_argument(
+        "--output", default=os.environ.get("OUTPUT") or "output", help="results (default: $OUTPUT or output)"
+    )
+    parser.add_argument("--workers", type=int, help="runs at a time (default: see --per-gpu; else one per CPU core)")
+    parser.add_argument(
+        "--per-gpu", type=int, metavar="N", help="runs at a time on each GPU (default: by memory and CPU cores)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the commands; each works alone")
+    parser.add_argument(
+        "--trainers", nargs="+", default=(), metavar="METHOD", help=f"only these of {', '.join(METHODS)}"
+    )
+    parser.add_argument(
+        "--settings", nargs="+", default=(), metavar="SETTING", help=f"only these of {', '.join(SETTINGS)}"
+    )
+    parser.add_argument("--datasets", nargs="+", default=(), metavar="DATASET", help="only these data sets")
+    parser.add_argument("--seeds", nargs="+", default=(), type=seed_number, metavar="SEED", help="only these seeds")
+    parser.add_argument(
+        "--launcher", choices=LAUNCHERS, default="workers", help="here, through Slurm, or as submitit's local jobs"
+    )
+    parser.add_argument("--slurm", nargs="+", default=(), metavar="KEY=VALUE", help="submitit's parameters of the jobs")
+    parser.add_argument("--no-wait", action="store_true", help="with --launcher slurm: submit and return")
+
+
+def plan_of(args: argparse.Namespace) -> list[Run]:
+    """The runs of all given files. Raises UserError."""
+    places = Places(Path(args.data).absolute(), Path(args.output).absolute())
+    experiments = [read_experiment(file) for file in args.files]
+    selection = Selection(*map(tuple, (args.trainers, args.settings, args.datasets, args.seeds)))
+    selection.check(experiments)
+    runs: dict[Path, Run] = {}
+    for part in map(selection.of, experiments):
+        for run in make_plan(part.tasks, part.rows, part.seeds, places):
+            add_run(runs, run)
+    return list(runs.values())
+
+
+def check_configs(runs: Sequence[Run]) -> None:
+    """Read each config file once with each set of overrides. Raises UserError for what would fail hours later."""
+    seen = set()
+    for run in runs:
+        key = (run.method, run.recipe, run.options)
+        if key not in seen:
+            run.config()
+            seen.add(key)
+
+
+def record_plan(output: Path, runs: Sequence[Run]) -> None:
+    """Add the runs' folders to the output folder's plan, from which a report knows what is missing."""
+    path = output / PLAN_NAME
+    planned = set(read_plan(output)) | {os.path.relpath(run.folder, output) for run in runs}
+    mkdir_if_missing(output)
+    write_json({"folders": sorted(planned)}, path)
+
+
+def sort_out(runs: Sequence[Run], tally: Tally) -> list[Run]:
+    """What is left to do; what cannot be done is among the tally's failures."""
+    left = []
+    for run in runs:
+        try:
+            if is_finished(run):
+                tally.skipped += 1
+            else:
+                left.append(run)
+        except UserError as error:
+            tally.failures[run] = str(error)
+    hopeless = {run.folder for run in tally.failures}
+    for run in [run for run in left if run.needs in hopeless]:
+        left.remove(run)
+        tally.failures[run] = "needs a run that cannot be done"
+    return left
+
+
+def parameters(pairs: Sequence[str]) -> dict[str, str | int]:
+    """KEY=VALUE pairs. Raises BadValueError."""
+    found: dict[str, str | int] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise BadValueError(f"--slurm takes KEY=VALUE, for instance slurm_partition=gpu, not {pair!r}")
+        found[key] = int(value) if value.isdecimal() else value
+    return found
+
+
+def work_here(args: argparse.Namespace, runs: Sequence[Run], view: PlainView, tally: Tally) -> None:
+    """Do the runs on this machine, several at a time on each GPU. Raises KeyboardInterrupt after Ctrl-C."""
+    workers = make_workers(args.workers, runs_at_a_time(args))
+    names = [worker.environment.get("CUDA_VISIBLE_DEVICES") for worker in workers]
+    sharing = max(names.count(name) for name in names) if names[0] is not None else 1
+    with shared_gpus(sharing if runs else 1, view.say) as variables:
+        for worker in workers:
+            worker.environment |= variables
+        Launch(workers, TrainProcess, view, tally).work(runs)
+
+
+def runs_at_a_time(args: argparse.Namespace) -> int:
+    """Runs on each GPU at a time, where --workers does not say how many there are in all."""
+    gpus = visible_gpus()
+    if args.per_gpu is not None or args.workers is not None or not gpus:
+        return args.per_gpu or 1
+    return runs_per_gpu(gpus, len(os.sched_getaffinity(0)))
+
+
+def check_workers(args: argparse.Namespace) -> None:
+    """Raises BadValueError for numbers of workers that make no sense."""
+    if args.workers is not None and args.workers < 1:
+        raise BadValueError(f"--workers should be at least 1, not {args.workers}")
+    if args.per_gpu is None:
+        return
+    if args.launcher != "workers" or args.workers is not None:
+        other = "--workers" if args.workers is not None else f"--launcher {args.launcher}"
+        raise BadValueError(f"--per-gpu and {other} exclude each other: give one of them")
+    check_per_gpu(args.per_gpu, visible_gpus())
+
+
+def work(args: argparse.Namespace, runs: Sequence[Run], view: PlainView, tally: Tally) -> None:
+    """Hand the runs to the chosen launcher. Raises UserError, or KeyboardInterrupt after Ctrl-C."""
+    if args.launcher == "workers":
+        work_here(args, runs, view, tally)
+        return
+    from experiments.launch.jobs import JobProcess, Queue, do_run, make_executor  # submitit is needed here only
+
+    executor = make_executor(args.launcher, Path(args.output).absolute(), parameters(args.slurm))
+    if args.launcher == "local":
+        workers = [Worker(f"job {k + 1}") for k in range(args.workers or 1)]
+        Launch(workers, lambda run, _: JobProcess(run, executor.submit(do_run, run)), view, tally).work(runs)
+        return
+    queue = Queue(executor, view, tally)
+    jobs = queue.submit(runs)
+    if not args.no_wait:
+        queue.watch(jobs)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Exit status: 0 when all is done, 1 when a run failed, 130 after Ctrl-C. Raises UserError."""
+    check_workers(args)
+    runs = plan_of(args)
+    check_configs(runs)
+    tally = Tally(len(runs))
+    left = sort_out(runs, tally)
+    if args.dry_run:
+        print("\n".join([*generate_commands(left), *(run.command for run in left)]))
+        return 0
+    record_plan(Path(args.output).absolute(), runs)
+    generate_data(left)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends a launch as Ctrl-C does
+    view = make_view(tally)
+    try:
+        with view:
+            for run, why in tally.failures.items():
+                view.failed(run, why)
+            work(args, left, view, tally)
+    except KeyboardInterrupt:
+        report_failures(view, tally)
+        print("interrupted: the same command goes on", file=sys.stderr)
+        return 130
+    report_failures(view, tally)
+    return 1 if tally.failures else 0

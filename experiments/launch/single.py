@@ -1,0 +1,152 @@
+"""A single run in the foreground: what scripts/<method>/*.sh call.
+
+    python -m experiments one train_base METHOD DATASET SEED [CFG [KEY VALUE ...]]      base2new_train.sh
+    python -m experiments one test_new METHOD DATASET SEED [CFG [KEY VALUE ...]]        base2new_test.sh
+    python -m experiments one source METHOD [DATASET] SEED [CFG [KEY VALUE ...]]        xd_train.sh
+    python -m experiments one target METHOD DATASET SEED [CFG [KEY VALUE ...]]          xd_test.sh
+    python -m experiments one all METHOD DATASET SHOTS SEED [CFG [KEY VALUE ...]]       few_shot.sh
+
+DATA (default: data) holds the data sets, OUTPUT (default: output) takes the results; SHOTS (default: 16) and SOURCE (of
+`target`; default: imagenet, or shapes for generated data) come from the environment as well. A finished run is not run
+again; an interrupted one goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dassl.seeds import seed_problem
+from dassl.utils.errors import BadValueError, UserError
+from dassl.utils.locks import locked
+from dassl.utils.memory import keep_freed_memory
+from experiments.plan.generated import generate_data
+from experiments.plan.methods import METHODS, default_source, setting_of_target
+from experiments.plan.runs import ROOT, Run, short
+from experiments.plan.settings import Places, Row, base2new, few_shot, transfer
+from experiments.plan.status import check_model, is_finished
+from runner.arguments import parse_args
+from runner.command import main as train
+from runner.result import read_result
+
+DEFAULT_SHOTS = 16
+KINDS = ("train_base", "test_new", "source", "target", "all")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a script was asked for."""
+
+    kind: str
+    row: Row
+    dataset: str
+    seed: int
+    shots: int
+    source: str
+    places: Places
+
+    def run(self) -> Run:
+        """The run that is meant. Raises UserError: unknown data set or config."""
+        if self.kind in ("train_base", "test_new"):
+            runs = base2new(self.row, self.places, self.dataset, self.seed, self.shots)
+        elif self.kind == "all":
+            runs = few_shot(self.row, self.places, self.dataset, self.seed, self.shots)
+        else:
+            targets = [self.dataset] if self.kind == "target" else []
+            setting = setting_of_target(self.dataset)
+            runs = transfer(self.row, self.places, setting, self.source, targets, self.seed, self.shots)
+        return next(run for run in runs if run.part == self.kind)
+
+    @property
+    def training_script(self) -> str:
+        """The command that trains the model which this request tests."""
+        script, dataset = ("xd_train", self.source) if self.kind == "target" else ("base2new_train", self.dataset)
+        words = [self.row.config] * bool(self.row.config)
+        words += [word for option in self.row.options for word in option]
+        shots = "" if self.shots == DEFAULT_SHOTS else f"SHOTS={self.shots} "
+        return f"{shots}{shlex.join(['bash', f'scripts/{self.row.name}/{script}.sh', dataset, str(self.seed), *words])}"
+
+
+def read_request(kind: str, method: str, words: Sequence[str]) -> Request:
+    """The request in a script's arguments and environment. Raises BadValueError for arguments that are none."""
+    words, environment = list(words), os.environ
+    if kind == "source" and words and words[0].isdecimal():
+        words.insert(0, "imagenet")
+    wanted = ["DATASET", "SHOTS", "SEED"] if kind == "all" else ["DATASET", "SEED"]
+    if len(words) < len(wanted):
+        raise BadValueError(f"{kind} needs {' '.join(wanted)}, not only: {' '.join(words)}")
+    dataset = words.pop(0)
+    shots = number("SHOTS", words.pop(0) if kind == "all" else environment.get("SHOTS") or str(DEFAULT_SHOTS))
+    seed = number("SEED", words.pop(0))
+    if problem := seed_problem(seed):
+        raise BadValueError(f"SEED: {problem}")
+    config, options = (words[0] if words else ""), words[1:]
+    if config.isupper() or len(options) % 2:
+        raise BadValueError(f"config options are pairs KEY VALUE that come after CFG, not {' '.join(words)}")
+    row = Row(method, config, tuple(zip(options[::2], options[1::2], strict=True)))
+    source = dataset if kind == "source" else environment.get("SOURCE") or default_source((dataset,))
+    return Request(kind, row, dataset, seed, shots, source, places_from_environment())
+
+
+def number(name: str, text: str) -> int:
+    """Raises BadValueError unless `text` is a number from 0 on."""
+    if not text.isdecimal():
+        raise BadValueError(f"{name} should be a number, not {text!r}")
+    return int(text)
+
+
+def places_from_environment() -> Places:
+    """$DATA and $OUTPUT, by default data and output in the repository."""
+    return Places(
+        Path(os.environ.get("DATA") or "data").absolute(), Path(os.environ.get("OUTPUT") or "output").absolute()
+    )
+
+
+def run_one(request: Request) -> None:
+    """Run it, unless it had finished before.
+
+    Raises:
+        UserError: no trained model to test, a folder that holds something else or is in use, or what train.py raises.
+    """
+    run = request.run()
+    if is_finished(run):
+        results = (read_result(run.folder) or {}).get("results") or {}
+        shown = f" (* accuracy: {results['accuracy']:.1f}%)" if "accuracy" in results else ""
+        print(f"Results are available in {short(run.folder)}{shown}. Skip this job")
+        return
+    try:
+        check_model(run)
+    except UserError as error:
+        raise UserError(f"{error}; {request.training_script}") from None
+    generate_data([run])
+    if run.trains and (run.folder / "log.txt").is_file():
+        print(f"{short(run.folder)} holds an unfinished run: going on from its last checkpoint, if it has one")
+    with locked(run.folder):
+        train_here(run)
+
+
+def train_here(run: Run) -> None:
+    """What train.py does, without loading everything a second time."""
+    if run.needs_generated:  # so small a model is faster on one thread
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
+    os.chdir(ROOT)
+    keep_freed_memory()
+    train(parse_args(run.arguments))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", choices=KINDS, help="part of a setting")
+    parser.add_argument("method", choices=list(METHODS), help="method")
+    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="DATASET SEED [CFG [KEY VALUE ...]]")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Exit status 0. Raises UserError."""
+    run_one(read_request(arguments.kind, arguments.method, arguments.words))
+    return 0

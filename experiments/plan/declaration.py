@@ -1,0 +1,168 @@
+"""An experiment as declared in a YAML file.
+
+    trainers: [zsclip, coop, {method: prometar, config: ..., variant: ..., overrides: {KEY: VALUE}}]
+    seeds: [1, 2, 3]
+    settings:
+      base2new: {datasets: [caltech101, dtd], shots: 16}
+      cross_dataset: {source: imagenet, datasets: [caltech101, dtd]}
+      domain_generalization: {source: imagenet, datasets: [imagenetv2]}
+      few_shot: {datasets: [caltech101], shots: [1, 2, 4, 8, 16]}
+    overrides: {KEY: VALUE}            # of every run
+    variants: {name: {KEY: VALUE}}     # every run once more with each of them, in folders of their own
+
+All but `trainers` and `settings` may be left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
+from dassl.seeds import LARGEST_SEED
+from dassl.utils.errors import BadValueError
+from dassl.utils.yaml_files import read_yaml
+from experiments.plan.methods import METHODS
+from experiments.plan.runs import ROOT, Options
+from experiments.plan.settings import Row, Task
+
+SHIPPED = ROOT / "configs" / "experiments"
+DEFAULT_SEEDS, DEFAULT_SHOTS = (1, 2, 3), 16
+_NAME = {"type": "string", "pattern": r"^[\w.+=-]+$"}
+_COUNT = {"type": "integer", "minimum": 1}
+_OVERRIDES = {"type": "object", "propertyNames": {"pattern": r"^[A-Z][\w.]*$"}}
+_METHOD = {"enum": list(METHODS)}
+_DATASETS = {"type": "array", "items": _NAME, "minItems": 1}
+
+
+def _mapping(properties: dict[str, Any], required: Sequence[str] = ()) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+
+
+def _setting(**more: Any) -> dict[str, Any]:
+    return _mapping({"datasets": _DATASETS, "shots": _COUNT, **more}, required=["datasets"])
+
+
+_SHOTS = {"type": "array", "items": _COUNT, "minItems": 1}
+_TRAINER = _mapping(
+    {"method": _METHOD, "config": _NAME, "variant": _NAME, "overrides": _OVERRIDES}, required=["method"]
+)
+SCHEMA = _mapping(
+    {
+        "trainers": {
+            "type": "array",
+            "minItems": 1,
+            "items": {"if": {"type": "object"}, "then": _TRAINER, "else": _METHOD},
+        },
+        "seeds": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": LARGEST_SEED}, "minItems": 1},
+        "settings": _mapping(
+            {
+                "base2new": _setting(),
+                "cross_dataset": _setting(source=_NAME),
+                "domain_generalization": _setting(source=_NAME),
+                "few_shot": _setting(shots={"if": {"type": "array"}, "then": _SHOTS, "else": _COUNT}),
+            }
+        )
+        | {"minProperties": 1},
+        "overrides": _OVERRIDES,
+        "variants": {"type": "object", "propertyNames": _NAME, "additionalProperties": _OVERRIDES, "minProperties": 1},
+    },
+    required=["trainers", "settings"],
+)
+"""JSON schema of the files."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Tasks x rows x seeds."""
+
+    rows: tuple[Row, ...]
+    tasks: tuple[Task, ...]
+    seeds: tuple[int, ...]
+
+
+def read_experiment(path: Path) -> Experiment:
+    """The experiment declared in a file; a bare name may also be one of configs/experiments.
+
+    Raises:
+        UserError: no such file, no YAML, or content that is not as described above; the file and the place are named.
+    """
+    if not path.exists() and path.name == str(path) and (SHIPPED / path).is_file():
+        path = SHIPPED / path
+    content = read_yaml(path)
+    problem = best_match(Draft202012Validator(SCHEMA).iter_errors(content))
+    if problem is not None:
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem.absolute_path)
+        place = where.lstrip(".") or "the whole"
+        raise BadValueError(f"{path}: {place}: {' '.join(problem.message.split())}")
+    return Experiment(
+        tuple(_rows(content)),
+        tuple(_task(name, setting) for name, setting in content["settings"].items()),
+        tuple(content.get("seeds", DEFAULT_SEEDS)),
+    )
+
+
+def _rows(content: dict[str, Any]) -> Iterator[Row]:
+    variants = content.get("variants") or {"": {}}
+    for trainer in content["trainers"]:
+        entry = {"method": trainer} if isinstance(trainer, str) else trainer
+        for name, overrides in variants.items():
+            merged = content.get("overrides", {}) | entry.get("overrides", {}) | overrides
+            names = [part for part in (entry.get("variant", ""), name) if part]
+            yield Row(entry["method"], entry.get("config", ""), _options(merged), "-".join(names))
+
+
+def _options(overrides: dict[str, Any]) -> Options:
+    return tuple((key, str(value)) for key, value in overrides.items())
+
+
+def _task(name: str, setting: dict[str, Any]) -> Task:
+    shots = setting.get("shots", DEFAULT_SHOTS)
+    return Task(
+        name,
+        tuple(setting["datasets"]),
+        tuple(shots) if isinstance(shots, list) else (shots,),
+        setting.get("source", ""),
+    )
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A part of experiments: only what is named; all where nothing is named."""
+
+    methods: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+
+    def check(self, experiments: Sequence[Experiment]) -> None:
+        """Raises BadValueError for a name that none of the experiments holds."""
+        tasks = [task for experiment in experiments for task in experiment.tasks]
+        _check(self.methods, [row.name for experiment in experiments for row in experiment.rows], "trainer")
+        _check(self.settings, [task.setting for task in tasks], "setting")
+        _check(self.datasets, [name for task in tasks for name in task.datasets], "data set")
+        _check(self.seeds, [seed for experiment in experiments for seed in experiment.seeds], "seed")
+
+    def of(self, experiment: Experiment) -> Experiment:
+        """What is left of one experiment."""
+        tasks = [
+            replace(task, datasets=tuple(name for name in task.datasets if not self.datasets or name in self.datasets))
+            for task in experiment.tasks
+            if not self.settings or task.setting in self.settings
+        ]
+        return Experiment(
+            tuple(row for row in experiment.rows if not self.methods or row.name in self.methods),
+            tuple(task for task in tasks if task.datasets),
+            tuple(seed for seed in experiment.seeds if not self.seeds or seed in self.seeds),
+        )
+
+
+def _check(wanted: Collection[Any], declared: Collection[Any], kind: str) -> None:
+    for name in wanted:
+        if name not in declared:
+            known = ", ".join(map(str, dict.fromkeys(declared)))
+            raise BadValueError(f"no {kind} {name} is declared: choose from {known}")

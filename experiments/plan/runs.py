@@ -1,0 +1,194 @@
+"""One run: a train.py command with its output folder, and the layout of those folders."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from yacs.config import CfgNode
+
+from dassl.config import plain
+from dassl.utils.safe_text import printable
+from datasets.layout.custom_names import own_data_name
+from experiments.plan.methods import EMBEDDED, Method, Recipe
+from runner.arguments import parse_args
+from runner.config import default_cfg, setup_cfg
+from runner.provenance import ROOT
+
+Options = tuple[tuple[str, str], ...]
+"""Config overrides KEY VALUE, as on the command line."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that train.py is told.
+
+    Args:
+        setting: one of `runner.result.PARTS`, with its `part`.
+        shots: images a class; those of the trained model where it is only tested.
+        classes: DATASET.SUBSAMPLE_CLASSES.
+        variant: name of these overrides, so that their folder and their row are their own.
+        needs: folder of the model that is tested; None where the run trains one, or needs none.
+    """
+
+    setting: str
+    part: str
+    method: Method
+    recipe: Recipe
+    dataset: str
+    seed: int
+    shots: int
+    classes: str
+    options: Options
+    data: Path
+    folder: Path
+    variant: str = ""
+    needs: Path | None = None
+
+    @property
+    def trains(self) -> bool:
+        return self.method.learns and self.needs is None
+
+    @property
+    def label(self) -> str:
+        """The run in a line of progress."""
+        shots = f" {self.shots} shots" if self.setting == "few_shot" else ""
+        config = named(self.recipe.config, self.variant)
+        data = data_name(self.dataset, self.options)
+        return f"{self.setting}/{self.part} {self.method.trainer} {config} {data}{shots} seed {self.seed}"
+
+    @property
+    def short_label(self) -> str:
+        """The same for a narrow terminal."""
+        shots = f" {self.shots} shots" if self.setting == "few_shot" else ""
+        data = data_name(self.dataset, self.options)
+        return f"{self.method.trainer} {data}{shots} seed {self.seed} {self.part}"
+
+    @property
+    def needs_generated(self) -> bool:
+        return self.dataset in EMBEDDED
+
+    @property
+    def arguments(self) -> list[str]:
+        """What follows `train.py` on the command line, for a working directory that is the repository."""
+        setting = ["--setting", f"{self.setting}/{self.part}"]
+        reported = named(self.recipe.name, self.variant)
+        if reported != self.recipe.config:
+            setting += ["--config-name", reported]
+        action = [] if self.trains else ["--eval-only"]
+        if self.needs is not None:
+            action += ["--model-dir", short(self.needs)]
+        return [
+            *("--root", short(self.data)),
+            *("--seed", str(self.seed)),
+            *("--trainer", self.method.trainer),
+            *("--dataset-config-file", f"configs/datasets/{self.dataset}.yaml"),
+            *("--config-file", f"configs/trainers/{self.method.folder}/{self.recipe.config}.yaml"),
+            *("--output-dir", short(self.folder)),
+            *setting,
+            *action,
+            *("DATASET.NUM_SHOTS", str(self.shots)),
+            *("DATASET.SUBSAMPLE_CLASSES", self.classes),
+            *(part for pair in self.options for part in pair),
+        ]
+
+    @property
+    def command(self) -> str:
+        """The run as a line for a shell in the repository."""
+        return shlex.join(["python", "train.py", *self.arguments])
+
+    def config(self) -> dict[str, Any]:
+        """The configuration that train.py will have. Raises UserError for a missing file, a bad key or value."""
+        config = deepcopy(_config(tuple(self.arguments_without("--root", "--seed", "--output-dir"))))
+        config["SEED"] = self.seed
+        return config
+
+    def arguments_without(self, *flags: str) -> list[str]:
+        """The arguments without some flags and their values."""
+        kept, arguments = [], iter(self.arguments)
+        for argument in arguments:
+            if argument in flags:
+                next(arguments)
+            else:
+                kept.append(argument)
+        return kept
+
+
+@lru_cache(maxsize=4096)
+def _config(arguments: tuple[str, ...]) -> dict[str, Any]:
+    absolute = [str(ROOT / part) if part.startswith("configs/") else part for part in arguments]
+    return plain(setup_cfg(parse_args(absolute)))
+
+
+@lru_cache(maxsize=1)
+def default_config() -> CfgNode:
+    """The defaults of all keys."""
+    return default_cfg()
+
+
+def dependants(run: Run, others: Iterable[Run]) -> list[Run]:
+    """Those of the others that test the model which `run` trains."""
+    return [other for other in others if other.needs == run.folder]
+
+
+def short(path: Path) -> str:
+    """A path as seen from the repository when it lies inside, else in full."""
+    full = os.path.abspath(path)
+    return os.path.relpath(full, ROOT) if os.path.commonpath([full, str(ROOT)]) == str(ROOT) else full
+
+
+def data_name(dataset: str, options: Options) -> str:
+    """What the data set is called in folders and progress lines: own data by its folder or its CSV file's stem.
+
+    Args:
+        dataset: name of its config file; it names all other data, and own data whose config file has the path.
+        options: overrides, perhaps with DATASET.PATH.
+    """
+    if not any(key == "DATASET.PATH" for key, _ in options):
+        return dataset
+    words = ("--dataset-config-file", f"configs/datasets/{dataset}.yaml", *(part for pair in options for part in pair))
+    name = own_data_name(_config(words)["DATASET"])
+    if name is None:
+        return dataset
+    known = {path.stem.lower() for path in (ROOT / "configs" / "datasets").glob("*.yaml")}
+    return f"{printable(name)}-own" if name.lower() in known else printable(name)
+
+
+def named(config: str, variant: str) -> str:
+    """Name of a config with overrides that have a name of their own."""
+    return f"{config}@{variant}" if variant else config
+
+
+def base2new_folder(output: Path, part: str, dataset: str, shots: int, trainer: str, config: str, seed: int) -> Path:
+    """base2new/{train_base,test_new}/<dataset>/shots_<K>/<trainer>/<config>/seed<k>"""
+    return output / "base2new" / part / dataset / f"shots_{shots}" / trainer / config / f"seed{seed}"
+
+
+def training_folder(
+    output: Path, dataset: str, shots: int, trainer: str, config: str, seed: int, subfolder: str
+) -> Path:
+    """<dataset>/<trainer>/<config>_<K>shots/seed<k>: all classes; few-shot, and the source of cross-dataset runs."""
+    return output / dataset / trainer / f"{config}_{shots}shots" / subfolder / f"seed{seed}"
+
+
+def evaluation_folder(
+    output: Path, source: str, dataset: str, shots: int, trainer: str, config: str, seed: int, subfolder: str
+) -> Path:
+    """evaluation/<trainer>/<config>_<K>shots/<dataset>/seed<k>; a source other than the usual one is named."""
+    trained = f"{config}_{shots}shots" + ("" if source in ("imagenet", "shapes") else f"_from_{source}")
+    return output / "evaluation" / trainer / trained / subfolder / dataset / f"seed{seed}"
+
+
+def coop_subfolder(method: Method, recipe: Recipe, options: Options) -> str:
+    """What CoOp's scripts put below its config: nctx<N>_csc<bool>_ctp<position>. Other methods have nothing there."""
+    if method.trainer != "CoOp":
+        return ""
+    file = f"configs/trainers/{method.folder}/{recipe.config}.yaml"
+    coop = _config(("--config-file", file, *(part for pair in options for part in pair)))["TRAINER"]["COOP"]
+    return f"nctx{coop['N_CTX']}_csc{coop['CSC']}_ctp{coop['CLASS_TOKEN_POSITION']}"

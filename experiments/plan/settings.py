@@ -1,0 +1,207 @@
+"""From methods, settings, data sets and seeds to runs, in an order in which each run comes after what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from dassl.config import config_differences
+from dassl.utils.errors import BadValueError, MissingFileError
+from experiments.plan.methods import Method, Recipe, default_recipe, default_source, find_method
+from experiments.plan.runs import (
+    ROOT,
+    Options,
+    Run,
+    base2new_folder,
+    coop_subfolder,
+    data_name,
+    evaluation_folder,
+    named,
+    training_folder,
+)
+from runner.result import WORKERS
+from trainers.core.record import CHANGES_NO_NUMBER
+
+SETTINGS = ("base2new", "cross_dataset", "domain_generalization", "few_shot")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the data sets lie and the results go."""
+
+    data: Path
+    output: Path
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method as it is to be run: by default with the setting's own recipe and no overrides."""
+
+    name: str
+    config: str = ""
+    options: Options = ()
+    variant: str = ""
+
+    @property
+    def method(self) -> Method:
+        return find_method(self.name)
+
+    def recipe(self, setting: str, dataset: str, shots: int) -> Recipe:
+        """The recipe for training on `dataset`. Raises MissingFileError when there is no such config file."""
+        recipe = Recipe(self.config) if self.config else default_recipe(self.method, setting, dataset, shots)
+        path = ROOT / "configs" / "trainers" / self.method.folder / f"{recipe.config}.yaml"
+        if not path.is_file():
+            raise MissingFileError(f"no such config: {path.relative_to(ROOT)} (KEY VALUE pairs come after CFG)")
+        return recipe
+
+
+def check_dataset(name: str) -> None:
+    """Raises MissingFileError when a data set has no config file."""
+    path = ROOT / "configs" / "datasets" / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
+        raise MissingFileError(f"no config file of a data set {name}: choose from {known}")
+
+
+def base2new(row: Row, places: Places, dataset: str, seed: int, shots: int) -> Iterator[Run]:
+    """Train on the base classes and test on them; test that model on the new classes."""
+    recipe = row.recipe("base2new", dataset, shots)
+    config = named(recipe.config, row.variant)
+    folder = partial(
+        base2new_folder,
+        places.output,
+        dataset=_data_name(row, dataset),
+        shots=shots,
+        trainer=row.method.trainer,
+        config=config,
+        seed=seed,
+    )
+    on_base = _run(row, places, "base2new", "train_base", recipe, dataset, seed, shots, "base", folder("train_base"))
+    on_new = replace(on_base, part="test_new", classes="new", folder=folder("test_new"))
+    yield on_base
+    yield replace(on_new, needs=on_base.folder if row.method.learns else None)
+
+
+def few_shot(row: Row, places: Places, dataset: str, seed: int, shots: int) -> Iterator[Run]:
+    """Train on all classes and test on them. Zero-shot CLIP sees no images: its number of shots is 0."""
+    yield _trained_on_all(row, places, "few_shot", "all", dataset, seed, shots if row.method.learns else 0)
+
+
+def transfer(
+    row: Row, places: Places, setting: str, source: str, targets: Iterable[str], seed: int, shots: int
+) -> Iterator[Run]:
+    """Cross-dataset or domain generalisation: train on all classes of the source, test there and on the targets."""
+    trained = _trained_on_all(row, places, setting, "source", source, seed, shots)
+    yield trained
+    config = named(trained.recipe.config, row.variant)
+    subfolder = coop_subfolder(row.method, trained.recipe, row.options)
+    for target in targets:
+        names = [_data_name(row, dataset) for dataset in (source, target)]
+        folder = evaluation_folder(places.output, *names, shots, row.method.trainer, config, seed, subfolder)
+        needs = trained.folder if row.method.learns else None
+        yield replace(trained, part="target", dataset=target, folder=folder, needs=needs)
+
+
+def _trained_on_all(row: Row, places: Places, setting: str, part: str, dataset: str, seed: int, shots: int) -> Run:
+    recipe = row.recipe(setting, dataset, shots)
+    config = named(recipe.config, row.variant)
+    subfolder = coop_subfolder(row.method, recipe, row.options)
+    called = _data_name(row, dataset)
+    folder = training_folder(places.output, called, shots, row.method.trainer, config, seed, subfolder)
+    return _run(row, places, setting, part, recipe, dataset, seed, shots, "all", folder)
+
+
+def _data_name(row: Row, dataset: str) -> str:
+    check_dataset(dataset)
+    return data_name(dataset, row.options)
+
+
+def _run(
+    row: Row,
+    places: Places,
+    setting: str,
+    part: str,
+    recipe: Recipe,
+    dataset: str,
+    seed: int,
+    shots: int,
+    classes: str,
+    folder: Path,
+) -> Run:
+    return Run(
+        setting=setting,
+        part=part,
+        method=row.method,
+        recipe=recipe,
+        dataset=dataset,
+        seed=seed,
+        shots=shots,
+        classes=classes,
+        options=row.options,
+        data=places.data,
+        folder=folder,
+        variant=row.variant,
+    )
+
+
+@dataclass(frozen=True)
+class Task:
+    """A setting on some data sets: the columns of a table.
+
+    Args:
+        datasets: trained on one by one; in cross-dataset and domain generalisation, the targets.
+        shots: more than one number in few-shot classification only.
+        source: what is trained on before the targets are tested on; empty for ImageNet, or Shapes for generated ones.
+    """
+
+    setting: str
+    datasets: tuple[str, ...]
+    shots: tuple[int, ...] = (16,)
+    source: str = ""
+
+    def runs(self, row: Row, places: Places, seed: int) -> Iterator[Run]:
+        """The runs of one method and seed."""
+        for shots in self.shots:
+            if self.setting in ("cross_dataset", "domain_generalization"):
+                source = self.source or default_source(self.datasets)
+                for target in self.datasets:
+                    check_dataset(target)
+                yield from transfer(row, places, self.setting, source, self.datasets, seed, shots)
+            else:
+                make = base2new if self.setting == "base2new" else few_shot
+                for dataset in self.datasets:
+                    yield from make(row, places, dataset, seed, shots)
+
+
+def make_plan(tasks: Sequence[Task], rows: Sequence[Row], seeds: Sequence[int], places: Places) -> list[Run]:
+    """All runs, without repetitions: seed by seed, so that a whole table of one seed is there early.
+
+    Zero-shot CLIP does not depend on the seed and runs with the first one alone.
+
+    Raises:
+        UserError: unknown method, data set or config, or two different runs that would share a folder.
+    """
+    runs: dict[Path, Run] = {}
+    for number, seed in enumerate(seeds):
+        for task in tasks:
+            for row in rows:
+                if number and not row.method.learns:
+                    continue
+                for run in task.runs(row, places, seed):
+                    add_run(runs, run)
+    return list(runs.values())
+
+
+def add_run(runs: dict[Path, Run], run: Run) -> None:
+    """Add a run to those of a plan, by folder; a model that two settings need is trained once.
+
+    Raises BadValueError when a different run has that folder.
+    """
+    same = runs.setdefault(run.folder, run)
+    exempt = CHANGES_NO_NUMBER if run.trains else CHANGES_NO_NUMBER | {WORKERS}
+    if same is not run and (different := config_differences(same.config(), run.config(), {}, exempt)):
+        raise BadValueError(
+            f"two different runs would share the folder {run.folder} ({different[0]}): give one of them a variant"
+        )

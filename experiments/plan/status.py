@@ -1,0 +1,64 @@
+"""Whether a run still has to be done. Only a complete result of the same configuration says that it has not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dassl.config import config_differences, plain
+from dassl.config.differences import EXTEND_KEY, only_more_epochs, without_extension
+from dassl.engine.run_record import has_checkpoints, has_record
+from dassl.utils.errors import BadValueError, MissingFileError
+from experiments.plan.runs import Run, default_config, short
+from runner.result import WORKERS, read_result
+from trainers.core.record import CHANGES_NO_NUMBER, read_record
+
+
+def is_finished(run: Run) -> bool:
+    """Whether `run` has a result of the planned configuration, not older than the model that it tests.
+
+    Raises:
+        UserError: the result or the checkpoint there is another configuration's, or the result is unreadable.
+    """
+    result = read_result(run.folder)
+    if result is None:
+        _check_interrupted(run)
+        return False
+    if _is_to_be_extended(run, result.get("full_config", {})):
+        return False
+    if run.needs is None:
+        return True
+    model = read_result(run.needs)
+    return model is not None and model["date"] <= result["date"]
+
+
+def _is_to_be_extended(run: Run, found: dict[str, Any]) -> bool:
+    """Whether `run` gives what was run with the configuration `found` more epochs (TRAIN.EXTEND).
+
+    Raises:
+        BadValueError: anything else differs.
+    """
+    planned = run.config()
+    exempt = CHANGES_NO_NUMBER if run.trains else CHANGES_NO_NUMBER | {WORKERS}
+    different = config_differences(found, planned, plain(default_config()), exempt)
+    refused = without_extension(different, planned["TRAIN"]["EXTEND"])
+    if not refused:
+        return bool(different)
+    keys = "; ".join(f"{key} is {was!r} there, planned: {value!r}" for key, was, value in refused)
+    remedy = (
+        "set OUTPUT to another folder, give the variant a name in the experiment's YAML, or delete that folder"
+        if not only_more_epochs(different)
+        else f"{EXTEND_KEY} True trains that run on; or set OUTPUT to another folder"
+    )
+    raise BadValueError(f"{short(run.folder)} was run with another configuration ({keys}): {remedy}")
+
+
+def _check_interrupted(run: Run) -> None:
+    """Refuse early what train.py refuses to resume."""
+    if has_record(run.folder) and has_checkpoints(run.folder):
+        _is_to_be_extended(run, plain(read_record(run.folder, default_config()).cfg))
+
+
+def check_model(run: Run) -> None:
+    """Raises MissingFileError when the model that `run` tests has not been trained to its end."""
+    if run.needs is not None and read_result(run.needs) is None:
+        raise MissingFileError(f"{short(run.needs)} holds no finished training: run it first ({run.label} needs it)")

@@ -1,0 +1,1 @@
+"""One run: command line, configuration, training or evaluation, `result.json`."""

@@ -1,0 +1,61 @@
+"""The command line of `train.py`. Nothing here takes long to import: a mistake is answered at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+from dassl.command_line import ArgumentParser, seed_number
+
+CONFIG_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+")
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = ArgumentParser(description="Train or evaluate one trainer on one data set.")
+    parser.add_argument("--root", default=os.environ.get("DATA", ""), help="folder of the data sets (default: $DATA)")
+    parser.add_argument("--output-dir", default="", help="output folder")
+    parser.add_argument("--resume", default="", help="folder of the run to continue")
+    parser.add_argument(
+        "--extend", action="store_true", default=None, help="continue a run that had fewer epochs, on the new schedule"
+    )
+    parser.add_argument("--seed", type=seed_number, help="0 to 2**32 - 1 fixes the seed (default: no fixed seed)")
+    parser.add_argument(
+        "--deterministic", action="store_true", default=None, help="the same bits in every run with one seed"
+    )
+    parser.add_argument("--source-domains", nargs="+", help="source domains")
+    parser.add_argument("--target-domains", nargs="+", help="target domains")
+    parser.add_argument("--transforms", nargs="+", help="training transforms")
+    parser.add_argument("--config-file", default="", help="YAML file of the method")
+    parser.add_argument("--dataset-config-file", default="", help="YAML file of the data set")
+    parser.add_argument("--trainer", default="", help="name of the trainer")
+    parser.add_argument("--backbone", default="", help="CLIP name or checkpoint file")
+    parser.add_argument("--head", default="", help="name of the head")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate only")
+    parser.add_argument("--model-dir", default="", help="with --eval-only: folder of the trained model")
+    parser.add_argument("--load-epoch", type=int, help="with --eval-only: epoch to load (default: the best or last)")
+    parser.add_argument("--no-train", action="store_true", help="build everything, train nothing")
+    parser.add_argument(
+        "--setting", default="other/all", help="for result.json: base2new/train_base, cross_dataset/target, ..."
+    )
+    parser.add_argument(
+        "--config-name", default="", help="for result.json: name of the row (default: the config file's)"
+    )
+    parser.add_argument("opts", default=[], nargs=argparse.REMAINDER, help="config overrides: KEY VALUE ...")
+    words = sys.argv[1:] if arguments is None else arguments
+    if arguments is None and not words:
+        parser.print_usage(sys.stderr)
+        parser.exit(2)
+    args = parser.parse_args(words)
+    for flag in ("source_domains", "target_domains", "transforms"):
+        _check_list_has_no_key(parser, f"--{flag.replace('_', '-')}", getattr(args, flag) or ())
+    return args
+
+
+def _check_list_has_no_key(parser: ArgumentParser, flag: str, values: Sequence[str]) -> None:
+    """A flag with a list of values takes the KEY VALUE pairs that follow it."""
+    for value in values:
+        if CONFIG_KEY.fullmatch(value):
+            parser.error(f"{flag} would take {value} as one of its values: put another flag between the two")

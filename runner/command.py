@@ -1,0 +1,96 @@
+"""One run of `train.py`: build the trainer, train or evaluate it, record the result."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import nullcontext
+
+from yacs.config import CfgNode
+
+from dassl.engine import TrainerBase, build_trainer
+from dassl.utils import (
+    BadValueError,
+    collect_env_info,
+    set_random_seed,
+    setup_logger,
+    use_deterministic_algorithms,
+)
+from dassl.utils.locks import locked
+from runner.config import default_cfg, evaluation_cfg, keeps_to_records, setup_cfg
+from runner.recording import Recording
+
+
+def print_args(args: argparse.Namespace, cfg: CfgNode) -> None:
+    print("***************\n** Arguments **\n***************")
+    for key in sorted(vars(args)):
+        print(f"{key}: {getattr(args, key)}")
+    print(f"************\n** Config **\n************\n{cfg}")
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Raises BadValueError for flags that would have no effect."""
+    if not args.eval_only and (args.model_dir or args.load_epoch is not None):
+        raise BadValueError("--model-dir and --load-epoch choose the model of an evaluation: add --eval-only")
+    if args.eval_only and (args.resume or args.extend or args.no_train):
+        raise BadValueError("--resume, --extend and --no-train are about training: leave them or --eval-only out")
+
+
+def check_is_complete(cfg: CfgNode) -> None:
+    """Raise BadValueError for what no run can do without, before the output folder is made."""
+    if not cfg.TRAINER.NAME:
+        raise BadValueError("which trainer? give --trainer NAME, for instance --trainer ProMetaR")
+    if not cfg.DATASET.NAME:
+        raise BadValueError("which data set? give --dataset-config-file FILE, such as configs/datasets/shapes.yaml")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Build the trainer and run it; no other process may be at work in the output folder.
+
+    Raises:
+        UserError: something the user can fix, said in one line.
+    """
+    check_flags(args)
+    cfg = evaluation_cfg(args) if args.eval_only else setup_cfg(args)
+    check_is_complete(cfg)
+    recording = Recording(args, cfg)
+    with locked(cfg.OUTPUT_DIR) if cfg.OUTPUT_DIR else nullcontext():
+        run(args, cfg, recording)
+
+
+def run(args: argparse.Namespace, cfg: CfgNode, recording: Recording) -> None:
+    """What `main` does in the output folder. Raises UserError."""
+    if not args.no_train:
+        recording.check_folder(default_cfg(), keeps_to_records(cfg.TRAINER.NAME))
+    if cfg.SEED >= 0:
+        print(f"Setting fixed seed: {cfg.SEED}")
+        set_random_seed(cfg.SEED)
+    if cfg.DETERMINISTIC:
+        use_deterministic_algorithms()
+    setup_logger(cfg.OUTPUT_DIR)
+    print_args(args, cfg)
+    print(f"Collecting env info ...\n** System info **\n{collect_env_info()}\n")
+    trainer = build_trainer(cfg)
+    if args.eval_only:
+        load_for_evaluation(trainer, args)
+        trainer.test()
+    elif args.no_train:
+        return
+    else:
+        trainer.train()
+    recording.finish(trainer)
+
+
+def load_for_evaluation(trainer: TrainerBase, args: argparse.Namespace) -> None:
+    """Load the model of --model-dir into a trainer that learns.
+
+    Raises:
+        UserError: none is named, or it does not fit.
+    """
+    if trainer.get_model_names() and not args.model_dir:
+        name = type(trainer).__name__
+        raise BadValueError(f"{name} learns: --eval-only needs the folder of a trained model (--model-dir)")
+    if args.model_dir and not trainer.get_model_names():
+        raise BadValueError(f"{type(trainer).__name__} learns nothing and takes no model: leave --model-dir out")
+    if args.model_dir:
+        trainer.check_folder(args.model_dir, resuming=False)  # files of other repositories load in their own ways
+    trainer.load_model(args.model_dir, epoch=args.load_epoch)

@@ -1,0 +1,127 @@
+"""The configuration of a run: defaults, the data set's file, the method's file, flags, KEY VALUE pairs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from yacs.config import CfgNode
+
+import datasets
+import trainers
+from dassl.config import get_cfg_default, leaves, merge_file, merge_opts
+from dassl.config.differences import is_inherited
+from dassl.engine import TRAINER_REGISTRY
+from dassl.engine.run_record import has_record
+from dassl.seeds import LARGEST_SEED
+from dassl.utils import BadValueError
+from datasets.layout.base import full_path
+from runner.recording import row_name, trained_row_name
+from trainers.core.received import refuse_backbone_of_the_folder
+from trainers.core.record import CHANGES_NO_NUMBER, read_record
+
+
+def reset_cfg(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Let the flags that were given overrule the config files."""
+    flags = {
+        "root": "DATASET.ROOT",
+        "output_dir": "OUTPUT_DIR",
+        "resume": "RESUME",
+        "seed": "SEED",
+        "deterministic": "DETERMINISTIC",
+        "extend": "TRAIN.EXTEND",
+        "source_domains": "DATASET.SOURCE_DOMAINS",
+        "target_domains": "DATASET.TARGET_DOMAINS",
+        "transforms": "INPUT.TRANSFORMS",
+        "trainer": "TRAINER.NAME",
+        "backbone": "MODEL.BACKBONE.NAME",
+        "head": "MODEL.HEAD.NAME",
+    }
+    for flag, key in flags.items():
+        value = getattr(args, flag)
+        if value is not None and value != "":
+            set_key(cfg, key, value)
+
+
+def set_key(cfg: CfgNode, key: str, value: Any) -> None:
+    """Set a dotted key."""
+    *nodes, leaf = key.split(".")
+    for name in nodes:
+        cfg = cfg[name]
+    cfg[leaf] = value
+
+
+def extend_cfg(cfg: CfgNode) -> None:
+    """Add the keys of this project's data sets and trainers to Dassl's tree."""
+    datasets.add_config(cfg)
+    trainers.add_config(cfg)
+
+
+def default_cfg() -> CfgNode:
+    """The defaults of all keys."""
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    return cfg
+
+
+def setup_cfg(
+    args: argparse.Namespace, base: CfgNode | None = None, above_files: Mapping[str, Any] | None = None
+) -> CfgNode:
+    """The frozen configuration: defaults, data set's file, method's file, flags, KEY VALUE pairs; later ones win.
+
+    Args:
+        base: what takes the place of the defaults.
+        above_files: values by key that overrule the files, not the flags and pairs.
+    """
+    cfg = default_cfg() if base is None else base.clone()
+    if args.dataset_config_file:
+        merge_file(cfg, args.dataset_config_file)
+    if args.config_file:
+        merge_file(cfg, args.config_file)
+    for key, value in (above_files or {}).items():
+        set_key(cfg, key, value)
+    reset_cfg(cfg, args)
+    merge_opts(cfg, args.opts)
+    if cfg.SEED > LARGEST_SEED:
+        raise BadValueError(f"SEED must be at most {LARGEST_SEED} (below 0: no fixed seed), not {cfg.SEED}")
+    trainers.check_ranges(cfg)
+    if cfg.DATASET.PATH:  # two working directories shall not give two data sets one path
+        cfg.DATASET.PATH = full_path(cfg.DATASET.PATH)
+    cfg.freeze()
+    return cfg
+
+
+def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
+    """The configuration of an evaluation: what the model's folder records, and on top of it what the command says.
+
+    What belongs to the evaluation (data set, classes, test batches, ...) is the command's alone. Where the command
+    contradicts the record in what belongs to the model, the trainer refuses to load it. The config file that the model
+    was trained with is no contradiction: what the training's command changed in it holds.
+    """
+    cfg = setup_cfg(args)
+    if not args.model_dir or not has_record(args.model_dir):
+        return cfg
+    if args.trainer and not keeps_to_records(args.trainer):
+        return cfg
+    base = default_cfg()
+    recorded = read_record(args.model_dir, base).cfg
+    if not keeps_to_records(recorded.TRAINER.NAME):
+        return cfg
+    if args.trainer not in ("", recorded.TRAINER.NAME):
+        raise BadValueError(f"{args.model_dir} has a model of {recorded.TRAINER.NAME}, not of {args.trainer}")
+    given = (*args.opts[::2], *(["MODEL.BACKBONE.NAME"] if args.backbone else []))
+    if "MODEL.BACKBONE.NAME" not in given:
+        refuse_backbone_of_the_folder(recorded.MODEL.BACKBONE.NAME, args.model_dir)
+    inherited = {key: value for key, value in leaves(recorded) if is_inherited(key) and key not in CHANGES_NO_NUMBER}
+    if trained_row_name(args.model_dir) in ("", row_name(args)):  # "": no result is there that names its file
+        return setup_cfg(args, base, above_files=inherited)
+    for key, value in inherited.items():
+        set_key(base, key, value)
+    return setup_cfg(args, base)
+
+
+def keeps_to_records(trainer: str) -> bool:
+    """Whether a trainer refuses folders of other configurations; those of other repositories do as Dassl does."""
+    found = TRAINER_REGISTRY.get(trainer) if trainer in TRAINER_REGISTRY else None
+    return getattr(found, "refuses_other_configurations", False)

@@ -1,0 +1,170 @@
+"""What train.py writes into result.json, gathered from the command line, the configuration and the trainer."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from yacs.config import CfgNode
+
+from dassl.config import config_differences, plain
+from dassl.config.differences import BACKBONE_KEY, EXTEND_KEY, only_more_epochs, without_extension
+from dassl.engine.run_record import RunRecord, has_checkpoints, has_record, read_config
+from dassl.utils.errors import BadValueError
+from runner.provenance import draw_digest, git_state, peak_memory, versions
+from runner.result import PARTS, read_result, write_result
+from trainers.core.record import CHANGES_NO_NUMBER, weights_digest
+
+
+def setting_and_part(text: str) -> tuple[str, str]:
+    """ "base2new/test_new" in its two parts. Raises BadValueError, which lists what there is."""
+    setting, _, part = text.partition("/")
+    if part not in PARTS.get(setting, ()):
+        known = ", ".join(f"{setting}/{part}" for setting, parts in PARTS.items() for part in parts)
+        raise BadValueError(f"unknown setting {text!r}: choose from {known}")
+    return setting, part
+
+
+def row_name(args: argparse.Namespace) -> str:
+    """The name of the recipe that train.py's arguments give: --config-name, else the config file's."""
+    return args.config_name or Path(args.config_file).stem
+
+
+def trained_row_name(model_dir: str) -> str:
+    """The name under which the training of a model was recorded; "" where it left no result."""
+    trained = read_result(Path(model_dir)) if model_dir else None
+    return (trained or {}).get("config", "")
+
+
+class Recording:
+    """Begun before the run, so that the commit is the one that ran; `finish` writes the file.
+
+    Args:
+        args: train.py's arguments.
+        cfg: the run's configuration.
+
+    Raises BadValueError for an unknown --setting.
+    """
+
+    def __init__(self, args: argparse.Namespace, cfg: CfgNode) -> None:
+        self._args, self._cfg = args, cfg
+        self._setting, self._part = setting_and_part(args.setting)
+        self._git = git_state()
+
+    def check_folder(self, defaults: CfgNode, refuses: bool) -> None:
+        """Look at what an earlier command left in the output folder.
+
+        Args:
+            defaults: of keys that an earlier result may lack.
+            refuses: whether the trainer keeps to one configuration in a folder; else a warning is printed.
+
+        Raises:
+            BadValueError: another run's result would be replaced.
+        """
+        folder = Path(self._cfg.OUTPUT_DIR)
+        why = self._training_there(folder) or self._result_there(folder, defaults)
+        if why and refuses:
+            raise BadValueError(f"{folder} {why}")
+        if why:
+            print(f"Warning: {folder} {why}")
+
+    def _training_there(self, folder: Path) -> str | None:
+        if self._args.eval_only and has_checkpoints(folder):
+            return "has the checkpoints of a training: give the evaluation another --output-dir"
+        return None
+
+    def _result_there(self, folder: Path, defaults: CfgNode) -> str | None:
+        result = read_result(folder)
+        if result is None:
+            return None
+        if not self._args.eval_only and result.get("epochs") == 0:
+            return "has the result of an evaluation: give the training another --output-dir"
+        here, there = plain(self._cfg), result.get("full_config", {})
+        different = config_differences(there, here, plain(defaults), CHANGES_NO_NUMBER)
+        if result.get("weights_sha256") and result["weights_sha256"] == weights_digest(self._cfg.MODEL.BACKBONE.NAME):
+            different = [each for each in different if each.key != BACKBONE_KEY]  # the same file in another place
+        lines = [str(each) for each in without_extension(different, here["TRAIN"]["EXTEND"])]
+        if self._args.eval_only:
+            lines += self._other_evaluation(result)
+        if not lines:
+            return None
+        remedy = "use another --output-dir"
+        if only_more_epochs(different) and not self._args.eval_only:
+            remedy = f"--extend ({EXTEND_KEY} True) trains that run on; or use another --output-dir"
+        return f"has the result of another configuration: {'; '.join(lines)}: {remedy}"
+
+    def _other_evaluation(self, result: dict[str, Any]) -> list[str]:
+        """Where a recorded evaluation is of another model, or was made for another part of the tables."""
+        model, args = result.get("model") or {}, self._args
+        folder = os.path.abspath(model["folder"]) if model.get("folder") else None
+        pairs = (
+            ("--load-epoch", model.get("load_epoch"), args.load_epoch),
+            ("--model-dir", folder, os.path.abspath(args.model_dir) if args.model_dir else None),
+            ("--setting", f"{result.get('setting')}/{result.get('part')}", f"{self._setting}/{self._part}"),
+        )
+        return [f"{flag} is {there} there, {here} here" for flag, there, here in pairs if there != here]
+
+    def finish(self, trainer: Any) -> None:
+        """Write ``<output folder>/result.json`` about a trainer that has done its work. Raises UnwritableFileError.
+
+        With TEST.NO_TEST there is no result, and no file.
+        """
+        if getattr(trainer.evaluator, "results", None) is None:
+            return
+        write_result(Path(self._cfg.OUTPUT_DIR), self._what() | self._found(trainer) | self._how(trainer))
+
+    def _what(self) -> dict[str, Any]:
+        args, cfg = self._args, self._cfg
+        return {
+            "setting": self._setting,
+            "part": self._part,
+            "trainer": cfg.TRAINER.NAME,
+            "config": row_name(args) or trained_row_name(args.model_dir),
+            "dataset": cfg.DATASET.NAME,
+            "dataset_config": Path(args.dataset_config_file).stem,
+            "subsample_classes": cfg.DATASET.SUBSAMPLE_CLASSES,
+            "shots": cfg.DATASET.NUM_SHOTS,
+            "seed": cfg.SEED,
+            "backbone": cfg.MODEL.BACKBONE.NAME,
+        }
+
+    def _found(self, trainer: Any) -> dict[str, Any]:
+        """Results as the evaluator gave them last."""
+        trained = not self._args.eval_only
+        return {
+            "classes": trainer.num_classes,
+            "results": dict(trainer.evaluator.results),
+            "per_class": getattr(trainer.evaluator, "per_class", None),
+            "epochs": self._cfg.OPTIM.MAX_EPOCH if trained else 0,
+            "history": trainer.epoch_history.epochs if trained else [],
+            "train_seconds": trainer.epoch_history.seconds if trained else None,
+            "extended_after": trainer.extended_after if trained else [],
+            "test_seconds": trainer.test_seconds,
+            "model": None if trained or not self._args.model_dir else self._scored_model(trainer.scored_run),
+        }
+
+    def _scored_model(self, run: RunRecord | None) -> dict[str, Any]:
+        """The model of an evaluation; `config` is its own, None where nothing is recorded about its training."""
+        folder = self._args.model_dir
+        config = run.config if run is not None else read_config(folder) if has_record(folder) else None
+        return {
+            "folder": folder,
+            "load_epoch": self._args.load_epoch,
+            "config": config,
+            "learned_sha256": run.weights if run is not None else None,
+        }
+
+    def _how(self, trainer: Any) -> dict[str, Any]:
+        cfg = self._cfg
+        drawn = None if self._args.eval_only else draw_digest(trainer.dm.dataset.train_x, cfg.DATASET.ROOT)
+        return {
+            "peak_memory_bytes": peak_memory(),
+            "device": trainer.device.type,
+            "few_shot_sha256": drawn,
+            "weights_sha256": weights_digest(cfg.MODEL.BACKBONE.NAME),
+            "full_config": plain(cfg),
+            "versions": versions(),
+            **self._git,
+        }

@@ -1,0 +1,605 @@
+"""Plans, and the launcher at work on them.
+
+The folders are the CoOp lineage's, written out. Where a test is about scheduling, a stand-in that takes milliseconds is
+started in the place of train.py; two tests start the real one.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shlex
+import stat
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from golden_data import write_backbones
+from rich.console import Console
+from stand_in import finish, install, lay_out, starts
+from tiny_runs import write_data
+
+import train
+from dassl.utils import UserError
+from experiments import __main__ as program
+from experiments.launch import command as launch
+from experiments.launch import jobs, process
+from experiments.launch.process import BusyError, TrainProcess
+from experiments.launch.progress import LiveView, PlainView, Tally
+from experiments.launch.workers import Launch, Worker, make_workers
+from experiments.plan import declaration
+from experiments.plan.runs import named
+from experiments.plan.settings import Places, Row, Task, make_plan
+from experiments.plan.status import is_finished
+from experiments.report.recipes import recipes
+from experiments.report.runs import find_runs
+from experiments.report.tables import score_tables
+from runner.result import read_plan
+
+ROOT = Path(train.__file__).parent
+SHIPPED = sorted((ROOT / "configs" / "experiments").glob("*.yaml"))
+BASE2NEW = Task("base2new", ("eurosat",))
+FEW_SHOT = {"few_shot": {"datasets": ["eurosat"], "shots": [1]}}
+
+
+@pytest.fixture
+def places(tmp_path):
+    return Places(tmp_path / "data", tmp_path / "out")
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """Starts the stand-in instead of train.py."""
+    program = tmp_path / "program"
+    program.mkdir()
+    monkeypatch.setattr(process, "ROOT", install(program))
+
+
+def folders(runs, places) -> list[str]:
+    return [run.folder.relative_to(places.output).as_posix() for run in runs]
+
+
+def reported(run) -> dict:
+    """The rest of a result that the report asks for."""
+    none = ("per_class", "train_seconds", "test_seconds", "peak_memory_bytes", "few_shot_sha256", "weights_sha256")
+    names = {"dataset": run.config()["DATASET"]["NAME"], "dataset_config": run.dataset, "backbone": "ViT-B/16"}
+    what = {"setting": run.setting, "part": run.part, "trainer": run.method.trainer, "config": run.recipe.config}
+    size = {"shots": run.shots, "seed": run.seed, "classes": 10, "subsample_classes": "all"}
+    where = {"device": "cpu", "history": [], "versions": {}, "git_commit": None, "git_dirty": False}
+    return dict.fromkeys(none) | names | what | size | where
+
+
+def declare(path: Path, **content) -> Path:
+    content = {"trainers": ["coop"], "settings": {"base2new": {"datasets": ["eurosat"]}}} | content
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+# Plans
+
+
+def test_a_shipped_file_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = declaration.read_experiment(SHIPPED[0])
+    assert declaration.read_experiment(Path(SHIPPED[0].name)) == shipped
+    declare(tmp_path / SHIPPED[0].name, seeds=[7])  # a file that is there comes first
+    assert declaration.read_experiment(Path(SHIPPED[0].name)).seeds == (7,)
+
+
+def test_every_shipped_experiment_can_go_on_from_the_middle_of_a_training():
+    for file in SHIPPED:
+        for row in declaration.read_experiment(file).rows:
+            assert 1 <= int(dict(row.options)["TRAIN.CHECKPOINT_FREQ"]) <= 10
+
+
+def test_a_launch_records_what_it_plans(stand_in, tmp_path):
+    """Two launches into one folder; a dry run records nothing."""
+    options = ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "out"), "--workers", "1"]
+    path = declare(tmp_path / "x.yaml", seeds=[1], settings=FEW_SHOT)
+    program.main(["run", str(path), *options, "--dry-run"])
+    assert read_plan(tmp_path / "out") == []
+    for seeds in ([1], [2]):
+        program.main(["run", str(declare(tmp_path / "x.yaml", seeds=seeds, settings=FEW_SHOT)), *options])
+    assert [Path(folder).name for folder in read_plan(tmp_path / "out")] == ["seed1", "seed2"]
+
+
+def test_base_to_new(places):
+    runs = make_plan([BASE2NEW], [Row("zsclip"), Row("maple")], [1, 2], places)
+    maple = "eurosat/shots_16/MaPLe/vit_b16_c2_ep5_batch4_2ctx"
+    zero_shot = "eurosat/shots_16/ZeroshotCLIP/vit_b16"
+    assert folders(runs, places) == [
+        f"base2new/train_base/{zero_shot}/seed1",  # does not depend on the seed: once
+        f"base2new/test_new/{zero_shot}/seed1",
+        f"base2new/train_base/{maple}/seed1",
+        f"base2new/test_new/{maple}/seed1",
+        f"base2new/train_base/{maple}/seed2",
+        f"base2new/test_new/{maple}/seed2",
+    ]
+    assert [run.needs for run in runs] == [None, None, None, runs[2].folder, None, runs[4].folder]
+    assert [run.trains for run in runs] == [False, False, True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "path", "name"),
+    [
+        ("folder", "my_images/", "my_images"),
+        ("folder", "~/photos.v2", "photos.v2"),
+        ("csv", "lists/my_images.csv", "my_images"),
+        ("folder", "data/EuroSAT", "EuroSAT-own"),  # not to be taken for the known data set
+        ("folder", "a/\x1b[2Jb", r"\x1b[2Jb"),
+        ("eurosat", "my_images/", "eurosat"),  # its reader does not look at the path
+    ],
+)
+def test_own_data_is_called_by_its_folder_or_file(places, dataset, path, name):
+    row = Row("maple", options=(("DATASET.PATH", path),))
+    tasks = [Task("base2new", (dataset,)), Task("few_shot", (dataset,)), Task("cross_dataset", (dataset,))]
+    runs = make_plan(tasks, [row], [1], places)
+    config = "vit_b16_c2_ep5_batch4_2ctx"
+    assert folders(runs, places) == [
+        f"base2new/train_base/{name}/shots_16/MaPLe/{config}/seed1",
+        f"base2new/test_new/{name}/shots_16/MaPLe/{config}/seed1",
+        f"{name}/MaPLe/{config}_16shots/seed1",
+        f"imagenet/MaPLe/{config}_cross_datasets_16shots/seed1",
+        f"evaluation/MaPLe/{config}_cross_datasets_16shots/{name}/seed1",
+    ]
+    assert (
+        name in runs[0].label and name in runs[0].short_label and f"configs/datasets/{dataset}.yaml" in runs[0].command
+    )
+    source = make_plan([Task("cross_dataset", ("dtd",), source=dataset)], [row], [1], places)
+    assert f"_from_{name}/dtd/seed1" in str(source[1].folder)
+
+
+def test_two_own_data_sets_of_one_name_do_not_share_a_folder_in_silence(places):
+    rows = [Row("maple", options=(("DATASET.PATH", path),)) for path in ("a/images", "b/images")]
+    with pytest.raises(UserError, match=r"DATASET.PATH is '.*a/images' there, '.*b/images' here"):
+        make_plan([Task("few_shot", ("folder",))], rows, [1], places)
+
+
+def test_cross_dataset_and_domain_generalisation_share_their_source(places):
+    tasks = [Task("cross_dataset", ("dtd", "ucf101")), Task("domain_generalization", ("imagenet_a",))]
+    runs = make_plan(tasks, [Row("maple")], [1], places)
+    config = "vit_b16_c2_ep5_batch4_2ctx_cross_datasets_16shots"
+    assert folders(runs, places) == [
+        f"imagenet/MaPLe/{config}/seed1",
+        f"evaluation/MaPLe/{config}/dtd/seed1",
+        f"evaluation/MaPLe/{config}/ucf101/seed1",
+        f"evaluation/MaPLe/{config}/imagenet_a/seed1",
+    ]
+    assert {run.needs for run in runs[1:]} == {runs[0].folder}
+    assert [f"{run.setting}/{run.part}" for run in runs[2:]] == ["cross_dataset/target", "domain_generalization/target"]
+
+
+def test_a_training_that_two_settings_share_is_reported_in_both(places):
+    few_shot, transfer = Task("few_shot", ("imagenet",), (1, 16)), Task("cross_dataset", ("dtd",))
+    for tasks in ((few_shot, transfer), (transfer, few_shot)):
+        output = Places(places.data, places.output / tasks[0].setting)
+        runs = make_plan(tasks, [Row("vpt")], [1], output)
+        assert len(runs) == 3  # 16 shots once
+        for accuracy, run in enumerate(sorted(runs, key=lambda run: (run.part == "target", run.shots)), 61):
+            finish(run, accuracy, **reported(run))
+        found = find_runs(output.output).runs
+        shown = {}
+        for table in score_tables(found, recipes(found)):
+            scores = [score.figure.mean for block in table.blocks for row in block.rows.values() for score in row]
+            shown[table.setting] = sorted(set(scores))
+        assert shown == {"few_shot": [61.0, 62.0], "cross_dataset": [62.0, 63.0]}
+
+
+def test_another_source_has_folders_of_its_own(places):
+    usual, other = (
+        make_plan([Task("cross_dataset", ("dtd",), source=source)], [Row("maple")], [1], places)[1]
+        for source in ("", "caltech101")
+    )
+    assert usual.folder != other.folder and "_from_caltech101/dtd/seed1" in str(other.folder)
+
+
+def test_few_shot_as_coop_does_it(places):
+    """CoOp, section 4.1: 200 epochs for 16 and 8 shots, 100 for 4 and 2, 50 for 1 and on ImageNet."""
+    runs = make_plan([Task("few_shot", ("dtd", "imagenet"), (1, 2, 4, 8, 16))], [Row("coop")], [1], places)
+    by_shots = {1: "vit_b16_ep50", 2: "vit_b16_ep100", 4: "vit_b16_ep100", 8: "vit_b16", 16: "vit_b16"}
+    below = "nctx16_cscFalse_ctpend/seed1"
+    on_dtd = [f"dtd/CoOp/{config}_{shots}shots/{below}" for shots, config in by_shots.items()]
+    on_imagenet = [f"imagenet/CoOp/vit_b16_ep50_{shots}shots/{below}" for shots in by_shots]
+    expected = [folder for pair in zip(on_dtd, on_imagenet, strict=True) for folder in pair]
+    assert folders(runs, places) == expected
+    assert {run.recipe.name for run in runs} == {"vit_b16_epochs_by_shots"}  # one row of the table
+
+
+def test_overrides_and_variants(places, tmp_path):
+    path = declare(
+        tmp_path / "x.yaml",
+        trainers=["coop", {"method": "prometar", "variant": "rate4", "overrides": {"TRAINER.PROMETAR.DIM_RATE": 4}}],
+        overrides={"OPTIM.MAX_EPOCH": 3},
+        variants={"slow": {"OPTIM.LR": 0.001}, "fast": {"OPTIM.LR": 0.1}},
+        seeds=[5],
+    )
+    experiment = declaration.read_experiment(path)
+    runs = make_plan(experiment.tasks, experiment.rows, experiment.seeds, places)
+    assert [named(run.recipe.config, run.variant).partition("@")[2] for run in runs[::2]] == [
+        "slow",
+        "fast",
+        "rate4-slow",
+        "rate4-fast",
+    ]
+    config = runs[-1].config()
+    assert (config["SEED"], config["OPTIM"]["LR"], config["OPTIM"]["MAX_EPOCH"]) == (5, 0.1, 3)
+    assert config["TRAINER"]["PROMETAR"]["DIM_RATE"] == 4 and config["DATASET"]["SUBSAMPLE_CLASSES"] == "new"
+    assert runs[-1].folder.parent.name == "vit_b16_c2_ep10_batch4_4+4ctx@rate4-fast"
+
+
+def test_two_runs_in_one_folder_are_refused(places):
+    rows = [Row("coop"), Row("coop", options=(("OPTIM.LR", "0.5"),))]
+    with pytest.raises(UserError, match="OPTIM.LR"):
+        make_plan([BASE2NEW], rows, [1], places)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("trainers: [coop", "cannot read"),
+        ("!!python/object/apply:os.system [true]", "cannot read"),
+        ("- coop", "the whole"),
+        ({"trainers": []}, "trainers"),
+        ({"trainers": ["coopp"]}, "trainers[0]: 'coopp' is not one of"),
+        ({"trainers": [{"method": "coop", "overides": {}}]}, "overides"),
+        ({"settings": {"base2old": {"datasets": ["dtd"]}}}, "base2old"),
+        ({"settings": {"base2new": {"shots": 16}}}, "'datasets' is a required property"),
+        ({"settings": {"base2new": {"datasets": "dtd"}}}, "settings.base2new.datasets"),
+        ({"settings": {"base2new": {"datasets": ["../dtd"]}}}, "settings.base2new.datasets[0]"),
+        ({"settings": {"base2new": {"datasets": ["dtdd"]}}}, "dtdd"),
+        ({"settings": {"few_shot": {"datasets": ["dtd"], "shots": [0]}}}, "shots"),
+        ({"seeds": ["one"]}, "seeds[0]"),
+        ({"trainers": [{"method": "coop", "config": "vit_b17"}]}, "configs/trainers/CoOp/vit_b17.yaml"),
+        ({"overrides": {"OPTIM.LEARNING_RATE": 1}}, "OPTIM.LEARNING_RATE"),
+        ({"overrides": {"OPTIM.MAX_EPOCH": "many"}}, "OPTIM.MAX_EPOCH"),
+        ({"variants": {"a/b": {"OPTIM.LR": 1}}}, "a/b"),
+        ({"sedes": [1]}, "sedes"),
+    ],
+)
+def test_a_bad_declaration_is_one_line(tmp_path, content, says):
+    path = tmp_path / "x.yaml"
+    if isinstance(content, str):
+        path.write_text(content)
+    else:
+        declare(path, **content)
+    with pytest.raises(UserError) as error:
+        program.main(["run", str(path), "--dry-run"])
+    assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_part_of_an_experiment(tmp_path):
+    experiment = declaration.read_experiment(declare(tmp_path / "x.yaml", trainers=["coop", "vpt"]))
+    selection = declaration.Selection(methods=("vpt",), seeds=(2,))
+    selection.check([experiment])
+    part = selection.of(experiment)
+    assert [row.name for row in part.rows] == ["vpt"] and part.seeds == (2,) and part.tasks == experiment.tasks
+    with pytest.raises(UserError, match="no data set dtd is declared: choose from eurosat"):
+        declaration.Selection(datasets=("dtd",)).check([experiment])
+
+
+def test_there_are_shipped_experiments():
+    settings = ("base2new", "cross_dataset", "domain_generalization", "few_shot")
+    expected = [f"{kind}_{setting}" for kind in ("embedded", "paper") for setting in settings]
+    assert [path.stem for path in SHIPPED] == expected
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_experiment(path, places):
+    first = path.read_text().splitlines()[0]
+    assert first == f"# python -m experiments run configs/experiments/{path.name}"
+    experiment = declaration.read_experiment(path)
+    runs = make_plan(experiment.tasks, experiment.rows, experiment.seeds, places)
+    assert path.stem.endswith(experiment.tasks[0].setting) and experiment.seeds == (1, 2, 3)
+    launch.check_configs(runs)
+    backbone = "ViT-Shapes" if path.stem.startswith("embedded") else "ViT-B/16"
+    assert {run.config()["MODEL"]["BACKBONE"]["NAME"] for run in runs[:5]} == {backbone}
+
+
+def test_dry_run_prints_commands_that_work_alone(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    path = declare(tmp_path / "x.yaml", overrides={"TRAINER.COOP.CTX_INIT": "a photo of a"}, seeds=[3])
+    options = ["--data", str(tmp_path / "my data"), "--output", str(tmp_path / "out"), "--dry-run"]
+    assert program.main(["run", str(path), *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all(line.startswith("python train.py ") for line in lines)
+    for line, classes in zip(lines, ("base", "new"), strict=True):
+        cfg = train.setup_cfg(train.parse_args(shlex.split(line)[2:]))
+        assert cfg.SEED == 3 and cfg.DATASET.NUM_SHOTS == 16 and classes == cfg.DATASET.SUBSAMPLE_CLASSES
+        assert cfg.TRAINER.COOP.CTX_INIT == "a photo of a" and str(tmp_path / "my data") == cfg.DATASET.ROOT
+    assert not (tmp_path / "out").exists()
+
+
+# What has finished
+
+
+def test_a_folder_or_a_log_is_no_result(places):
+    run = make_plan([BASE2NEW], [Row("coop")], [1], places)[0]
+    run.folder.mkdir(parents=True)
+    (run.folder / "log.txt").write_text("Finish training\n* accuracy: 90.0%\n")
+    assert not is_finished(run)
+    finish(run)
+    assert is_finished(run)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"finished": false}', '{"finished": true, "schema": 99}', None])
+def test_an_unusable_result_is_named(places, text):
+    run = make_plan([BASE2NEW], [Row("coop")], [1], places)[0]
+    run.folder.mkdir(parents=True)
+    path = run.folder / "result.json"
+    path.write_text(text) if text else os.mkfifo(path)
+    with pytest.raises(UserError, match="result.json"):
+        is_finished(run)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"date": 5},
+        {"date": "\ud800"},
+        {"full_config": []},
+        {"results": None},
+        {"results": {"accuracy": "high"}},
+        {"results": {"accuracy": 130}},
+        {"results": {"accuracy": 10**400}},
+    ],
+)
+def test_a_damaged_result_is_one_line_and_stops_only_what_needs_it(places, stand_in, change, capsys):
+    runs = make_plan([BASE2NEW], [Row("coop"), Row("vpt")], [1], places)
+    for run in runs:
+        lay_out(run)
+    finish(runs[0], **change)
+    tally = launched(runs)
+    assert (tally.finished, list(tally.failures)) == (2, runs[:2])
+    why = tally.failures[runs[0]]
+    assert f"{runs[0].folder / 'result.json'} is damaged" in why and "\n" not in why
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("folder", ["../..", "/etc", "\ud800", ""])
+def test_a_plan_that_leads_elsewhere_stops_a_launch_before_it_begins(stand_in, tmp_path, folder):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "plan.json").write_text(json.dumps({"folders": ["a", folder]}))
+    options = ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "out"), "--workers", "1"]
+    with pytest.raises(UserError, match="plan.json names .*delete it") as caught:
+        program.main(["run", str(declare(tmp_path / "x.yaml", seeds=[1], settings=FEW_SHOT)), *options])
+    assert str(caught.value).isprintable() and not list((tmp_path / "out").glob("eurosat"))
+
+
+def test_the_configuration_must_be_the_planned_one(places):
+    (run, test), (other, _), (harmless, _), (drawn_otherwise, same_test) = (
+        make_plan([BASE2NEW], [Row("coop", options=options)], [1], places)
+        for options in ((), (("OPTIM.LR", "0.5"),), (("TRAIN.PRINT_FREQ", "3"),), (("DATALOADER.NUM_WORKERS", "3"),))
+    )
+    finish(run)
+    finish(test)
+    assert is_finished(harmless)
+    with pytest.raises(UserError, match="DATALOADER.NUM_WORKERS is 8 there, planned: 3"):
+        is_finished(drawn_otherwise)  # other augmentations
+    assert is_finished(same_test)  # nothing is augmented
+    with pytest.raises(UserError, match=r"OPTIM.LR is 0.002 there, planned: 0.5"):
+        is_finished(other)
+    older = run.config()
+    del older["DETERMINISTIC"], older["OPTIM"]["LR"]  # as if recorded before there were such keys
+    finish(run, full_config=older)
+    with pytest.raises(UserError, match=r"OPTIM.LR is 0.0003 there"):  # its default, from Dassl
+        is_finished(run)
+
+
+def test_a_test_of_an_older_model_is_repeated(places):
+    trained, tested = make_plan([BASE2NEW], [Row("coop")], [1], places)
+    finish(trained)
+    finish(tested)
+    assert is_finished(tested)
+    finish(trained)
+    assert not is_finished(tested)
+
+
+# At work
+
+
+def launched(runs, workers=2, view=PlainView):
+    tally = Tally(len(runs))
+    left = launch.sort_out(runs, tally)
+    Launch([Worker(str(k)) for k in range(workers)], TrainProcess, view(tally), tally).work(left)
+    return tally
+
+
+def test_a_failing_run_stops_only_what_needs_it(places, stand_in, capsys):
+    runs = make_plan([BASE2NEW], [Row("coop"), Row("vpt")], [1, 2], places)
+    for run in runs:
+        lay_out(run)
+    lay_out(runs[0], status=1, says="no such file: split.json")
+    tally = launched(runs)
+    assert (tally.finished, list(tally.failures)) == (6, runs[:2])
+    assert "no such file: split.json" in tally.failures[runs[0]] and "needs a run" in tally.failures[runs[1]]
+    printed = capsys.readouterr().out
+    assert printed.count("FAILED") == 2 and printed.count("accuracy 50.0 %") == 6
+    assert "something after" in (runs[0].folder / "console.txt").read_text()
+
+    lay_out(runs[0])
+    again = launched(runs)
+    assert (again.skipped, again.finished, len(again.failures)) == (6, 2, 0)
+    assert [len(starts(run)) for run in runs] == [2, 1, 1, 1, 1, 1, 1, 1]
+
+
+def test_a_test_comes_after_its_training(places, stand_in):
+    runs = make_plan([BASE2NEW], [Row("coop"), Row("vpt")], [1], places)
+    for run in runs:
+        lay_out(run, seconds=0.3 if run.trains else 0.0)
+    launched(runs, workers=4)
+    for trained, tested in (runs[:2], runs[2:]):
+        assert (tested.folder / "started.txt").stat().st_mtime > (trained.folder / "result.json").stat().st_mtime
+    both = [(run.folder / "started.txt").stat().st_mtime for run in (runs[0], runs[2])]
+    assert abs(both[0] - both[1]) < 0.3  # side by side
+
+
+def test_a_result_of_something_else_is_left_alone(places, stand_in):
+    runs = make_plan([BASE2NEW], [Row("coop")], [1], places)
+    finish(make_plan([BASE2NEW], [Row("coop", options=(("OPTIM.LR", "0.5"),))], [1], places)[0])
+    before = (runs[0].folder / "result.json").read_bytes()
+    tally = launched(runs)
+    assert "OPTIM.LR is 0.5 there" in tally.failures[runs[0]] and len(tally.failures) == 2
+    assert (runs[0].folder / "result.json").read_bytes() == before and not starts(runs[0])
+
+
+def test_a_process_that_ends_without_a_result_has_failed(places, stand_in):
+    run = make_plan([BASE2NEW], [Row("coop")], [1], places)[0]
+    lay_out(run, config=run.config() | {"SEED": 7})
+    assert "SEED is 7 there" in launched([run]).failures[run]
+
+
+def test_ctrl_c_ends_what_is_at_work_and_the_next_launch_goes_on(places, stand_in):
+    class Impatient(PlainView):
+        def refresh(self, working):
+            if all(starts(run) for run in working):
+                raise KeyboardInterrupt
+
+    runs = make_plan([BASE2NEW], [Row("coop"), Row("vpt")], [1], places)
+    for run in runs:
+        lay_out(run, seconds=30)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        launched(runs, view=Impatient)
+    assert time.monotonic() - began < 15
+    for run in (runs[0], runs[2]):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(starts(run)[0][0]), 0)
+    for run in runs:
+        lay_out(run)
+    assert launched(runs).finished == 4
+
+
+def test_what_a_killed_launcher_left_at_work_is_waited_for(places, stand_in, monkeypatch, capsys):
+    monkeypatch.setattr("experiments.launch.workers.SECONDS_UNTIL_RETRY", 0.1)
+    runs = make_plan([BASE2NEW], [Row("coop")], [1], places)
+    for run in runs:
+        lay_out(run)
+    lay_out(runs[0], seconds=1.5)
+    left_behind = TrainProcess(runs[0], {})
+    with pytest.raises(BusyError):
+        TrainProcess(runs[0], {})
+    assert launched(runs).finished == 2
+    assert "waiting for the process at work" in capsys.readouterr().out
+    assert left_behind.wait() == 0 and len(starts(runs[0])) == 1
+
+
+def test_workers(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert [worker.environment for worker in make_workers(2)] == [{"OMP_NUM_THREADS": "1"}] * 2
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [worker.environment["CUDA_VISIBLE_DEVICES"] for worker in make_workers(3)] == ["0", "1", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert [worker.environment["CUDA_VISIBLE_DEVICES"] for worker in make_workers(None)] == ["3", "5"]
+
+
+def test_the_environment_reaches_the_process(places, stand_in):
+    run = make_plan([BASE2NEW], [Row("coop")], [1], places)[0]
+    lay_out(run)
+    TrainProcess(run, {"CUDA_VISIBLE_DEVICES": "5", "OMP_NUM_THREADS": "1"}).wait()
+    assert starts(run)[0][1:] == ["5", "1"]
+
+
+def test_the_live_view(places, stand_in):
+    screen = io.StringIO()
+    runs = make_plan([BASE2NEW], [Row("coop"), Row("vpt")], [1], places)
+    for run in runs:
+        lay_out(run, seconds=0.3)
+    lay_out(runs[0], status=1, says="bad [image]")
+    tally = Tally(len(runs))
+    with LiveView(tally, Console(file=screen, force_terminal=True, width=200)) as view:
+        Launch([Worker("here")], TrainProcess, view, tally).work(runs)
+    shown = screen.getvalue()
+    assert "all runs, 2 failed" in shown and "4/4" in shown and "bad [image]" in shown
+
+
+# Jobs
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """Slurm's commands, as far as submitting needs them: sbatch keeps the files that it is given."""
+    commands, queue = tmp_path / "bin", tmp_path / "queue"
+    commands.mkdir()
+    queue.mkdir()
+    (commands / "srun").write_text("#!/bin/sh\n")
+    number = f'n=$(($(ls "{queue}" | wc -l) + 1))'
+    (commands / "sbatch").write_text(f'#!/bin/sh\n{number}\ncp "$1" "{queue}/$n"\necho "Submitted batch job $n"\n')
+    for command in commands.iterdir():
+        command.chmod(command.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", "")
+    return queue
+
+
+def test_slurm_runs_a_test_after_its_training(slurm, tmp_path, capsys):
+    path = declare(tmp_path / "x.yaml", seeds=[1], settings={"cross_dataset": {"datasets": ["dtd", "ucf101"]}})
+    options = ["--output", str(tmp_path / "out"), "--launcher", "slurm", "--no-wait"]
+    assert program.main(["run", str(path), *options, "--slurm", "slurm_partition=gpu", "timeout_min=90"]) == 0
+    files = {file.name: file.read_text().splitlines() for file in slurm.iterdir()}
+    dependencies = {name: [line for line in lines if "dependency" in line] for name, lines in files.items()}
+    after = ["#SBATCH --dependency=afterok:1"]
+    assert dependencies == {"1": [], "2": after, "3": after}
+    assert all("#SBATCH --partition=gpu" in lines and "#SBATCH --time=90" in lines for lines in files.values())
+    assert "3 left" in capsys.readouterr().out
+
+
+def test_slurm_is_needed_for_slurm(tmp_path, monkeypatch):
+    path = declare(tmp_path / "x.yaml")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", "")
+    with pytest.raises(UserError, match="slurm"):
+        program.main(["run", str(path), "--output", str(tmp_path / "out"), "--launcher", "slurm"])
+    with pytest.raises(UserError, match="KEY=VALUE"):
+        program.main(["run", str(path), "--launcher", "slurm", "--slurm", "gpu"])
+
+
+def test_a_job_is_safe_to_submit_twice(places, stand_in):
+    trained, tested = make_plan([BASE2NEW], [Row("coop")], [1], places)
+    lay_out(trained, status=1, says="no memory")
+    with pytest.raises(UserError, match="no memory"):
+        jobs.do_run(trained)
+    with pytest.raises(UserError, match="no finished training"):
+        jobs.do_run(tested)
+    lay_out(trained)
+    jobs.do_run(trained)
+    jobs.do_run(trained)
+    assert len(starts(trained)) == 2
+
+
+# The real train.py
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A tiny data set, and overrides that put the tiny CLIP into every config."""
+    folder = tmp_path_factory.mktemp("world")
+    write_data(folder / "data")
+    tiny = {"MODEL.BACKBONE.NAME": str(write_backbones(folder)["vit"]), "INPUT.SIZE": "(64, 64)"}
+    return folder, tiny | {"DATALOADER.NUM_WORKERS": 0, "OPTIM.MAX_EPOCH": 2, "TRAINER.COOP.PREC": "fp32"}
+
+
+def test_trains_and_skips(world, tmp_path, capsys):
+    folder, tiny = world
+    path = declare(tmp_path / "x.yaml", overrides=tiny, seeds=[1], settings=FEW_SHOT)
+    command = ["run", str(path), "--data", str(folder / "data"), "--output", str(tmp_path), "--workers", "1"]
+    assert program.main(command) == 0
+    assert "1 runs: 1 finished now, 0 before, 0 failed" in capsys.readouterr().out
+    (file,) = tmp_path.glob("eurosat/CoOp/vit_b16_ep50_1shots/nctx16_cscFalse_ctpend/seed1/result.json")
+    result = json.loads(file.read_text())
+    assert (result["setting"], result["part"], result["config"]) == ("few_shot", "all", "vit_b16_epochs_by_shots")
+    assert (result["classes"], result["shots"], len(result["history"])) == (7, 1, 2)
+    assert program.main(command) == 0
+    assert "0 finished now, 1 before" in capsys.readouterr().out
+
+
+def test_as_jobs_on_this_machine(world, tmp_path, capsys):
+    folder, tiny = world
+    path = declare(tmp_path / "x.yaml", trainers=["zsclip"], overrides=tiny, settings=FEW_SHOT)
+    command = ["run", str(path), "--data", str(folder / "data"), "--output", str(tmp_path), "--launcher", "local"]
+    assert program.main(command) == 0
+    assert "1 finished now" in capsys.readouterr().out
+    assert (tmp_path / "eurosat" / "ZeroshotCLIP" / "vit_b16_0shots" / "seed1" / "result.json").is_file()

@@ -1,0 +1,313 @@
+"""Results: read from logs, ours and upstream's; as data in result.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import torch
+from golden_data import write_backbones
+from tiny_runs import CLASSNAMES, build_trainer, learned, make_cfg, write_data
+
+import parse_test_res
+import train
+from dassl.engine.history import EpochHistory
+from dassl.utils import UserError, set_random_seed
+from runner import provenance, recording
+from runner.result import SAME_RECIPE
+from trainers.core.record import CHANGES_NO_NUMBER
+
+ROOT = Path(train.__file__).parent
+
+OURS = "epoch [1/1] batch [5/5] ...\nFinish training\nEvaluate on the *test* set\n=> result\n* accuracy: {}%\n"
+UPSTREAM = "epoch [1/1] ...\nFinished training\n=> result\n* total: 100\n* accuracy: {}%\n* error: 1%\n"
+EVALUATION = "Evaluate on the *test* set\n=> result\n* total: 100\n* accuracy: {}%\n"
+CRASHED = "* accuracy: 99.0%\nTraceback (most recent call last):\n"  # a validation result before the crash
+
+
+def write_run(folder, text):
+    folder.mkdir(parents=True)
+    (folder / "log.txt").write_text(text)
+
+
+def test_seeds_are_averaged_and_an_unfinished_one_is_named(tmp_path, capsys):
+    for seed, text in enumerate((OURS.format(80.0), UPSTREAM.format("85.5"), CRASHED), 1):
+        write_run(tmp_path / f"seed{seed}", text)
+    parse_test_res.main([str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert "* accuracy: 82.75% +- 2.75% (2 runs)" in printed
+    assert "unfinished:" in printed and "seed3" in printed
+
+
+def test_evaluations_need_the_flag(tmp_path, capsys):
+    write_run(tmp_path / "seed1", EVALUATION.format(70.0))
+    with pytest.raises(UserError, match="no finished run"):
+        parse_test_res.main([str(tmp_path)])
+    parse_test_res.main([str(tmp_path), "--test-log"])
+    assert "* accuracy: 70.00%" in capsys.readouterr().out
+
+
+def test_many_experiments_and_confidence(tmp_path, capsys):
+    for name, values in (("a", (60.0, 70.0)), ("b", (50.0, 50.0))):
+        for seed, value in enumerate(values, 1):
+            write_run(tmp_path / name / f"seed{seed}", OURS.format(value))
+    parse_test_res.main([str(tmp_path), "--multi-exp", "--ci95"])
+    printed = capsys.readouterr().out
+    assert "Average performance: 57.50%" in printed
+    assert f"65.00% +- {1.96 * 5 / 2**0.5:.2f}%" in printed
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(UserError, match="nothing-here"):
+        parse_test_res.main([str(tmp_path / "nothing-here")])
+
+
+def damaged_log(kind, run):
+    log = run / "log.txt"
+    log.unlink()
+    match kind:
+        case "fifo":
+            os.mkfifo(log)
+        case "folder":
+            log.mkdir()
+        case "dangling":
+            log.symlink_to("nowhere")
+        case "device":
+            log.symlink_to("/dev/zero")
+        case text:
+            log.write_text(OURS.format(text))
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "dangling", "device", "nan", "1.2.3", "1e999", "130", "-5", "--"])
+def test_a_log_that_cannot_be_used_is_named_and_the_others_summarised(tmp_path, capsys, kind):
+    for experiment, values in (("a", (60.0, 70.0, 80.0)), ("b", (50.0,))):
+        for seed, value in enumerate(values, 1):
+            write_run(tmp_path / experiment / f"seed{seed}", OURS.format(value))
+    bad = tmp_path / "a" / "seed3"
+    damaged_log(kind, bad)
+    assert parse_test_res.main([str(tmp_path / "a")]) == 1
+    printed = capsys.readouterr()
+    assert "* accuracy: 65.00% +- 5.00% (2 runs)" in printed.out
+    (line,) = printed.err.splitlines()
+    assert line.startswith("error: ") and str(bad / "log.txt") in line
+
+    damaged_log(kind, tmp_path / "b" / "seed1")
+    assert parse_test_res.main([str(tmp_path), "--multi-exp"]) == 1
+    printed = capsys.readouterr()
+    assert "Average performance: 65.00% (1 of 2 experiments)" in printed.out
+    assert len(printed.err.splitlines()) == 3
+    assert f"no finished run with a line '* accuracy: ...%' in {tmp_path / 'b'}" in printed.err
+
+
+@pytest.mark.parametrize("other", ["seed01", "seed1-copy", "seed1 (1)", "seed1.old", "seed_1"])
+def test_two_folders_of_one_seed_are_named(tmp_path, capsys, other):
+    runs = {"seed1": 80, other: 90, "seed2": 70, "seed²": 60, "seed10": 65}
+    for name, value in runs.items():
+        write_run(tmp_path / name, OURS.format(value))
+    assert parse_test_res.main([str(tmp_path)]) == 1
+    printed = capsys.readouterr()
+    assert "* accuracy: 65.00% +- 4.08% (3 runs)" in printed.out
+    (line,) = printed.err.splitlines()
+    assert str(tmp_path / "seed1") in line and str(tmp_path / other) in line
+
+
+# result.json
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """train.py on tiny data, as a process would run it: training with results per class, then an evaluation."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_data(folder / "data")
+    backbone = write_backbones(folder)["vit"]
+
+    def run(output, *arguments):
+        words = ["--root", folder / "data", "--trainer", "CoOp", "--backbone", backbone, "--seed", 3]
+        words += ["--config-file", ROOT / "configs/trainers/CoOp/vit_b16_ep50.yaml", "--output-dir", folder / output]
+        words += ["--dataset-config-file", ROOT / "configs/datasets/eurosat.yaml", *arguments]
+        words += ["INPUT.SIZE", "(64, 64)", "DATALOADER.NUM_WORKERS", 0, "DATASET.NUM_SHOTS", 2]
+        words += ["DATALOADER.TRAIN_X.BATCH_SIZE", 4, "OPTIM.MAX_EPOCH", 2, "TRAINER.COOP.PREC", "fp32"]
+        out, err = sys.stdout, sys.stderr
+        try:
+            train.main(train.parse_args([*map(str, words), "TEST.PER_CLASS_RESULT", str(output == "train")]))
+        finally:
+            sys.stdout, sys.stderr = out, err
+        return json.loads((folder / output / "result.json").read_text())
+
+    on_train = run("train", "--setting", "few_shot/all", "--config-name", "my_row")
+    on_test = run("test", "--eval-only", "--model-dir", folder / "train")
+    return folder, backbone, on_train, on_test
+
+
+def test_a_result_says_what_was_found(trained):
+    folder, _, result, evaluated = trained
+    log = (folder / "train" / "log.txt").read_text()
+    assert f"* accuracy: {result['results']['accuracy']:.1f}%" in log
+    assert result["results"]["error_rate"] == pytest.approx(100 - result["results"]["accuracy"])
+    assert sorted(result["per_class"]) == sorted(CLASSNAMES)
+    assert statistics.mean(result["per_class"].values()) == pytest.approx(result["results"]["accuracy"])  # equal sizes
+    assert evaluated["results"]["accuracy"] == result["results"]["accuracy"] and evaluated["per_class"] is None
+    assert parse_test_res.read_result(folder / "train" / "log.txt", "accuracy", False) is not None
+
+
+def test_a_result_says_what_was_run(trained):
+    _, backbone, result, evaluated = trained
+    assert result["finished"] is True and result["schema"] == 1
+    what = ("setting", "part", "trainer", "config", "dataset", "dataset_config", "subsample_classes")
+    assert [result[key] for key in what] == ["few_shot", "all", "CoOp", "my_row", "EuroSAT", "eurosat", "all"]
+    assert [result[key] for key in ("shots", "seed", "classes", "epochs", "device")] == [2, 3, 7, 2, "cpu"]
+    assert [evaluated[key] for key in ("setting", "part", "config")] == ["other", "all", "vit_b16_ep50"]
+    assert result["backbone"] == str(backbone) and result["full_config"]["OPTIM"]["MAX_EPOCH"] == 2
+    assert result["versions"]["torch"] == torch.__version__ and result["versions"]["project"]
+    assert result["date"].endswith("Z") and abs(datetime.now(UTC) - datetime.fromisoformat(result["date"])).days == 0
+
+
+def test_a_result_says_where_numbers_come_from(trained):
+    """Hashes by hand: of the backbone's file, and of the draw as its own file has it."""
+    folder, backbone, result, evaluated = trained
+    assert result["weights_sha256"] == hashlib.sha256(Path(backbone).read_bytes()).hexdigest()
+    (draw,) = (folder / "data" / "eurosat").glob("split_fewshot/shot_2-seed_3.json")
+    items = json.loads(draw.read_text())["train"]
+    lines = "".join(f"{label} eurosat/{path}\n" for path, label, _ in items)
+    assert len(items) == 14 and result["few_shot_sha256"] == hashlib.sha256(lines.encode()).hexdigest()
+    assert evaluated["few_shot_sha256"] is None
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    assert result["git_commit"] == (commit or None) and isinstance(result["git_dirty"], bool)
+
+
+def test_a_result_says_what_it_cost(trained):
+    _, _, result, evaluated = trained
+    curve = result["history"]
+    assert [line["epoch"] for line in curve] == [1, 2] and all({"loss", "acc"} <= set(line) for line in curve)
+    assert [line["lr"] for line in curve] == pytest.approx([1e-5, 0.002])  # a constant warm-up epoch, then the cosine
+    assert 0 < result["train_seconds"] == pytest.approx(sum(line["seconds"] for line in curve))
+    assert 0 < result["test_seconds"] < 300 and result["peak_memory_bytes"] > 10**8
+    assert evaluated["train_seconds"] is None and evaluated["history"] == [] and evaluated["epochs"] == 0
+
+
+def test_the_curve_outlives_an_interruption(tmp_path):
+    before = EpochHistory(tmp_path)
+    for epoch in (1, 2, 3):
+        before.add(epoch, loss=1.0 / epoch, seconds=2.0)
+    with open(tmp_path / "history.jsonl", "a") as file:
+        file.write('{"epoch": 4, "lo')  # cut short
+    after = EpochHistory(tmp_path)
+    after.resume(2, tmp_path)  # the third epoch left no checkpoint
+    after.add(3, loss=0.25, seconds=5.0)
+    assert [line["loss"] for line in after.epochs] == [1.0, 0.5, 0.25] and after.seconds == 9.0
+    lines = (tmp_path / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == after.epochs
+
+    elsewhere = EpochHistory(tmp_path / "new")
+    elsewhere.resume(3, tmp_path)
+    assert elsewhere.epochs == after.epochs
+    elsewhere.resume(0, tmp_path / "nothing")
+    assert elsewhere.epochs == [] and (tmp_path / "new" / "history.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "hello",
+        "",
+        "[]",
+        '{"loss": 1.0}',
+        '{"epoch": true}',
+        '{"epoch": "1"}',
+        '{"epoch": 1, "seconds": "long"}',
+        '{"epoch": 1, "loss": null}',
+        '{"epoch": 1, "seconds": 1%s}' % ("0" * 400),
+        "[" * 100_000,
+    ],
+)
+def test_a_damaged_curve_is_named_with_its_line(tmp_path, line):
+    path = tmp_path / "history.jsonl"
+    path.write_text('{"epoch": 1, "loss": 0.5, "seconds": 1.0}\n' + line + '\n{"epoch": 2, "lo')
+    with pytest.raises(UserError, match=r"history.jsonl: line 2 is not an epoch's averages") as caught:
+        EpochHistory(tmp_path).resume(2, tmp_path)
+    assert len(str(caught.value)) < 500 and path.read_text().startswith('{"epoch": 1')
+    path.write_text('{"epoch": 1, "loss": NaN, "seconds": 1.0}\n{"epoch": 2, "lo')
+    history = EpochHistory(tmp_path)
+    history.resume(2, tmp_path)
+    assert len(history.epochs) == 1 and history.seconds == 1.0
+
+
+def test_an_unknown_setting_is_one_line():
+    with pytest.raises(UserError, match="base2new/train_base"):
+        recording.setting_and_part("base2new/source")
+
+
+def test_a_folder_that_is_no_repository(monkeypatch, tmp_path):
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    assert provenance.git_state.__wrapped__() == {"git_commit": None, "git_dirty": False}
+    monkeypatch.setenv("PATH", "")
+    assert provenance.git_state.__wrapped__() == {"git_commit": None, "git_dirty": False}
+
+
+# Which settings change numbers
+
+
+@pytest.fixture(scope="module")
+def train_with(tmp_path_factory):
+    """Trains ProMetaR from seed 1 on augmented images, with some settings changed: prompts and accuracy."""
+    folder = tmp_path_factory.mktemp("settings")
+    write_data(folder / "data")
+    (folder / "moved").symlink_to(folder / "data")
+    backbone = write_backbones(folder)["vit"]
+
+    def run(**changes):
+        options = {key: str(value) for key, value in changes.items()}
+        output = options.pop("OUTPUT_DIR", "out")
+        root = folder / options.pop("DATASET.ROOT", "data")
+        cfg = make_cfg("ProMetaR", backbone, root, folder / output, options)
+        cfg.INPUT.TRANSFORMS = ("random_resized_crop", "random_flip", "normalize")
+        set_random_seed(1)
+        trainer = build_trainer(cfg)
+        if any((folder / output).glob("*/checkpoint")):
+            trainer.load_model(cfg.OUTPUT_DIR)  # evaluation alone
+        else:
+            trainer.train()
+        prompts = {name: tensor for name, tensor in learned(trainer).items() if "_gamma." not in name}
+        return prompts, trainer.test()
+
+    return run
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_what_changes_no_number_changes_no_bit(train_with):
+    changes = {
+        "OUTPUT_DIR": "elsewhere",
+        "DATASET.ROOT": "moved",
+        "INPUT.MAX_PIXELS": 100_000,
+        "TRAIN.PRINT_FREQ": 1,
+        "TRAIN.CHECKPOINT_FREQ": 1,
+        "TEST.PER_CLASS_RESULT": True,
+        "TEST.COMPUTE_CMAT": True,
+        "TRAINER.CUDA_GRAPH": "off",  # on a GPU: tests/trainers/test_captured.py
+        "TRAINER.PROMETAR.KEEP_MODULATOR": True,
+        "TRAINER.PROMETAR.MONITOR": False,
+    }
+    assert set(changes) == CHANGES_NO_NUMBER - {"RESUME", "VERBOSE"}  # resumed runs: tests/dassl/test_engine.py
+    usual, changed = train_with(OUTPUT_DIR="usual")[0], train_with(**changes)[0]
+    assert equal(usual, changed)
+
+
+def test_workers_and_text_chunks_change_numbers_of_training(train_with):
+    usual, accuracy = train_with(OUTPUT_DIR="none")
+    for key, values in (("DATALOADER.NUM_WORKERS", (1, 2)), ("TRAINER.TEXT_CHUNK", (2,))):
+        assert key in SAME_RECIPE
+        found = [train_with(**{"OUTPUT_DIR": f"{key}{value}", key: value})[0] for value in values]
+        assert not any(equal(usual, tensors) for tensors in found)
+        assert len(found) == 1 or not equal(*found)  # also from one number of workers to the next
+    evaluated = train_with(OUTPUT_DIR="none", **{"DATALOADER.NUM_WORKERS": 2})
+    assert equal(usual, evaluated[0]) and evaluated[1] == accuracy

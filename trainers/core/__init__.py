@@ -1,0 +1,1 @@
+"""What the methods share: the trainer, prompts, precision, templates, records, and the captured step."""

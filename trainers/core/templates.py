@@ -1,0 +1,155 @@
+"""Hand-written prompts: each data set's template, and the ensembles made of many."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from clip.backbones.open_clip_files import open_clip_module
+from clip.clip import tokenize
+from clip.model import CLIP
+from dassl.utils import UserError
+
+DEFAULT_TEMPLATE = "a photo of a {}."
+
+CUSTOM_TEMPLATES = {
+    "OxfordPets": "a photo of a {}, a type of pet.",
+    "OxfordFlowers": "a photo of a {}, a type of flower.",
+    "FGVCAircraft": "a photo of a {}, a type of aircraft.",
+    "DescribableTextures": "{} texture.",
+    "EuroSAT": "a centered satellite photo of {}.",
+    "StanfordCars": "a photo of a {}.",
+    "Food101": "a photo of {}, a type of food.",
+    "SUN397": "a photo of a {}.",
+    "Caltech101": "a photo of a {}.",
+    "UCF101": "a photo of a person doing {}.",
+    "ImageNet": "a photo of a {}.",
+    "ImageNetSketch": "a photo of a {}.",
+    "ImageNetV2": "a photo of a {}.",
+    "ImageNetA": "a photo of a {}.",
+    "ImageNetR": "a photo of a {}.",
+}
+
+TEACHER_TEMPLATE_COUNT = 60  # ProMetaR's list is CLIP's 80 less the last 20
+
+
+def template_for(dataset: str) -> str:
+    """Template of a data set by its registry name; the plain one for data of one's own."""
+    return CUSTOM_TEMPLATES.get(dataset, DEFAULT_TEMPLATE)
+
+
+def selected_templates() -> list[str]:
+    """CLIP's short list of 7, which ZeroshotCLIP2 averages over."""
+    return [template("{}") for template in open_clip_module("zero_shot_metadata").SIMPLE_IMAGENET_TEMPLATES]
+
+
+def teacher_templates() -> list[str]:
+    """The 60 templates behind ProMetaR's frozen text features."""
+    templates = open_clip_module("zero_shot_metadata").OPENAI_IMAGENET_TEMPLATES
+    return [template("{}") for template in templates[:TEACHER_TEMPLATE_COUNT]]
+
+
+KEPT = "mean, not normalised, added in float32"
+"""What a file of the teacher's text features holds; part of its name."""
+
+
+def readable(classname: str) -> str:
+    """Class name as it stands in a prompt."""
+    return classname.replace("_", " ")
+
+
+def tokenize_prompts(texts: Sequence[str], clip: CLIP) -> Tensor:
+    """Token ids [C, L] of class prompts.
+
+    Raises:
+        UserError: a prompt is too long for the text tower.
+    """
+    try:
+        return tokenize(texts, clip.context_length)
+    except RuntimeError as error:
+        raise UserError(f"a class name is too long for the text tower: {error}") from error
+
+
+@torch.no_grad()
+def template_features(clip: CLIP, classnames: Sequence[str], templates: Sequence[str]) -> Iterator[Tensor]:
+    """Text features [C, e] of all classes, not normalised, for one template after the other."""
+    device = clip.logit_scale.device
+    for template in templates:  # one at a time: the words before the name are shared by all classes
+        tokens = tokenize_prompts([template.format(readable(name)) for name in classnames], clip)
+        yield clip.encode_text(tokens.to(device))
+
+
+def teacher_text_features(clip: CLIP, classnames: Sequence[str], cache: Path | None = None) -> Tensor:
+    """ProMetaR's frozen text features [C, e]: the mean over the 60 templates, not normalised.
+
+    They are kept on disk under a name made of everything they depend on: text tower, class names, templates. The file
+    also holds a digest of its values and of that name, so a file that was damaged, changed or renamed is not used.
+
+    Args:
+        cache: folder of the files; None: ~/.cache/clip/text_features.
+    """
+    templates = teacher_templates()
+    folder = cache or Path.home() / ".cache" / "clip" / "text_features"
+    inputs = _digest(clip, classnames, templates)
+    path = folder / f"{inputs}.safetensors"
+    try:
+        return _read_kept(path, inputs).to(clip.logit_scale.device)
+    except FileNotFoundError:
+        pass  # the first run
+    except (OSError, SafetensorError, ValueError) as error:
+        print(f"{path} cannot be used ({error}): the teacher's text features are computed anew")
+    wide = torch.promote_types(clip.dtype, torch.float32)  # sixty additions in half precision would be seen
+    mean = sum(features.to(wide) for features in template_features(clip, classnames, templates)) / len(templates)
+    partial = path.with_suffix(f".part{os.getpid()}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = mean.cpu().contiguous()
+        save_file({"mean": kept}, partial, {"digest": _digest_of_kept(kept, inputs)})
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        print(f"The teacher's text features are not kept for the next run: cannot write {path} ({error})")
+    return mean
+
+
+def _read_kept(path: Path, inputs: str) -> Tensor:
+    """The features [C, e] in a file.
+
+    Raises:
+        ValueError: they are not those that were written for these inputs.
+    """
+    with safe_open(path, framework="pt") as file:
+        digest = (file.metadata() or {}).get("digest")
+        kept = file.get_tensor("mean") if "mean" in file.keys() else None  # noqa: SIM118 (not a dictionary)
+    if kept is None or digest != _digest_of_kept(kept, inputs):
+        raise ValueError("its values are not those that were written for these class names and weights")
+    return kept
+
+
+def _digest_of_kept(kept: Tensor, inputs: str) -> str:
+    """SHA-256 over the kept values and the digest of what they were computed from."""
+    digest = hashlib.sha256(inputs.encode())
+    _add_tensor(digest, "mean", kept)
+    return digest.hexdigest()
+
+
+def _digest(clip: CLIP, classnames: Sequence[str], templates: Sequence[str]) -> str:
+    """SHA-256 over the text tower and the sentences."""
+    digest = hashlib.sha256(json.dumps([KEPT, list(classnames), list(templates)]).encode())
+    for name, tensor in clip.state_dict().items():
+        if not name.startswith("visual."):
+            _add_tensor(digest, name, tensor)
+    return digest.hexdigest()
+
+
+def _add_tensor(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
+    """Name, type, shape and values."""
+    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+    digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
