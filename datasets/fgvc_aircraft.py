@@ -8,7 +8,10 @@ from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets.layout.base import CoOpDataset
 from datasets.layout.files import lookup, read_lines, require_images
 from datasets.layout.items import Item
+from datasets.layout.sources import Counts, archive
 from datasets.layout.splits import Parts
+
+_VGG = "https://www.robots.ox.ac.uk/~vgg/data"
 
 
 @DATASET_REGISTRY.register()
@@ -16,6 +19,17 @@ class FGVCAircraft(CoOpDataset):
     """Aircraft variants; 100 classes. The annotations are the split, so there is no split file."""
 
     dataset_dir = "fgvc_aircraft"
+    paper_name = "FGVCAircraft"
+    template = "a photo of a {}, a type of aircraft."
+    pieces = (
+        archive(
+            "images",
+            f"{_VGG}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
+            inside="fgvc-aircraft-2013b/data",
+            to=".",
+        ),
+    )
+    counts = Counts(100, 3334, 3333, 3333)
 
     def read_annotations(self) -> Parts:
         variants = read_lines(os.path.join(self.dataset_dir, "variants.txt"))

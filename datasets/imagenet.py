@@ -10,8 +10,13 @@ from datasets.layout.base import CoOpDataset, CoOpLayout
 from datasets.layout.errors import BadDataError, MissingDataError
 from datasets.layout.files import class_folders, image_names, lookup, read_lines
 from datasets.layout.items import Item
+from datasets.layout.sources import CLASSNAMES, Counts, Piece, Source
 from datasets.layout.splits import Parts, list_images
 from datasets.layout.target import TestOnlyDataset
+
+_NEEDS_ACCOUNT = "ImageNet needs an account at https://image-net.org (ILSVRC2012, task 1 and 2)"
+_ARCHIVES = "ILSVRC2012_img_{}.tar"
+_DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 
 _WNID = re.compile(r"n\d{8}")
 _NUMBER_FIRST = re.compile(r"\d+\b")
@@ -86,6 +91,26 @@ class ImageNet(WnidLayout, CoOpDataset):
     """1,000 classes. The validation images serve as val and as test set; val is never reduced by NUM_SHOTS."""
 
     dataset_dir = "imagenet"
+    paper_name = "ImageNet"
+    pieces = (
+        CLASSNAMES,
+        Piece(
+            "images/train",
+            (Source(_ARCHIVES.format("train"), by_hand=_NEEDS_ACCOUNT, imagenet="train"),),
+        ),
+        Piece(
+            "images/val",
+            (
+                Source(
+                    _ARCHIVES.format("val"),
+                    by_hand=_NEEDS_ACCOUNT,
+                    imagenet="val",
+                    companion=_DEVKIT,
+                ),
+            ),
+        ),
+    )
+    counts = Counts(1000, 1281167, None, 50000)
 
     def read_annotations(self) -> Parts:
         train_dir, val_dir = (os.path.join(self.image_dir, part) for part in ("train", "val"))

@@ -8,6 +8,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 from datasets.imagenet import read_class, read_classnames
 from datasets.layout.errors import BadDataError
 from datasets.layout.files import require_folder
+from datasets.layout.sources import CLASSNAMES, Counts, archive
 from datasets.layout.splits import Parts
 from datasets.layout.target import TestOnlyDataset
 
@@ -20,6 +21,15 @@ class ImageNetV2(TestOnlyDataset):
 
     dataset_dir = "imagenetv2"
     image_folder = "imagenetv2-matched-frequency-format-val"
+    paper_name = "ImageNetV2"
+    pieces = (
+        CLASSNAMES,
+        archive(
+            "imagenetv2-matched-frequency-format-val",
+            "https://s3-us-west-2.amazonaws.com/imagenetv2public/imagenetv2-matched-frequency.tar.gz",
+        ),
+    )
+    counts = Counts(1000, None, None, 10000)
 
     def read_annotations(self) -> Parts:
         path = os.path.join(self.dataset_dir, "classnames.txt")

@@ -8,7 +8,10 @@ from collections import defaultdict
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.layout.base import CoOpDataset
 from datasets.layout.files import lookup, read_json_object, read_mat
+from datasets.layout.sources import Counts, Piece, Source, archive, drive
 from datasets.layout.splits import Parts, cut_classes
+
+_VGG = "https://www.robots.ox.ac.uk/~vgg/data"
 
 
 @DATASET_REGISTRY.register()
@@ -18,6 +21,24 @@ class OxfordFlowers(CoOpDataset):
     dataset_dir = "oxford_flowers"
     image_folder = "jpg"
     split_file = "split_zhou_OxfordFlowers.json"
+    paper_name = "Flowers102"
+    template = "a photo of a {}, a type of flower."
+    pieces = (
+        archive("jpg", f"{_VGG}/flowers/102/102flowers.tgz", "52808999861908f626f3c1f4e79d11fa"),
+        Piece(
+            "imagelabels.mat",
+            (
+                Source(
+                    "imagelabels.mat",
+                    url=f"{_VGG}/flowers/102/imagelabels.mat",
+                    md5="e0620be6f572b9609742df49c70aed4d",
+                ),
+            ),
+        ),
+        drive("cat_to_name.json", "1AkcxCXeK_RCGCEC_GvmWxjcjaNhu-at0"),
+        drive("split_zhou_OxfordFlowers.json", "1Pp0sRXzZFZq15zVOzKjKBu4A9i01nozT"),
+    )
+    counts = Counts(102, 4093, 1633, 2463)
 
     def read_annotations(self) -> Parts:
         """``imagelabels.mat`` holds a class from 1 for image_00001.jpg, image_00002.jpg, ..."""

@@ -9,7 +9,10 @@ from datasets.layout.base import CoOpDataset
 from datasets.layout.errors import BadDataError
 from datasets.layout.files import read_lines
 from datasets.layout.items import Item
+from datasets.layout.sources import Counts, archive, drive
 from datasets.layout.splits import Parts, split_trainval
+
+_VGG = "https://www.robots.ox.ac.uk/~vgg/data"
 
 
 @DATASET_REGISTRY.register()
@@ -18,6 +21,14 @@ class OxfordPets(CoOpDataset):
 
     dataset_dir = "oxford_pets"
     split_file = "split_zhou_OxfordPets.json"
+    paper_name = "OxfordPets"
+    template = "a photo of a {}, a type of pet."
+    pieces = (
+        archive("images", f"{_VGG}/pets/data/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c"),
+        archive("annotations", f"{_VGG}/pets/data/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f"),
+        drive("split_zhou_OxfordPets.json", "1501r8Ber4nNKvmlFVQZ8SeUHTcdTTEqs"),
+    )
+    counts = Counts(37, 2944, 736, 3669)
 
     def read_annotations(self) -> Parts:
         trainval = self._read_list("trainval.txt")

@@ -13,6 +13,8 @@ from datasets.layout.target import TestOnlyDataset
 class Embedded(CoOpLayout):
     """A data set that is generated instead of downloaded."""
 
+    generated = True
+
     @property
     def origin(self) -> str:
         root = os.path.dirname(self.dataset_dir)

@@ -8,6 +8,7 @@ from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets.layout.base import CoOpDataset
 from datasets.layout.files import lookup, read_lines
 from datasets.layout.items import Item
+from datasets.layout.sources import Counts, archive, drive
 from datasets.layout.splits import Parts, split_trainval
 
 
@@ -18,6 +19,22 @@ class SUN397(CoOpDataset):
     dataset_dir = "sun397"
     image_folder = "SUN397"
     split_file = "split_zhou_SUN397.json"
+    paper_name = "SUN397"
+    pieces = (
+        archive(
+            "SUN397",
+            "http://vision.princeton.edu/projects/2010/SUN/SUN397.tar.gz",
+            "8ca2778205c41d23104230ba66911c7a",
+        ),
+        archive(
+            "ClassName.txt",
+            "https://vision.princeton.edu/projects/2010/SUN/download/Partitions.zip",
+            inside=".",
+            to=".",
+        ),
+        drive("split_zhou_SUN397.json", "1y2RD81BYuiyvebdN-JymPfyWYcd8_MUq"),
+    )
+    counts = Counts(397, 15880, 3970, 19850)
 
     def read_annotations(self) -> Parts:
         scenes = read_lines(os.path.join(self.dataset_dir, "ClassName.txt"))

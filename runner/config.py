@@ -19,7 +19,7 @@ from dassl.utils import BadValueError
 from datasets.layout.base import full_path
 from runner.recording import row_name, trained_row_name
 from trainers.core.received import refuse_backbone_of_the_folder
-from trainers.core.record import CHANGES_NO_NUMBER, read_record
+from trainers.core.record import changes_no_number, read_record
 
 
 def reset_cfg(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -113,7 +113,7 @@ def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
     given = (*args.opts[::2], *(["MODEL.BACKBONE.NAME"] if args.backbone else []))
     if "MODEL.BACKBONE.NAME" not in given:
         refuse_backbone_of_the_folder(recorded.MODEL.BACKBONE.NAME, args.model_dir)
-    inherited = {key: value for key, value in leaves(recorded) if is_inherited(key) and key not in CHANGES_NO_NUMBER}
+    inherited = {key: value for key, value in leaves(recorded) if is_inherited(key) and key not in changes_no_number()}
     if trained_row_name(args.model_dir) in ("", row_name(args)):  # "": no result is there that names its file
         return setup_cfg(args, base, above_files=inherited)
     for key, value in inherited.items():

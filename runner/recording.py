@@ -15,7 +15,7 @@ from dassl.engine.run_record import RunRecord, has_checkpoints, has_record, read
 from dassl.utils.errors import BadValueError
 from runner.provenance import draw_digest, git_state, peak_memory, versions
 from runner.result import PARTS, read_result, write_result
-from trainers.core.record import CHANGES_NO_NUMBER, weights_digest
+from trainers.core.record import changes_no_number, weights_digest
 
 
 def setting_and_part(text: str) -> tuple[str, str]:
@@ -82,7 +82,7 @@ class Recording:
         if not self._args.eval_only and result.get("epochs") == 0:
             return "has the result of an evaluation: give the training another --output-dir"
         here, there = plain(self._cfg), result.get("full_config", {})
-        different = config_differences(there, here, plain(defaults), CHANGES_NO_NUMBER)
+        different = config_differences(there, here, plain(defaults), changes_no_number())
         if result.get("weights_sha256") and result["weights_sha256"] == weights_digest(self._cfg.MODEL.BACKBONE.NAME):
             different = [each for each in different if each.key != BACKBONE_KEY]  # the same file in another place
         lines = [str(each) for each in without_extension(different, here["TRAIN"]["EXTEND"])]

@@ -1,7 +1,7 @@
 """The hours that declared experiments will take on the machine at hand: `python -m tools.benchmark --plan FILE`.
 
 What a run consists of follows from its configuration and from the published size of its data set
-(`datasets.acquire.sources`): training steps and test batches, each on a number of classes. Both are measured with
+(its reader): training steps and test batches, each on a number of classes. Both are measured with
 random weights for each recipe, at three class counts where there are more, and interpolated in between.
 Class subsets are taken to have their share of the test images. Left out: the starts of the processes, and waiting for
 images to load.
@@ -29,7 +29,7 @@ import torch
 from tabulate import tabulate
 
 from dassl.utils import UserError
-from datasets.acquire.sources import RECIPES
+from datasets.acquire.names import readers
 from datasets.layout.draws import MAX_VAL_SHOTS
 from experiments.launch.gpus import shared_gpus
 from experiments.plan.declaration import Selection, read_experiment
@@ -69,9 +69,9 @@ def work_of(run: Run) -> Work:
     """Steps and test batches of a run. Raises UserError when the size of its data set is not known."""
     config = run.config()
     name = config["DATASET"]["NAME"]
-    if name not in RECIPES:
+    counts = readers()[name].counts if name in readers() else None
+    if counts is None:
         raise UserError(f"the number of images in {name} is not known: choose others by --datasets")
-    counts = RECIPES[name].counts
     base = math.ceil(counts.classes / 2)
     classes = {"all": counts.classes, "base": base, "new": counts.classes - base}[run.classes]
     batch_size = config["DATALOADER"]["TRAIN_X"]["BATCH_SIZE"]

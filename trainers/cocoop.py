@@ -17,6 +17,7 @@ from clip.model import CLIP
 from clip.published_start import draw_clip
 from clip.recompute import recomputed
 from dassl.engine import TRAINER_REGISTRY
+from trainers.core.facts import ALL_SETTINGS, PublishedRow, Recipes
 from trainers.core.prompts import CONTEXT, ContextPrompts, Prompts, Theta, normalized, readable
 from trainers.core.trainer import PromptTrainer
 
@@ -73,6 +74,9 @@ class CoCoOp(PromptTrainer):
 
     config_node = "COCOOP"
     registered_name = "prompt_learner"
+    paper_date = "2022-03-10"
+    recipes = {"cocoop": Recipes("_c4_ep10_batch1_ctxv1")}
+    published = (PublishedRow("CoCoOp", "vit_b16_c4_ep10_batch1_ctxv1", ALL_SETTINGS),)
 
     @staticmethod
     def add_config(cfg: CfgNode) -> None:

@@ -7,6 +7,9 @@ with CSC, one per class. Trained with the cross-entropy of CLIP's logits.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
@@ -14,7 +17,8 @@ from clip.clip import as_upstream, load, shared_tokenizer
 from clip.model import CLIP
 from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY
-from trainers.core.prompts import CONTEXT, ContextPrompts, Prompts, Theta, readable
+from trainers.core.facts import BASE_TO_NEW, FEW_SHOT, TRANSFER, PublishedRow, Recipes
+from trainers.core.prompts import CONTEXT, ContextPrompts, Prompts, Theta, context_words, readable
 from trainers.core.trainer import PromptTrainer
 
 
@@ -22,6 +26,10 @@ def load_clip_to_cpu(cfg: CfgNode) -> CLIP:
     """The configured backbone on the CPU, for trainer files of other repositories, which import it from here."""
     model, _ = load(cfg.MODEL.BACKBONE.NAME, device="cpu")
     return as_upstream(model)
+
+
+EPOCHS_BY_SHOTS = {1: "_ep50", 2: "_ep100", 4: "_ep100", 8: "", 16: ""}
+"""Config files of few-shot classification: 50, 100 or 200 epochs (CoOp, section 4.1)."""
 
 
 class CoOpPrompts(Prompts):
@@ -42,6 +50,13 @@ class CoOp(PromptTrainer):
 
     config_node = "COOP"
     registered_name = "prompt_learner"
+    paper_date = "2021-09"
+    recipes = {"coop": Recipes("_ep50_ctxv1", few_shot_by_shots=EPOCHS_BY_SHOTS)}
+    published = (
+        PublishedRow("CoOp", "vit_b16_ep50_ctxv1", (BASE_TO_NEW, *TRANSFER)),
+        PublishedRow("CoOp", "vit_b16_ctxv1", (BASE_TO_NEW,)),
+        PublishedRow("CoOp", "vit_b16_epochs_by_shots", (FEW_SHOT,)),
+    )
 
     @staticmethod
     def add_config(cfg: CfgNode) -> None:
@@ -60,6 +75,19 @@ class CoOp(PromptTrainer):
         n_ctx = len(shared_tokenizer().encode(readable(s.CTX_INIT))) if s.CTX_INIT else s.N_CTX
         draw_clip(clip)
         context = ContextPrompts(clip, classnames, n_ctx, s.CTX_INIT, s.CLASS_TOKEN_POSITION, s.CSC)
+        return CoOpPrompts(clip, context)
+
+    @staticmethod
+    def script_subfolder(nodes: Mapping[str, Mapping[str, Any]]) -> str:
+        """Folder below the config's that CoOp's scripts use; `nodes` are those under TRAINER."""
+        coop = nodes["COOP"]
+        return f"nctx{coop['N_CTX']}_csc{coop['CSC']}_ctp{coop['CLASS_TOKEN_POSITION']}"
+
+    @staticmethod
+    def family(clip: CLIP, classnames: list[str], settings: CfgNode, key: str) -> Prompts:
+        s = settings
+        draw_clip(clip)
+        context = ContextPrompts(clip, classnames, s.N_CTX_TEXT, context_words(s.CTX_INIT, s.N_CTX_TEXT))
         return CoOpPrompts(clip, context)
 
     def registered_module(self) -> nn.Module:

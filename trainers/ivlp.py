@@ -12,6 +12,7 @@ from yacs.config import CfgNode
 from clip.model import CLIP
 from clip.published_start import PromptSizes, draw_clip
 from dassl.engine import TRAINER_REGISTRY
+from trainers.core.facts import BASE_TO_NEW, PublishedRow, Recipes
 from trainers.core.prompts import (
     CONTEXT,
     ContextPrompts,
@@ -57,6 +58,23 @@ class IVLP(PromptTrainer):
 
     config_node = "IVLP"
     registered_name = "VLPromptLearner"
+    paper_date = "2022-10-06"  # a baseline of MaPLe's paper
+    recipes = {
+        "ivlp": Recipes(
+            "_c2_ep20_batch4_4+4ctx",
+            cross_dataset="_c2_ep20_batch4_4+4ctx_cross_datasets",
+            few_shot="_c2_ep50_batch4_4+4ctx_few_shot",
+        )
+    }
+    published = tuple(
+        PublishedRow(method, config, (BASE_TO_NEW,))
+        for method, config in (
+            ("DeepLanguagePrompting (4 ctx, 5 ep)", "vit_b16_c2_ep5_batch4_4ctx_language_only"),
+            ("IVLP (2+2 ctx, 5 ep, MaPLe repo)", "vit_b16_c2_ep5_batch4_2+2ctx"),
+            ("IVLP", "vit_b16_c2_ep20_batch4_4+4ctx"),
+            ("IVLP (as rerun baseline in Promise summary; ProMetaR-style)", "vit_b16_c2_ep20_batch4_4+4ctx"),
+        )
+    )
 
     @staticmethod
     def add_config(cfg: CfgNode) -> None:
@@ -72,4 +90,8 @@ class IVLP(PromptTrainer):
         )
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
-        return IVLPPrompts(clip, classnames, self.settings, "TRAINER.IVLP")
+        return self.family(clip, classnames, self.settings, "TRAINER.IVLP")
+
+    @staticmethod
+    def family(clip: CLIP, classnames: list[str], settings: CfgNode, key: str) -> Prompts:
+        return IVLPPrompts(clip, classnames, settings, key)

@@ -15,6 +15,7 @@ from yacs.config import CfgNode
 from clip.model import CLIP
 from clip.published_start import draw_clip, draw_prompt
 from dassl.engine import TRAINER_REGISTRY
+from trainers.core.facts import BASE_TO_NEW, FEW_SHOT, TRANSFER, PublishedRow, Recipes
 from trainers.core.prompts import (
     CONTEXT,
     ContextPrompts,
@@ -68,6 +69,12 @@ class MaPLe(PromptTrainer):
 
     config_node = "MAPLE"
     registered_name = "MultiModalPromptLearner"
+    paper_date = "2022-10-06"
+    recipes = {"maple": Recipes("_c2_ep5_batch4_2ctx", cross_dataset="_c2_ep5_batch4_2ctx_cross_datasets")}
+    published = (
+        PublishedRow("MaPLe", "vit_b16_c2_ep5_batch4_2ctx", (BASE_TO_NEW, FEW_SHOT)),
+        PublishedRow("MaPLe", "vit_b16_c2_ep5_batch4_2ctx_cross_datasets", TRANSFER),
+    )
 
     @staticmethod
     def add_config(cfg: CfgNode) -> None:

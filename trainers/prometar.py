@@ -38,6 +38,7 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError
 from dassl.utils.files import remove_folder_atomically
 from dassl.utils.torchtools import POINTER_NAME
+from trainers.core.facts import BASE_TO_NEW, TRANSFER, PublishedRow, Recipes
 from trainers.core.families import build_family
 from trainers.core.linearized import Gradients, Linearized, each
 from trainers.core.meta_monitor import MetaMonitor
@@ -154,6 +155,21 @@ class ProMetaR(PromptTrainer):
 
     config_node = "PROMETAR"
     registered_name = "VLPromptLearner"
+    paper_date = "2024-04"
+    recipes = {
+        "prometar": Recipes(
+            "_c2_ep10_batch4_4+4ctx",
+            cross_dataset="_c2_ep10_batch4_4+4ctx_cross_datasets",
+            few_shot="_c2_ep50_batch4_4+4ctx_few_shot",
+        ),
+        "prometar_coop": Recipes("_c2_ep10_batch4_4ctx_coop"),
+        "prometar_vpt": Recipes("_c2_ep10_batch4_4ctx_vpt"),
+    }
+    published = (
+        PublishedRow("ProMetaR", "vit_b16_c2_ep10_batch4_4+4ctx", (BASE_TO_NEW,)),
+        PublishedRow("ProMetaR", "vit_b16_c2_ep10_batch4_4+4ctx_cross_datasets", TRANSFER),
+    )
+    tells_only = ("TRAINER.PROMETAR.KEEP_MODULATOR", "TRAINER.PROMETAR.MONITOR")
 
     @staticmethod
     def add_config(cfg: CfgNode) -> None:

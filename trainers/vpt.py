@@ -14,6 +14,7 @@ from clip.model import CLIP
 from clip.published_start import PromptSizes, draw_clip
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
+from trainers.core.facts import BASE_TO_NEW, PublishedRow, Recipes
 from trainers.core.prompts import Prompts, Theta, readable, visual_names, visual_prompt_sizes
 from trainers.core.templates import tokenize_prompts
 from trainers.core.trainer import PromptTrainer
@@ -40,6 +41,9 @@ class VPT(PromptTrainer):
 
     config_node = "VPT"
     registered_name = "prompt_learner"
+    paper_date = "2022-03-23"
+    recipes = {"vpt": Recipes("_c2_ep5_batch4_4")}
+    published = (PublishedRow("VPT-deep (4 ctx, 5 ep)", "vit_b16_c2_ep5_batch4_4", (BASE_TO_NEW,)),)
 
     @staticmethod
     def add_config(cfg: CfgNode) -> None:
@@ -53,9 +57,12 @@ class VPT(PromptTrainer):
         )
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
-        s = self.settings
+        return self.family(clip, classnames, self.settings, "TRAINER.VPT")
+
+    @staticmethod
+    def family(clip: CLIP, classnames: list[str], settings: CfgNode, key: str) -> Prompts:
+        s, depth = settings, f"{key}.PROMPT_DEPTH_VISION"
         if s.PROMPT_DEPTH_VISION == 0:
-            raise UserError("TRAINER.VPT.PROMPT_DEPTH_VISION is 0: nothing would be learned, set it to 1 or more")
-        key = "TRAINER.VPT.PROMPT_DEPTH_VISION"
-        sizes = visual_prompt_sizes(clip, s.N_CTX_VISION, s.PROMPT_DEPTH_VISION, key)
+            raise UserError(f"{depth} is 0: nothing would be learned, set it to 1 or more")
+        sizes = visual_prompt_sizes(clip, s.N_CTX_VISION, s.PROMPT_DEPTH_VISION, depth)
         return VPTPrompts(clip, classnames, s.CTX_INIT, sizes)

@@ -8,9 +8,10 @@ from yacs.config import CfgNode
 from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.utils import UserError
+from trainers.core.facts import ALL_SETTINGS, PublishedRow, Recipes
 from trainers.core.precision import Precision
 from trainers.core.prompts import normalized
-from trainers.core.record import CHANGES_NO_NUMBER
+from trainers.core.record import changes_no_number
 from trainers.core.templates import (
     CUSTOM_TEMPLATES,
     DEFAULT_TEMPLATE,
@@ -28,10 +29,16 @@ __all__ = ["CUSTOM_TEMPLATES", "ZeroshotCLIP", "ZeroshotCLIP2"]
 class ZeroshotCLIP(TrainerX):
     """The data set's own template (Radford et al. 2021)."""
 
-    changes_no_number = CHANGES_NO_NUMBER
     refuses_other_configurations = True
     config_node = "ZEROSHOTCLIP"
     """Node under TRAINER."""
+    paper_date = "2021-02"
+    recipes = {"zsclip": Recipes(folder="CoOp", learns=False)}
+    published = (PublishedRow("CLIP", "vit_b16", ALL_SETTINGS),)
+
+    @property
+    def changes_no_number(self) -> frozenset[str]:
+        return changes_no_number()
 
     @classmethod
     def add_config(cls, cfg: CfgNode) -> None:
@@ -76,6 +83,8 @@ class ZeroshotCLIP2(ZeroshotCLIP):
     """The seven selected templates and the data set's own, unless that is the plain one."""
 
     config_node = "ZEROSHOTCLIP2"
+    recipes = {"zsclip2": Recipes(folder="CoOp", learns=False)}
+    published = ()
 
     def templates(self) -> list[str]:
         own = template_for(self.cfg.DATASET.NAME)

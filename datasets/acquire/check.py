@@ -24,13 +24,13 @@ from dassl.command_line import ArgumentParser
 from dassl.data.datasets import Datum
 from dassl.utils import UserError, file_sha256, printable, read_image
 from dassl.utils.progress import progress_bar
-from datasets.acquire.names import EMBEDDED, reader_class, resolve
-from datasets.acquire.sources import RECIPES, Counts
+from datasets.acquire.names import downloadable, expected_counts, generated, readers, resolve
 from datasets.custom_csv import ImageCSV
 from datasets.custom_folder import ImageFolder
 from datasets.layout.base import CoOpLayout, class_names, full_path
 from datasets.layout.custom_data import OwnData
 from datasets.layout.errors import BadDataError, MissingDataError, explained
+from datasets.layout.sources import Counts
 from datasets.layout.splits import Parts
 
 FAST_SAMPLE = 200
@@ -168,17 +168,6 @@ def _reason_unreadable(path: str) -> str:
     return ""
 
 
-def known_counts(name: str) -> Counts:
-    """What the data set should hold."""
-    if name in RECIPES:
-        return RECIPES[name].counts
-    from shapes_world.suites import SUITES
-
-    suite = SUITES[name]
-    classes = len(suite.class_names)
-    return Counts(classes, *(classes * suite.count(part) for part in Parts._fields))
-
-
 def report(reader: CoOpLayout, fast: bool, counts: Counts | None, per_class: bool = False) -> bool:
     """Print the lines of one data set; returns whether it is in order."""
     bad_files: list[str] = []
@@ -218,13 +207,13 @@ def run(args: argparse.Namespace) -> bool:
     root = full_path(args.root)
     if not os.path.isdir(root):
         raise UserError(f"data folder {root} is missing; check --root")
-    there = [name for name in EMBEDDED if os.path.isdir(os.path.join(root, reader_class(name).dataset_dir))]
-    names = [resolve(name) for name in args.names] or [*RECIPES, *there]
+    there = [name for name in generated() if os.path.isdir(os.path.join(root, readers()[name].dataset_dir))]
+    names = [resolve(name) for name in args.names] or [*downloadable(), *there]
     results = []
     for name in names:
-        cls = reader_class(name)
+        cls = readers()[name]
         results.append(
-            report(cls.at(os.path.join(root, cls.dataset_dir)), args.fast, known_counts(name), args.per_class)
+            report(cls.at(os.path.join(root, cls.dataset_dir)), args.fast, expected_counts(name), args.per_class)
         )
     return all(results)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from dassl.utils import UserError
 from dassl.utils.archives import require_plain_tree, unpack_archive
-from datasets.acquire.sources import Piece, Source
+from datasets.layout.sources import Piece, Source
 
 
 def install(source: Source, path: str, piece: Piece, folder: str) -> None:

@@ -7,27 +7,51 @@ import difflib
 import datasets  # noqa: F401  registers the readers
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import UserError
-from datasets.acquire.sources import RECIPES
 from datasets.layout.base import CoOpLayout
-from datasets.shapes import Embedded
+from datasets.layout.sources import Counts
+from datasets.layout.splits import Parts
+from shapes_world.suites import SUITES
 
-EMBEDDED = tuple(cls.__name__ for cls in (*Embedded.__subclasses__(),))
+
+def readers() -> dict[str, type[CoOpLayout]]:
+    """All readers by their registered names."""
+    found = ((name, DATASET_REGISTRY.get(name)) for name in DATASET_REGISTRY.registered_names())
+    return {name: cls for name, cls in found if isinstance(cls, type) and issubclass(cls, CoOpLayout)}
 
 
-def reader_class(name: str) -> type[CoOpLayout]:
-    """The reader that is registered under ``name``."""
-    return DATASET_REGISTRY.get(name)
+def downloadable() -> list[str]:
+    """Names of the data sets that `datasets.prepare` gets."""
+    return [name for name, cls in readers().items() if cls.pieces]
+
+
+def generated() -> list[str]:
+    """Names of the data sets that are generated."""
+    return [name for name, cls in readers().items() if cls.generated]
+
+
+def expected_counts(name: str) -> Counts | None:
+    """What the data set should hold; None if its reader does not say so."""
+    if name not in SUITES:
+        return readers()[name].counts
+    suite = SUITES[name]
+    classes = len(suite.class_names)
+    return Counts(classes, *(classes * suite.count(part) for part in Parts._fields))
 
 
 def resolve(name: str) -> str:
-    """The registered name for ``name``: that in any case, or the name of a config file ("dtd", "oxford_pets")."""
+    """The registered name for `name`: that in any case, or the name of a config file ("dtd", "oxford_pets").
+
+    Raises:
+        UserError: there is no such data set.
+    """
+    known = [*downloadable(), *generated()]
     spellings = {}
-    for known in (*RECIPES, *EMBEDDED):
-        cls = reader_class(known)
-        for spelling in (known, cls.__module__.rpartition(".")[2] if known in RECIPES else cls.dataset_dir):
-            spellings[spelling.lower()] = known
+    for each in known:
+        cls = readers()[each]
+        for spelling in (each, cls.dataset_dir if cls.generated else cls.__module__.rpartition(".")[2]):
+            spellings[spelling.lower()] = each
     if name.lower() not in spellings:
         near = difflib.get_close_matches(name.lower(), spellings, n=1)
-        hint = f"; did you mean {spellings[near[0]]}?" if near else f"; there are {', '.join((*RECIPES, *EMBEDDED))}"
+        hint = f"; did you mean {spellings[near[0]]}?" if near else f"; there are {', '.join(known)}"
         raise UserError(f"unknown data set {name!r}{hint}")
     return spellings[name.lower()]

@@ -19,12 +19,12 @@ from typing import NamedTuple
 
 from dassl.command_line import ArgumentParser
 from dassl.utils import UnreadableFileError, UserError
-from datasets.acquire.check import known_counts, report
+from datasets.acquire.check import report
 from datasets.acquire.fetch import fetch_drive, fetch_url, md5_of
 from datasets.acquire.install import install
-from datasets.acquire.names import EMBEDDED, reader_class, resolve
-from datasets.acquire.sources import CLASSNAMES_FOLDERS, RECIPES, Piece, Source
+from datasets.acquire.names import downloadable, expected_counts, generated, readers, resolve
 from datasets.layout.base import full_path
+from datasets.layout.sources import CLASSNAMES, Piece, Source
 
 
 class Options(NamedTuple):
@@ -55,17 +55,17 @@ def prepare(name: str, options: Options) -> bool:
     Raises:
         UserError: something could not be got; names the files to get by hand.
     """
-    cls = reader_class(name)
+    cls = readers()[name]
     folder = os.path.join(options.root, cls.dataset_dir)
-    if name in EMBEDDED:
+    if cls.generated:
         from shapes_world.generate import generate
 
         generate(options.root, [name])
     else:
-        lacking = [piece for piece in RECIPES[name].pieces if not _in_place(piece, folder, options)]
+        lacking = [piece for piece in cls.pieces if not _in_place(piece, folder, options)]
         if lacking:
             raise UserError(f"{name}: {_by_hand(lacking, name, options.root)}")
-    return report(cls.at(folder), fast=True, counts=known_counts(name))
+    return report(cls.at(folder), fast=True, counts=expected_counts(name))
 
 
 def _in_place(piece: Piece, folder: str, options: Options) -> bool:
@@ -111,9 +111,10 @@ def _place(piece: Piece, folder: str, options: Options) -> None:
 
 def _copy_classnames(piece: Piece, folder: str, root: str) -> bool:
     """ImageNet and its companions share one file."""
-    if piece.provides != "classnames.txt":
+    if piece != CLASSNAMES:
         return False
-    copies = [os.path.join(root, other, piece.provides) for other in CLASSNAMES_FOLDERS]
+    sharing = [cls.dataset_dir for cls in readers().values() if piece in cls.pieces]
+    copies = [os.path.join(root, other, piece.provides) for other in sharing]
     copy = next((path for path in copies if os.path.isfile(path)), None)
     if copy:
         install(Source(piece.provides), copy, piece, folder)
@@ -182,12 +183,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def list_sources() -> None:
     """Print every file of every data set with its address."""
-    for name, recipe in RECIPES.items():
-        print(f"{name} ({reader_class(name).dataset_dir}/)")
-        for source in (source for piece in recipe.pieces for source in piece.sources):
+    for name in downloadable():
+        print(f"{name} ({readers()[name].dataset_dir}/)")
+        for source in (source for piece in readers()[name].pieces for source in piece.sources):
             drive = f"https://drive.google.com/file/d/{source.drive_id}/view" if source.drive_id else ""
             print(f"  {source.file:36s} {source.url or drive or 'by hand: ' + source.by_hand}")
-    print(f"generated, nothing to download: {', '.join(EMBEDDED)}")
+    print(f"generated, nothing to download: {', '.join(generated())}")
 
 
 def run(args: argparse.Namespace) -> bool:
@@ -203,7 +204,7 @@ def run(args: argparse.Namespace) -> bool:
     if from_dir and not os.path.isdir(from_dir):
         raise UserError(f"folder {from_dir} is missing; check --from-dir")
     options = Options(full_path(args.root), from_dir, args.mirror, args.any_hash, args.keep_archives)
-    names = [*RECIPES] if args.names == ["all"] else [resolve(name) for name in args.names]
+    names = downloadable() if args.names == ["all"] else [resolve(name) for name in args.names]
     return all([_prepare_and_report(name, options) for name in names])
 
 

@@ -11,6 +11,7 @@ from datasets.layout import draws, splits
 from datasets.layout.classes import check_subsample, describe_same_text, subsample_classes
 from datasets.layout.errors import MissingDataError, Remedy, explained
 from datasets.layout.files import require_folder
+from datasets.layout.sources import Counts, Piece
 from datasets.layout.splits import Parts
 from datasets.layout.store import JsonStore
 
@@ -27,6 +28,11 @@ class CoOpLayout(DatasetBase):
     image_folder: str = "images"  # below dataset_dir: what the paths in the split file are relative to
     split_file: str | None = None  # below dataset_dir; None: the annotations are the split
     fewshot_folder: str = "split_fewshot"  # below dataset_dir: where draws are kept
+    template: str = "a photo of a {}."  # hand-written prompt of zero-shot CLIP
+    paper_name: str = ""  # what the papers' tables call the data set
+    pieces: tuple[Piece, ...] = ()  # what `datasets.prepare` gets; empty: it gets nothing
+    counts: Counts | None = None  # what the data set should hold
+    generated: bool = False  # made by `shapes_world`, not downloaded
 
     @classmethod
     def folder_of(cls, cfg) -> str:

@@ -22,6 +22,7 @@ from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.utils import UserError
+from trainers.core.facts import Recipes
 from trainers.core.prompts import CONTEXT, ContextPrompts, Prompts, Theta, at_least_float32, normalized
 from trainers.core.templates import template_features, template_for
 from trainers.core.trainer import PromptTrainer
@@ -45,6 +46,7 @@ class GuidedCoOp(PromptTrainer):
 
     config_node = "GUIDED"
     registered_name = "prompt_learner"  # checkpoints: <output folder>/prompt_learner/model.pth.tar-<epoch>
+    recipes = {"guided_coop": Recipes("_ep10_ctxv1")}  # name for scripts and experiments, and its config file
 
     @staticmethod
     def add_config(cfg: CfgNode) -> None:

@@ -16,6 +16,7 @@ from datasets.layout.base import CoOpDataset
 from datasets.layout.errors import BadDataError
 from datasets.layout.files import read_lines, require_images
 from datasets.layout.items import Item
+from datasets.layout.sources import Counts, by_hand
 from datasets.layout.splits import PART_NAMES, Parts
 
 
@@ -25,6 +26,8 @@ class Signs(CoOpDataset):
 
     dataset_dir = "signs"  # below DATASET.ROOT
     image_folder = "images"  # below that
+    pieces = (by_hand("images", "signs.zip", "ask its authors"),)  # what `datasets.prepare` gets, and how
+    counts = Counts(classes=8, train=32, val=8, test=40)  # what `datasets.check` expects
 
     def read_annotations(self) -> Parts:
         """All images with their labels. Raises MissingDataError or BadDataError, which name the file."""

@@ -14,6 +14,7 @@ from typing import Any
 from yacs.config import CfgNode
 
 from dassl.config import plain
+from dassl.engine import TRAINER_REGISTRY
 from dassl.utils.safe_text import printable
 from datasets.layout.custom_names import own_data_name
 from experiments.plan.methods import EMBEDDED, Method, Recipe
@@ -185,10 +186,10 @@ def evaluation_folder(
     return output / "evaluation" / trainer / trained / subfolder / dataset / f"seed{seed}"
 
 
-def coop_subfolder(method: Method, recipe: Recipe, options: Options) -> str:
-    """What CoOp's scripts put below its config: nctx<N>_csc<bool>_ctp<position>. Other methods have nothing there."""
-    if method.trainer != "CoOp":
+def method_subfolder(method: Method, recipe: Recipe, options: Options) -> str:
+    """What the lineage's scripts put below a config; only CoOp's have something there."""
+    name_of = getattr(TRAINER_REGISTRY.get(method.trainer), "script_subfolder", None)
+    if name_of is None:
         return ""
     file = f"configs/trainers/{method.folder}/{recipe.config}.yaml"
-    coop = _config(("--config-file", file, *(part for pair in options for part in pair)))["TRAINER"]["COOP"]
-    return f"nctx{coop['N_CTX']}_csc{coop['CSC']}_ctp{coop['CLASS_TOKEN_POSITION']}"
+    return name_of(_config(("--config-file", file, *(part for pair in options for part in pair)))["TRAINER"])

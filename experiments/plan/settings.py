@@ -15,14 +15,14 @@ from experiments.plan.runs import (
     Options,
     Run,
     base2new_folder,
-    coop_subfolder,
     data_name,
     evaluation_folder,
+    method_subfolder,
     named,
     training_folder,
 )
 from runner.result import WORKERS
-from trainers.core.record import CHANGES_NO_NUMBER
+from trainers.core.record import changes_no_number
 
 SETTINGS = ("base2new", "cross_dataset", "domain_generalization", "few_shot")
 
@@ -96,7 +96,7 @@ def transfer(
     trained = _trained_on_all(row, places, setting, "source", source, seed, shots)
     yield trained
     config = named(trained.recipe.config, row.variant)
-    subfolder = coop_subfolder(row.method, trained.recipe, row.options)
+    subfolder = method_subfolder(row.method, trained.recipe, row.options)
     for target in targets:
         names = [_data_name(row, dataset) for dataset in (source, target)]
         folder = evaluation_folder(places.output, *names, shots, row.method.trainer, config, seed, subfolder)
@@ -107,7 +107,7 @@ def transfer(
 def _trained_on_all(row: Row, places: Places, setting: str, part: str, dataset: str, seed: int, shots: int) -> Run:
     recipe = row.recipe(setting, dataset, shots)
     config = named(recipe.config, row.variant)
-    subfolder = coop_subfolder(row.method, recipe, row.options)
+    subfolder = method_subfolder(row.method, recipe, row.options)
     called = _data_name(row, dataset)
     folder = training_folder(places.output, called, shots, row.method.trainer, config, seed, subfolder)
     return _run(row, places, setting, part, recipe, dataset, seed, shots, "all", folder)
@@ -200,7 +200,7 @@ def add_run(runs: dict[Path, Run], run: Run) -> None:
     Raises BadValueError when a different run has that folder.
     """
     same = runs.setdefault(run.folder, run)
-    exempt = CHANGES_NO_NUMBER if run.trains else CHANGES_NO_NUMBER | {WORKERS}
+    exempt = changes_no_number() if run.trains else changes_no_number() | {WORKERS}
     if same is not run and (different := config_differences(same.config(), run.config(), {}, exempt)):
         raise BadValueError(
             f"two different runs would share the folder {run.folder} ({different[0]}): give one of them a variant"

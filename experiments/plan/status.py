@@ -10,7 +10,7 @@ from dassl.engine.run_record import has_checkpoints, has_record
 from dassl.utils.errors import BadValueError, MissingFileError
 from experiments.plan.runs import Run, default_config, short
 from runner.result import WORKERS, read_result
-from trainers.core.record import CHANGES_NO_NUMBER, read_record
+from trainers.core.record import changes_no_number, read_record
 
 
 def is_finished(run: Run) -> bool:
@@ -38,7 +38,7 @@ def _is_to_be_extended(run: Run, found: dict[str, Any]) -> bool:
         BadValueError: anything else differs.
     """
     planned = run.config()
-    exempt = CHANGES_NO_NUMBER if run.trains else CHANGES_NO_NUMBER | {WORKERS}
+    exempt = changes_no_number() if run.trains else changes_no_number() | {WORKERS}
     different = config_differences(found, planned, plain(default_config()), exempt)
     refused = without_extension(different, planned["TRAIN"]["EXTEND"])
     if not refused:

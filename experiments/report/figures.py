@@ -40,7 +40,7 @@ STYLE = {
     **{f"{axis}tick.major.size": 0 for axis in "xy"},
 }
 BAR, GAP = 0.36, 0.02
-# ProMetaR's own loss is that of its meta step, scaled by LR_RATIO; the base step's cross-entropy compares with others.
+# A method whose loss is scaled or summed in its own way reports `loss_base`, which compares with the others' loss.
 LOSSES = ("loss_base", "loss")
 ACCURACIES = ("acc", "accuracy", "acc_x")
 

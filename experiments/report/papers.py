@@ -8,30 +8,26 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import trainers  # noqa: F401  registers the methods
+from dassl.engine import TRAINER_REGISTRY
+from datasets.acquire.names import readers
+from trainers.core.facts import lineage
+
 from .recipes import Recipe
 
 FIGURES = Path(__file__).parent.parent / "paper_figures.csv"
 
-# Registered name of the reader -> name in the papers' tables, in their order.
-ELEVEN = {
-    "ImageNet": "ImageNet",
-    "Caltech101": "Caltech101",
-    "OxfordPets": "OxfordPets",
-    "StanfordCars": "StanfordCars",
-    "OxfordFlowers": "Flowers102",
-    "Food101": "Food101",
-    "FGVCAircraft": "FGVCAircraft",
-    "SUN397": "SUN397",
-    "DescribableTextures": "DTD",
-    "EuroSAT": "EuroSAT",
-    "UCF101": "UCF101",
-}
-VARIANTS = {
-    "ImageNetV2": "ImageNetV2",
-    "ImageNetSketch": "ImageNet-Sketch",
-    "ImageNetA": "ImageNet-A",
-    "ImageNetR": "ImageNet-R",
-}
+
+def _readers_in(setting: str) -> dict[str, str]:
+    """Registered name of a reader -> its name in the papers' tables, in their order."""
+    by_paper_name = {cls.paper_name: name for name, cls in readers().items() if cls.paper_name}
+    with open(FIGURES, newline="", encoding="utf-8") as file:
+        named = dict.fromkeys(row["dataset"] for row in csv.DictReader(file) if row["setting"] == setting)
+    return {by_paper_name[name]: name for name in named if name in by_paper_name}
+
+
+ELEVEN = _readers_in("base2new")
+VARIANTS = _readers_in("domain_generalization")
 SHORT = ELEVEN | VARIANTS
 # Data sets that an average of the papers covers.
 AVERAGED = {
@@ -43,29 +39,12 @@ AVERAGED = {
 AVERAGE = "Average"
 OOD_AVERAGE = "OOD average"
 
-TRANSFER = ("cross_dataset", "domain_generalization")
 # Published method, trainer and config file of its recipe, and the settings that it was published for. Recipes of one
 # name keep their own rows: three are in circulation as "IVLP". Methods without an entry have no trainer here.
-RECIPES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
-    ("CLIP", "ZeroshotCLIP", "vit_b16", tuple(AVERAGED)),
-    ("CoOp", "CoOp", "vit_b16_ep50_ctxv1", ("base2new", *TRANSFER)),
-    ("CoOp", "CoOp", "vit_b16_ctxv1", ("base2new",)),
-    ("CoOp", "CoOp", "vit_b16_epochs_by_shots", ("few_shot",)),
-    ("CoCoOp", "CoCoOp", "vit_b16_c4_ep10_batch1_ctxv1", tuple(AVERAGED)),
-    ("VPT-deep (4 ctx, 5 ep)", "VPT", "vit_b16_c2_ep5_batch4_4", ("base2new",)),
-    ("DeepLanguagePrompting (4 ctx, 5 ep)", "IVLP", "vit_b16_c2_ep5_batch4_4ctx_language_only", ("base2new",)),
-    ("IVLP (2+2 ctx, 5 ep, MaPLe repo)", "IVLP", "vit_b16_c2_ep5_batch4_2+2ctx", ("base2new",)),
-    ("IVLP", "IVLP", "vit_b16_c2_ep20_batch4_4+4ctx", ("base2new",)),
-    (
-        "IVLP (as rerun baseline in Promise summary; ProMetaR-style)",
-        "IVLP",
-        "vit_b16_c2_ep20_batch4_4+4ctx",
-        ("base2new",),
-    ),
-    ("MaPLe", "MaPLe", "vit_b16_c2_ep5_batch4_2ctx", ("base2new", "few_shot")),
-    ("MaPLe", "MaPLe", "vit_b16_c2_ep5_batch4_2ctx_cross_datasets", TRANSFER),
-    ("ProMetaR", "ProMetaR", "vit_b16_c2_ep10_batch4_4+4ctx", ("base2new",)),
-    ("ProMetaR", "ProMetaR", "vit_b16_c2_ep10_batch4_4+4ctx_cross_datasets", TRANSFER),
+RECIPES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = tuple(
+    (row.method, trainer, row.config, row.settings)
+    for trainer in lineage()
+    for row in getattr(TRAINER_REGISTRY.get(trainer), "published", ())
 )
 BACKBONE, SHOTS = "ViT-B/16", 16
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from dassl.config import leaves
 from runner.result import SAME_RECIPE, WORKERS
-from trainers.core.record import CHANGES_NO_NUMBER
+from trainers.core.record import changes_no_number
 
 from .declared import declared
 from .runs import Run
@@ -22,10 +22,10 @@ NOT_RECIPE = (
     *("DATALOADER.TEST.", "MODEL.BACKBONE.", "SEED", "TEST.NO_TEST", "TRAINER.NAME", "VERSION"),
     *("DATASET.NAME", "DATASET.PATH", "DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_CLASSES"),
     "DATASET.FEWSHOT_SPLIT",  # published draws are one file a seed
-    *sorted(CHANGES_NO_NUMBER),
+    *sorted(changes_no_number()),
 )
 # Settings without effect on an evaluation: those of the training that made the model count there.
-OF_TRAINING = ("OPTIM.", "OPTIM_VNET.", "DATALOADER.", "TRAIN.")
+OF_TRAINING = ("OPTIM", "DATALOADER.", "TRAIN.")
 
 
 @dataclass(frozen=True, order=True)

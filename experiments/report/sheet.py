@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from trainers.core.facts import lineage
+
 from .averages import Cell, Figure, seed_list
 from .papers import AVERAGE, AVERAGED, OOD_AVERAGE, Comparison, compare, in_order, short_name
 from .recipes import Recipe
@@ -30,8 +32,8 @@ class Score:
     comparisons: tuple[Comparison, ...] = ()
 
 
-# Trainers in the order of their papers, as the papers' tables have them; the ensemble behind the plain zero-shot CLIP.
-LINEAGE = ("ZeroshotCLIP", "ZeroshotCLIP2", "CoOp", "CoCoOp", "VPT", "IVLP", "MaPLe", "ProMetaR")
+LINEAGE = lineage()
+"""Trainers in the order of their papers, as the papers' tables have them."""
 
 
 def recipe_order(recipe: Recipe) -> tuple[object, ...]:

@@ -9,8 +9,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from trainers.core.facts import TRANSFER
+
 from .averages import Cell, Figure, average, harmonic, harmonic_of_averages
-from .papers import AVERAGE, OOD_AVERAGE, SHORT, TRANSFER, in_order, short_name
+from .papers import AVERAGE, OOD_AVERAGE, SHORT, in_order, short_name
 from .recipes import Recipe
 from .runs import Run
 from .shared import with_shared

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datasets.acquire import check, sources
-from datasets.acquire.sources import Counts
+from datasets.acquire import check
+from datasets.eurosat import EuroSAT
+from datasets.layout.sources import Counts
 
 
 @pytest.fixture
@@ -29,8 +30,7 @@ def run(capsys):
 @pytest.fixture(autouse=True)
 def small_counts(monkeypatch):
     """What the EuroSAT of conftest.py holds: 5 classes of 4, 3 and 2 images."""
-    recipe = sources.RECIPES["EuroSAT"]._replace(counts=Counts(5, 20, 15, 10))
-    monkeypatch.setitem(sources.RECIPES, "EuroSAT", recipe)
+    monkeypatch.setattr(EuroSAT, "counts", Counts(5, 20, 15, 10))
 
 
 def test_a_data_set_in_order(eurosat, run):

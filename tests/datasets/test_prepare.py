@@ -17,8 +17,12 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from datasets.acquire import fetch, prepare, sources
-from datasets.acquire.sources import Counts, Source
+from datasets.acquire import fetch, prepare
+from datasets.acquire.names import downloadable, readers
+from datasets.eurosat import EuroSAT
+from datasets.imagenet import ImageNet
+from datasets.layout.sources import Counts, Source
+from datasets.ucf101 import UCF101
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -140,16 +144,14 @@ def eurosat(server, monkeypatch):
     archive = server.folder / "EuroSAT.zip"
     content = make_zip(archive, {f"2750/{path}": picture(n) for n, path in enumerate(EUROSAT_IMAGES)})
     (server.folder / "split_zhou_EuroSAT.json").write_bytes(split_json(EUROSAT_SPLIT))
-    images, split = sources.RECIPES["EuroSAT"].pieces
+    images, split = EuroSAT.pieces
     source = images.sources[0]._replace(url=f"{server.url}/EuroSAT.zip", md5=hashlib.md5(content).hexdigest())
-    recipe = sources.Recipe(
-        (
-            images._replace(sources=(source,)),
-            split._replace(sources=(Source(split.provides, url=f"{server.url}/{split.provides}"),)),
-        ),
-        Counts(2, 6, 2, 4),
+    on_server = (
+        images._replace(sources=(source,)),
+        split._replace(sources=(Source(split.provides, url=f"{server.url}/{split.provides}"),)),
     )
-    monkeypatch.setitem(sources.RECIPES, "EuroSAT", recipe)
+    monkeypatch.setattr(EuroSAT, "pieces", on_server)
+    monkeypatch.setattr(EuroSAT, "counts", Counts(2, 6, 2, 4))
     return archive
 
 
@@ -229,9 +231,10 @@ def test_a_wrong_hash(eurosat, server, run, folder):
 @pytest.mark.parametrize("make", [make_zip, make_tar])
 def test_an_archive_with_a_path_that_escapes(eurosat, server, run, folder, monkeypatch, make):
     make(eurosat, {"2750/Forest/Forest_0.jpg": picture(), "../../evil.txt": b"evil"})
-    images, split = sources.RECIPES["EuroSAT"].pieces
+    images, split = EuroSAT.pieces
     images = images._replace(sources=(images.sources[0]._replace(md5=""),))
-    monkeypatch.setitem(sources.RECIPES, "EuroSAT", sources.Recipe((images, split), Counts(2, 6, 2, 4)))
+    monkeypatch.setattr(EuroSAT, "pieces", (images, split))
+    monkeypatch.setattr(EuroSAT, "counts", Counts(2, 6, 2, 4))
     status, said = run("EuroSAT")
     assert status == 1
     assert "cannot unpack" in said and "evil" in said
@@ -295,9 +298,10 @@ def test_links_hidden_behind_a_path_beyond_the_longest(run, tmp_path):
 
 def test_a_file_that_is_no_archive(eurosat, server, run, folder, monkeypatch):
     eurosat.write_bytes(b"not an archive")
-    images, split = sources.RECIPES["EuroSAT"].pieces
+    images, split = EuroSAT.pieces
     images = images._replace(sources=(images.sources[0]._replace(md5=""),))
-    monkeypatch.setitem(sources.RECIPES, "EuroSAT", sources.Recipe((images, split), Counts(2, 6, 2, 4)))
+    monkeypatch.setattr(EuroSAT, "pieces", (images, split))
+    monkeypatch.setattr(EuroSAT, "counts", Counts(2, 6, 2, 4))
     assert "is neither a tar nor a zip archive" in run("EuroSAT")[1]
     assert not (folder.parent / ".downloads").exists()  # the next run asks again
 
@@ -325,10 +329,11 @@ def test_no_server(eurosat, server, run, monkeypatch):
 
 
 def test_another_source_is_tried(eurosat, server, run, monkeypatch):
-    images, split = sources.RECIPES["EuroSAT"].pieces
+    images, split = EuroSAT.pieces
     dead = images.sources[0]._replace(url=f"{server.url}/dead.zip", file="dead.zip")
     both = images._replace(sources=(dead, images.sources[0]))
-    monkeypatch.setitem(sources.RECIPES, "EuroSAT", sources.Recipe((both, split), Counts(2, 6, 2, 4)))
+    monkeypatch.setattr(EuroSAT, "pieces", (both, split))
+    monkeypatch.setattr(EuroSAT, "counts", Counts(2, 6, 2, 4))
     status, said = run("EuroSAT")
     assert status == 0
     assert "trying another source" in said
@@ -375,7 +380,7 @@ def test_google_drive_goes_through_gdown(run, monkeypatch, tmp_path):
         "1I0S0q91hJfsV9Gf4xDIjgDq4AqBNJb1y": split_json({"train": names[::2], "val": names[1::4], "test": names[3::4]}),
     }
     monkeypatch.setattr(gdown, "download", hand_out)
-    monkeypatch.setitem(sources.RECIPES, "UCF101", sources.RECIPES["UCF101"]._replace(counts=Counts(2, 4, 2, 2)))
+    monkeypatch.setattr(UCF101, "counts", Counts(2, 4, 2, 2))
     assert run("UCF101")[0] == 0
 
 
@@ -429,7 +434,7 @@ def lay_out_own_archives(folder: Path) -> dict[str, Counts]:
         make_tar(folder / f"{target}.tar", images | {f"{target}/README.txt": b"x"})
     one_class = Counts(1, 2, 1, 1)
     return {
-        **{name: one_class for name in sources.RECIPES if not name.startswith("ImageNet")},
+        **{name: one_class for name in downloadable() if not name.startswith("ImageNet")},
         "FGVCAircraft": Counts(1, 1, 1, 1),
         "ImageNetV2": Counts(1000, None, None, 1000),
         **{name: Counts(2, None, None, 8) for name in ("ImageNetSketch", "ImageNetA", "ImageNetR")},
@@ -441,7 +446,7 @@ def test_every_layout_from_archives_that_the_user_has(run, tmp_path, monkeypatch
     own = tmp_path / "own"
     counts = lay_out_own_archives(own)
     for name, expected in counts.items():
-        monkeypatch.setitem(sources.RECIPES, name, sources.RECIPES[name]._replace(counts=expected))
+        monkeypatch.setattr(readers()[name], "counts", expected)
     status, said = run(*counts, "--from-dir", own, "--any-hash")
     assert status == 0, said
     assert [line.split()[1] for line in said.splitlines() if line.startswith("ok ")] == list(counts)
@@ -483,8 +488,7 @@ def test_imagenet_is_arranged_from_its_archives(run, tmp_path, monkeypatch, buil
         for part, (file, _) in imagenet.ARCHIVE_META.items()
     }
     monkeypatch.setattr(imagenet, "ARCHIVE_META", sums)
-    recipe = sources.RECIPES["ImageNet"]._replace(counts=Counts(2, 6, None, 4))
-    monkeypatch.setitem(sources.RECIPES, "ImageNet", recipe)
+    monkeypatch.setattr(ImageNet, "counts", Counts(2, 6, None, 4))
     status, said = run("ImageNet", "--from-dir", own)
     assert status == 0, said
     dataset = build("ImageNet", tmp_path / "data")
@@ -511,23 +515,21 @@ def test_generated_data_sets(run, tmp_path):
 
 
 def test_a_mirror(eurosat, server, run, monkeypatch):
-    images, split = sources.RECIPES["EuroSAT"].pieces
-    nowhere = sources.Recipe(
-        (
-            images._replace(sources=(images.sources[0]._replace(url="http://127.0.0.1:9/EuroSAT.zip"),)),
-            split._replace(sources=(Source(split.provides, drive_id="none"),)),
-        ),
-        Counts(2, 6, 2, 4),
+    images, split = EuroSAT.pieces
+    nowhere = (
+        images._replace(sources=(images.sources[0]._replace(url="http://127.0.0.1:9/EuroSAT.zip"),)),
+        split._replace(sources=(Source(split.provides, drive_id="none"),)),
     )
-    monkeypatch.setitem(sources.RECIPES, "EuroSAT", nowhere)
+    monkeypatch.setattr(EuroSAT, "pieces", nowhere)
+    monkeypatch.setattr(EuroSAT, "counts", Counts(2, 6, 2, 4))
     assert run("EuroSAT", "--mirror", server.url)[0] == 0
 
 
 def test_the_table_is_whole():
     """Every data set has a way, with the folders and counts of the project's facts."""
-    assert len(sources.RECIPES) == 15
-    for name, recipe in sources.RECIPES.items():
-        for source in (source for piece in recipe.pieces for source in piece.sources):
+    assert len(downloadable()) == 15
+    for name in downloadable():
+        for source in (source for piece in readers()[name].pieces for source in piece.sources):
             assert source.url or source.drive_id or source.by_hand, (name, source)
             assert len(source.md5) in (0, 32), (name, source)
             assert source.moves or source.imagenet or not source.file.endswith(("gz", "zip", "tar")), (name, source)

@@ -15,8 +15,8 @@ from scipy.io import savemat
 
 from dassl.utils import UserError
 from datasets.acquire.check import check
-from datasets.acquire.sources import Counts
 from datasets.imagenet import ImageNet, read_classnames
+from datasets.layout.sources import Counts
 
 SEED = 1
 

@@ -384,20 +384,6 @@ def tree(tmp_path_factory, data):
     return folder
 
 
-def insert(tree: Path, text: str) -> None:
-    """Put the page's Python snippets where their first lines say."""
-    snippets = re.findall(r"```python\n# (\S+), (at the end|in (\w+))\n(.*?)```", text, re.DOTALL)
-    assert len(snippets) == text.count("```python")
-    for file, _, table, snippet in snippets:
-        content = (tree / file).read_text()
-        if table:
-            content, count = re.subn(rf"(?m)^({table}\b.* = {{\n)", rf"\g<1>{snippet}", content)
-            assert count == 1, (file, table)
-        else:
-            content += snippet
-        (tree / file).write_text(content)
-
-
 DRIVER = """
 import contextlib, io, json, runpy, sys
 results = []
@@ -422,7 +408,6 @@ def printed(tree):
     Of scripts/run.sh, what it ends with.
     """
     text = read(DOCS / "adding.md")
-    insert(tree, text)
     lines = [line.replace("bash scripts/run.sh", "python -m experiments one") for line in commands(text)]
     python = [line for line in lines if line.startswith("python ")]
     for line in lines:
@@ -471,7 +456,7 @@ def test_the_worked_example_of_a_method(printed, tree):
 
 
 def test_the_worked_example_of_a_data_set(printed):
-    (checked,) = outputs(printed, "datasets.acquire.check")
+    (checked,) = outputs(printed, "datasets.check")
     assert checked == "ok       Signs                8 classes, train 32, val 8, test 40; 80 images decoded\n"
     (trained,) = outputs(printed, "signs.yaml")
     assert "SUBSAMPLE BASE CLASSES" in trained and accuracy(trained) > 2 * CHANCE

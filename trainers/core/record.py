@@ -12,26 +12,29 @@ from typing import Any, NamedTuple
 from yacs.config import CfgNode
 
 from clip.clip import resolve
-from dassl.config import CHANGES_NO_NUMBER as OF_DASSL
+from dassl.config import CHANGES_NO_NUMBER
+from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.run_record import CLASSNAMES_NAME, CONFIG_NAME, read_classnames, read_config, write_record
 from dassl.utils import BadTypeError, MissingFileError, UnknownKeyError, UserError, file_sha256
 
 __all__ = [
-    "CHANGES_NO_NUMBER",
     "CLASSNAMES_NAME",
     "CONFIG_NAME",
     "Record",
+    "changes_no_number",
     "read_record",
     "weights_digest",
     "write_record",
 ]
 
-CHANGES_NO_NUMBER = OF_DASSL | {
-    "TRAINER.CUDA_GRAPH",
-    "TRAINER.PROMETAR.KEEP_MODULATOR",
-    "TRAINER.PROMETAR.MONITOR",
-}
-"""Config keys that say where a run works and what it tells: with or without them every bit it learns is the same."""
+
+def changes_no_number() -> frozenset[str]:
+    """Config keys that say where a run works and what it tells: with or without them every bit it learns is the same.
+
+    A trainer names its own in `tells_only`.
+    """
+    trainers = (TRAINER_REGISTRY.get(name) for name in TRAINER_REGISTRY.registered_names())
+    return CHANGES_NO_NUMBER.union({"TRAINER.CUDA_GRAPH"}, *(getattr(each, "tells_only", ()) for each in trainers))
 
 
 class Record(NamedTuple):

@@ -13,36 +13,27 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+import datasets  # noqa: F401  registers the readers
 from clip.backbones.open_clip_files import open_clip_module
 from clip.clip import tokenize
 from clip.model import CLIP
+from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import UserError
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 
 CUSTOM_TEMPLATES = {
-    "OxfordPets": "a photo of a {}, a type of pet.",
-    "OxfordFlowers": "a photo of a {}, a type of flower.",
-    "FGVCAircraft": "a photo of a {}, a type of aircraft.",
-    "DescribableTextures": "{} texture.",
-    "EuroSAT": "a centered satellite photo of {}.",
-    "StanfordCars": "a photo of a {}.",
-    "Food101": "a photo of {}, a type of food.",
-    "SUN397": "a photo of a {}.",
-    "Caltech101": "a photo of a {}.",
-    "UCF101": "a photo of a person doing {}.",
-    "ImageNet": "a photo of a {}.",
-    "ImageNetSketch": "a photo of a {}.",
-    "ImageNetV2": "a photo of a {}.",
-    "ImageNetA": "a photo of a {}.",
-    "ImageNetR": "a photo of a {}.",
+    name: DATASET_REGISTRY.get(name).template
+    for name in DATASET_REGISTRY.registered_names()
+    if getattr(DATASET_REGISTRY.get(name), "paper_name", "")
 }
+"""Registered name -> template of the papers' data sets, as their readers state it."""
 
 TEACHER_TEMPLATE_COUNT = 60  # ProMetaR's list is CLIP's 80 less the last 20
 
 
 def template_for(dataset: str) -> str:
-    """Template of a data set by its registry name; the plain one for data of one's own."""
+    """Template of a data set by its registry name; the default one for custom data."""
     return CUSTOM_TEMPLATES.get(dataset, DEFAULT_TEMPLATE)
 
 

@@ -31,7 +31,7 @@ from trainers.core.captured import CapturedFunctions
 from trainers.core.precision import Precision
 from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized
 from trainers.core.ranges import check_ranges
-from trainers.core.record import CHANGES_NO_NUMBER, weights_digest
+from trainers.core.record import changes_no_number, weights_digest
 from trainers.core.unknown_words import warn_of_unknown_words
 
 LEARNED_NAME = re.compile(r"(^|\.)(ctx|VPT|VPT_shallow)$|compound_prompt|meta_net\.|^(prompt_learner\.)?proj\.")
@@ -125,8 +125,11 @@ class PromptTrainer(TrainerX):
     """Node of the method under TRAINER."""
     registered_name: str
     """Folder of its checkpoints, as published."""
-    changes_no_number = CHANGES_NO_NUMBER
     refuses_other_configurations = True
+
+    @property
+    def changes_no_number(self) -> frozenset[str]:
+        return changes_no_number()
 
     @staticmethod
     def add_config(cfg: CfgNode) -> None:

@@ -1,0 +1,56 @@
+"""What a method says about itself to the launcher and the report: its config files, its rows in the papers' tables.
+
+A trainer has these as class attributes, all of them optional:
+
+    paper_date    "2021-09", when the method was first published; tables list the methods in this order
+    recipes       {name for scripts and experiments: Recipes}
+    published     the rows of `paper_figures.csv` that are this trainer's
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from dassl.engine import TRAINER_REGISTRY
+
+BASE_TO_NEW = "base2new"
+TRANSFER = ("cross_dataset", "domain_generalization")
+FEW_SHOT = "few_shot"
+ALL_SETTINGS = (BASE_TO_NEW, *TRANSFER, FEW_SHOT)
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """Names of a method's config files, without the prefix that names the backbone.
+
+    Args:
+        config: for base-to-new, and wherever no other is named.
+        cross_dataset: for cross-dataset and domain generalisation.
+        few_shot: for few-shot classification with the large backbone.
+        few_shot_by_shots: the same where it differs with the number of shots.
+        folder: below configs/trainers; default: the trainer's name.
+        learns: False for zero-shot CLIP, whose runs are all evaluations.
+    """
+
+    config: str = ""
+    cross_dataset: str = ""
+    few_shot: str = ""
+    few_shot_by_shots: Mapping[int, str] = field(default_factory=dict, hash=False)
+    folder: str = ""
+    learns: bool = True
+
+
+class PublishedRow(NamedTuple):
+    """A method's name in `paper_figures.csv`, its config file, and the settings it was published for."""
+
+    method: str
+    config: str
+    settings: tuple[str, ...]
+
+
+def lineage() -> list[str]:
+    """Names of all registered trainers in the order of their papers; those without a date at the end."""
+    names = TRAINER_REGISTRY.registered_names()
+    return sorted(names, key=lambda name: (getattr(TRAINER_REGISTRY.get(name), "paper_date", "") or "9999", name))
