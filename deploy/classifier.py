@@ -68,7 +68,8 @@ class Classifier:
         paths = find_images(images)
         if batch_size is None:
             batch_size = self._trainer.cfg.DATALOADER.TEST.BATCH_SIZE
-        loader = batches(paths, self.transform, batch_size, workers, self._trainer.cfg.INPUT.MAX_PIXELS)
+        given = self._trainer.cfg.INPUT
+        loader = batches(paths, self.transform, batch_size, workers, given.MAX_PIXELS, given.MAX_ASPECT_RATIO)
         return self._stream(loader, len(paths), min(topk, len(self.classnames)))
 
     def _stream(self, loader: object, count: int, topk: int) -> Iterator[Prediction]:

@@ -143,6 +143,8 @@ def _description(trainer: PromptTrainer | ZeroshotCLIP) -> dict[str, Any]:
             "interpolation": given.INTERPOLATION,
             "mean": list(given.PIXEL_MEAN) if normalize else [0.0, 0.0, 0.0],
             "std": list(given.PIXEL_STD) if normalize else [1.0, 1.0, 1.0],
+            "max_pixels": given.MAX_PIXELS,
+            "max_aspect_ratio": given.MAX_ASPECT_RATIO,
         },
         "files": {},
     }

@@ -12,7 +12,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dassl.data.data_manager import ImageLoader
-from dassl.utils import MAX_PIXELS, MissingFileError, UserError, image_suffixes, is_image_name, read_image
+from dassl.utils import (
+    MAX_ASPECT_RATIO,
+    MAX_PIXELS,
+    MissingFileError,
+    UserError,
+    image_suffixes,
+    is_image_name,
+    read_image,
+)
 from datasets.layout.files import images_below, left_out
 
 MOST_WORKERS = 4
@@ -73,12 +81,14 @@ def batches(
     batch_size: int,
     workers: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    max_aspect_ratio: int = MAX_ASPECT_RATIO,
 ) -> ImageLoader:
     """A loader of `ImageBatch`es; a few are in memory at a time, however long the list.
 
     Args:
         workers: reading processes; None: none for a few batches, up to four for a long list.
         max_pixels: an image with more is an error.
+        max_aspect_ratio: so is one that is more than this many times as long as wide.
     """
     if batch_size < 1:
         raise UserError(f"the batch size must be positive, not {batch_size}")
@@ -88,7 +98,7 @@ def batches(
         enough = len(paths) > BATCHES_WORTH_A_WORKER * batch_size
         workers = min(MOST_WORKERS, _available_cores() - 1) if enough else 0
     return ImageLoader(
-        _Images(paths, transform, max_pixels),
+        _Images(paths, transform, max_pixels, max_aspect_ratio),
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=_collate,
@@ -103,8 +113,11 @@ def _available_cores() -> int:
 class _Images(Dataset):
     """Path and pixels of each image, or path and what is wrong with it."""
 
-    def __init__(self, paths: Sequence[str], transform: Callable[[Image], Tensor], max_pixels: int) -> None:
-        self.paths, self.transform, self.max_pixels = paths, transform, max_pixels
+    def __init__(
+        self, paths: Sequence[str], transform: Callable[[Image], Tensor], max_pixels: int, max_aspect_ratio: int
+    ) -> None:
+        self.paths, self.transform = paths, transform
+        self.max_pixels, self.max_aspect_ratio = max_pixels, max_aspect_ratio
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -112,7 +125,7 @@ class _Images(Dataset):
     def __getitem__(self, index: int) -> tuple[str, Tensor | str]:
         path = self.paths[index]
         try:
-            return path, self.transform(read_image(path, self.max_pixels))
+            return path, self.transform(read_image(path, self.max_pixels, self.max_aspect_ratio))
         except UserError as error:
             return path, str(error)
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 FOLDER = Path(__file__).resolve().parent
+Image.MAX_IMAGE_PIXELS = None  # the manifest has a bound of its own
 FILTERS = {name: Image.Resampling[name.upper()] for name in ("nearest", "bilinear", "bicubic")}
 
 
@@ -30,7 +31,7 @@ def load_tensors(path):
     return tensors, metadata
 
 
-def load_image(path, height, width, interpolation, mean, std):
+def load_image(path, height, width, interpolation, mean, std, max_pixels, max_aspect_ratio):
     """Resize the shorter side to the larger size, cut out the centre, normalise: [3, height, width]."""
     if Path(path).exists() and not Path(path).is_file():  # a FIFO or device might never end
         sys.exit(printable(f"error: cannot read {path}: it is not a regular file"))
@@ -38,10 +39,13 @@ def load_image(path, height, width, interpolation, mean, std):
         image = Image.open(path)
         if image.mode.startswith("I") or image.mode == "F":  # Pillow would clip it
             sys.exit(printable(f"error: {path} has more than 8 bits: convert it, or use the project's predict.py"))
-        if max(image.size) > 200 * min(image.size):
-            sys.exit(printable(f"error: {path} is more than 200 times as long as wide"))
+        if image.width * image.height > max_pixels:
+            sys.exit(printable(f"error: {path} has more than {max_pixels} pixels (max_pixels in manifest.json)"))
+        if max(image.size) > max_aspect_ratio * min(image.size):
+            limit = f"{max_aspect_ratio} times as long as wide (max_aspect_ratio in manifest.json)"
+            sys.exit(printable(f"error: {path} is more than {limit}"))
         image = image.convert("RGB")
-    except (OSError, Image.DecompressionBombError) as error:
+    except OSError as error:
         sys.exit(printable(f"error: cannot read {path}: {error}"))
     short, long = min(image.size), max(image.size)
     target = max(height, width)
@@ -77,8 +81,9 @@ def main(paths):
     tower = torch.export.load(FOLDER / "image_tower.pt2").module()
     settings = manifest["image"]
     height, width = settings["size"]
+    bounds = settings["max_pixels"], settings["max_aspect_ratio"]
     for path in paths:
-        image = load_image(path, height, width, settings["interpolation"], settings["mean"], settings["std"])
+        image = load_image(path, height, width, settings["interpolation"], settings["mean"], settings["std"], *bounds)
         with torch.no_grad():
             features = tower(image[None])  # [1, e]
             probabilities = (head["scale"] * features @ head["weights"].T).softmax(dim=-1)[0]  # [C]

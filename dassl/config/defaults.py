@@ -25,6 +25,7 @@ _TREE: dict[str, Any] = {
     "INPUT": {
         "SIZE": (224, 224),  # height, width
         "MAX_PIXELS": 89_478_485,  # an image with more is an error, not decoded
+        "MAX_ASPECT_RATIO": 200,  # an image that is longer than this times its width is an error, too
         "INTERPOLATION": "bilinear",
         "TRANSFORMS": (),
         "NO_TRANSFORM": False,

@@ -11,6 +11,7 @@ CHANGES_NO_NUMBER = frozenset(
         "RESUME",
         "VERBOSE",
         "DATASET.ROOT",
+        "INPUT.MAX_ASPECT_RATIO",
         "INPUT.MAX_PIXELS",
         "TRAIN.PRINT_FREQ",
         "TRAIN.CHECKPOINT_FREQ",

@@ -11,6 +11,7 @@ from yacs.config import CfgNode
 from dassl.utils.errors import BadValueError
 
 MOST_WORKERS = 1024
+LARGEST_ASPECT_RATIO = 10_000  # of INPUT.MAX_ASPECT_RATIO: resized to a height of 224, such a strip takes 2 GB
 
 
 class Range(NamedTuple):
@@ -35,6 +36,8 @@ BELOW_ONE = Range(lambda value: 0 <= value < 1, "at least 0 and below 1")
 _BATCH = between(1, 2**31 - 1)
 
 _RANGES = {
+    "INPUT.MAX_PIXELS": between(1, 2**31),
+    "INPUT.MAX_ASPECT_RATIO": between(1, LARGEST_ASPECT_RATIO),
     "INPUT.PIXEL_STD": POSITIVE,
     "INPUT.CROP_PADDING": at_least(0),
     "INPUT.RRCROP_SCALE": POSITIVE,

@@ -59,7 +59,7 @@ class DatasetWrapper(Dataset):
     def __getitem__(self, idx: int) -> dict[str, Any]:
         item = self.data_source[idx]
         output = {"label": item.label, "domain": item.domain, "impath": item.impath, "index": idx}
-        img0 = read_image(item.impath, self.cfg.INPUT.MAX_PIXELS)
+        img0 = read_image(item.impath, self.cfg.INPUT.MAX_PIXELS, self.cfg.INPUT.MAX_ASPECT_RATIO)
         if self.transform is None:
             output["img"] = img0
         else:

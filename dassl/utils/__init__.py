@@ -24,7 +24,7 @@ from .files import (
     write_json,
     write_text_atomically,
 )
-from .images import MAX_PIXELS, image_suffixes, is_image_name, read_image
+from .images import MAX_ASPECT_RATIO, MAX_PIXELS, image_suffixes, is_image_name, read_image
 from .logger import Logger, setup_logger
 from .meters import AverageMeter, MetricMeter
 from .names import check_availability, get_most_similar_str_to_a_from_b
@@ -44,6 +44,7 @@ from .torchtools import (
 )
 
 __all__ = [
+    "MAX_ASPECT_RATIO",
     "MAX_PIXELS",
     "AverageMeter",
     "BadTypeError",

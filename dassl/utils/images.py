@@ -50,17 +50,20 @@ MAX_PIXELS = 89_478_485
 
 Image.MAX_IMAGE_PIXELS = None  # `read_image` has a bound of its own, which a key can raise
 
-_MOST_ELONGATED = 200
-"""Longest side over shortest: its shorter side is scaled up to the model's input, and the other one with it."""
+MAX_ASPECT_RATIO = 200
+"""Longest side over shortest, unless another bound is given: resizing scales both sides, so a strip becomes huge."""
 
 
-def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_image(
+    path: str | os.PathLike, max_pixels: int = MAX_PIXELS, max_aspect_ratio: int = MAX_ASPECT_RATIO
+) -> Image.Image:
     """The image as RGB, pixels as stored (no EXIF rotation; transparency is dropped; the first frame of several).
 
     8-bit images are converted by Pillow. Wider ones (16 or 32 bits, float) are scaled to 0..255 by `wide_to_rgb`.
 
     Args:
         max_pixels: an image with more is not decoded, so that no image can use up the memory.
+        max_aspect_ratio: nor is one that is more than this many times as long as wide.
 
     Raises MissingFileError or UnreadableFileError, naming the file and what is wrong with it.
     """
@@ -68,7 +71,7 @@ def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Image.I
         if not stat.S_ISREG(os.stat(path).st_mode):  # a FIFO or device might never end
             raise UnreadableFileError(f"cannot read the image {path}: it is not a regular file")
         with Image.open(path, formats=_formats_for(path)) as image:
-            _check_size(image, path, max_pixels)
+            _check_size(image, path, max_pixels, max_aspect_ratio)
             return to_rgb(image)
     except UnreadableFileError:
         raise
@@ -81,16 +84,18 @@ def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Image.I
         raise UnreadableFileError(f"cannot read the image {path}: {_one_line(error)}") from error
 
 
-def _check_size(image: Image.Image, path: str | os.PathLike, max_pixels: int) -> None:
+def _check_size(image: Image.Image, path: str | os.PathLike, max_pixels: int, max_aspect_ratio: int) -> None:
     """Raise UnreadableFileError for an image that is too large or too long; only its header has been read by now."""
     width, height = image.size
+    size = f"{path} has {width:,} x {height:,} pixels"
     if width * height > max_pixels:
         raise UnreadableFileError(
-            f"{path} has {width:,} x {height:,} pixels, more than INPUT.MAX_PIXELS {max_pixels:,}; make it smaller"
+            f"{size}, more than INPUT.MAX_PIXELS {max_pixels:,}; make it smaller, or raise INPUT.MAX_PIXELS"
         )
-    if max(image.size) > _MOST_ELONGATED * min(image.size):
+    if max(image.size) > max_aspect_ratio * min(image.size):
         raise UnreadableFileError(
-            f"{path} has {width:,} x {height:,} pixels; an image may be {_MOST_ELONGATED} times as long as wide at most"
+            f"{size}, more than INPUT.MAX_ASPECT_RATIO {max_aspect_ratio:,} times as long as wide; "
+            "crop it, or raise INPUT.MAX_ASPECT_RATIO"
         )
 
 

@@ -4,8 +4,8 @@
     python -m datasets.check --root DATA --fast Caltech101    # one, a sample of images
     python -m datasets.check --path my_images/                # own data
 
-One line a data set, then one for each file that cannot be read, for what is left out, and (own data, or --per-class)
-for each class; exit status 1 if anything is wrong.
+One line a data set, then one for each file that cannot be read and for what is left out, then the number of images of
+each class; exit status 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ import io
 import os
 import random
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from multiprocessing.pool import ThreadPool
+from typing import NamedTuple
 
-from dassl.command_line import ArgumentParser
+from dassl.command_line import ArgumentParser, number_from
 from dassl.data.datasets import Datum
-from dassl.utils import UserError, file_sha256, printable, read_image
+from dassl.utils import MAX_ASPECT_RATIO, MAX_PIXELS, UserError, file_sha256, printable, read_image
 from dassl.utils.progress import progress_bar
+from datasets.acquire.class_counts import ClassCount, compact_lines, count_classes, table_lines
 from datasets.acquire.names import downloadable, expected_counts, generated, readers, resolve
 from datasets.custom_csv import ImageCSV
 from datasets.custom_folder import ImageFolder
-from datasets.layout.base import CoOpLayout, class_names, full_path
+from datasets.layout.base import CoOpLayout, full_path
 from datasets.layout.custom_data import OwnData
 from datasets.layout.errors import BadDataError, MissingDataError, explained
 from datasets.layout.sources import Counts
@@ -37,12 +39,23 @@ FAST_SAMPLE = 200
 MENTIONED = 10  # absent classes named in one line
 
 
+class ImageBounds(NamedTuple):
+    """What an image may measure; the defaults are those of INPUT.MAX_PIXELS and INPUT.MAX_ASPECT_RATIO."""
+
+    pixels: int = MAX_PIXELS
+    aspect_ratio: int = MAX_ASPECT_RATIO
+
+
+_DEFAULT_BOUNDS = ImageBounds()
+
+
 def check(
     reader: CoOpLayout,
     fast: bool = False,
     counts: Counts | None = None,
     bad_files: list[str] | None = None,
-    class_counts: list[str] | None = None,
+    class_counts: list[ClassCount] | None = None,
+    bounds: ImageBounds = _DEFAULT_BOUNDS,
 ) -> str:
     """Verify one data set; returns what it holds, in words.
 
@@ -51,7 +64,8 @@ def check(
         fast: decode a sample of the images instead of all.
         counts: what there should be, None if that is not known.
         bad_files: takes what is wrong with each image that cannot be read.
-        class_counts: takes the number of images of each class, in words.
+        class_counts: takes the number of images of each class.
+        bounds: an image beyond them cannot be read.
 
     Raises:
         MissingDataError, BadDataError: what is wrong, the message that a training run would give where it sees it.
@@ -60,14 +74,14 @@ def check(
         parts = reader.read()
         labels = {item.label for part in parts for item in part}
         if class_counts is not None:
-            class_counts += _count_classes(parts)
+            class_counts += count_classes(_distinct(parts))
         reader.check_names(parts)
         if counts:
             _check_split_file(reader)
             _check_counts(reader, parts, len(labels), counts)
         items = list(dict.fromkeys(item.impath for part in parts for item in part))
         checked = random.Random(0).sample(items, min(FAST_SAMPLE, len(items))) if fast else items
-        reasons = _unreadable(checked, reader.name)
+        reasons = _unreadable(checked, reader.name, bounds)
         if bad_files is not None:
             bad_files += reasons
         wrong = [reader.listed_twice] if reader.listed_twice else []
@@ -78,16 +92,6 @@ def check(
             raise BadDataError("; ".join(wrong))
     sizes = ", ".join(f"{name} {len(items):,}" for name, items in zip(Parts._fields, _distinct(parts), strict=True))
     return f"{len(labels):,} classes, {sizes}; {len(checked):,} images decoded"
-
-
-def _count_classes(parts: Parts) -> list[str]:
-    """The number of images of each class and part, a line a class."""
-    distinct = _distinct(parts)._asdict()
-    counted = Counter((item.label, part) for part, items in distinct.items() for item in items)
-    return [
-        f"{name}: " + ", ".join(f"{part} {counted[label, part]:,}" for part in Parts._fields)
-        for label, name in enumerate(class_names(parts))
-    ]
 
 
 def _repeated_content(reader: OwnData, parts: Parts) -> list[str]:
@@ -152,34 +156,46 @@ def _check_split_file(reader: CoOpLayout) -> None:
         raise MissingDataError(f"split file {reader.split_path} is missing")
 
 
-def _unreadable(paths: Sequence[str], name: str) -> list[str]:
+def _unreadable(paths: Sequence[str], name: str, bounds: ImageBounds) -> list[str]:
     """What is wrong with each image that does not decode."""
     with ThreadPool(os.cpu_count()) as pool:  # decoding runs outside of the interpreter lock
-        results = pool.imap(_reason_unreadable, paths, chunksize=16)
+        results = pool.imap(partial(_reason_unreadable, bounds=bounds), paths, chunksize=16)
         return [reason for reason in progress_bar(results, total=len(paths), desc=name, unit="image") if reason]
 
 
-def _reason_unreadable(path: str) -> str:
+def _reason_unreadable(path: str, bounds: ImageBounds) -> str:
     """Empty if the image decodes."""
     try:
-        read_image(path)
+        read_image(path, bounds.pixels, bounds.aspect_ratio)
     except UserError as error:
         return str(error)
     return ""
 
 
-def report(reader: CoOpLayout, fast: bool, counts: Counts | None, per_class: bool = False) -> bool:
-    """Print the lines of one data set; returns whether it is in order."""
+def report(
+    reader: CoOpLayout,
+    fast: bool,
+    counts: Counts | None,
+    describe_classes: Callable[[Sequence[ClassCount]], list[str]] | None = None,
+    bounds: ImageBounds = _DEFAULT_BOUNDS,
+) -> bool:
+    """Print the lines of one data set; returns whether it is in order.
+
+    Args:
+        reader, fast, counts, bounds: see `check`.
+        describe_classes: gives the lines about the number of images of each class; None: no lines.
+    """
     bad_files: list[str] = []
-    class_counts: list[str] = []
+    class_counts: list[ClassCount] = []
     state = "ok"
     try:
-        said = check(reader, fast, counts, bad_files, class_counts)
+        said = check(reader, fast, counts, bad_files, class_counts, bounds)
     except UserError as error:
         state = "missing" if isinstance(error, MissingDataError) else "wrong"
         said = str(error).removeprefix(reader.name + ": ")
         bad_files += [f"missing: {path}" for path in getattr(error, "files", ())]
-    lines = {state: [said], "bad": bad_files, "note": reader.notes, "class": class_counts if per_class else []}
+    class_lines = describe_classes(class_counts) if describe_classes else []
+    lines = {state: [said], "bad": bad_files, "note": reader.notes, "class": class_lines}
     for kind, texts in lines.items():
         for text in texts:
             print(f"{kind:8s} {printable(reader.display_name):20s} {printable(text)}", flush=True)
@@ -192,16 +208,35 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--root", default=os.environ.get("DATA"), help="the data folder (default: $DATA)")
     parser.add_argument("--path", help="check this image folder or CSV file (own data) instead")
     parser.add_argument("--fast", action="store_true", help=f"decode {FAST_SAMPLE} images a data set, not all")
-    parser.add_argument("--per-class", action="store_true", help="count the images of each class (own data: always)")
-    return parser.parse_args(argv)
+    parser.add_argument("--per-class", action="store_true", help="one line for each class, not one for several")
+    parser.add_argument(
+        "--max-pixels",
+        type=number_from(1),
+        default=MAX_PIXELS,
+        help="most pixels of an image, as INPUT.MAX_PIXELS in training",
+    )
+    parser.add_argument(
+        "--max-aspect-ratio",
+        type=number_from(1),
+        default=MAX_ASPECT_RATIO,
+        help="how many times as long as wide an image may be, as INPUT.MAX_ASPECT_RATIO in training",
+    )
+    args = parser.parse_args(argv)
+    if any("." in name for name in args.names):
+        parser.error("config keys are not taken here; --max-pixels and --max-aspect-ratio set the bounds of images")
+    if args.path and args.names:
+        parser.error(f"--path is checked alone: leave out {' '.join(args.names)}")
+    return args
 
 
 def run(args: argparse.Namespace) -> bool:
     """Check what the arguments name; returns whether all is in order."""
+    describe = table_lines if args.per_class else compact_lines
+    bounds = ImageBounds(args.max_pixels, args.max_aspect_ratio)
     if args.path:
         path = full_path(args.path)
         reader = (ImageFolder if os.path.isdir(path) else ImageCSV).at(path)
-        return report(reader, args.fast, None, per_class=True)
+        return report(reader, args.fast, None, describe, bounds)
     if not args.root:
         raise UserError("which data? give --root DATA (or set DATA), or --path for own images")
     root = full_path(args.root)
@@ -212,9 +247,8 @@ def run(args: argparse.Namespace) -> bool:
     results = []
     for name in names:
         cls = readers()[name]
-        results.append(
-            report(cls.at(os.path.join(root, cls.dataset_dir)), args.fast, expected_counts(name), args.per_class)
-        )
+        reader = cls.at(os.path.join(root, cls.dataset_dir))
+        results.append(report(reader, args.fast, expected_counts(name), describe, bounds))
     return all(results)
 
 

@@ -25,6 +25,7 @@ from torch import nn
 
 from dassl.config import get_cfg_default
 from dassl.utils import (
+    MAX_ASPECT_RATIO,
     MAX_PIXELS,
     AverageMeter,
     MetricMeter,
@@ -319,16 +320,25 @@ def test_files_that_only_look_like_images(tmp_path, kind):
     else:
         size, says = {
             "too many pixels": ((30, 20), "30 x 20 pixels, more than INPUT.MAX_PIXELS 599"),
-            "too long": ((1, 2001), "1 x 2,001 pixels; an image may be 200 times as long"),
+            "too long": ((1, 2001), "1 x 2,001 pixels, more than INPUT.MAX_ASPECT_RATIO 2,000 times as long"),
         }[kind]
         Image.new("L", size).save(path)
     with pytest.raises(UserError, match=says) as error:
-        read_image(path, max_pixels=599 if kind == "too many pixels" else MAX_PIXELS)
+        read_image(path, max_pixels=599 if kind == "too many pixels" else MAX_PIXELS, max_aspect_ratio=2000)
     assert str(error.value).isprintable()
 
 
-def test_the_bound_on_pixels_is_the_configured_one():
-    assert get_cfg_default().INPUT.MAX_PIXELS == MAX_PIXELS
+def test_the_bounds_of_images_are_the_configured_ones(tmp_path):
+    from PIL import Image
+
+    given = get_cfg_default().INPUT
+    assert (given.MAX_PIXELS, given.MAX_ASPECT_RATIO) == (MAX_PIXELS, MAX_ASPECT_RATIO)
+    for length in (200, 201):
+        Image.new("L", (length, 1)).save(tmp_path / f"{length}.png")
+    assert read_image(tmp_path / "200.png").size == (200, 1)
+    with pytest.raises(UserError, match="or raise INPUT.MAX_ASPECT_RATIO"):
+        read_image(tmp_path / "201.png")
+    assert read_image(tmp_path / "201.png", max_aspect_ratio=201).size == (201, 1)
 
 
 def test_seeds():

@@ -10,9 +10,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from dassl.config import get_cfg_default
+from dassl.data.data_manager import DatasetWrapper
+from dassl.utils import UserError
 from datasets.acquire import check
+from datasets.acquire.class_counts import compact_lines, count_classes, table_lines
 from datasets.eurosat import EuroSAT
+from datasets.layout.items import Item
 from datasets.layout.sources import Counts
+from datasets.layout.splits import Parts
 
 
 @pytest.fixture
@@ -35,10 +41,12 @@ def small_counts(monkeypatch):
 
 def test_a_data_set_in_order(eurosat, run):
     status, said = run("--root", eurosat, "EuroSAT")
-    assert (status, said) == (
-        0,
-        "ok       EuroSAT              5 classes, train 20, val 15, test 10; 45 images decoded\n",
-    )
+    assert status == 0
+    assert said.splitlines() == [
+        "ok       EuroSAT              5 classes, train 20, val 15, test 10; 45 images decoded",
+        "class    EuroSAT              images of each class (train/val/test):",
+        "class    EuroSAT              ant 4/3/2; bee 4/3/2; cat 4/3/2; dog 4/3/2; elk 4/3/2",
+    ]
     assert sorted(path.name for path in (eurosat / "eurosat").iterdir()) == ["2750", "split_zhou_EuroSAT.json"]
 
 
@@ -85,7 +93,7 @@ def test_a_missing_split_file_is_not_replaced(eurosat, run):
 
 def test_one_line_for_each_of_the_fifteen(eurosat, run):
     status, said = run("--root", eurosat)
-    lines = said.splitlines()
+    lines = [line for line in said.splitlines() if not line.startswith("class ")]
     assert status == 1
     assert len(lines) == 15
     assert sum(line.startswith("ok ") for line in lines) == 1
@@ -119,7 +127,7 @@ def test_own_data_is_reported_in_full(tmp_path, run, put_image):
     status, said = run("--path", tmp_path / "mine")
     assert status == 0
     assert "ok       mine                 2 classes, train 6, val 0, test 4; 10 images decoded\n" in said
-    assert "class    mine                 ant: train 3, val 0, test 2\n" in said
+    assert "class    mine                 ant 3/0/2; bee 3/0/2\n" in said
     assert "1 *.txt files (first train/ant/notes.txt)" in said
     broken = [tmp_path / "mine" / "train" / "bee" / f"{number}.png" for number in range(2)]
     for path in broken:
@@ -161,11 +169,64 @@ def test_every_missing_image_is_named(eurosat, run):
     assert all(f"bad      EuroSAT              missing: {path}\n" in said for path in gone)
 
 
-def test_classes_are_counted_where_that_is_asked_for(eurosat, run):
+def test_classes_are_counted_one_a_line_where_that_is_asked_for(eurosat, run):
     status, said = run("--root", eurosat, "--per-class", "EuroSAT")
     assert status == 0
     assert said.count("class    EuroSAT ") == 5
     assert "class    EuroSAT              cat: train 4, val 3, test 2\n" in said
+
+
+def test_classes_are_counted_where_something_is_wrong(eurosat, run):
+    path = eurosat / "eurosat" / "split_zhou_EuroSAT.json"
+    split = json.loads(path.read_text())
+    path.write_text(json.dumps(split | {"test": split["test"][1:]}))
+    status, said = run("--root", eurosat, "EuroSAT")
+    assert status == 1
+    assert "dog 4/3/1; elk 4/3/2\n" in said
+
+
+def test_a_thousand_classes_are_counted_in_lines_that_fit(tmp_path):
+    """Every class once, in order of label, several a line; val is empty where it is the test part."""
+    test = [Item(f"{label}.jpg", label, f"class {label:03d}") for label in range(1000)]
+    counts = count_classes(Parts(test * 1300, [], test))
+    head, *lines = compact_lines(counts)
+    assert head == "images of each class (train/val/test):"
+    assert max(map(len, lines)) <= 90 and len(lines) < 260
+    assert "; ".join(lines).split("; ") == [f"class {label:03d} 1,300/0/1" for label in range(1000)]
+    assert table_lines(counts)[7] == "class 007: train 1,300, val 0, test 1"
+    assert compact_lines([]) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "flag", "key"),
+    [((30, 20), "--max-pixels", "INPUT.MAX_PIXELS"), ((7, 2), "--max-aspect-ratio", "INPUT.MAX_ASPECT_RATIO")],
+)
+def test_bounds_of_images(eurosat, run, size, flag, key):
+    """A flag here is the key in training."""
+    bound = {"--max-pixels": 600, "--max-aspect-ratio": 4}[flag]
+    Image.new("RGB", size).save(eurosat / "eurosat" / "2750" / "cat" / "val_1.jpg")
+    assert run("--root", eurosat, flag, bound, "EuroSAT")[0] == 0
+    status, said = run("--root", eurosat, flag, bound - 1, "EuroSAT")
+    assert status == 1
+    assert f"more than {key} {bound - 1}" in said and f"or raise {key}" in said
+    Image.new("RGB", size).save(eurosat / "mine.png")
+    (eurosat / "mine.csv").write_text("mine.png,one,train\nmine.png,one,train\neurosat/2750/cat/val_0.jpg,one,test\n")
+    assert run("--path", eurosat / "mine.csv", flag, bound)[0] == 0
+    assert f"more than {key}" in run("--path", eurosat / "mine.csv", flag, bound - 1)[1]
+
+
+def test_the_bounds_are_those_of_training(eurosat, run, build):
+    """An image of 1 x 300 pixels is wrong in both, and right in both with the key and the flag."""
+    path = eurosat / "eurosat" / "2750" / "cat" / "val_1.jpg"
+    Image.new("RGB", (1, 300)).save(path)
+    (item,) = [item for item in build("EuroSAT", eurosat).val if item.impath == str(path)]
+    cfg = get_cfg_default()
+    with pytest.raises(UserError) as error:
+        DatasetWrapper(cfg, [item], lambda image: image.size)[0]
+    assert f"bad      EuroSAT              {error.value}\n" in run("--root", eurosat, "EuroSAT")[1]
+    cfg.INPUT.MAX_ASPECT_RATIO = 300
+    assert DatasetWrapper(cfg, [item], lambda image: image.size)[0]["img"] == (1, 300)
+    assert run("--root", eurosat, "--max-aspect-ratio", "300", "EuroSAT")[0] == 0
 
 
 def test_odd_files_are_a_line_each(tmp_path, run, put_image):
@@ -193,3 +254,20 @@ def test_arguments_that_make_no_sense(tmp_path, run, monkeypatch):
     assert run() == (1, "error: which data? give --root DATA (or set DATA), or --path for own images\n")
     assert "unknown data set 'oxford_pet'; did you mean OxfordPets?" in run("--root", tmp_path, "oxford_pet")[1]
     assert run("--root", tmp_path / "none")[1].startswith(f"error: data folder {tmp_path}/none is missing")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--path", "mine", "EuroSAT"), "--path is checked alone: leave out EuroSAT"),
+        (("INPUT.MAX_PIXELS", "900"), "config keys are not taken here; --max-pixels and --max-aspect-ratio set"),
+        (("--max-pixels", "0"), "should be at least 1, not 0"),
+        (("--max-aspect-ratio", "2²"), "a whole number is needed, not '2²'"),
+    ],
+)
+def test_words_that_would_have_no_effect(capsys, words, says):
+    with pytest.raises(SystemExit) as end:
+        check.main(words)
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1

@@ -118,7 +118,7 @@ def test_the_plain_script_prepares_images_as_the_trainers_do(runs, tmp_path):
     for width, height in ((301, 200), (97, 143), (64, 64), (40, 33), (65, 64)):
         path = tmp_path / f"{width}x{height}.png"
         Image.fromarray(pixels[:height, :width]).save(path)
-        found = load_image(path, *given.SIZE, given.INTERPOLATION, given.PIXEL_MEAN, given.PIXEL_STD)
+        found = load_image(path, *given.SIZE, given.INTERPOLATION, given.PIXEL_MEAN, given.PIXEL_STD, 10**6, 200)
         assert (found - classifier.transform(Image.open(path))).abs().max() < 1e-5
 
 
@@ -127,7 +127,8 @@ def test_the_plain_script_prepares_images_as_the_trainers_do(runs, tmp_path):
     [
         ("16 bits", "has more than 8 bits"),
         ("float", "has more than 8 bits"),
-        ("long", "200 times"),
+        ("long", "299 times as long as wide .max_aspect_ratio in manifest.json"),
+        ("large", "more than 999 pixels .max_pixels in manifest.json"),
         ("FIFO", "regular"),
     ],
 )
@@ -141,10 +142,15 @@ def test_the_plain_script_refuses_what_it_would_clip_or_never_finish(tmp_path, k
     if kind == "FIFO":
         os.mkfifo(path)
     else:
-        shape, dtype = {"16 bits": ((9, 9), "uint16"), "float": ((9, 9), "float32"), "long": ((300, 1), "uint8")}[kind]
+        shape, dtype = {
+            "16 bits": ((9, 9), "uint16"),
+            "float": ((9, 9), "float32"),
+            "long": ((300, 1), "uint8"),
+            "large": ((25, 40), "uint8"),
+        }[kind]
         Image.fromarray(np.full(shape, 100, dtype)).save(path)
     with pytest.raises(SystemExit, match=f"error: .*odd.tif.*{says}"):
-        load_image(path, 64, 64, "bicubic", (0, 0, 0), (1, 1, 1))
+        load_image(path, 64, 64, "bicubic", (0, 0, 0), (1, 1, 1), max_pixels=999, max_aspect_ratio=299)
 
 
 def test_the_manifest_describes_the_files(exported):

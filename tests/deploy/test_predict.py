@@ -112,7 +112,7 @@ def test_images_are_read_as_they_are_needed(runs, monkeypatch):
     """Of 10,000 images three batches of eight are read for the first twenty predictions."""
     read = []
     original = image_stream.read_image
-    monkeypatch.setattr(image_stream, "read_image", lambda path, max_pixels: read.append(path) or original(path))
+    monkeypatch.setattr(image_stream, "read_image", lambda path, *bounds: read.append(path) or original(path, *bounds))
     image = next(runs.images.rglob("*.jpg"))
     predictions = load_classifier(runs("CoOp").output_dir).predict([image] * 10_000, batch_size=8, workers=0)
     for _ in range(20):

@@ -288,6 +288,7 @@ def test_what_changes_no_number_changes_no_bit(train_with):
     changes = {
         "OUTPUT_DIR": "elsewhere",
         "DATASET.ROOT": "moved",
+        "INPUT.MAX_ASPECT_RATIO": 300,
         "INPUT.MAX_PIXELS": 100_000,
         "TRAIN.PRINT_FREQ": 1,
         "TRAIN.CHECKPOINT_FREQ": 1,

@@ -47,6 +47,9 @@ WRONG = [
     ("TRAIN.PRINT_FREQ", "0"),
     ("INPUT.PIXEL_STD", "[0.2, 0.0, 0.2]"),
     ("INPUT.RGS_P", "1.5"),
+    ("INPUT.MAX_PIXELS", "0"),
+    ("INPUT.MAX_ASPECT_RATIO", "0"),
+    ("INPUT.MAX_ASPECT_RATIO", "10001"),
     ("INPUT.RRCROP_SCALE", "('x', 1.0)"),
     ("INPUT.PIXEL_STD", "[None, 1.0, 1.0]"),
     ("TRAINER.TEXT_CHUNK", "-1"),
@@ -84,6 +87,8 @@ def test_a_number_out_of_range_is_named(key, value):
         ("TRAINER.PROMETAR.TEXT_LOSS_WEIGHT", "0.0"),
         ("TRAINER.PROMETAR.PROMPT_DEPTH_VISION", "0"),
         ("SEED", "-1"),
+        ("INPUT.MAX_ASPECT_RATIO", "1"),
+        ("INPUT.MAX_ASPECT_RATIO", "10000"),
     ],
 )
 def test_the_ends_of_the_ranges_are_taken(key, value):

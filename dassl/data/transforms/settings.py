@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 from numbers import Real
 from typing import Any
 
+from dassl.config.ranges import LARGEST_ASPECT_RATIO
 from dassl.utils.errors import BadValueError
 
-_ALWAYS = ("SIZE", "MAX_PIXELS")
+_ALWAYS = ("SIZE", "MAX_PIXELS", "MAX_ASPECT_RATIO")
 _USED_BY = {
     "random_crop": ("CROP_PADDING",),
     "random_resized_crop": ("RRCROP_SCALE",),
@@ -43,6 +44,10 @@ _TINY = 1e-6
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "SIZE": (_each(_whole(1, _MOST_PIXELS), 2), f"height and width, from 1 to {_MOST_PIXELS}"),
     "MAX_PIXELS": (_whole(1, 2**31), "a number of pixels"),
+    "MAX_ASPECT_RATIO": (
+        _whole(1, LARGEST_ASPECT_RATIO),
+        f"how many times as long as wide an image may be, from 1 to {LARGEST_ASPECT_RATIO}",
+    ),
     "CROP_PADDING": (_whole(0, _MOST_PIXELS), "a number of pixels"),
     "RRCROP_SCALE": (
         lambda value: _each(_number(_TINY, 100), 2)(value) and value[0] <= value[1],
