@@ -45,6 +45,7 @@ class CoOpLayout(DatasetBase):
         """Fix all paths; reads nothing."""
         self.dataset_dir = folder
         self.notes: list[str] = []
+        self.names_in_data: dict[int, str] = {}  # by label, where the user gives the classes other names
         self.listed_twice = ""  # what the split file in use says twice
         self.image_dir = os.path.join(folder, self.image_folder) if self.image_folder else folder
         self.split_path = os.path.join(folder, self.split_file) if self.split_file else None
@@ -194,7 +195,7 @@ class CoOpDataset(CoOpLayout):
         print(f"Loading preprocessed few-shot data from {path}")
         with explained(self.name, remedy):
             seed = None if given else cfg.SEED
-            drawn = draws.read_draw(path, self.name, num_shots, sources, self.dataset_dir, seed)
+            drawn = draws.read_draw(path, self.name, num_shots, sources, self.dataset_dir, seed, self.names_in_data)
         if "val" in sources and "val" not in drawn:
             self.note(f"{path} names no val images; those are drawn with seed {cfg.SEED}")
             shots = draws.shots_of("val", num_shots)
@@ -211,6 +212,7 @@ class CoOpDataset(CoOpLayout):
             part: self.generate_fewshot_dataset(items, num_shots=draws.shots_of(part, num_shots))
             for part, items in sources.items()
         }
-        path = self._store.publish(name, draws.encode_draw(self.name, num_shots, seed, drawn, self.dataset_dir))
+        content = draws.encode_draw(self.name, num_shots, seed, drawn, self.dataset_dir, self.names_in_data)
+        path = self._store.publish(name, content)
         print(f"Saving preprocessed few-shot data to {path}")
         return path

@@ -51,7 +51,8 @@ class OwnData(CoOpDataset):
         parts = super().load()
         if self.classnames_file is None:
             return parts
-        names = read_names(self.classnames_file, sorted({item.classname for item in parts.train}))
+        self.names_in_data = {item.label: item.classname for item in parts.train}
+        names = read_names(self.classnames_file, sorted(self.names_in_data.values()))
         return map_parts(parts, lambda items: [rename(item, names) for item in items])
 
     def check_names(self, parts: Parts) -> None:

@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from dassl.data.datasets import Datum
 from dassl.utils.files import parse_json
+from datasets.layout.classes import prompt_words
 from datasets.layout.errors import BadDataError
 from datasets.layout.files import read_json_object, read_text
 from datasets.layout.splits import parse_row, to_rows
@@ -24,10 +26,19 @@ def shots_of(part: str, num_shots: int) -> int:
     return num_shots if part == "train" else min(num_shots, MAX_VAL_SHOTS)
 
 
-def encode_draw(dataset: str, num_shots: int, seed: int, drawn: Sources, folder: str) -> dict[str, Any]:
-    """The content of a draw file; paths are relative to `folder`, the data set's."""
-    content = {"dataset": dataset, "num_shots": num_shots, "seed": seed}
-    content |= {part: to_rows(items, folder) for part, items in drawn.items()}
+def encode_draw(
+    dataset: str, num_shots: int, seed: int, drawn: Sources, folder: str, names_in_data: Mapping[int, str]
+) -> dict[str, Any]:
+    """The content of a draw file.
+
+    Args:
+        folder: the data set's; paths are relative to it.
+        names_in_data: by label, what the data call classes that the run calls otherwise. The file has the data's names.
+    """
+    content: dict[str, Any] = {"dataset": dataset, "num_shots": num_shots, "seed": seed}
+    for part, items in drawn.items():
+        rows = to_rows(items, folder)
+        content[part] = [[impath, label, names_in_data.get(label, name)] for impath, label, name in rows]
     return content | {"digest": _digest(content)}
 
 
@@ -38,15 +49,23 @@ def _digest(content: dict[str, Any]) -> str:
 
 
 def read_draw(
-    path: str, dataset: str, num_shots: int, sources: Sources, folder: str, seed: int | None = None
+    path: str,
+    dataset: str,
+    num_shots: int,
+    sources: Sources,
+    folder: str,
+    seed: int | None = None,
+    names_in_data: Mapping[int, str] | None = None,
 ) -> Sources:
     """Read a draw file: our own, or one of the two published forms (`_published_content`).
 
     Items are looked up in `sources` by (path, label), so that a draw made from another split, or one that would train
-    on test images, is an error. Each class has to occur with `num_shots` images, or with all that it has.
+    on test images, is an error; so is another class name. Each class has to occur with `num_shots` images, or with all
+    that it has.
 
     Args:
         seed: that of the run, for a draw that was kept for it; None: any.
+        names_in_data: by label, names that classes may have in the file beside those of the run (see `encode_draw`).
 
     Returns:
         The drawn items of each part; without "val" where a file of lines names none of its images.
@@ -54,21 +73,17 @@ def read_draw(
     Raises:
         MissingDataError, BadDataError: naming the file and the entry.
     """
+    other_names = names_in_data or {}
     published = _published_content(path, sources, folder)
     if published is not None:
-        drawn = {part: _read_part(published, part, path, sources[part], folder) for part in published}
-        for part, items in drawn.items():
-            _check_shots(items, sources[part], shots_of(part, num_shots), f"{path}: {part}")
-        return drawn
+        return _read_parts(published, path, num_shots, {part: sources[part] for part in published}, folder, other_names)
     content = read_json_object(path)
     for key, expected in (("dataset", dataset), ("num_shots", num_shots), ("seed", seed)):
         if expected is not None and key not in content:
             raise BadDataError(f"{path} does not say its {key}; delete it to draw again")
         if expected is not None and content[key] != expected:
             raise BadDataError(f"{path} is a draw with {key} {content[key]!r}, but the run asks for {expected!r}")
-    drawn = {part: _read_part(content, part, path, items, folder) for part, items in sources.items()}
-    for part, items in drawn.items():
-        _check_shots(items, sources[part], shots_of(part, num_shots), f"{path}: {part}")
+    drawn = _read_parts(content, path, num_shots, sources, folder, other_names)
     if "digest" not in content:
         print(f"Note: {path} has no digest (a draw of an earlier version): an exchanged image would not be found")
     elif content["digest"] != _digest(content):
@@ -76,7 +91,20 @@ def read_draw(
     return drawn
 
 
-def _read_part(content: dict[str, Any], part: str, path: str, source: list[Datum], folder: str) -> list[Datum]:
+def _read_parts(
+    content: dict[str, Any], path: str, num_shots: int, sources: Sources, folder: str, other_names: Mapping[int, str]
+) -> Sources:
+    """The items of all parts of `sources`, checked as `read_draw` says."""
+    drawn = {}
+    for part, source in sources.items():
+        drawn[part] = _read_part(content, part, path, source, folder, other_names)
+        _check_shots(drawn[part], source, shots_of(part, num_shots), f"{path}: {part}")
+    return drawn
+
+
+def _read_part(
+    content: dict[str, Any], part: str, path: str, source: list[Datum], folder: str, other_names: Mapping[int, str]
+) -> list[Datum]:
     rows = content.get(part)
     if not isinstance(rows, list):
         raise BadDataError(f"{path} has no list {part!r}")
@@ -84,13 +112,21 @@ def _read_part(content: dict[str, Any], part: str, path: str, source: list[Datum
     items = []
     for number, row in enumerate(rows):
         where = f"{path}: entry {number} of {part}"
-        impath, label, _ = parse_row(row, where)
+        impath, label, name = parse_row(row, where)
         item = known.get((os.path.join(folder, impath), label))
+        where = f"{where} ({impath!r}, label {label})"
         if item is None:
-            where = f"{where} ({impath!r}, label {label})"
             raise BadDataError(f"{where} is not in the {part} part; the draw was made from another split")
+        if not _is_name_of(name, item, other_names):
+            raise BadDataError(f"{where} has the class name {name!r}, but the class is called {item.classname!r} here")
         items.append(item)
     return items
+
+
+def _is_name_of(name: str, item: Datum, other_names: Mapping[int, str]) -> bool:
+    """Whether a draw may call the item's class so; case, and blanks or `_`, make no difference."""
+    known = [item.classname, other_names.get(item.label, item.classname)]
+    return name in known or prompt_words(name) in map(prompt_words, known)
 
 
 def _check_shots(items: list[Datum], source: list[Datum], shots: int, where: str) -> None:

@@ -161,6 +161,8 @@ def test_a_draw_of_lines(eurosat, build, tmp_path, capsys, with_val):
         ({"impath": "./data/eurosat/2750/dog/none.jpg"}, "line 1: no image of the train or val part below .*none.jpg"),
         ({"impath": "./data/eurosat/2750/dog/test_0.jpg"}, "line 1: no image of the train or val part below"),
         ({"label": 0}, "entry 0 of train .*label 0. is not in the train part"),
+        ({"classname": "ant"}, "entry 0 of train .*label 3. has the class name 'ant', but .* called 'dog' here"),
+        ({"classname": "hound"}, "entry 0 of train .*label 3. has the class name 'hound', but .* called 'dog' here"),
         ({"label": "dog"}, "line 1: label 'dog' is not a whole number"),
         ({"classname": None}, "line 1: path and class name have to be text"),
     ],
@@ -178,6 +180,39 @@ def test_a_published_draw_that_does_not_fit(eurosat, build, tmp_path, change, me
     path.write_text(json.dumps(entries[1]) + "\n{")
     with pytest.raises(UserError, match="theirs.jsonl: line 2 is not valid JSON"):
         build("EuroSAT", eurosat, shots=1, FEWSHOT_SPLIT=path)
+
+
+@pytest.mark.parametrize("form", ["lines", "cross_modal", "own"])
+def test_a_draw_with_swapped_class_names_is_refused(eurosat, build, tmp_path, form):
+    """Paths and labels are right: only the names tell that the draw is of another class list."""
+    swapped = {"dog": "elk", "elk": "dog"}
+    draw = {
+        part: [[path, label, swapped.get(name, name)] for path, label, name in rows]
+        for part, rows in published_draw(eurosat).items()
+    }
+    path = tmp_path / "theirs.json"
+    if form == "own":
+        below = {part: [[f"2750/{row[0]}", *row[1:]] for row in rows] for part, rows in draw.items()}
+        path.write_text(json.dumps({"dataset": "EuroSAT", "num_shots": 1, "seed": 1} | below))
+    elif form == "lines":
+        path.write_text("\n".join(json.dumps(entry) for rows in draw.values() for entry in published_entries(rows)))
+    else:
+        path.write_text(json.dumps({part: {"data": published_entries(rows)} for part, rows in draw.items()}))
+    with pytest.raises(
+        UserError, match="theirs.json: entry 0 of train .*'elk', but the class is called 'dog' here"
+    ) as error:
+        build("EuroSAT", eurosat, shots=1, FEWSHOT_SPLIT=path)
+    assert "\n" not in str(error.value)
+    path.write_text(path.read_text().replace('"dog"', '"?"').replace('"elk"', '"DOG"').replace('"?"', '"Elk"'))
+    assert len(build("EuroSAT", eurosat, shots=1, FEWSHOT_SPLIT=path).train_x) == 5  # spelled otherwise: one prompt
+
+
+def test_a_kept_draw_has_the_names_of_the_class_list(eurosat, build):
+    build("EuroSAT", eurosat, shots=1)
+    split = eurosat / "eurosat" / "split_zhou_EuroSAT.json"
+    split.write_text(split.read_text().replace('"dog"', '"hound"'))
+    with pytest.raises(UserError, match="shot_1-seed_1.json: .*'dog', but .* called 'hound' here; delete that file"):
+        build("EuroSAT", eurosat, shots=1)
 
 
 def test_a_draw_file_can_be_given(eurosat, build, tmp_path):

@@ -120,6 +120,10 @@ def test_class_names_from_a_file(images, fill, folder, tmp_path, put_lines):
     assert folder(CLASSNAMES=tmp_path / "names.txt").classnames == ["lion", "giant ant"]
     assert folder(CLASSNAMES=tmp_path / "names.txt", shots=2).classnames == ["lion", "giant ant"]
     assert folder(shots=2).classnames == ["big cat", "n01"]  # the split on disk keeps the folder names
+    kept = json.loads((images / "split_fewshot" / "shot_2-seed_1.json").read_text())
+    assert {name for _, _, name in kept["train"]} == {"big cat", "n01"}  # and so do draws
+    put_lines(tmp_path / "names.txt", ["big cat\ttiger", "n01 ant"])
+    assert folder(CLASSNAMES=tmp_path / "names.txt", shots=2).classnames == ["tiger", "ant"]
 
 
 @pytest.mark.parametrize(
