@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import is_image_name
+from dassl.utils.numerals import whole_number
 from datasets.layout.custom_data import OwnData, complete
 from datasets.layout.errors import BadDataError
 from datasets.layout.files import read_text, require_images
@@ -162,4 +163,5 @@ def _parse_row(line: int, cells: list[str], order: list[str], path: str) -> Row:
 
 def sort_labels(names: set[str]) -> list[str]:
     """Ascending: as numbers if all are, else as text."""
-    return sorted(names, key=lambda name: (int(name), name)) if all(map(str.isdecimal, names)) else sorted(names)
+    numbers = {name: whole_number(name) for name in names}
+    return sorted(names) if None in numbers.values() else sorted(names, key=lambda name: (numbers[name], name))

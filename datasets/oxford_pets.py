@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
+from dassl.utils.numerals import whole_number
 from datasets.layout.base import CoOpDataset
 from datasets.layout.errors import BadDataError
 from datasets.layout.files import read_lines
@@ -41,9 +42,10 @@ class OxfordPets(CoOpDataset):
         items = []
         for line in read_lines(path):
             fields = line.split()
-            if len(fields) != 4 or not fields[1].isdecimal():
+            number = whole_number(fields[1]) if len(fields) == 4 else None
+            if number is None:
                 raise BadDataError(f"{path}: line {line!r} is not an image, a class, a species and a breed")
-            image, label = fields[0], int(fields[1]) - 1
+            image, label = fields[0], number - 1
             breed = image.rpartition("_")[0].lower()
             items.append(Item(os.path.join(self.image_dir, f"{image}.jpg"), label, breed))
         return items

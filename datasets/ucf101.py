@@ -6,6 +6,7 @@ import os
 import re
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
+from dassl.utils.numerals import whole_number
 from datasets.layout.base import CoOpDataset
 from datasets.layout.errors import BadDataError
 from datasets.layout.files import lookup, read_lines
@@ -60,10 +61,11 @@ def read_class_index(path: str) -> dict[str, int]:
     """Action -> label from 0; lines like "1 ApplyEyeMakeup"."""
     labels = {}
     for line in read_lines(path):
-        number, _, action = line.partition(" ")
-        if not number.isdecimal() or not action:
+        text, _, action = line.partition(" ")
+        number = whole_number(text)
+        if number is None or not action:
             raise BadDataError(f"{path}: line {line!r} is not a number and an action")
-        labels[action] = int(number) - 1
+        labels[action] = number - 1
     return labels
 
 

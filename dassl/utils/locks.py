@@ -16,6 +16,7 @@ from pathlib import Path
 
 from .errors import UserError
 from .files import StrPath, mkdir_if_missing
+from .numerals import whole_number
 
 LOCK_NAME = ".lock"
 INHERITED_LOCK = "RUN_LOCK_DESCRIPTOR"
@@ -84,17 +85,17 @@ def locked(folder: StrPath) -> Iterator[None]:
 
 def _inherited(folder: StrPath) -> int | None:
     """The descriptor that the starting process handed over, if it is this folder's lock."""
-    text = os.environ.get(INHERITED_LOCK, "")
-    if not text.isdecimal() or not _is_lock_of(folder, int(text)):
+    descriptor = whole_number(os.environ.get(INHERITED_LOCK, ""))
+    if descriptor is None or not _is_lock_of(folder, descriptor):
         return None
-    os.set_inheritable(int(text), False)  # the run's own children do not need it
-    return int(text)
+    os.set_inheritable(descriptor, False)  # the run's own children do not need it
+    return descriptor
 
 
 def _is_lock_of(folder: StrPath, descriptor: int) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(Path(folder, LOCK_NAME)))
-    except OSError:
+    except (OSError, OverflowError):  # the latter: a number that no descriptor can be
         return False
 
 

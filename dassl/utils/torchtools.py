@@ -15,6 +15,7 @@ from torch import nn
 from .checkpoint_files import read_checkpoint_file
 from .errors import MismatchError, MissingFileError, UnreadableFileError
 from .files import write_bytes_atomically, write_text_atomically
+from .numerals import whole_number
 from .state_shapes import check_optimizer_state, check_scheduler_state
 from .tools import tolist_if_not
 
@@ -111,8 +112,9 @@ def last_common_checkpoint(folders: list[str]) -> str | None:
 
 def _number(file_name: str) -> int:
     """The epoch in the name of a checkpoint, -1 for other files."""
-    number = file_name.removeprefix(checkpoint_name(""))
-    return int(number) if number != file_name and number.isdecimal() else -1
+    prefix = checkpoint_name("")
+    number = whole_number(file_name.removeprefix(prefix)) if file_name.startswith(prefix) else None
+    return -1 if number is None else number
 
 
 def resume_from_checkpoint(

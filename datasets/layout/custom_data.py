@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from dassl.data.datasets import Datum
 from dassl.utils import BadValueError
+from dassl.utils.numerals import whole_number
 from datasets.layout.base import CoOpDataset, class_names, full_path
 from datasets.layout.classes import describe_same_text
 from datasets.layout.errors import BadDataError, Remedy
@@ -96,8 +97,8 @@ def read_names(path: str, keys: Sequence[str]) -> dict[str, str]:
         if key in names:
             raise BadDataError(f"{path} names {key!r} twice")
         names[key] = name
-    numbers = [name.partition(" ")[0] for name in names.values()]
-    if len(numbers) > 1 and all(map(str.isdecimal, numbers)) and _are_consecutive(sorted(map(int, numbers))):
+    numbers = [whole_number(name.partition(" ")[0]) for name in names.values()]
+    if len(numbers) > 1 and None not in numbers and _are_consecutive(sorted(numbers)):
         raise BadDataError(f"{path}: class names start with a number ({next(iter(names.values()))!r}); leave it out")
     unnamed = [key for key in keys if key not in names]
     unknown = [key for key in names if key not in set(keys)]

@@ -131,6 +131,8 @@ def check_labels(parts: Parts, source: str) -> None:
             known = names.setdefault(item.label, item.classname)
             if known != item.classname:
                 raise BadDataError(f"{source}: label {item.label} is called {known!r} and {item.classname!r}")
+        if min(names, default=0) < 0:
+            raise BadDataError(f"{source}: label {min(names)} is below 0; the annotations count classes from 1")
         if part == "train":
             absent = next(label for label in count() if label not in names)
             if absent < max(names):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 
 from dassl.data.datasets import DATASET_REGISTRY
+from dassl.utils.numerals import whole_number
 from datasets.layout.base import CoOpDataset
 from datasets.layout.errors import BadDataError
 from datasets.layout.files import read_lines, require_images
@@ -35,10 +36,11 @@ class Signs(CoOpDataset):
         path = os.path.join(self.dataset_dir, "labels.txt")
         parts = Parts([], [], [])
         for line in read_lines(path):
-            image, label, part = (*line.split(), "", "", "")[:3]
-            if part not in PART_NAMES or not label.isdecimal() or int(label) >= len(names):
+            image, text, part = (*line.split(), "", "", "")[:3]
+            label = whole_number(text)
+            if part not in PART_NAMES or label is None or label >= len(names):
                 raise BadDataError(f"{path}: line {line!r} is not an image, a label and a part")
-            item = Item(os.path.join(self.image_dir, image), int(label), names[int(label)])
+            item = Item(os.path.join(self.image_dir, image), label, names[label])
             getattr(parts, part).append(item)
         require_images([item.impath for items in parts for item in items], path)
         return parts

@@ -22,6 +22,7 @@ from pathlib import Path
 from dassl.command_line import seed_number
 from dassl.utils import mkdir_if_missing, write_json
 from dassl.utils.errors import BadValueError, UserError
+from dassl.utils.numerals import whole_number
 from experiments.launch.gpus import check_per_gpu, runs_per_gpu, shared_gpus, visible_gpus
 from experiments.launch.process import TrainProcess
 from experiments.launch.progress import PlainView, Tally, make_view, report_failures
@@ -119,7 +120,8 @@ def parameters(pairs: Sequence[str]) -> dict[str, str | int]:
         key, equals, value = pair.partition("=")
         if not key or not equals:
             raise BadValueError(f"--slurm takes KEY=VALUE, for instance slurm_partition=gpu, not {pair!r}")
-        found[key] = int(value) if value.isdecimal() else value
+        number = whole_number(value)
+        found[key] = value if number is None else number
     return found
 
 

@@ -26,6 +26,7 @@ from dassl.seeds import seed_problem
 from dassl.utils.errors import BadValueError, UserError
 from dassl.utils.locks import locked
 from dassl.utils.memory import keep_freed_memory
+from dassl.utils.numerals import whole_number
 from experiments.plan.generated import generate_data
 from experiments.plan.methods import METHODS, default_source, setting_of_target
 from experiments.plan.runs import ROOT, Run, short
@@ -96,9 +97,10 @@ def read_request(kind: str, method: str, words: Sequence[str]) -> Request:
 
 def number(name: str, text: str) -> int:
     """Raises BadValueError unless `text` is a number from 0 on."""
-    if not text.isdecimal():
+    value = whole_number(text)
+    if value is None:
         raise BadValueError(f"{name} should be a number, not {text!r}")
-    return int(text)
+    return value
 
 
 def places_from_environment() -> Places:

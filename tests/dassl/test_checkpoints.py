@@ -25,6 +25,7 @@ from dassl.utils import (
     resume_from_checkpoint,
     save_checkpoint,
 )
+from dassl.utils.torchtools import last_common_checkpoint
 
 
 def state_of(model, epoch, **more):
@@ -33,6 +34,17 @@ def state_of(model, epoch, **more):
 
 def equal(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_only_numbered_files_are_checkpoints_of_an_epoch(tmp_path):
+    """ "²" is a digit that `int` refuses; such names lie beside the checkpoints of two models without effect."""
+    folders = [str(tmp_path / name) for name in ("one", "two")]
+    for folder, epochs in zip(folders, ((1, 2), (1,)), strict=True):
+        for epoch in epochs:
+            save_checkpoint(state_of(nn.Linear(3, 2), epoch), folder)
+        for odd in ("²", "1²", "", "old"):
+            (tmp_path / folder / f"model.pth.tar-{odd}").write_bytes(b"")
+    assert last_common_checkpoint(folders) == "model.pth.tar-1"
 
 
 def test_layout_and_keys(tmp_path, capsys):

@@ -49,6 +49,10 @@ def mistake(words, capsys):
         (["--seed", str(2**32)], f"not '{2**32}'"),
         (["--seed", str(2**64)], f"not '{2**64}'"),
         (["--seed", "one"], "4294967295, not 'one'"),
+        (["--seed", "²"], "4294967295, not '²'"),
+        (["--seed", "1_0"], "4294967295, not '1_0'"),
+        (["--seed", "9" * 5000], "4294967295, not '999"),
+        (["--workers", "²"], "a whole number is needed, not '²'"),
         (["--workers", "-1"], "at least 0, not -1"),
         (["--workers", "1.5"], "not '1.5'"),
         (["--seed"], "--seed"),
@@ -57,6 +61,10 @@ def mistake(words, capsys):
 def test_a_mistake_is_one_line(words, says, capsys):
     line = mistake(words, capsys)
     assert says in line and "python some.py --help" in line
+
+
+def test_digits_of_other_scripts_are_digits():
+    assert parser().parse_args(["--seed", "٤٢", "--workers", "٣"]).seed == 42
 
 
 def test_right_words_are_taken():

@@ -53,6 +53,7 @@ from dassl.utils import (
     write_json,
 )
 from dassl.utils.archives import unpack_archive
+from dassl.utils.numerals import whole_number
 
 
 def shown_on_terminal(action):
@@ -326,6 +327,20 @@ def test_files_that_only_look_like_images(tmp_path, kind):
     with pytest.raises(UserError, match=says) as error:
         read_image(path, max_pixels=599 if kind == "too many pixels" else MAX_PIXELS, max_aspect_ratio=2000)
     assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("0", 0),
+        ("007", 7),
+        ("٣", 3),
+        ("४२", 42),
+        *dict.fromkeys(["", " 1", "-1", "+1", "1.0", "1_0", "²", "1²", "①", "一", "½", "9" * 5000]).items(),
+    ],
+)
+def test_whole_numbers_in_text(text, number):
+    assert whole_number(text) == number
 
 
 def test_the_bounds_of_images_are_the_configured_ones(tmp_path):

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from dassl.utils import UserError, read_image
-from datasets.custom_csv import ImageCSV
+from datasets.custom_csv import ImageCSV, sort_labels
 from datasets.custom_folder import ImageFolder
+from datasets.layout.custom_data import read_names
 
 ANIMALS = ("ant", "bee", "cat")
 
@@ -389,3 +390,24 @@ def test_a_csv_file_that_never_ends(tmp_path, build):
 def test_a_csv_file_that_is_missing(tmp_path, build):
     with pytest.raises(UserError, match="none.csv is missing; check DATASET.PATH"):
         build("ImageCSV", PATH=tmp_path / "none.csv", OUTPUT_DIR=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "ordered"),
+    [
+        ({"10", "9", "2"}, ["2", "9", "10"]),
+        ({"10", "٩", "2"}, ["2", "٩", "10"]),  # Arabic digits are digits
+        ({"10", "9", "²"}, ["10", "9", "²"]),  # a superscript is none: all are text
+        ({"10", "9", "1" * 5000}, ["10", "1" * 5000, "9"]),  # more digits than Python makes a number of
+    ],
+)
+def test_labels_that_are_numbers_ascend_as_such(names, ordered):
+    assert sort_labels(names) == ordered
+
+
+def test_superscripts_in_class_names_are_no_numbers(tmp_path, put_lines):
+    put_lines(tmp_path / "names.txt", ["a ¹ first", "b ² second"])
+    assert read_names(str(tmp_path / "names.txt"), ["a", "b"]) == {"a": "¹ first", "b": "² second"}
+    put_lines(tmp_path / "names.txt", ["a ١ first", "b ٢ second"])
+    with pytest.raises(UserError, match="class names start with a number"):
+        read_names(str(tmp_path / "names.txt"), ["a", "b"])

@@ -17,6 +17,7 @@ from dassl.utils import UserError
 from datasets.acquire.check import check
 from datasets.imagenet import ImageNet, read_classnames
 from datasets.layout.sources import Counts
+from datasets.ucf101 import read_class_index
 
 SEED = 1
 
@@ -336,3 +337,42 @@ def test_missing_data_names_folder_and_command(tmp_path, build):
         build("OxfordPets", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"nowhere \(--root\)"):
         build("OxfordPets", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        ("²", "line 'cat_1 ² 1 1' is not an image, a class, a species and a breed"),
+        ("9" * 5000, "is not an image, a class, a species and a breed"),
+        ("0", "label -1 is below 0; the annotations count classes from 1"),
+        ("٢", None),  # Arabic digits are digits
+    ],
+)
+def test_class_numbers_of_pets(tmp_path, put_image, put_lines, build, number, says):
+    annotations = tmp_path / "oxford_pets" / "annotations"
+    lines = {"cat": number, "dog": "1"}
+    for name in lines:
+        for image in range(1, 7):
+            put_image(tmp_path / "oxford_pets" / "images" / f"{name}_{image}.jpg")
+    for file, images in (("trainval.txt", range(1, 6)), ("test.txt", [6])):
+        put_lines(annotations / file, [f"{name}_{image} {lines[name]} 1 1" for name in lines for image in images])
+    if says is None:
+        assert build("OxfordPets", tmp_path).classnames == ["dog", "cat"]
+    else:
+        with pytest.raises(UserError, match=f"^OxfordPets: .*{says}"):
+            build("OxfordPets", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("² YoYo", "line '² YoYo' is not a number and an action"),
+        ("YoYo", "line 'YoYo' is not a number and an action"),
+    ],
+)
+def test_action_numbers_of_ucf101(tmp_path, put_lines, line, says):
+    put_lines(tmp_path / "classInd.txt", ["1 ApplyEyeMakeup", line])
+    with pytest.raises(UserError, match=says):
+        read_class_index(str(tmp_path / "classInd.txt"))
+    put_lines(tmp_path / "classInd.txt", ["١ ApplyEyeMakeup", "2 YoYo"])
+    assert read_class_index(str(tmp_path / "classInd.txt")) == {"ApplyEyeMakeup": 0, "YoYo": 1}

@@ -13,6 +13,8 @@ from tiny_runs import write_data
 
 import train
 from dassl.utils import UserError
+from experiments.launch.command import parameters
+from experiments.launch.single import read_request
 
 ROOT = Path(train.__file__).parent
 COOP = "configs/trainers/CoOp/vit_b16_ep50_ctxv1.yaml"
@@ -138,6 +140,38 @@ def test_the_program_exits_with_one_line(tmp_path):
 def test_seed_zero_is_a_seed():
     assert train.setup_cfg(train.parse_args(["--seed", "0"])).SEED == 0
     assert train.setup_cfg(train.parse_args([])).SEED == -1
+
+
+@pytest.mark.parametrize("written", ["mine", "./mine/", "sub/../mine", "~/mine"])
+def test_the_path_of_own_data_is_absolute(monkeypatch, tmp_path, written):
+    """A record with a relative path would mean other data in another working directory."""
+    for name in ("here", "there"):
+        folder = tmp_path / name
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("HOME", str(folder))
+        assert str(folder / "mine") == train.setup_cfg(train.parse_args(["DATASET.PATH", written])).DATASET.PATH
+    absolute = str(tmp_path / "mine.csv")
+    assert absolute == train.setup_cfg(train.parse_args(["DATASET.PATH", absolute])).DATASET.PATH
+    assert train.setup_cfg(train.parse_args([])).DATASET.PATH == ""
+
+
+def test_the_path_of_own_data_in_a_file_is_absolute(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("DATASET:\n  PATH: images\n")
+    cfg = train.setup_cfg(train.parse_args(["--dataset-config-file", "mine.yaml"]))
+    assert str(tmp_path / "images") == cfg.DATASET.PATH
+
+
+@pytest.mark.parametrize("text", ["²", "1_0", "-1", "one", "9" * 5000])
+def test_a_seed_of_a_script_is_a_number(text):
+    with pytest.raises(UserError, match="^SEED should be a number, not"):
+        read_request("train_base", "coop", ["eurosat", text])
+
+
+def test_numbers_of_slurm_are_numbers():
+    pairs = ["slurm_mem=64", "slurm_partition=gpu²", "slurm_array=²", "slurm_time=٦٠"]
+    assert parameters(pairs) == {"slurm_mem": 64, "slurm_partition": "gpu²", "slurm_array": "²", "slurm_time": 60}
 
 
 def test_flags_win_over_files_and_pairs_over_flags(monkeypatch):
