@@ -75,16 +75,16 @@ def check(
         labels = {item.label for part in parts for item in part}
         if class_counts is not None:
             class_counts += count_classes(_distinct(parts))
-        reader.check_names(parts)
         if counts:
             _check_split_file(reader)
-            _check_counts(reader, parts, len(labels), counts)
+        wrong = _wrong_counts(reader, parts, len(labels), counts) if counts else []
+        wrong += _wrong_names(reader, parts)
         items = list(dict.fromkeys(item.impath for part in parts for item in part))
         checked = random.Random(0).sample(items, min(FAST_SAMPLE, len(items))) if fast else items
         reasons = _unreadable(checked, reader.name, bounds)
         if bad_files is not None:
             bad_files += reasons
-        wrong = [reader.listed_twice] if reader.listed_twice else []
+        wrong += [reader.listed_twice] if reader.listed_twice else []
         wrong += [f"{len(reasons):,} of {len(checked):,} images cannot be read, first: {reasons[0]}"] if reasons else []
         if isinstance(reader, OwnData):
             wrong += _repeated_content(reader, _distinct(parts))
@@ -137,8 +137,17 @@ def _distinct(parts: Parts) -> Parts:
     return parts._replace(val=[]) if parts.val is parts.test else parts
 
 
-def _check_counts(reader: CoOpLayout, parts: Parts, classes: int, counts: Counts) -> None:
-    """Compare with the published counts."""
+def _wrong_names(reader: CoOpLayout, parts: Parts) -> list[str]:
+    """What training would refuse because of class names."""
+    try:
+        reader.check_names(parts)
+    except BadDataError as error:
+        return [str(error)]
+    return []
+
+
+def _wrong_counts(reader: CoOpLayout, parts: Parts, classes: int, counts: Counts) -> list[str]:
+    """Where the data differ from the published counts, in one clause."""
     wrong = []
     if classes != counts.classes:
         absent = ", ".join(reader.absent_classes()[:MENTIONED])
@@ -146,8 +155,7 @@ def _check_counts(reader: CoOpLayout, parts: Parts, classes: int, counts: Counts
     for part, items, expected in zip(Parts._fields, _distinct(parts), counts[1:], strict=True):
         if expected is not None and len(items) != expected:
             wrong.append(f"{len(items):,} {part} images instead of {expected:,}")
-    if wrong:
-        raise BadDataError(f"{reader.dataset_dir} has {', '.join(wrong)}")
+    return [f"{reader.dataset_dir} has {', '.join(wrong)}"] if wrong else []
 
 
 def _check_split_file(reader: CoOpLayout) -> None:

@@ -159,7 +159,7 @@ class CoOpDataset(CoOpLayout):
         subsample = check_subsample(cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"))
         self.open(self.folder_of(cfg), cfg.OUTPUT_DIR)
         with explained(self.name, self.remedy):
-            parts = self.load()
+            parts = self.name_classes(self.load())
             self.check_names(parts)
         if cfg.DATASET.NUM_SHOTS >= 1 or cfg.DATASET.get("FEWSHOT_SPLIT", ""):
             parts = self.draw(parts, cfg)
@@ -170,12 +170,17 @@ class CoOpDataset(CoOpLayout):
             train, val, test = subsample_classes(*parts, subsample=subsample)
         super().__init__(train_x=train, val=val, test=test)
 
+    def name_classes(self, parts: Parts) -> Parts:
+        """The parts with the class names of the run."""
+        return parts
+
     def load(self) -> Parts:
-        """``read``, and keep a split made just now; if another run was first, theirs counts."""
+        """`read`, and keep a split made just now, unless it is refused; if another run was first, theirs counts."""
         if not self.split_file or self.split_in_use():
             return self.read()
         parts = self.read()
         splits.require_images([item.impath for part in parts for item in part], f"the annotations of {self.name}")
+        self.check_names(self.name_classes(parts))
         path = self._store.publish(self.split_file, splits.split_content(parts, self.image_dir))
         print(f"Saved split to {path}")
         return self.read()

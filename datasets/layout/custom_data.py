@@ -48,8 +48,7 @@ class OwnData(CoOpDataset):
     def remedy(self) -> Remedy:
         return Remedy("check DATASET.PATH (see docs/datasets.md, own data)", "see docs/datasets.md, own data")
 
-    def load(self) -> Parts:
-        parts = super().load()
+    def name_classes(self, parts: Parts) -> Parts:
         if self.classnames_file is None:
             return parts
         self.names_in_data = {item.label: item.classname for item in parts.train}

@@ -149,16 +149,17 @@ def _published_content(path: str, sources: Sources, folder: str) -> dict[str, An
     """The rows of each part of a draw in a published form; None for a file that has neither.
 
     That of cross_modal_adaptation is one object, whose `train` and `val` have a list `data` of objects with `impath`,
-    `label` and `classname`. The other has one such object on each line; a line belongs to the part that has its image.
+    `label` and `classname`. The other has one such object on each line; a line belongs to the part that has its image
+    (to train, where a split has it in both).
     """
     known = {item.impath for items in sources.values() for item in items}
     lines = _objects_of_lines(path)
     if lines is not None:
         rows = [_row(entry, f"{path}: line {number}", known, folder) for number, entry in lines]
-        in_val = {item.impath for item in sources.get("val", ())}
-        content = {"train": [row for row in rows if os.path.join(folder, row[0]) not in in_val]}
+        in_train = {item.impath for item in sources["train"]}
+        content = {"train": [row for row in rows if os.path.join(folder, row[0]) in in_train]}
         if len(content["train"]) < len(rows):
-            content["val"] = [row for row in rows if os.path.join(folder, row[0]) in in_val]
+            content["val"] = [row for row in rows if os.path.join(folder, row[0]) not in in_train]
         return content
     content = read_json_object(path)
     if not isinstance(content.get("train"), dict):

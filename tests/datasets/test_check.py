@@ -176,6 +176,31 @@ def test_classes_are_counted_one_a_line_where_that_is_asked_for(eurosat, run):
     assert "class    EuroSAT              cat: train 4, val 3, test 2\n" in said
 
 
+def test_what_is_wrong_does_not_hide_the_rest(eurosat, run):
+    """A count, a picture and an image in two parts: all are said."""
+    path = eurosat / "eurosat" / "split_zhou_EuroSAT.json"
+    split = json.loads(path.read_text())
+    path.write_text(json.dumps(split | {"test": [*split["test"][1:], *split["train"][:2]]}))
+    broken = eurosat / "eurosat" / "2750" / "cat" / "val_1.jpg"
+    broken.write_bytes(b"")
+    status, said = run("--root", eurosat, "EuroSAT")
+    (wrong,) = [line for line in said.splitlines() if line.startswith("wrong ")]
+    assert status == 1
+    assert "has 11 test images instead of 10" in wrong and "1 of 44 images cannot be read" in wrong
+    assert "which is in train, too (2 such entries)" in wrong
+    assert f"bad      EuroSAT              {broken} is not an image" in said
+
+
+def test_class_names_that_are_one_do_not_hide_pictures(tmp_path, run, put_image):
+    for cls in ("hot dog", "hot_dog"):
+        for number in range(4):
+            put_image(tmp_path / "mine" / cls / f"{number}.png", 50 * number + len(cls.split()))
+    (tmp_path / "mine" / "hot_dog" / "1.png").write_bytes(b"")
+    status, said = run("--path", tmp_path / "mine")
+    assert status == 1
+    assert "the same prompt text" in said and "1 of 8 images cannot be read" in said
+
+
 def test_classes_are_counted_where_something_is_wrong(eurosat, run):
     path = eurosat / "eurosat" / "split_zhou_EuroSAT.json"
     split = json.loads(path.read_text())

@@ -182,6 +182,19 @@ def test_a_published_draw_that_does_not_fit(eurosat, build, tmp_path, change, me
         build("EuroSAT", eurosat, shots=1, FEWSHOT_SPLIT=path)
 
 
+def test_a_line_belongs_to_train_where_the_split_has_its_image_in_both_parts(eurosat, build, tmp_path):
+    """Such a split is used with a note."""
+    split = split_rows(eurosat)
+    (eurosat / "eurosat" / "split_zhou_EuroSAT.json").write_text(
+        json.dumps(split | {"val": split["val"] + published_draw(eurosat)["train"]})
+    )
+    draw = published_draw(eurosat)["train"]
+    (tmp_path / "theirs.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in published_entries(draw)))
+    dataset = build("EuroSAT", eurosat, shots=1, FEWSHOT_SPLIT=tmp_path / "theirs.jsonl")
+    assert rows_of(dataset.train_x, eurosat) == draw
+    assert len(dataset.val) == 5
+
+
 @pytest.mark.parametrize("form", ["lines", "cross_modal", "own"])
 def test_a_draw_with_swapped_class_names_is_refused(eurosat, build, tmp_path, form):
     """Paths and labels are right: only the names tell that the draw is of another class list."""

@@ -115,6 +115,16 @@ def test_images_in_subfolders_belong_to_the_class(images, fill, folder, put_imag
     assert len(folder().train_x) == 7
 
 
+def test_data_that_are_refused_get_no_split_file(images, fill, folder, tmp_path, put_lines):
+    """It would name folders that the user then renames."""
+    fill(images, 10, classes=("hot dog", "hot_dog"))
+    with pytest.raises(UserError, match="the same prompt text"):
+        folder()
+    assert not (images / "split_folder.json").exists()
+    put_lines(tmp_path / "names.txt", ["hot dog\tsausage", "hot_dog\twarm dog"])
+    assert folder(CLASSNAMES=tmp_path / "names.txt").classnames == ["sausage", "warm dog"]
+
+
 def test_class_names_from_a_file(images, fill, folder, tmp_path, put_lines):
     fill(images, 10, classes=("n01", "big cat"))
     put_lines(tmp_path / "names.txt", ["big cat\tlion", "n01 giant ant"])
