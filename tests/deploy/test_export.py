@@ -23,7 +23,7 @@ from tiny_runs import CLASSNAMES
 from trained_runs import Runs
 
 import export
-from dassl.utils import UserError
+from dassl.utils import MAX_ASPECT_RATIO, MAX_PIXELS, UserError
 from deploy import export as package
 from deploy import graphs as tower
 from deploy import load_classifier
@@ -156,6 +156,7 @@ def test_the_plain_script_refuses_what_it_would_clip_or_never_finish(tmp_path, k
 def test_the_manifest_describes_the_files(exported):
     _, output, manifest = exported
     assert manifest["classes"] == CLASSNAMES and manifest["image"]["size"] == [64, 64]
+    assert (manifest["image"]["max_pixels"], manifest["image"]["max_aspect_ratio"]) == (MAX_PIXELS, MAX_ASPECT_RATIO)
     assert {path.name for path in output.iterdir()} == {"manifest.json", *manifest["files"]}
     for name, entry in manifest["files"].items():
         content = (output / name).read_bytes()

@@ -120,6 +120,19 @@ def test_images_are_read_as_they_are_needed(runs, monkeypatch):
     assert len(read) == 24
 
 
+@pytest.mark.parametrize(
+    ("key", "bound", "size"), [("INPUT.MAX_PIXELS", 600, (30, 20)), ("INPUT.MAX_ASPECT_RATIO", 201, (201, 1))]
+)
+def test_the_bounds_of_images_are_keys(runs, tmp_path, key, bound, size):
+    image = tmp_path / "odd.png"
+    Image.new("RGB", size).save(image)
+    for value, fits in ((bound, True), (bound - 1, False)):
+        classifier = load_classifier(runs("CoOp").output_dir, options=(key, str(value)))
+        (prediction,) = classifier.predict([image], workers=0)
+        assert (prediction.error is None) == fits, prediction
+        assert fits or f"raise {key}" in prediction.error
+
+
 def test_reading_processes_change_nothing(runs):
     classifier = load_classifier(runs("CoOp").output_dir)
     here, there = (list(classifier.predict([runs.images], batch_size=4, workers=n)) for n in (0, 2))
