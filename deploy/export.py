@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,14 +27,16 @@ from torch import Tensor
 
 from dassl.engine import SimpleTrainer
 from dassl.engine.anomalies import EXAMPLES, listed
+from dassl.engine.run_record import has_checkpoints
 from dassl.utils import (
     UnwritableFileError,
     UserError,
     file_sha256,
-    mkdir_if_missing,
     write_bytes_atomically,
     write_json,
 )
+from dassl.utils.locks import locked_while_writing
+from dassl.utils.logger import LOG_NAME
 from deploy import graphs as towers
 from deploy import standalone_script
 from deploy.graphs import ImageTower
@@ -43,6 +46,8 @@ from trainers.core.record import CLASSNAMES_NAME, CONFIG_NAME, write_record
 from trainers.core.trainer import PromptTrainer
 from trainers.zsclip import ZeroshotCLIP
 
+STAGING_PREFIX = ".export-"
+"""How the folder in the exported folder begins in which the files are made."""
 WEIGHTS_NAME, SCRIPT_NAME = "class_weights.safetensors", "classify.py"
 FORMATS = {
     "pt2": (towers.save_pt2, towers.pt2_deviation),
@@ -56,26 +61,43 @@ def export(
 ) -> dict[str, Any]:
     """Write everything that can be exported, in float32, into `folder`; returns the manifest.
 
+    One export at a time writes into a folder.
+
     Raises:
-        UserError: the source cannot be used, a format's package is missing, the folder cannot be written.
+        BusyError: another process is exporting into `folder`.
+        UserError: the source cannot be used, a format's package is missing, the folder cannot be written or has a run.
     """
     if "onnx" in formats:
         towers.require_onnx()  # before the work
     folder = Path(folder)
-    trainer = load_trained(source, classnames, use_cuda=False, precision="fp32")
-    if not isinstance(trainer, PromptTrainer | ZeroshotCLIP):
-        raise UserError(f"{type(trainer).__name__} is not built on this project's prompts: it cannot be exported")
-    if folder.exists() and os.path.samefile(folder, source.folder):
-        raise UserError(f"{folder} is the run itself: export to another folder")
-    mkdir_if_missing(folder)
-    try:
-        staging = tempfile.TemporaryDirectory(dir=folder, prefix=".export-")
-    except OSError as error:
-        raise UnwritableFileError(f"cannot write to {folder}: {error.strerror or error}") from error
-    with staging as complete:
-        manifest = _write_export(trainer, Path(complete), formats)
-        _replace_earlier_export(folder, Path(complete))
+    _check_has_no_run(folder, source)
+    with locked_while_writing(folder):
+        trainer = load_trained(source, classnames, use_cuda=False, precision="fp32")
+        if not isinstance(trainer, PromptTrainer | ZeroshotCLIP):
+            raise UserError(f"{type(trainer).__name__} is not built on this project's prompts: it cannot be exported")
+        _remove_unfinished_exports(folder)
+        try:
+            staging = tempfile.TemporaryDirectory(dir=folder, prefix=STAGING_PREFIX)
+        except OSError as error:
+            raise UnwritableFileError(f"cannot write to {folder}: {error.strerror or error}") from error
+        with staging as complete:
+            manifest = _write_export(trainer, Path(complete), formats)
+            _replace_earlier_export(folder, Path(complete))
     return manifest
+
+
+def _check_has_no_run(folder: Path, source: Source) -> None:
+    """Raise UserError if an export would replace the record of a run."""
+    if folder.exists() and os.path.isdir(source.folder) and os.path.samefile(folder, source.folder):
+        raise UserError(f"{folder} is the run itself: export to another folder")
+    if has_checkpoints(folder) or (folder / LOG_NAME).is_file():
+        raise UserError(f"{folder} has a run, whose record would be replaced: export to another folder")
+
+
+def _remove_unfinished_exports(folder: Path) -> None:
+    """Remove what killed exports left; the lock says that none is at work."""
+    for path in folder.glob(f"{STAGING_PREFIX}*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _write_export(trainer: PromptTrainer | ZeroshotCLIP, folder: Path, formats: Sequence[str]) -> dict[str, Any]:
@@ -105,9 +127,13 @@ def _replace_earlier_export(folder: Path, complete: Path) -> None:
 
 
 def _remove_earlier_export(folder: Path) -> None:
-    """No file of an earlier export, of other classes or formats perhaps, stays beside those of this one."""
+    """No file of an earlier export, of other classes or formats perhaps, stays beside those of this one.
+
+    The record goes too: an export that is killed in here must not leave new prompts beside old class names.
+    """
     weights_of_onnx = _tower_name("onnx") + towers.ONNX_WEIGHTS_ENDING
-    for name in (MANIFEST_NAME, WEIGHTS_NAME, PROMPTS_NAME, weights_of_onnx, *map(_tower_name, FORMATS)):
+    record = CONFIG_NAME, CLASSNAMES_NAME
+    for name in (MANIFEST_NAME, *record, WEIGHTS_NAME, PROMPTS_NAME, weights_of_onnx, *map(_tower_name, FORMATS)):
         try:
             (folder / name).unlink(missing_ok=True)
         except OSError as error:

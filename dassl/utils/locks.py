@@ -1,4 +1,4 @@
-"""One run in a folder at a time.
+"""One writer in a folder at a time.
 
 The lock is the system's (`flock`): it ends with the process that holds it, however that ends. A process that was
 started for a run inherits the lock of the one that started it.
@@ -19,6 +19,7 @@ from .files import StrPath, mkdir_if_missing
 from .numerals import whole_number
 
 LOCK_NAME = ".lock"
+ATTEMPTS = 100
 INHERITED_LOCK = "RUN_LOCK_DESCRIPTOR"
 """Environment variable that tells a child process which of its file descriptors is the lock of its run's folder."""
 
@@ -30,18 +31,31 @@ class BusyError(UserError):
 
 
 def lock(folder: StrPath) -> int:
-    """File descriptor that holds the lock of a run's folder, made if missing.
+    """File descriptor that holds the lock of a folder, which is made if missing.
 
     Raises:
         BusyError: another process holds it; its number and computer are named.
         UserError: the folder cannot be written, or its file system has no locks.
     """
-    mkdir_if_missing(folder)
     path = Path(folder, LOCK_NAME)
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    for _ in range(ATTEMPTS):
+        mkdir_if_missing(folder)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # `locked_while_writing` in another process has just removed the folder
+            continue
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        _take(descriptor, folder)
+        if _is_lock_of(folder, descriptor):
+            _sign(descriptor)
+            return descriptor
+        os.close(descriptor)  # that process removed the file between the two calls: this lock would guard nothing
+    raise UserError(f"cannot lock {path}: other processes keep removing it; try again")
+
+
+def _take(descriptor: int, folder: StrPath) -> None:
+    """Lock an open file, or close it and raise what `lock` raises."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -52,9 +66,10 @@ def lock(folder: StrPath) -> int:
             raise BusyError(
                 f"another process is at work in {folder}{who}: wait for its end, or use another folder"
             ) from error
-        raise UserError(f"cannot lock {path}: {error.strerror or error} (does the file system know locks?)") from error
-    _sign(descriptor)
-    return descriptor
+        path = Path(folder, LOCK_NAME)
+        raise UserError(
+            f"cannot lock {path}: {error.strerror or error} (does the file system support locks?)"
+        ) from error
 
 
 @contextmanager
@@ -79,6 +94,32 @@ def locked(folder: StrPath) -> Iterator[None]:
     try:
         yield
     finally:
+        _held.discard(descriptor)
+        os.close(descriptor)
+
+
+@contextmanager
+def locked_while_writing(folder: StrPath) -> Iterator[None]:
+    """As `locked`, for a folder in which no lock file may stay.
+
+    The file is removed before the lock is released. So is the folder, if it was made here and nothing was put into it.
+    A killed process leaves the file, which holds no lock then and does not stop the next one.
+
+    Raises:
+        BusyError: another process holds the lock.
+        UserError: the folder cannot be locked.
+    """
+    is_new = not os.path.isdir(folder)
+    descriptor = lock(folder)
+    _held.add(descriptor)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.unlink(Path(folder, LOCK_NAME))
+        if is_new:
+            with suppress(OSError):  # it has files
+                os.rmdir(folder)
         _held.discard(descriptor)
         os.close(descriptor)
 

@@ -9,9 +9,12 @@ import ast
 import hashlib
 import json
 import os
+import re
 import runpy
 import shutil
+import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,8 @@ from deploy import export as package
 from deploy import graphs as tower
 from deploy import load_classifier
 from trainers.core.prompts import normalized
+
+ROOT = Path(export.__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +244,7 @@ def test_nan_is_not_exported(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(package, "load_trained", with_nan)
     with pytest.raises(UserError, match="cannot export class_weights.safetensors: NaN or infinite values in weights"):
         export_run(trainer, tmp_path / "out", "--formats")
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_other_classes_are_exported_without_graphs(runs, tmp_path):
@@ -298,6 +303,15 @@ def test_mistakes_are_said_in_one_line(runs, tmp_path):
     run = Path(runs("CoOp").output_dir)
     with pytest.raises(UserError, match="the run itself"):
         export_run(runs("CoOp"), run, "--formats")
+    other = tmp_path / "other run"
+    shutil.copytree(runs("MaPLe").output_dir, other)
+    before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="other run has a run, whose record would be replaced"):
+        export_run(runs("CoOp"), other, "--formats")
+    assert {path: path.read_bytes() for path in other.rglob("*") if path.is_file()} == before
+    with pytest.raises(UserError, match="no such folder: .*nothing"):
+        export.main(export.parse_args(["--checkpoint", "nothing", "--output", str(tmp_path / "new")]))
+    assert not (tmp_path / "new").exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file"):
         export_run(runs("CoOp"), tmp_path / "file", "--formats")
@@ -314,3 +328,63 @@ def test_a_full_disk_leaves_the_earlier_export(exported, tmp_path, part):
     with pytest.raises(UserError, match="cannot write"), disk_full_after(len(before[part]) // 2):
         export_run(trainer, output, "--formats", *formats)
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+
+
+# Two processes
+
+
+EXPORT_AND_STOP = """
+import os, sys
+import export
+from deploy import export as package
+
+def write_and_stop(*arguments):
+    manifest = write(*arguments)
+    print("written", flush=True)
+    sys.stdin.read()
+    return manifest
+
+write, package._write_export = package._write_export, write_and_stop
+export.main(export.parse_args())
+"""
+
+
+@contextmanager
+def stopped_export(run, output):
+    """A process in the middle of an export: everything is written, nothing has its name yet."""
+    command = [sys.executable, "-c", EXPORT_AND_STOP, "--checkpoint", run, "--output", output, "--formats"]
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen([*map(str, command)], cwd=ROOT, **pipes) as process:
+        try:
+            assert "written\n" in process.stdout  # reads up to this line
+            yield process
+        finally:
+            process.kill()
+
+
+def export_py(run, output):
+    command = [sys.executable, "export.py", "--checkpoint", run, "--output", output, "--formats"]
+    return subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_a_second_export_into_a_folder_says_who_is_at_work(runs, tmp_path):
+    output = tmp_path / "out"
+    with stopped_export(runs("VPT").output_dir, output) as first:
+        second = export_py(runs("ZeroshotCLIP").output_dir, output)
+        holder = rf"process {first.pid} on \S+ since \d{{4}}-.*: wait for its end, or use another folder"
+        assert second.returncode == 1
+        assert re.fullmatch(rf"error: another process is at work in {output} \({holder}\n", second.stderr)
+        first.stdin.close()
+        assert first.wait(timeout=60) == 0
+    manifest = json.loads((output / "manifest.json").read_text())
+    assert manifest["trainer"] == "VPT"
+    assert {path.name for path in output.iterdir()} == {"manifest.json", *manifest["files"]}  # and no lock
+
+
+def test_a_killed_export_does_not_block_the_next(runs, tmp_path):
+    output = tmp_path / "out"
+    with stopped_export(runs("VPT").output_dir, output):
+        pass
+    assert {path.name[:8] for path in output.iterdir()} == {".lock", ".export-"}
+    manifest = export_run(runs("ZeroshotCLIP"), output, "--formats")
+    assert {path.name for path in output.iterdir()} == {"manifest.json", *manifest["files"]}
