@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from dassl.command_line import ArgumentParser
 from dassl.utils import UnreadableFileError, UserError
+from dassl.utils.locks import locked_while_writing
 from datasets.acquire.check import report
 from datasets.acquire.fetch import fetch_drive, fetch_url, md5_of
 from datasets.acquire.install import install
@@ -53,6 +54,7 @@ def prepare(name: str, options: Options) -> bool:
     """Bring a data set into place and check it; returns whether it is in order.
 
     Raises:
+        BusyError: another process is preparing this data set.
         UserError: something could not be got; names the files to get by hand.
     """
     cls = readers()[name]
@@ -62,7 +64,8 @@ def prepare(name: str, options: Options) -> bool:
 
         generate(options.root, [name])
     else:
-        lacking = [piece for piece in cls.pieces if not _in_place(piece, folder, options)]
+        with locked_while_writing(folder):  # two downloads of one file would be appended to each other
+            lacking = [piece for piece in cls.pieces if not _in_place(piece, folder, options)]
         if lacking:
             raise UserError(f"{name}: {_by_hand(lacking, name, options.root)}")
     return report(cls.at(folder), fast=True, counts=expected_counts(name))

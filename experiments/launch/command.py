@@ -20,8 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dassl.command_line import seed_number
-from dassl.utils import mkdir_if_missing, write_json
+from dassl.utils import write_json
 from dassl.utils.errors import BadValueError, UserError
+from dassl.utils.locks import locked_while_writing
 from dassl.utils.numerals import whole_number
 from experiments.launch.gpus import check_per_gpu, runs_per_gpu, shared_gpus, visible_gpus
 from experiments.launch.process import TrainProcess
@@ -90,9 +91,9 @@ def check_configs(runs: Sequence[Run]) -> None:
 def record_plan(output: Path, runs: Sequence[Run]) -> None:
     """Add the runs' folders to the output folder's plan, from which a report knows what is missing."""
     path = output / PLAN_NAME
-    planned = set(read_plan(output)) | {os.path.relpath(run.folder, output) for run in runs}
-    mkdir_if_missing(output)
-    write_json({"folders": sorted(planned)}, path)
+    with locked_while_writing(output):  # between reading and writing, another launch's folders would be lost
+        planned = set(read_plan(output)) | {os.path.relpath(run.folder, output) for run in runs}
+        write_json({"folders": sorted(planned)}, path)
 
 
 def sort_out(runs: Sequence[Run], tally: Tally) -> list[Run]:

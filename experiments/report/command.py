@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dassl.command_line import ArgumentParser
 from dassl.utils import UserError, printable, write_text_atomically
+from dassl.utils.locks import locked_while_writing
 from runner.result import PARTS
 
 from .averages import commit
@@ -114,8 +115,9 @@ def write_report(
         "report.tex": latex(in_text),
         "report.html": html_page(TITLE, facts, tables, scores, on_page, runs, recipe_of),
     }
-    for name, text in files.items():
-        write_text_atomically(folder / name, text)
+    with locked_while_writing(folder):  # the four are of one report
+        for name, text in files.items():
+            write_text_atomically(folder / name, text)
     return [folder / name for name in files]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 import threading
 import zipfile
@@ -17,6 +18,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from dassl.utils.locks import lock
 from datasets.acquire import fetch, prepare
 from datasets.acquire.names import downloadable, readers
 from datasets.eurosat import EuroSAT
@@ -546,3 +548,20 @@ def test_arguments_that_make_no_sense(run, tmp_path):
     assert "which data sets?" in run()[1]
     assert "unknown data set 'eurosatt'; did you mean EuroSAT?" in run("eurosatt")[1]
     assert "none is missing; check --from-dir" in run("EuroSAT", "--from-dir", tmp_path / "none")[1]
+
+
+def test_two_at_once_do_not_mix_one_data_set(run, server, eurosat, tmp_path):
+    folder = tmp_path / "data" / "eurosat"
+    descriptor = lock(folder)
+    status, printed = run("EuroSAT")
+    assert status == 1 and f"error: another process is at work in {folder} (process {os.getpid()} on" in printed
+    assert not server.requests
+    os.close(descriptor)  # as a killed process would
+    assert run("EuroSAT")[0] == 0
+    assert not (folder / ".lock").exists()
+
+
+def test_nothing_stays_of_what_cannot_be_got(run, server, eurosat, tmp_path):
+    eurosat.unlink()
+    assert run("EuroSAT")[0] == 1
+    assert not (tmp_path / "data" / "eurosat" / ".lock").exists()

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from dassl.utils import UserError, printable_lines
+from dassl.utils.locks import BusyError, lock
 from experiments import report
 from experiments.report.own_data import with_own_names
 from experiments.report.papers import ELEVEN, FIGURES, RECIPES, VARIANTS, published_figures
@@ -232,6 +233,18 @@ def test_another_number_of_workers_is_named_and_compared_all_the_same(output):
     for row in rows.values():
         assert [score.figure.mean for score in row[:2]] == [90, 70]
         assert all(score.comparisons for score in row)
+
+
+def test_two_reports_at_once_do_not_mix(output):
+    output.pair("A", 1, 61.5, 51.5)
+    folder = output.folder / "report"
+    descriptor = lock(folder)
+    with pytest.raises(BusyError, match=f"another process is at work in {folder} .process {os.getpid()} on"):
+        report.main([str(output.folder)])
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+    os.close(descriptor)
+    assert report.main([str(output.folder)]) == 0
+    assert {path.name for path in folder.iterdir()} == {f"report.{kind}" for kind in ("md", "csv", "tex", "html")}
 
 
 def report_on(output, capsys, *options):

@@ -121,4 +121,4 @@ def test_a_damaged_file_is_made_anew_and_an_unwritable_folder_said(clip, tmp_pat
     (tmp_path / "blocked").write_text("a file where the folder should be")
     capsys.readouterr()
     assert torch.equal(teacher_text_features(clip, NAMES, tmp_path / "blocked"), first)
-    assert "cannot write" in capsys.readouterr().out
+    assert "are not kept for the next run: cannot create the folder" in capsys.readouterr().out

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 import datasets  # noqa: F401  registers the readers
@@ -18,7 +17,7 @@ from clip.backbones.open_clip_files import open_clip_module
 from clip.clip import tokenize
 from clip.model import CLIP
 from dassl.data.datasets import DATASET_REGISTRY
-from dassl.utils import UserError
+from dassl.utils import UnwritableFileError, UserError, write_bytes_atomically
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 
@@ -99,14 +98,11 @@ def teacher_text_features(clip: CLIP, classnames: Sequence[str], cache: Path | N
         print(f"{path} cannot be used ({error}): the teacher's text features are computed anew")
     wide = torch.promote_types(clip.dtype, torch.float32)  # sixty additions in half precision would be seen
     mean = sum(features.to(wide) for features in template_features(clip, classnames, templates)) / len(templates)
-    partial = path.with_suffix(f".part{os.getpid()}")
+    kept = mean.cpu().contiguous()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = mean.cpu().contiguous()
-        save_file({"mean": kept}, partial, {"digest": _digest_of_kept(kept, inputs)})
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        print(f"The teacher's text features are not kept for the next run: cannot write {path} ({error})")
+        write_bytes_atomically(path, save({"mean": kept}, {"digest": _digest_of_kept(kept, inputs)}))
+    except UnwritableFileError as error:
+        print(f"The teacher's text features are not kept for the next run: {error}")
     return mean
 
 
