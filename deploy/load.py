@@ -164,11 +164,13 @@ def _without_data(kind: type[SimpleTrainer], classnames: list[str]) -> type[Simp
         def check_folder(self, directory: str, resuming: bool) -> None:
             """Its record is what this trainer was built from."""
 
-        def _differences(self, there: dict[str, Any], resuming: bool, frozen: str | None) -> list[Difference]:
+        def _differences(
+            self, there: dict[str, Any], resuming: bool, frozen: str | None, start: str | None
+        ) -> list[Difference]:
             """Settings are taken as they are given, but the frozen weights must be those of the training."""
             if frozen is None or self.frozen_weights_digest() is None:
                 return []
-            return [each for each in super()._differences(there, resuming, frozen) if each.key == BACKBONE_KEY]
+            return [each for each in super()._differences(there, resuming, frozen, start) if each.key == BACKBONE_KEY]
 
     WithoutData.__name__ = kind.__name__
     return WithoutData

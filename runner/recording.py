@@ -10,12 +10,13 @@ from typing import Any
 from yacs.config import CfgNode
 
 from dassl.config import config_differences, plain
-from dassl.config.differences import BACKBONE_KEY, EXTEND_KEY, only_more_epochs, without_extension
+from dassl.config.differences import EXTEND_KEY, only_more_epochs, without_extension
 from dassl.engine.run_record import RunRecord, has_checkpoints, has_record, read_config
 from dassl.utils.errors import BadValueError
 from runner.provenance import draw_digest, git_state, peak_memory, versions
 from runner.result import PARTS, read_result, write_result
-from trainers.core.record import changes_no_number, weights_digest
+from runner.same_files import by_content_of_files
+from trainers.core.record import backbone_digest, changes_no_number
 
 
 def setting_and_part(text: str) -> tuple[str, str]:
@@ -83,8 +84,7 @@ class Recording:
             return "has the result of an evaluation: give the training another --output-dir"
         here, there = plain(self._cfg), result.get("full_config", {})
         different = config_differences(there, here, plain(defaults), changes_no_number())
-        if result.get("weights_sha256") and result["weights_sha256"] == weights_digest(self._cfg.MODEL.BACKBONE.NAME):
-            different = [each for each in different if each.key != BACKBONE_KEY]  # the same file in another place
+        different = by_content_of_files(different, result, here, backbone_digest)
         lines = [str(each) for each in without_extension(different, here["TRAIN"]["EXTEND"])]
         if self._args.eval_only:
             lines += self._other_evaluation(result)
@@ -163,7 +163,8 @@ class Recording:
             "peak_memory_bytes": peak_memory(),
             "device": trainer.device.type,
             "few_shot_sha256": drawn,
-            "weights_sha256": weights_digest(cfg.MODEL.BACKBONE.NAME),
+            "init_weights_sha256": trainer.start_digest,
+            "weights_sha256": backbone_digest(cfg.MODEL.BACKBONE.NAME),
             "full_config": plain(cfg),
             "versions": versions(),
             **self._git,

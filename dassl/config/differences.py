@@ -21,10 +21,11 @@ CHANGES_NO_NUMBER = frozenset(
 )
 """Keys of Dassl's tree that say where a run works and what it tells: every bit that it learns is the same."""
 
-BACKBONE_KEY, EPOCHS_KEY, EXTEND_KEY = "MODEL.BACKBONE.NAME", "OPTIM.MAX_EPOCH", "TRAIN.EXTEND"
+BACKBONE_KEY, INIT_KEY = "MODEL.BACKBONE.NAME", "MODEL.INIT_WEIGHTS"
+EPOCHS_KEY, EXTEND_KEY = "OPTIM.MAX_EPOCH", "TRAIN.EXTEND"
 
 # An evaluation decides about these itself. The number of shots is the training's, though it stands among them.
-_OF_EVALUATION = ("DATASET.", "TEST.", "DETERMINISTIC", "USE_CUDA", "MODEL.INIT_WEIGHTS")
+_OF_EVALUATION = ("DATASET.", "TEST.", "DETERMINISTIC", "USE_CUDA", INIT_KEY)
 _OF_TRAINING = ("DATASET.NUM_SHOTS",)
 _LOADING = ("DATALOADER.NUM_WORKERS", "DATALOADER.TEST.")
 
@@ -69,6 +70,28 @@ def config_differences(
         for key, value in leaves(here)
         if key not in exempt and recorded.get(key, default.get(key)) != value
     ]
+
+
+class NamedFile(NamedTuple):
+    """The value of a key that names a file, and the file's SHA-256; None where it is not known."""
+
+    name: str
+    sha256: str | None
+
+    def __str__(self) -> str:
+        return f"{self.name} (SHA-256 {self.sha256[:8]}...)" if self.sha256 else self.name
+
+
+def by_content(differences: Sequence[Difference], key: str, there: NamedFile, here: NamedFile) -> list[Difference]:
+    """Compare a key that names a file by what the file has in it, where both digests are known.
+
+    Args:
+        differences: of all keys; this one compared by its text.
+    """
+    if there.sha256 is None or here.sha256 is None:
+        return list(differences)
+    others = [each for each in differences if each.key != key]
+    return others if there.sha256 == here.sha256 else [*others, Difference(key, str(there), str(here))]
 
 
 def of_the_model(differences: Sequence[Difference]) -> list[Difference]:

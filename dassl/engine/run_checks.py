@@ -10,8 +10,12 @@ from dassl.config.differences import (
     BACKBONE_KEY,
     CHANGES_NO_NUMBER,
     EXTEND_KEY,
+    INIT_KEY,
     Difference,
+    NamedFile,
+    by_content,
     config_differences,
+    leaves,
     of_the_model,
     only_more_epochs,
     without_extension,
@@ -51,6 +55,7 @@ class RunChecks:
     def __init__(self) -> None:
         super().__init__()
         self.scored_run: RunRecord | None = None  # of the checkpoint that was loaded for an evaluation
+        self.start_digest: str | None = None  # SHA-256 of the file of MODEL.INIT_WEIGHTS
         self.extended_after: list[int] = []
         self._images: dict[str, str] | None = None
         self._said: set[str] = set()
@@ -74,6 +79,7 @@ class RunChecks:
             images=self._image_digests(),
             epochs=self.max_epoch,
             frozen=self.frozen_weights_digest(),
+            start=self.start_digest,
             extended_after=self.extended_after,
         )
 
@@ -104,7 +110,8 @@ class RunChecks:
         if not has_record(directory) or (resuming and not has_checkpoints(directory)):
             return
         config = read_config(directory)
-        differences = self._differences(config, resuming, self.frozen_weights_digest())
+        # files are compared by their content, which the checkpoints know
+        differences = self._differences(config, resuming, self.frozen_weights_digest(), self.start_digest)
         lines = [str(each) for each in differences]
         if resuming and not lines:
             lines = _classname_differences(read_classnames(directory), self.recorded_classnames)
@@ -134,7 +141,7 @@ class RunChecks:
             if self.refuses_other_configurations:
                 raise
             print(f"Warning: {error} (used all the same, as Dassl does)")
-        differences = self._differences(record.config, resuming, record.frozen)
+        differences = self._differences(record.config, resuming, record.frozen, record.start)
         lines = [str(each) for each in differences]
         if resuming:
             lines += self._data_differences(record)
@@ -163,19 +170,24 @@ class RunChecks:
         if self.needs_more_epochs(record):
             self.extended_after.append(epoch)
 
-    def _differences(self, there: dict[str, Any], resuming: bool, frozen: str | None) -> list[Difference]:
-        """Keys that count and differ. The backbone's name counts by the file behind it, where both files are known."""
+    def _differences(
+        self, there: dict[str, Any], resuming: bool, frozen: str | None, start: str | None
+    ) -> list[Difference]:
+        """Keys that count and differ; backbone and start values count by the files behind their names.
+
+        Args:
+            frozen: SHA-256 of the recorded run's backbone, where it is known.
+            start: SHA-256 of the file that it started from.
+        """
         here = plain(self.cfg)
         found = config_differences(there, here, self._default_config(), self.changes_no_number)
         found = without_extension(found, self.cfg.TRAIN.EXTEND) if resuming else of_the_model(found)
-        own = self.frozen_weights_digest()
-        if frozen is None or own is None:
-            return found
-        found = [each for each in found if each.key != BACKBONE_KEY]
-        if frozen != own:
-            names = there["MODEL"]["BACKBONE"]["NAME"], here["MODEL"]["BACKBONE"]["NAME"]
-            digests = (f"{name} (SHA-256 {digest[:8]}...)" for name, digest in zip(names, (frozen, own), strict=True))
-            found.append(Difference(BACKBONE_KEY, *digests))
+        files = [(BACKBONE_KEY, frozen, self.frozen_weights_digest())]
+        files += [(INIT_KEY, start, self.start_digest)] * resuming  # once trained, the start no longer counts
+        names = dict(leaves(there)), dict(leaves(here))
+        for key, *digests in files:
+            recorded, own = (NamedFile(of.get(key, ""), digest) for of, digest in zip(names, digests, strict=True))
+            found = by_content(found, key, recorded, own)
         return found
 
     def _default_config(self) -> dict[str, Any]:

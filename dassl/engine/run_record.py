@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import yaml
 
-from dassl.config.differences import BACKBONE_KEY, EXTEND_KEY, Difference, leaves, without_extension
+from dassl.config.differences import BACKBONE_KEY, EXTEND_KEY, INIT_KEY, Difference, leaves, without_extension
 from dassl.config.tree import plain
 from dassl.utils.errors import MismatchError, UnreadableFileError
 from dassl.utils.files import StrPath, read_json, write_text_atomically
@@ -28,7 +28,7 @@ from dassl.utils.yaml_files import read_yaml
 CONFIG_NAME, CLASSNAMES_NAME = "config.yaml", "classnames.json"
 
 # The backbone counts by the digest of its file; start values do not count once a model is trained.
-_CHECKED_ELSEWHERE = (BACKBONE_KEY, "MODEL.INIT_WEIGHTS")
+_CHECKED_ELSEWHERE = (BACKBONE_KEY, INIT_KEY)
 
 RUN_KEY = "run"
 """Key of a checkpoint under which `RunRecord.to_text` is kept."""
@@ -44,6 +44,7 @@ class RunRecord:
         images: SHA-256 of each part's list of images.
         epochs: number of epochs of the whole training.
         frozen: SHA-256 of the file with the frozen weights; None where it is not known.
+        start: SHA-256 of the file of `MODEL.INIT_WEIGHTS`; None without one.
         weights: SHA-256 of the learned weights of each registered model, all written together.
         extended_after: numbers of epochs after which the run was given more.
     """
@@ -53,6 +54,7 @@ class RunRecord:
     images: dict[str, str]
     epochs: int
     frozen: str | None = None
+    start: str | None = None
     weights: dict[str, str] = field(default_factory=dict)
     extended_after: list[int] = field(default_factory=list)
 

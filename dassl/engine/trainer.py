@@ -22,7 +22,7 @@ from dassl.evaluation import build_evaluator
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.optim.lr_scheduler import enter_schedule
 from dassl.utils.errors import BadValueError, MismatchError, MissingFileError, UnwritableFileError
-from dassl.utils.files import mkdir_if_missing, remove_unfinished_files, write_bytes_atomically
+from dassl.utils.files import file_sha256_if_any, mkdir_if_missing, remove_unfinished_files, write_bytes_atomically
 from dassl.utils.meters import AverageMeter, MetricMeter
 from dassl.utils.names import check_availability
 from dassl.utils.progress import print_above_bar, progress_bar
@@ -412,6 +412,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
         self.max_epoch = cfg.OPTIM.MAX_EPOCH
         self.output_dir = cfg.OUTPUT_DIR
         self.cfg = cfg
+        self.start_digest = file_sha256_if_any(cfg.MODEL.INIT_WEIGHTS)
         self.build_data_loader()
         self.build_model()
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)

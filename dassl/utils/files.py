@@ -50,6 +50,11 @@ def file_sha256(fpath: StrPath) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_sha256_if_any(fpath: StrPath) -> str | None:
+    """SHA-256 of a regular file; None where nothing is named or there is no such file."""
+    return file_sha256(fpath) if fpath and os.path.isfile(fpath) else None
+
+
 def read_text(fpath: StrPath) -> str:
     """The content of a UTF-8 text file. Raises MissingFileError or UnreadableFileError, naming the file."""
     try:

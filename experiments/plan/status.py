@@ -10,6 +10,7 @@ from dassl.engine.run_record import has_checkpoints, has_record
 from dassl.utils.errors import BadValueError, MissingFileError
 from experiments.plan.runs import Run, default_config, short
 from runner.result import WORKERS, read_result
+from runner.same_files import by_content_of_files, local_backbone_digest, without_files
 from trainers.core.record import changes_no_number, read_record
 
 
@@ -23,7 +24,7 @@ def is_finished(run: Run) -> bool:
     if result is None:
         _check_interrupted(run)
         return False
-    if _is_to_be_extended(run, result.get("full_config", {})):
+    if _is_to_be_extended(run, result):
         return False
     if run.needs is None:
         return True
@@ -32,14 +33,21 @@ def is_finished(run: Run) -> bool:
 
 
 def _is_to_be_extended(run: Run, found: dict[str, Any]) -> bool:
-    """Whether `run` gives what was run with the configuration `found` more epochs (TRAIN.EXTEND).
+    """Whether `run` gives what was run before more epochs (TRAIN.EXTEND).
+
+    Args:
+        found: its result; or its `full_config` alone, where it was interrupted.
 
     Raises:
         BadValueError: anything else differs.
     """
     planned = run.config()
-    exempt = changes_no_number() if run.trains else changes_no_number() | {WORKERS}
-    different = config_differences(found, planned, plain(default_config()), exempt)
+    exempt = changes_no_number() if run.trains else CHANGES_NO_NUMBER | {WORKERS}
+    different = config_differences(found["full_config"], planned, plain(default_config()), exempt)
+    if "results" in found:
+        different = by_content_of_files(different, found, planned, local_backbone_digest)
+    else:
+        different = without_files(different)
     refused = without_extension(different, planned["TRAIN"]["EXTEND"])
     if not refused:
         return bool(different)
@@ -55,7 +63,7 @@ def _is_to_be_extended(run: Run, found: dict[str, Any]) -> bool:
 def _check_interrupted(run: Run) -> None:
     """Refuse early what train.py refuses to resume."""
     if has_record(run.folder) and has_checkpoints(run.folder):
-        _is_to_be_extended(run, plain(read_record(run.folder, default_config()).cfg))
+        _is_to_be_extended(run, {"full_config": plain(read_record(run.folder, default_config()).cfg)})
 
 
 def check_model(run: Run) -> None:

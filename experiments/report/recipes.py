@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dassl.config import leaves
+from dassl.config.differences import INIT_KEY
 from runner.result import SAME_RECIPE, WORKERS
 from trainers.core.record import changes_no_number
 
@@ -25,7 +26,7 @@ NOT_RECIPE = (
     *sorted(changes_no_number()),
 )
 # Settings without effect on an evaluation: those of the training that made the model count there.
-OF_TRAINING = ("OPTIM", "DATALOADER.", "TRAIN.")
+OF_TRAINING = ("OPTIM", "DATALOADER.", "TRAIN.", INIT_KEY)
 
 
 @dataclass(frozen=True, order=True)
@@ -81,6 +82,8 @@ def _settings(group: Iterable[Run]) -> dict[Run, dict[str, str]]:
         flat = leaves(dict(run.full_config))
         ignored = NOT_RECIPE + OF_TRAINING * run.zero_shot + (WORKERS,) * (not run.trained)
         settings[run] = {key: str(value) for key, value in flat if not key.startswith(ignored)}
+        if run.init_weights_sha256 and INIT_KEY in settings[run]:  # the file counts, not its path
+            settings[run][INIT_KEY] = f"SHA-256 {run.init_weights_sha256[:9]}"
     origins: defaultdict[tuple[object, ...], list[Run]] = defaultdict(list)
     for run in group:
         if run.trained:

@@ -37,6 +37,7 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "device": (str,),
     "few_shot_sha256": (str, NONE),
     "weights_sha256": (str, NONE),
+    "init_weights_sha256": (str, NONE),
     "full_config": (dict,),
     "versions": (dict,),
     "git_commit": (str, NONE),
@@ -45,6 +46,8 @@ FIELDS: dict[str, tuple[type, ...]] = {
 }
 
 
+OPTIONAL = ("init_weights_sha256",)
+"""Keys that results of earlier versions lack."""
 NOT_NEGATIVE = ("train_seconds", "test_seconds", "peak_memory_bytes")
 
 
@@ -72,6 +75,7 @@ class Run:
     device: str
     few_shot_sha256: str | None
     weights_sha256: str | None
+    init_weights_sha256: str | None
     full_config: Mapping[str, Any] = field(repr=False)
     versions: Mapping[str, Any]
     git_commit: str | None
@@ -111,6 +115,7 @@ def _run(path: Path, content: Any) -> Run | None:
     if content["finished"] is not True:
         return None
     content = _printable(content)
+    content = dict.fromkeys(OPTIONAL) | content
     values = {key: _checked(key, content[key], types) for key, types in FIELDS.items()}
     if values["part"] not in PARTS.get(values["setting"], ()):
         raise ValueError(f"unknown setting and part {values['setting']!r}, {values['part']!r}")

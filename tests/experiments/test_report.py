@@ -235,6 +235,19 @@ def test_another_number_of_workers_is_named_and_compared_all_the_same(output):
         assert all(score.comparisons for score in row)
 
 
+def test_start_values_make_a_row_by_their_content(output):
+    for start, path, accuracy in (("ab", "a.pth", 80), ("ab", "copy.pth", 82), ("cd", "a.pth", 70)):
+        config = KEPT | {"MODEL": {"INIT_WEIGHTS": path}}
+        seed = 2 if path == "copy.pth" else 1
+        output.add(
+            "base2new", "train_base", "A", seed, accuracy, **PROMETAR | {"full_config": config},
+            init_weights_sha256=start * 32,
+        )  # fmt: skip
+    (table,) = output.tables()
+    rows = {recipe.changes: row[0].figure.mean for recipe, row in table.blocks[0].rows.items()}
+    assert rows == {("MODEL.INIT_WEIGHTS SHA-256 ababababa",): 81, ("MODEL.INIT_WEIGHTS SHA-256 cdcdcdcdc",): 70}
+
+
 def test_two_reports_at_once_do_not_mix(output):
     output.pair("A", 1, 61.5, 51.5)
     folder = output.folder / "report"

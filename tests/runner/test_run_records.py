@@ -6,6 +6,7 @@ stands in result.json was computed with the settings beside it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -28,6 +29,7 @@ from deploy import load_classifier
 from experiments.launch.single import Request
 from experiments.plan.settings import Places, Row
 from experiments.plan.status import is_finished
+from trainers.core.record import frozen_digest
 from trainers.prometar import MODULATOR
 
 ROOT = Path(train.__file__).parent
@@ -242,6 +244,83 @@ def test_the_launcher_extends_too(tmp_path):
     assert not is_finished(request(more, ("TRAIN.EXTEND", "True")))
     with pytest.raises(BadValueError, match="OPTIM.LR is 0.002 there, planned: 0.5"):
         is_finished(request(more, ("TRAIN.EXTEND", "True"), ("OPTIM.LR", "0.5")))
+
+
+@pytest.fixture(scope="module")
+def started(scene):
+    """A finished run that began with the prompts in a file, and its result."""
+    start = scene.folder / "start.pth.tar"
+    shutil.copyfile(scene.folder / "coop" / "prompt_learner" / "model.pth.tar-2", start)
+    return start, scene("started", "MODEL.INIT_WEIGHTS", start)
+
+
+def test_start_values_count_by_their_file(scene, started, tmp_path):
+    start, result = started
+    assert result["init_weights_sha256"] == hashlib.sha256(start.read_bytes()).hexdigest()
+    copy = tmp_path / "elsewhere.pth.tar"
+    shutil.copyfile(start, copy)
+    for finished in (True, False):  # the same bytes at another path
+        folder = scene.copy("started", f"copied start, finished {finished}")
+        if not finished:
+            (folder / "result.json").unlink()
+        assert scene(folder, "MODEL.INIT_WEIGHTS", copy)["results"] == result["results"]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_start_at_the_same_path_is_refused(scene, started, tmp_path, finished):
+    start, result = started
+    folder = scene.copy("started", f"other start, finished {finished}")
+    if not finished:
+        (folder / "result.json").unlink()
+    first = start.read_bytes()
+    try:
+        shutil.copyfile(scene.folder / "coop" / "prompt_learner" / "model.pth.tar-1", start)
+        here = hashlib.sha256(start.read_bytes()).hexdigest()
+        there = result["init_weights_sha256"]
+        words = (
+            f"MODEL.INIT_WEIGHTS is '{start} (SHA-256 {there[:8]}...)' there, '{start} (SHA-256 {here[:8]}...)' here"
+        )
+        before = snapshot(folder)
+        with pytest.raises(BadValueError, match=re.escape(words)):
+            scene(folder, "MODEL.INIT_WEIGHTS", start)
+        logs = {path: content for path, content in snapshot(folder).items() if "log.txt" not in path}
+        assert logs == {path: content for path, content in before.items() if "log.txt" not in path}
+        with pytest.raises(BadValueError, match="MODEL.INIT_WEIGHTS is .* there, '' here"):
+            scene(folder)
+    finally:
+        start.write_bytes(first)
+
+
+def test_the_launcher_compares_files_by_their_content(tmp_path):
+    backbone, start = tmp_path / "clip.safetensors", tmp_path / "start.pth.tar"
+    backbone.write_bytes(b"clip"), start.write_bytes(b"prompts")
+    digests = {
+        "weights_sha256": hashlib.sha256(b"clip").hexdigest(),
+        "init_weights_sha256": hashlib.sha256(b"prompts").hexdigest(),
+    }
+
+    def request(clip, prompts):
+        row = Row(
+            "coop", "vit_b16_ep50_ctxv1", (("MODEL.BACKBONE.NAME", str(clip)), ("MODEL.INIT_WEIGHTS", str(prompts)))
+        )
+        return Request("all", row, "dtd", 1, 16, "", Places(tmp_path / "data", tmp_path / "out")).run()
+
+    finish(request(backbone, start), **digests)
+    assert is_finished(request(backbone, start))
+    assert is_finished(request(shutil.copyfile(backbone, tmp_path / "b"), shutil.copyfile(start, tmp_path / "s")))
+    for file, key in ((backbone, "MODEL.BACKBONE.NAME"), (start, "MODEL.INIT_WEIGHTS")):
+        other = Path(shutil.copyfile(file, tmp_path / "kept"))
+        file.write_bytes(b"something else")
+        with pytest.raises(BadValueError, match=rf"{key} is '{file} \(SHA-256 .*' there, planned: '{file} \(SHA-256"):
+            is_finished(request(backbone, start))
+        shutil.copyfile(other, file)
+
+
+def test_one_file_read_as_two_models_is_not_one_backbone():
+    """open_clip's names with and without quickgelu differ in the activation, not in the weights."""
+    plain, quick = (frozen_digest(f"open_clip:ViT-B-32{end}/clip.pt", "ab" * 32) for end in ("", "-quickgelu"))
+    assert plain != quick and frozen_digest("clip.pt", "ab" * 32) == "ab" * 32
+    assert plain == frozen_digest("open_clip:ViT-B-32/elsewhere/clip.pt", "ab" * 32)
 
 
 # Evaluations

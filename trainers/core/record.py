@@ -5,12 +5,14 @@ What lies in the folder is written and compared by `dassl.engine.run_record`.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from yacs.config import CfgNode
 
+from clip.backbones.open_clip import is_open_clip
 from clip.clip import resolve
 from dassl.config import CHANGES_NO_NUMBER
 from dassl.engine import TRAINER_REGISTRY
@@ -22,8 +24,9 @@ __all__ = [
     "CONFIG_NAME",
     "Record",
     "changes_no_number",
+    "backbone_digest",
+    "frozen_digest",
     "read_record",
-    "weights_digest",
     "write_record",
 ]
 
@@ -44,7 +47,7 @@ class Record(NamedTuple):
     classnames: list[str]
 
 
-def weights_digest(backbone: str) -> str | None:
+def backbone_digest(backbone: str) -> str | None:
     """SHA-256 of the file behind a backbone's name; None where there is no such file (another project's backbone)."""
     try:
         path = Path(resolve(backbone)) if backbone else None
@@ -53,6 +56,20 @@ def weights_digest(backbone: str) -> str | None:
     if path is None or not path.is_file():
         return None
     return file_sha256(path)
+
+
+def frozen_digest(backbone: str, file_digest: str | None) -> str | None:
+    """SHA-256 that two backbones share if they compute the same: of the file, and of the way in which it is read.
+
+    open_clip's model names say that: with and without quickgelu, one file gives two models.
+
+    Args:
+        backbone: its name.
+        file_digest: SHA-256 of its file; None where it is not known.
+    """
+    if file_digest is None or not is_open_clip(backbone):
+        return file_digest
+    return hashlib.sha256(f"{backbone.partition('/')[0]} {file_digest}".encode()).hexdigest()
 
 
 def read_record(folder: str | os.PathLike[str], defaults: CfgNode) -> Record:

@@ -31,7 +31,7 @@ from trainers.core.captured import CapturedFunctions
 from trainers.core.precision import Precision
 from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized
 from trainers.core.ranges import check_ranges
-from trainers.core.record import changes_no_number, weights_digest
+from trainers.core.record import backbone_digest, changes_no_number, frozen_digest
 from trainers.core.unknown_words import warn_of_unknown_words
 
 LEARNED_NAME = re.compile(r"(^|\.)(ctx|VPT|VPT_shallow)$|compound_prompt|meta_net\.|^(prompt_learner\.)?proj\.")
@@ -201,7 +201,8 @@ class PromptTrainer(TrainerX):
 
     @cached_property
     def _frozen_digest(self) -> str | None:
-        return weights_digest(self.cfg.MODEL.BACKBONE.NAME)
+        name = self.cfg.MODEL.BACKBONE.NAME
+        return frozen_digest(name, backbone_digest(name))
 
     def frozen_weights_digest(self) -> str | None:
         return self._frozen_digest

@@ -1,0 +1,66 @@
+"""Files that a configuration names, compared by what is in them: a file at another path may have the same weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from clip.clip import local_file
+from dassl.config import Difference, leaves
+from dassl.config.differences import BACKBONE_KEY, INIT_KEY, NamedFile, by_content
+from dassl.utils.errors import UserError
+from dassl.utils.files import file_sha256, file_sha256_if_any
+from trainers.core.record import frozen_digest
+
+
+def by_content_of_files(
+    differences: Sequence[Difference],
+    result: Mapping[str, Any],
+    config: Mapping[str, Any],
+    backbone_digest: Callable[[str], str | None],
+) -> list[Difference]:
+    """Differences between a result and a configuration, with backbone and start values compared by their files.
+
+    Args:
+        differences: those between the values of all keys.
+        result: content of result.json.
+        config: the present configuration.
+        backbone_digest: gives the SHA-256 of a backbone's file; asked only if the result knows its own.
+    """
+    recorded, found = dict(leaves(result.get("full_config", {}))), list(differences)
+    if digest := result.get("weights_sha256"):
+        name, recorded_name = config["MODEL"]["BACKBONE"]["NAME"], str(recorded.get(BACKBONE_KEY))
+        there = NamedFile(recorded_name, frozen_digest(recorded_name, str(digest)))
+        found = by_content(found, BACKBONE_KEY, there, NamedFile(name, frozen_digest(name, backbone_digest(name))))
+    if digest := result.get("init_weights_sha256"):
+        path, there = config["MODEL"]["INIT_WEIGHTS"], NamedFile(str(recorded.get(INIT_KEY)), str(digest))
+        found = by_content(found, INIT_KEY, there, NamedFile(path, file_sha256_if_any(path)))
+    return found
+
+
+def without_files(differences: Sequence[Difference]) -> list[Difference]:
+    """Differences less those between two paths, whose files only the checkpoints of an interrupted run know."""
+    files = {BACKBONE_KEY: local_backbone_digest, INIT_KEY: file_sha256_if_any}
+    return [each for each in differences if each.key not in files or not (each.there and files[each.key](each.here))]
+
+
+def local_backbone_digest(backbone: str) -> str | None:
+    """SHA-256 of the file that a backbone's name gives as its path; None for a name whose file is downloaded.
+
+    Remembered for each state of the file: a launch asks for all its runs.
+    """
+    try:
+        path = local_file(backbone)
+    except UserError:
+        return None
+    if path is None:
+        return None
+    status = os.stat(path)
+    return _remembered_sha256(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=64)
+def _remembered_sha256(path: str, modified: int, size: int) -> str:
+    return file_sha256(path)
