@@ -16,6 +16,7 @@ from pathlib import Path
 
 from .errors import UserError
 from .files import StrPath, mkdir_if_missing
+from .logger import LOG_NAME
 from .numerals import whole_number
 
 LOCK_NAME = ".lock"
@@ -76,6 +77,8 @@ def _take(descriptor: int, folder: StrPath) -> None:
 def locked(folder: StrPath) -> Iterator[None]:
     """Hold the lock of a run's folder; where this process has it already, or inherited it, nothing changes.
 
+    A folder that was made for it is removed when a UserError comes before the run has written more than its log.
+
     Raises:
         BusyError: another process holds it.
         UserError: the folder cannot be locked.
@@ -89,10 +92,14 @@ def locked(folder: StrPath) -> Iterator[None]:
     if any(_is_lock_of(folder, descriptor) for descriptor in _held):
         yield
         return
+    made = _missing_folders(folder)
     descriptor = lock(folder)
     _held.add(descriptor)
     try:
         yield
+    except UserError:
+        _remove_unused(made)
+        raise
     finally:
         _held.discard(descriptor)
         os.close(descriptor)
@@ -109,7 +116,7 @@ def locked_while_writing(folder: StrPath) -> Iterator[None]:
         BusyError: another process holds the lock.
         UserError: the folder cannot be locked.
     """
-    is_new = not os.path.isdir(folder)
+    made = _missing_folders(folder)
     descriptor = lock(folder)
     _held.add(descriptor)
     try:
@@ -117,11 +124,26 @@ def locked_while_writing(folder: StrPath) -> Iterator[None]:
     finally:
         with suppress(OSError):
             os.unlink(Path(folder, LOCK_NAME))
-        if is_new:
-            with suppress(OSError):  # it has files
-                os.rmdir(folder)
+        _remove_unused(made)
         _held.discard(descriptor)
         os.close(descriptor)
+
+
+def _missing_folders(folder: StrPath) -> list[Path]:
+    """The folder and those above it that do not exist, the innermost first."""
+    path = Path(os.path.abspath(folder))
+    return [each for each in (path, *path.parents) if not each.exists()]
+
+
+def _remove_unused(folders: list[Path]) -> None:
+    """Remove new folders, the innermost first, if that has nothing but a log and the lock."""
+    with suppress(OSError):  # another process uses it
+        if not folders or {path.name for path in folders[0].iterdir()} - {LOG_NAME, LOCK_NAME}:
+            return
+        for name in (LOG_NAME, LOCK_NAME):
+            (folders[0] / name).unlink(missing_ok=True)
+        for folder in folders:
+            folder.rmdir()
 
 
 def _inherited(folder: StrPath) -> int | None:

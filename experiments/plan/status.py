@@ -42,7 +42,7 @@ def _is_to_be_extended(run: Run, found: dict[str, Any]) -> bool:
         BadValueError: anything else differs.
     """
     planned = run.config()
-    exempt = changes_no_number() if run.trains else CHANGES_NO_NUMBER | {WORKERS}
+    exempt = changes_no_number() if run.trains else changes_no_number() | {WORKERS}
     different = config_differences(found["full_config"], planned, plain(default_config()), exempt)
     if "results" in found:
         different = by_content_of_files(different, found, planned, local_backbone_digest)

@@ -76,12 +76,39 @@ def test_a_right_command_line_builds(run, tmp_path):
         ({}, ("INPUT.SIZE", "(32, 32)"), "64"),
         ({}, ("DATASET.SUBSAMPLE_CLASSES", "old"), "old"),
         ({"output_dir": "/proc/out"}, (), "/proc/out"),
+        ({}, ("INPUT.TRANSFORMS", "(crop,)"), "crop"),
+        ({}, ("MODEL.INIT_WEIGHTS", "/nowhere/prompts.pth"), "/nowhere/prompts.pth"),
+        ({}, ("OPTIM.NAME", "sdg"), "sdg"),
     ],
 )
-def test_a_mistake_is_said_in_one_line(run, flags, opts, says):
+def test_a_mistake_is_said_in_one_line_and_leaves_no_folder(run, flags, opts, says, tmp_path):
+    flags = {"output_dir": tmp_path / "new" / "out"} | flags
     with pytest.raises(UserError) as error:
         run(*opts, **flags)
     assert says in str(error.value) and "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_leaves_a_used_folder_as_it_is(run, tmp_path):
+    run("DATASET.NUM_SHOTS", 1)
+    log = (tmp_path / "out" / "log.txt").read_bytes()
+    with pytest.raises(UserError):
+        run("TRAINER.COOP.PREC", "fp8")
+    assert (tmp_path / "out" / "log.txt").read_bytes() == log
+
+
+@pytest.mark.parametrize("words", [("--eval-only",), ("--resume", "/nowhere/run"), ("--extend",)])
+def test_a_run_that_cannot_begin_leaves_no_folder(files, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(ROOT)
+    given = ["--root", files[0] / "data", "--trainer", "CoOp", "--backbone", files[1], "--config-file", COOP]
+    given += ["--dataset-config-file", "configs/datasets/eurosat.yaml", "--output-dir", tmp_path / "new" / "out"]
+    out, err = sys.stdout, sys.stderr
+    try:
+        with pytest.raises(UserError):
+            train.main(train.parse_args([*map(str, given), *words, "INPUT.SIZE", "(64, 64)", "USE_CUDA", "False"]))
+    finally:
+        sys.stdout, sys.stderr = out, err
+    assert not list(tmp_path.iterdir())
 
 
 def test_class_names_that_do_not_match_are_named(run, files, tmp_path):
@@ -129,12 +156,14 @@ def test_a_mistake_ends_the_program_before_anything_is_made(words, status, says,
 def test_data_sets_are_not_looked_for_in_the_current_folder(tmp_path):
     result = program("--trainer", "CoOp", "DATASET.NAME", "EuroSAT", cwd=tmp_path)
     assert result.returncode == 1 and "give --root DATA, or set the variable DATA" in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_program_exits_with_one_line(tmp_path):
     result = program("--trainer", "Nobody", "--root", "/nowhere", "DATASET.NAME", "EuroSAT", cwd=tmp_path)
     assert result.returncode == 1
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_seed_zero_is_a_seed():
