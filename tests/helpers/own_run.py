@@ -11,11 +11,13 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 RECORDING = HERE.parent / "golden" / "own_run.json"
 WORKERS = (0, 2)
+SHOTS = 2
 PROBES = (7, 30, 55)
 """Rows and columns of an augmented image whose pixels are kept: on noise, any other crop or flip gives others."""
 
@@ -30,13 +32,19 @@ from dassl.utils import set_random_seed  # noqa: E402
 from trainers import prometar  # noqa: E402
 
 
-def run_and_record(folder: Path, workers: int) -> dict:
-    """Train for two epochs, as `train.py` does, into `folder`."""
+def run_and_record(folder: Path, workers: int, changed: Mapping[str, object] | None = None) -> dict:
+    """Train for two epochs, as `train.py` does, into `folder`.
+
+    Args:
+        changed: config keys with other values than the recorded run has.
+    """
     write_data(folder / "data")
     cfg = make_cfg("ProMetaR", write_backbones(folder)["vit"], folder / "data", folder / "out")
-    cfg.DATASET.NUM_SHOTS, cfg.DATALOADER.NUM_WORKERS = 2, workers
+    cfg.DATASET.NUM_SHOTS, cfg.DATALOADER.NUM_WORKERS = SHOTS, workers
     cfg.INPUT.TRANSFORMS = ("random_resized_crop", "random_flip", "normalize")
     cfg.TEST.NO_TEST = True
+    for key, value in (changed or {}).items():
+        cfg.merge_from_list([key, value])
     set_random_seed(cfg.SEED)
     trainer = build_trainer(cfg)
     start = {name: tensor.flatten()[:3].tolist() for name, tensor in learned(trainer).items()}
