@@ -449,6 +449,37 @@ def test_class_specific_prompts_are_not_scored_on_other_classes(scene):
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("kept", [("config.yaml", "classnames.json"), ()])
+def test_a_training_without_a_result_is_scored_as_what_its_checkpoints_say(scene, kept):
+    """It was interrupted after its last checkpoint, or its small files are gone."""
+    trained = json.loads((scene.folder / "coop" / "result.json").read_text())
+    folder = scene.copy("coop", f"no result, {len(kept)} files")
+    for file in {"config.yaml", "classnames.json", "result.json"}.difference(kept):
+        (folder / file).unlink()
+    checkpoint = torch.load(folder / "prompt_learner" / "model.pth.tar-2", weights_only=True)
+    if kept:
+        result = scene.evaluate(f"eval/{folder.name}", folder)
+        assert result["full_config"]["OPTIM"] == trained["full_config"]["OPTIM"]
+        assert result["config"] == ""  # the file is not known
+    else:
+        result = scene(f"eval/{folder.name}", model_dir=folder, flags="--eval-only")
+    assert result["model"]["config"] == json.loads(checkpoint["run"])["config"]
+    assert result["model"]["config"]["OPTIM"] == trained["full_config"]["OPTIM"]
+    assert result["results"] == trained["results"]
+
+
+@pytest.mark.parametrize("file", ["vit_b16_ep50", "vit_b16_ep100"])
+def test_without_a_result_it_is_said_that_the_config_file_is_not_known(scene, file, capsys):
+    folder, flags = scene.copy("coop", "no result"), f"--config-file {ROOT}/configs/trainers/CoOp/{file}.yaml"
+    (folder / "result.json").unlink(missing_ok=True)
+    capsys.readouterr()
+    result = scene.evaluate(f"eval/no result {file}", folder, flags=flags)
+    warning = rf"Warning: {folder} has no result.json, so it is not known whether its training used \S+{file}.yaml; "
+    settings = rf"the model's own settings are used: .*OPTIM.MAX_EPOCH is 2 there, {file.partition('ep')[2]} here"
+    assert re.search(warning + settings, capsys.readouterr().out)
+    assert result["full_config"]["OPTIM"]["MAX_EPOCH"] == result["model"]["config"]["OPTIM"]["MAX_EPOCH"] == 2
+
+
 def published(scene: Scene, name: str, run: str = "coop") -> Path:
     """The folder as the published code writes it."""
     folder = scene.copy(run, name)
