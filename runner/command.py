@@ -7,7 +7,8 @@ from contextlib import nullcontext
 
 from yacs.config import CfgNode
 
-from dassl.engine import TrainerBase, build_trainer
+from dassl.data.datasets import DATASET_REGISTRY
+from dassl.engine import TRAINER_REGISTRY, TrainerBase, build_trainer
 from dassl.utils import (
     BadValueError,
     collect_env_info,
@@ -36,11 +37,13 @@ def check_flags(args: argparse.Namespace) -> None:
 
 
 def check_is_complete(cfg: CfgNode) -> None:
-    """Raise BadValueError for what no run can do without, before the output folder is made."""
+    """Raise UserError for a trainer or data set that is missing or unknown, before the output folder is made."""
     if not cfg.TRAINER.NAME:
         raise BadValueError("which trainer? give --trainer NAME, for instance --trainer ProMetaR")
     if not cfg.DATASET.NAME:
         raise BadValueError("which data set? give --dataset-config-file FILE, such as configs/datasets/shapes.yaml")
+    TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+    DATASET_REGISTRY.get(cfg.DATASET.NAME)
 
 
 def main(args: argparse.Namespace) -> None:

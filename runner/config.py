@@ -10,8 +10,8 @@ from yacs.config import CfgNode
 
 import datasets
 import trainers
-from dassl.config import get_cfg_default, leaves, merge_file, merge_opts
-from dassl.config.differences import is_inherited
+from dassl.config import config_differences, get_cfg_default, leaves, merge_file, merge_opts, plain
+from dassl.config.differences import is_inherited, of_the_model
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.run_record import has_record
 from dassl.seeds import LARGEST_SEED
@@ -85,7 +85,6 @@ def setup_cfg(
     merge_opts(cfg, args.opts)
     if cfg.SEED > LARGEST_SEED:
         raise BadValueError(f"SEED must be at most {LARGEST_SEED} (below 0: no fixed seed), not {cfg.SEED}")
-    trainers.check_ranges(cfg)
     if cfg.DATASET.PATH:  # two working directories shall not give two data sets one path
         cfg.DATASET.PATH = full_path(cfg.DATASET.PATH)
     cfg.freeze()
@@ -114,11 +113,26 @@ def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
     if "MODEL.BACKBONE.NAME" not in given:
         refuse_backbone_of_the_folder(recorded.MODEL.BACKBONE.NAME, args.model_dir)
     inherited = {key: value for key, value in leaves(recorded) if is_inherited(key) and key not in changes_no_number()}
-    if trained_row_name(args.model_dir) in ("", row_name(args)):  # "": no result is there that names its file
-        return setup_cfg(args, base, above_files=inherited)
+    trained_row = trained_row_name(args.model_dir)
+    if trained_row in ("", row_name(args)):
+        model_cfg = setup_cfg(args, base, above_files=inherited)
+        if not trained_row and args.config_file:
+            warn_of_unknown_file(args, model_cfg, cfg)
+        return model_cfg
     for key, value in inherited.items():
         set_key(base, key, value)
     return setup_cfg(args, base)
+
+
+def warn_of_unknown_file(args: argparse.Namespace, model_cfg: CfgNode, command_cfg: CfgNode) -> None:
+    """Say where the given config file is not what a model was trained with, whose training left no result.json."""
+    there, here = plain(model_cfg), plain(command_cfg)
+    different = of_the_model(config_differences(there, here, {}, changes_no_number()))
+    if different:
+        print(
+            f"Warning: {args.model_dir} has no result.json, so it is not known whether its training used "
+            f"{args.config_file}; the model's own settings are used: {'; '.join(map(str, different))}"
+        )
 
 
 def keeps_to_records(trainer: str) -> bool:

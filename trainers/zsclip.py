@@ -11,6 +11,7 @@ from dassl.utils import UserError
 from trainers.core.facts import ALL_SETTINGS, PublishedRow, Recipes
 from trainers.core.precision import Precision
 from trainers.core.prompts import normalized
+from trainers.core.ranges import check_ranges
 from trainers.core.record import changes_no_number
 from trainers.core.templates import (
     CUSTOM_TEMPLATES,
@@ -43,6 +44,9 @@ class ZeroshotCLIP(TrainerX):
     @classmethod
     def add_config(cls, cfg: CfgNode) -> None:
         cfg.TRAINER[cls.config_node] = CfgNode(dict(PREC="fp16"))  # fp16 (as published, on a GPU), bf16, fp32, amp
+
+    def check_ranges(self, cfg: CfgNode) -> None:
+        check_ranges(cfg)
 
     def templates(self) -> list[str]:
         """Templates whose normalised text features are averaged."""

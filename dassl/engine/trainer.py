@@ -404,7 +404,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
 
     def __init__(self, cfg: Any) -> None:
         super().__init__()
-        check_ranges(cfg)
+        self.check_ranges(cfg)
         self.check_cfg(cfg)
         use_cuda = torch.cuda.is_available() and cfg.USE_CUDA
         self.device = torch.device("cuda" if use_cuda else "cpu")
@@ -419,6 +419,10 @@ class SimpleTrainer(RunChecks, TrainerBase):
         self.best_result = -float("inf")
         self.epoch_history = EpochHistory(self.output_dir)
         self.test_seconds: float | None = None  # of the last evaluation
+
+    def check_ranges(self, cfg: Any) -> None:
+        """Check the numbers of the configuration; a trainer with numbers of its own adds them. Raises BadValueError."""
+        check_ranges(cfg)
 
     def check_cfg(self, cfg: Any) -> None:
         """Raise when the configuration does not suit the trainer."""

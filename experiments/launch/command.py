@@ -84,7 +84,7 @@ def check_configs(runs: Sequence[Run]) -> None:
     for run in runs:
         key = (run.method, run.recipe, run.options)
         if key not in seen:
-            run.config()
+            run.check_config()
             seen.add(key)
 
 

@@ -21,6 +21,7 @@ from experiments.plan.methods import EMBEDDED, Method, Recipe
 from runner.arguments import parse_args
 from runner.config import default_cfg, setup_cfg
 from runner.provenance import ROOT
+from trainers import check_ranges
 
 Options = tuple[tuple[str, str], ...]
 """Config overrides KEY VALUE, as on the command line."""
@@ -109,6 +110,10 @@ class Run:
         config = deepcopy(_config(tuple(self.arguments_without("--root", "--seed", "--output-dir"))))
         config["SEED"] = self.seed
         return config
+
+    def check_config(self) -> None:
+        """Raise UserError for a configuration that the run would refuse at its start."""
+        check_ranges(CfgNode(self.config()))
 
     def arguments_without(self, *flags: str) -> list[str]:
         """The arguments without some flags and their values."""

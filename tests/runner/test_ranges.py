@@ -11,8 +11,12 @@ from tiny_runs import NODES, make_cfg, write_data
 import train
 import trainers
 from dassl.config import check_ranges, get_cfg_default
+from dassl.config import ranges as ranges_of_dassl
 from dassl.engine import build_trainer
 from dassl.utils import UserError
+from experiments.launch.command import check_configs
+from experiments.launch.single import Request
+from experiments.plan.settings import Places, Row
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +77,7 @@ WRONG = [
 @pytest.mark.parametrize(("key", "value"), WRONG)
 def test_a_number_out_of_range_is_named(key, value):
     with pytest.raises(UserError) as error:
-        train.setup_cfg(train.parse_args([key, value]))
+        trainers.check_ranges(train.setup_cfg(train.parse_args([key, value])))
     assert key in str(error.value) and "\n" not in str(error.value)
 
 
@@ -92,7 +96,25 @@ def test_a_number_out_of_range_is_named(key, value):
     ],
 )
 def test_the_ends_of_the_ranges_are_taken(key, value):
-    train.setup_cfg(train.parse_args([key, value]))
+    trainers.check_ranges(train.setup_cfg(train.parse_args([key, value])))
+
+
+def test_a_launch_is_refused_before_its_first_run(tmp_path):
+    row = Row("coop", "vit_b16_ep50_ctxv1", (("TRAINER.COOP.N_CTX", "0"),))
+    run = Request("all", row, "dtd", 1, 16, "", Places(tmp_path, tmp_path)).run()
+    with pytest.raises(UserError, match="TRAINER.COOP.N_CTX is 0, but should be between 1 and"):
+        check_configs([run])
+
+
+@pytest.mark.parametrize("trainer", ["ProMetaR", "ZeroshotCLIP"])
+def test_a_run_checks_its_numbers_once(trainer, tiny, monkeypatch):
+    backbone, data, output = tiny
+    checked, check = [], ranges_of_dassl.check_values
+    for module in (ranges_of_dassl, trainers.core.ranges):
+        monkeypatch.setattr(module, "check_values", lambda cfg, ranges: checked.extend(ranges) or check(cfg, ranges))
+    build_trainer(make_cfg(trainer, backbone, data, output))
+    assert {"OPTIM.LR", "OPTIM_VNET.LR", "TRAINER.PROMETAR.MIXUP_ALPHA"} <= set(checked)
+    assert len(checked) == len(set(checked))
 
 
 @pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])

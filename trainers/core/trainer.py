@@ -148,8 +148,10 @@ class PromptTrainer(TrainerX):
         """The method's own config node."""
         return self.cfg.TRAINER[self.config_node]
 
-    def check_cfg(self, cfg: CfgNode) -> None:
+    def check_ranges(self, cfg: CfgNode) -> None:
         check_ranges(cfg)
+
+    def check_cfg(self, cfg: CfgNode) -> None:
         if cfg.DATALOADER.K_TRANSFORMS != 1:
             raise UserError(
                 f"DATALOADER.K_TRANSFORMS {cfg.DATALOADER.K_TRANSFORMS}: prompts are trained on one view, 1"
