@@ -8,7 +8,7 @@ import re
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets.layout.custom_data import OwnData, complete
 from datasets.layout.errors import BadDataError, MissingDataError
-from datasets.layout.files import class_folders, image_names, images_below, left_out
+from datasets.layout.files import class_folders, image_names, left_out, usable_images_below
 from datasets.layout.items import Item
 from datasets.layout.splits import PART_NAMES, Parts
 
@@ -100,7 +100,7 @@ class ImageFolder(OwnData):
         return items
 
     def _read_class(self, folder: str) -> list[str]:
-        images, others = images_below(folder)
+        images, others = usable_images_below(folder)
         if not images:
             kinds = f" but {left_out(others, folder)}" if others else ""
             raise BadDataError(f"class folder {folder} holds no images{kinds}")
@@ -123,7 +123,7 @@ class ImageFolder(OwnData):
         folder = self._part_dirs()["train"]
         images = []
         for name in self._classes_in(folder):
-            found, others = images_below(os.path.join(folder, name))
+            found, others = usable_images_below(os.path.join(folder, name))
             images += found
             self._unused += others
         self._unused += [os.path.join(folder, name) for name in self._beside_classes(folder)]

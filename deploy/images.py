@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,17 +18,17 @@ from dassl.utils import (
     MissingFileError,
     UserError,
     image_suffixes,
-    is_image_name,
+    images_below,
     read_image,
 )
-from datasets.layout.files import images_below, left_out
+from datasets.layout.files import left_out
 
 MOST_WORKERS = 4
 BATCHES_WORTH_A_WORKER = 4
 
 
 def find_images(places: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """Paths of the images: files as they are given, folders searched to the bottom, in the order of their names.
+    """Paths of the images: files as they are given, folders searched to the bottom, in ascending order.
 
     Raises:
         UserError: a place does not exist, or a folder holds no image.
@@ -36,7 +36,7 @@ def find_images(places: Sequence[str | os.PathLike[str]]) -> list[str]:
     found: list[str] = []
     for place in map(os.fspath, places):
         if os.path.isdir(place):
-            inside = list(_images_below(place))
+            inside = images_below(place)[0]
             if not inside:
                 raise MissingFileError(f"no image below {place} (looked for {', '.join(image_suffixes())})")
             found += inside
@@ -55,14 +55,6 @@ def left_out_below(places: Sequence[str | os.PathLike[str]], used: Sequence[str]
         if others:
             lines.append(left_out(others, folder))
     return lines
-
-
-def _images_below(folder: str) -> Iterator[str]:
-    for here, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if is_image_name(name) and not name.startswith("."):
-                yield os.path.join(here, name)
 
 
 class ImageBatch(NamedTuple):

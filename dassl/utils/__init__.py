@@ -24,7 +24,7 @@ from .files import (
     write_json,
     write_text_atomically,
 )
-from .images import MAX_ASPECT_RATIO, MAX_PIXELS, image_suffixes, is_image_name, read_image
+from .images import MAX_ASPECT_RATIO, MAX_PIXELS, image_suffixes, images_below, is_image_name, read_image
 from .logger import Logger, setup_logger
 from .meters import AverageMeter, MetricMeter
 from .names import check_availability, get_most_similar_str_to_a_from_b
@@ -68,6 +68,7 @@ __all__ = [
     "file_sha256",
     "get_most_similar_str_to_a_from_b",
     "image_suffixes",
+    "images_below",
     "in_csv",
     "in_latex",
     "in_markdown",

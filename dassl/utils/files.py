@@ -55,19 +55,30 @@ def file_sha256_if_any(fpath: StrPath) -> str | None:
     return file_sha256(fpath) if fpath and os.path.isfile(fpath) else None
 
 
-def read_text(fpath: StrPath) -> str:
-    """The content of a UTF-8 text file. Raises MissingFileError or UnreadableFileError, naming the file."""
+def read_bytes(fpath: StrPath) -> bytes:
+    """The content of a regular file. Raises MissingFileError or UnreadableFileError, naming the file."""
     try:
         # a FIFO or device might never end
         if not stat.S_ISREG(os.stat(fpath).st_mode):
             raise UnreadableFileError(f"cannot read {fpath}: it is not a regular file")
-        return Path(fpath).read_text(encoding="utf-8")
-    except UnreadableFileError:
-        raise
+        return Path(fpath).read_bytes()
     except FileNotFoundError as error:
         raise MissingFileError(f"no such file: {fpath}") from error
-    except (OSError, ValueError) as error:
+    except UnreadableFileError:  # an OSError itself
+        raise
+    except (OSError, ValueError) as error:  # the latter for a NUL in the path
         raise UnreadableFileError(f"cannot read {fpath}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def read_text(fpath: StrPath) -> str:
+    """The content of a UTF-8 text file; a byte order mark at its start is dropped.
+
+    Raises MissingFileError or UnreadableFileError, naming the file.
+    """
+    try:
+        return read_bytes(fpath).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UnreadableFileError(f"cannot read {fpath}: it is not UTF-8 text (byte {error.start})") from error
 
 
 def read_json(fpath: StrPath) -> Any:

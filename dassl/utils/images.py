@@ -45,6 +45,23 @@ def is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in _formats_by_suffix()
 
 
+def images_below(folder: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
+    """Paths of the images of a folder and its subfolders, and of everything else there; both ascending.
+
+    A hidden folder and a link to a folder are not entered: they count as one thing that is not an image, as does a
+    hidden file.
+    """
+    images, others = [], []
+    for here, folders, names in os.walk(folder):
+        closed = [name for name in folders if name.startswith(".") or os.path.islink(os.path.join(here, name))]
+        folders[:] = [name for name in folders if name not in closed]
+        for name in names:
+            found = images if is_image_name(name) and not name.startswith(".") else others
+            found.append(os.path.join(here, name))
+        others += [os.path.join(here, name, "") for name in closed]
+    return sorted(images), sorted(others)
+
+
 MAX_PIXELS = 89_478_485
 """Most pixels of an image that is read, unless another bound is given: where Pillow's own warning begins."""
 

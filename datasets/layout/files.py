@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from dassl.utils import is_image_name
-from dassl.utils.files import parse_json
+from dassl.utils import MissingFileError, UnreadableFileError, files, images_below, is_image_name
 from datasets.layout.errors import BadDataError, MissingDataError
 
 
@@ -36,22 +34,11 @@ def image_names(folder: str) -> list[str]:
     return sorted(name for name in names if not name.startswith(".") and is_image_name(name))
 
 
-def images_below(folder: str) -> tuple[list[str], list[str]]:
-    """Paths of the images of a folder and its subfolders, and of everything else there; both ascending.
-
-    A file whose name is not UTF-8 is not used: no split file could name it. A hidden folder and a link to a folder are
-    not entered: they count as one thing that is left out.
-    """
-    images, others = [], []
-    for here, folders, names in os.walk(folder):
-        closed = [name for name in folders if name.startswith(".") or os.path.islink(os.path.join(here, name))]
-        folders[:] = [name for name in folders if name not in closed]
-        for name in names:
-            usable = is_image_name(name) and not name.startswith(".") and is_plain_text(name)
-            found = images if usable else others
-            found.append(os.path.join(here, name))
-        others += [os.path.join(here, name, "") for name in closed]
-    return sorted(images), sorted(others)
+def usable_images_below(folder: str) -> tuple[list[str], list[str]]:
+    """As `dassl.utils.images_below`, but an image whose name is not UTF-8 is left out: no split file could name it."""
+    images, others = images_below(folder)
+    unusable = [path for path in images if not is_plain_text(os.path.basename(path))]
+    return [path for path in images if is_plain_text(os.path.basename(path))], sorted(others + unusable)
 
 
 def is_plain_text(text: str) -> bool:
@@ -102,24 +89,21 @@ def require_images(paths: Sequence[str], listed_in: str) -> None:
         )
 
 
-def _read_bytes(path: str) -> bytes:
+@contextmanager
+def _as_data_error(path: str) -> Iterator[None]:
+    """What the core says of a file, as an error of its data set."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a FIFO or device might never end
-            raise BadDataError(f"file {path} cannot be read (it is not a regular file)")
-        with open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError:
+        yield
+    except MissingFileError:
         raise MissingDataError(f"file {path} is missing") from None
-    except OSError as error:
-        raise BadDataError(f"file {path} cannot be read ({error.strerror})") from None
+    except UnreadableFileError as error:
+        raise BadDataError(str(error)) from None
 
 
 def read_text(path: str) -> str:
-    """A UTF-8 text file (a leading byte order mark is dropped)."""
-    try:
-        return _read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadDataError(f"file {path} is not UTF-8 text (byte {error.start})") from None
+    """As `dassl.utils.files.read_text`. Raises MissingDataError or BadDataError."""
+    with _as_data_error(path):
+        return files.read_text(path)
 
 
 def read_lines(path: str) -> list[str]:
@@ -128,15 +112,9 @@ def read_lines(path: str) -> list[str]:
 
 
 def read_json_object(path: str) -> dict[str, Any]:
-    """The content of a JSON file that holds an object."""
-    try:
-        content = parse_json(read_text(path))
-    except json.JSONDecodeError as error:
-        raise BadDataError(f"{path} is not valid JSON (line {error.lineno}: {error.msg})") from None
-    except RecursionError:
-        raise BadDataError(f"{path} is nested too deeply") from None
-    except ValueError as error:  # a number of thousands of digits, a key that occurs twice, NaN
-        raise BadDataError(f"{path} is not valid JSON ({error})") from None
+    """The content of a JSON file that holds an object. Raises MissingDataError or BadDataError."""
+    with _as_data_error(path):
+        content = files.read_json(path)
     if not isinstance(content, dict):
         raise BadDataError(f"{path} holds no JSON object but a {type(content).__name__}")
     return content
@@ -146,7 +124,8 @@ def read_mat(path: str, variable: str) -> Any:
     """One variable of a MATLAB file, the first row of it, as the annotation files of the VGG and Cars sets hold it."""
     from scipy.io import loadmat  # heavy, and needed only where no split file is present
 
-    _read_bytes(path)
+    with _as_data_error(path):
+        files.read_bytes(path)
     try:
         return loadmat(path)[variable][0]
     except KeyError:

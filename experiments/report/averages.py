@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from dassl.utils import UserError
-
 from .runs import Run
 
 
@@ -51,17 +49,14 @@ class Cell:
 
     @classmethod
     def of(cls, runs: Iterable[Run], expected: Iterable[int] = ()) -> Cell:
+        """Of runs with different seeds; `conflicts` has taken out what claims one place.
+
+        Args:
+            expected: seeds that other rows of the table have.
         """
-        Raises:
-            UserError: two results for one seed.
-        """
-        by_seed: dict[int, Run] = {}
-        for run in runs:
-            other = by_seed.setdefault(run.seed, run)
-            if other is not run:
-                raise UserError(
-                    f"two results for one run: {other.path} and {run.path}; report on a folder with one of them"
-                )
+        given = list(runs)
+        by_seed = {run.seed: run for run in given}
+        assert len(by_seed) == len(given), "two runs of one seed in one cell"
         return cls(by_seed, frozenset(expected))
 
     @property

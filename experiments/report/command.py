@@ -29,6 +29,7 @@ from .sections import (
     score_section,
     summary_section,
 )
+from .shared import conflicts_of_shared
 from .tables import score_tables
 from .text import latex, markdown, scores_csv, terminal
 
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs = [run for run in with_own_names(found.runs) if _wanted(run, args.setting, args.dataset)]
     recipe_of = recipes(runs)
     clear, conflicts = without_conflicts(runs, recipe_of)
-    problems = [*found.problems, *conflicts]
+    problems = [*found.problems, *conflicts, *conflicts_of_shared(clear, recipe_of)]
     if not clear:
         _name(problems)
         why = "see the lines above" if problems else "a finished run has a result.json"

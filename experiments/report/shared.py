@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from .conflicts import place
+from .conflicts import place, without_conflicts
 from .recipes import Recipe
 from .runs import Run
 
@@ -18,6 +18,19 @@ USUAL_SOURCES = frozenset({"ImageNet", "Shapes"})
 
 def with_shared(runs: Sequence[Run], recipes: Mapping[Run, Recipe]) -> tuple[list[Run], dict[Run, Recipe]]:
     """The runs and their recipes, and a shared run once more under the name of its other setting."""
+    copies = _copies(runs, recipes)
+    clear, _ = without_conflicts(list(copies), copies)
+    return [*runs, *clear], {**recipes, **copies}
+
+
+def conflicts_of_shared(runs: Sequence[Run], recipes: Mapping[Run, Recipe]) -> list[str]:
+    """A line about each place that several shared runs claim; none of them is shown there."""
+    copies = _copies(runs, recipes)
+    return without_conflicts(list(copies), copies)[1]
+
+
+def _copies(runs: Sequence[Run], recipes: Mapping[Run, Recipe]) -> dict[Run, Recipe]:
+    """Shared runs under the name of their other setting, where no run of that setting has the place."""
     trained = [run for run in runs if not run.zero_shot]
     curves = {(recipes[run], run.dataset) for run in trained if run.setting == "few_shot"}
     tested = {(recipes[run], run.shots, run.seed): run.setting for run in trained if run.part == "target"}
@@ -30,5 +43,4 @@ def with_shared(runs: Sequence[Run], recipes: Mapping[Run, Recipe]) -> tuple[lis
             copies[replace(run, setting="few_shot", part="all")] = recipes[run]
         elif run.setting == "few_shot" and setting and run.dataset in sources:
             copies[replace(run, setting=setting, part="source")] = recipes[run]
-    copies = {run: recipe for run, recipe in copies.items() if place(run, recipe) not in taken}
-    return [*runs, *copies], {**recipes, **copies}
+    return {run: recipe for run, recipe in copies.items() if place(run, recipe) not in taken}

@@ -257,7 +257,7 @@ def test_a_draw_file_that_does_not_fit_is_refused(eurosat, build, tmp_path):
     with pytest.raises(FileNotFoundError, match="none.json is missing; set DATASET.FEWSHOT_SPLIT"):
         build("EuroSAT", eurosat, shots=2, FEWSHOT_SPLIT=tmp_path / "none.json")
     kept.write_text("not JSON")
-    with pytest.raises(ValueError, match="shot_2-seed_1.json is not valid JSON .*; delete that file to draw anew"):
+    with pytest.raises(ValueError, match="shot_2-seed_1.json is not valid JSON: .*; delete that file to draw anew"):
         build("EuroSAT", eurosat, shots=2)
 
 

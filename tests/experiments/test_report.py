@@ -235,6 +235,19 @@ def test_another_number_of_workers_is_named_and_compared_all_the_same(output):
         assert all(score.comparisons for score in row)
 
 
+def test_two_sources_of_one_curve_are_named_and_all_else_reported(output, capsys):
+    """Each stands in its own setting; on the few-shot curve, which both could be a point of, neither does."""
+    pair = [
+        output.add(setting, "source", "ImageNet", 1, accuracy)
+        for setting, accuracy in (("cross_dataset", 71.25), ("domain_generalization", 72.5))
+    ]
+    output.add("few_shot", "all", "ImageNet", 1, 33.25, shots=4)
+    status, printed, (line,) = report_on(output, capsys)
+    assert status == 1 and line.startswith("error: two results for one run (few_shot all, CoOp, ImageNet, seed 1)")
+    assert all(str(path) in line for path in pair)
+    assert all(number in printed for number in ("71.25", "72.50", "33.25"))
+
+
 def test_start_values_make_a_row_by_their_content(output):
     for start, path, accuracy in (("ab", "a.pth", 80), ("ab", "copy.pth", 82), ("cd", "a.pth", 70)):
         config = KEPT | {"MODEL": {"INIT_WEIGHTS": path}}
