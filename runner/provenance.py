@@ -61,7 +61,7 @@ def draw_digest(items: Iterable[Any], root: str) -> str:
     """
     digest = hashlib.sha256()
     for label, listed, _ in listed_images(items, root):
-        digest.update(f"{label} {listed}\n".encode())
+        digest.update(f"{label} {listed}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

@@ -60,6 +60,11 @@ def _problem(result: dict[str, Any]) -> str | None:
     for key, kind in (("date", str), ("full_config", dict), ("results", dict)):
         if not isinstance(result.get(key), kind):
             return f"{key} is {result.get(key)!r}" if key in result else f"it lacks {key}"
+    model = result.get("model")
+    if model is not None and not (isinstance(model, dict) and isinstance(model.get("folder"), str)):
+        return f"model is {str(model)[:80]!r}"
+    if not isinstance(result.get("config", ""), str):
+        return f"config is {result['config']!r}"
     try:
         datetime.fromisoformat(result["date"])
     except ValueError:

@@ -73,14 +73,27 @@ class RunRecord:
             return None
         try:
             record = RunRecord(**json.loads(checkpoint[RUN_KEY]))
-            fits = isinstance(record.config, dict) and isinstance(record.weights, dict)
-            fits &= isinstance(record.images, dict) and isinstance(record.extended_after, list)
-            fits &= isinstance(record.epochs, int)
-        except (TypeError, ValueError, RecursionError):
+            fits = all(isinstance(getattr(record, name), kind) for name, kind in _KINDS.items())
+            texts = *record.images.values(), *record.weights.values()
+            fits = fits and all(isinstance(text, str) for text in texts)
+            fits = fits and all(isinstance(epoch, int) for epoch in record.extended_after)
+        except (TypeError, ValueError, AttributeError, RecursionError):
             fits = False
         if not fits:
             raise UnreadableFileError(f'{path} is damaged: "{RUN_KEY}" does not describe a run')
         return record
+
+
+_KINDS = {
+    "config": dict,
+    "classnames": str,
+    "images": dict,
+    "epochs": int,
+    "frozen": str | None,
+    "start": str | None,
+    "weights": dict,
+    "extended_after": list,
+}
 
 
 def write_record(folder: StrPath, cfg: Any, classnames: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import subprocess
@@ -15,6 +16,7 @@ import torch
 from full_disk import disk_full_after
 from torch import nn
 
+from dassl.engine.run_record import RunRecord
 from dassl.utils import (
     MismatchError,
     MissingFileError,
@@ -377,3 +379,18 @@ def test_pretrained_weights_report_what_was_used(tmp_path, capsys):
         load_pretrained_weights(nn.BatchNorm1d(3, affine=False), str(tmp_path / "plain"))
     with pytest.raises(MismatchError, match="wrong shape"):
         load_pretrained_weights(nn.Sequential(nn.Linear(7, 7)), str(tmp_path / "plain"))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"frozen": 3}, {"start": ["a"]}, {"classnames": None}, {"images": {"test": 1}}, {"weights": {"model": 1}},
+        {"extended_after": ["x"]}, {"epochs": "2"}, {"config": []}, {"other": 1},
+    ],
+)  # fmt: skip
+def test_a_record_with_entries_of_another_kind_is_damaged(changed):
+    record = RunRecord(config={}, classnames="ab", images={}, epochs=2)
+    assert RunRecord.of_checkpoint({"run": record.to_text()}, "a.pth") == record
+    text = json.dumps(json.loads(record.to_text()) | changed)
+    with pytest.raises(UnreadableFileError, match='a.pth is damaged: "run" does not describe a run'):
+        RunRecord.of_checkpoint({"run": text}, "a.pth")

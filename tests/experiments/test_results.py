@@ -18,10 +18,12 @@ from tiny_runs import CLASSNAMES, build_trainer, learned, make_cfg, write_data
 
 import parse_test_res
 import train
+from dassl.data.datasets import Datum
 from dassl.engine.history import EpochHistory
 from dassl.utils import UserError, set_random_seed
 from runner import provenance, recording
-from runner.result import SAME_RECIPE
+from runner.provenance import draw_digest
+from runner.result import SAME_RECIPE, read_result, write_result
 from trainers.core.record import changes_no_number
 
 ROOT = Path(train.__file__).parent
@@ -312,3 +314,23 @@ def test_workers_and_text_chunks_change_numbers_of_training(train_with):
         assert len(found) == 1 or not equal(*found)  # also from one number of workers to the next
     evaluated = train_with(OUTPUT_DIR="none", **{"DATALOADER.NUM_WORKERS": 2})
     assert equal(usual, evaluated[0]) and evaluated[1] == accuracy
+
+
+@pytest.mark.parametrize(
+    "changed", [{"model": "x"}, {"model": {"folder": 3}}, {"model": []}, {"config": 5}, {"full_config": []}]
+)
+def test_a_result_with_entries_of_another_kind_is_damaged(tmp_path, changed):
+    write_result(tmp_path, {"results": {"accuracy": 50.0}, "full_config": {}} | changed)
+    with pytest.raises(UserError, match=f"result.json is damaged: {next(iter(changed))} is"):
+        read_result(tmp_path)
+
+
+def test_the_digest_of_a_draw_takes_every_path(tmp_path):
+    """Own data may lie in a folder whose name is not UTF-8."""
+    items = []
+    for name in (b"ok", b"\xff"):
+        path = tmp_path / os.fsdecode(name) / "a.jpg"
+        path.parent.mkdir()
+        path.touch()
+        items.append(Datum(impath=str(path), label=0, classname="a"))
+    assert draw_digest(items[:1], "/elsewhere") != draw_digest(items[1:], "/elsewhere")
