@@ -158,6 +158,8 @@ def test_what_has_finished_is_not_run_again(places, monkeypatch, capsys):
     ends(trained, UserError("no memory"))
     with pytest.raises(UserError, match="no memory"):
         program.main(["one", "train_base", "vpt", "dtd", "1"])
+    assert not trained.folder.exists()  # nothing had begun
+    trained.folder.mkdir(parents=True)
     (trained.folder / "log.txt").write_text("Finish training\n* accuracy: 90.0%\n")  # as a crash may leave it
     ends(trained)
     program.main(["one", "train_base", "vpt", "dtd", "1"])
