@@ -91,7 +91,8 @@ def check(
         if wrong:
             raise BadDataError("; ".join(wrong))
     sizes = ", ".join(f"{name} {len(items):,}" for name, items in zip(Parts._fields, _distinct(parts), strict=True))
-    return f"{len(labels):,} classes, {sizes}; {len(checked):,} images decoded"
+    served = " (the val images serve as test images, too)" if parts.val and parts.val is parts.test else ""
+    return f"{len(labels):,} classes, {sizes}{served}; {len(checked):,} images decoded"
 
 
 def _repeated_content(reader: OwnData, parts: Parts) -> list[str]:
