@@ -77,7 +77,7 @@ class CoOpLayout(DatasetBase):
 
     @property
     def remedy(self) -> Remedy:
-        return Remedy(f"get it with: {self.origin}", f"mend or remove that and get it anew with: {self.origin}")
+        return Remedy(f"get it with: {self.origin}", f"fix or remove that, and download it again with: {self.origin}")
 
     def note(self, text: str) -> None:
         """Print something that the user should know though the data can be used; `datasets.check` repeats it."""

@@ -45,7 +45,7 @@ class JsonStore:
             return home_path
         except OSError as error:
             if error.errno not in _READ_ONLY:
-                raise UserError(f"cannot write {home_path} ({error.strerror}); free space or mend the folder") from None
+                raise UserError(f"cannot write {home_path} ({error.strerror}); free space or fix the folder") from None
         spare_path = os.path.join(self.spare, name)
         try:
             _create(spare_path, content)
