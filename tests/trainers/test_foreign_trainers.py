@@ -281,7 +281,7 @@ def command_line(data_root, tmp_path, monkeypatch):
         cfg.TRAINER.PROMPTSRC = promptsrc_settings()
 
     def run(trainer, options):
-        monkeypatch.setattr(train, "extend_cfg", extended)
+        monkeypatch.setattr("runner.config.extend_cfg", extended)
         monkeypatch.setattr(sys, "stdout", sys.stdout)  # train.py puts a log between
         monkeypatch.setattr(sys, "stderr", sys.stderr)
         flags = f"--seed 1 --root {data_root} --output-dir {tmp_path} --trainer {trainer} --backbone ViT-Shapes"
