@@ -12,13 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip.clip import shared_tokenizer
 from clip.model import CLIP
 from clip.published_start import draw_clip
 from clip.recompute import recomputed
 from dassl.engine import TRAINER_REGISTRY
 from trainers.core.facts import ALL_SETTINGS, PublishedRow, Recipes
-from trainers.core.prompts import CONTEXT, ContextPrompts, Prompts, Theta, normalized, readable
+from trainers.core.prompts import CONTEXT, ContextPrompts, Prompts, Theta, context_length, normalized
 from trainers.core.trainer import PromptTrainer
 
 META_NET = "prompt_learner.meta_net"
@@ -90,7 +89,7 @@ class CoCoOp(PromptTrainer):
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
         s = self.settings
-        n_ctx = len(shared_tokenizer().encode(readable(s.CTX_INIT))) if s.CTX_INIT else s.N_CTX
+        n_ctx = context_length(s.CTX_INIT, s.N_CTX)
         draw_clip(clip)
         return CoCoOpPrompts(clip, ContextPrompts(clip, classnames, n_ctx, s.CTX_INIT))
 

@@ -13,12 +13,12 @@ from typing import Any
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip.clip import as_upstream, load, shared_tokenizer
+from clip.clip import as_upstream, load
 from clip.model import CLIP
 from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY
 from trainers.core.facts import BASE_TO_NEW, FEW_SHOT, TRANSFER, PublishedRow, Recipes
-from trainers.core.prompts import CONTEXT, ContextPrompts, Prompts, Theta, context_words, readable
+from trainers.core.prompts import CONTEXT, ContextPrompts, Prompts, Theta, context_length, context_words
 from trainers.core.trainer import PromptTrainer
 
 
@@ -72,7 +72,7 @@ class CoOp(PromptTrainer):
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
         s = self.settings
-        n_ctx = len(shared_tokenizer().encode(readable(s.CTX_INIT))) if s.CTX_INIT else s.N_CTX
+        n_ctx = context_length(s.CTX_INIT, s.N_CTX)
         draw_clip(clip)
         context = ContextPrompts(clip, classnames, n_ctx, s.CTX_INIT, s.CLASS_TOKEN_POSITION, s.CSC)
         return CoOpPrompts(clip, context)

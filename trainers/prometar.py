@@ -43,7 +43,6 @@ from trainers.core.families import build_family
 from trainers.core.linearized import Gradients, Linearized, each
 from trainers.core.meta_monitor import MetaMonitor
 from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized
-from trainers.core.templates import teacher_text_features
 from trainers.core.trainer import PromptTrainer, as_numbers
 
 Inner = tuple[Gradients, Gradients, Gradients]
@@ -230,7 +229,7 @@ class ProMetaR(PromptTrainer):
         for _ in ("text teacher", "image teacher"):  # the published code builds a CLIP for each; here one serves all
             draw_clip(self.prompts.clip)
         # w0 [C, e]
-        self.teacher_text = normalized(teacher_text_features(self.prompts.clip, self.dm.dataset.classnames))
+        self.teacher_text = self.teacher_text_features()
         self.modulator = GradientModulator(self.prompts.tensors(), s.DIM_RATE).to(self.device)
         self.modulator_optim = build_optimizer(self.modulator, self.cfg.OPTIM_VNET)
         self.modulator_sched = build_lr_scheduler(self.modulator_optim, self.cfg.OPTIM_VNET)
@@ -395,12 +394,6 @@ class ProMetaR(PromptTrainer):
         per_image = lam * F.cross_entropy(logits, query_labels, reduction="none")
         per_image = per_image + (1 - lam) * F.cross_entropy(logits, partner_labels, reduction="none")
         return per_image.mean()
-
-    @torch.no_grad()
-    def teacher_image_features(self, images: Tensor) -> Tensor:
-        """f0: normalised features [B, e] of the unprompted CLIP."""
-        with self.precision.autocast():
-            return normalized(self.prompts.clip.encode_image(images))
 
     # --- life cycle --------------------------------------------------------------------------------------------------
 

@@ -183,9 +183,7 @@ class ContextPrompts:
         table = clip.token_embedding.weight
         copies = (classes,) if class_specific else ()
         if not words:
-            # as published, drawn in the precision of a float16 model; bfloat16 has no published start
-            dtype = clip.dtype if clip.dtype == torch.float16 else torch.float32
-            return draw_prompt(*copies, n_ctx, table.shape[1], dtype=dtype)
+            return draw_prompt(*copies, n_ctx, table.shape[1], dtype=start_dtype(clip))
         ids = tokenize(words)[0, 1 : 1 + n_ctx].to(table.device)
         return table[ids].float().expand(*copies, -1, -1)
 
@@ -222,6 +220,16 @@ def _name_after(before: int, n_ctx: int, name_length: int, length: int) -> Tenso
     start, name = 1 + n_ctx, 1 + n_ctx + name_length
     pieces = (range(1 + before), range(start, name), range(1 + before, start), range(name, length))
     return torch.tensor([index for piece in pieces for index in piece])
+
+
+def start_dtype(clip: CLIP) -> torch.dtype:
+    """Precision in which the published code draws a context: float16 in a float16 model; bfloat16 has no such start."""
+    return clip.dtype if clip.dtype == torch.float16 else torch.float32
+
+
+def context_length(ctx_init: str, n_ctx: int) -> int:
+    """Number of context tokens in CoOp and its kin: that of the words, or `n_ctx` without words."""
+    return len(shared_tokenizer().encode(readable(ctx_init))) if ctx_init else n_ctx
 
 
 def deep_text_names(depth: int) -> list[str]:

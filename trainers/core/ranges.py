@@ -24,6 +24,7 @@ _RANGES = {
     "MIXUP_ALPHA": POSITIVE,
     "MIXUP_BETA": POSITIVE,
     "DIM_RATE": at_least(1),
+    "W": at_least(0),
 }
 """By the key's name, which means the same in every method."""
 

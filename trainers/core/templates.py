@@ -18,6 +18,7 @@ from clip.clip import tokenize
 from clip.model import CLIP
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import UnwritableFileError, UserError, write_bytes_atomically
+from dassl.utils.yaml_files import read_yaml
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 
@@ -28,12 +29,28 @@ CUSTOM_TEMPLATES = {
 }
 """Registered name -> template of the papers' data sets, as their readers state it."""
 
+METHOD_TEMPLATES = Path(__file__).parent / "published_templates"
+"""Folder of the lists that other methods' authors published: a YAML file each, {registry name: template}."""
+
 TEACHER_TEMPLATE_COUNT = 60  # ProMetaR's list is CLIP's 80 less the last 20
 
 
 def template_for(dataset: str) -> str:
     """Template of a data set by its registry name; the default one for custom data."""
     return CUSTOM_TEMPLATES.get(dataset, DEFAULT_TEMPLATE)
+
+
+def method_template(method: str, dataset: str) -> str:
+    """Template that a method's authors use for a data set.
+
+    Args:
+        method: name of a file in `METHOD_TEMPLATES`, without its suffix.
+        dataset: registry name of a data set; custom data gets the default template.
+
+    Returns:
+        The template, with "{}" in place of the class name.
+    """
+    return read_yaml(METHOD_TEMPLATES / f"{method}.yaml").get(dataset, DEFAULT_TEMPLATE)
 
 
 def selected_templates() -> list[str]:
@@ -77,16 +94,24 @@ def template_features(clip: CLIP, classnames: Sequence[str], templates: Sequence
         yield clip.encode_text(tokens.to(device))
 
 
-def teacher_text_features(clip: CLIP, classnames: Sequence[str], cache: Path | None = None) -> Tensor:
-    """ProMetaR's frozen text features [C, e]: the mean over the 60 templates, not normalised.
+def teacher_text_features(
+    clip: CLIP, classnames: Sequence[str], cache: Path | None = None, templates: Sequence[str] | None = None
+) -> Tensor:
+    """Text features of the frozen CLIP that a method learns from: the mean over templates, not normalised.
 
     They are kept on disk under a name made of everything they depend on: text tower, class names, templates. The file
     also holds a digest of its values and of that name, so a file that was damaged, changed or renamed is not used.
 
     Args:
+        clip: the frozen model.
+        classnames: C names.
         cache: folder of the files; None: ~/.cache/clip/text_features.
+        templates: sentences with "{}" in place of the class name; None: ProMetaR's 60.
+
+    Returns:
+        Features [C, e], in float32 at least.
     """
-    templates = teacher_templates()
+    templates = teacher_templates() if templates is None else templates
     folder = cache or Path.home() / ".cache" / "clip" / "text_features"
     inputs = _digest(clip, classnames, templates)
     path = folder / f"{inputs}.safetensors"

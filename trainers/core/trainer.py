@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os.path as osp
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -32,6 +32,7 @@ from trainers.core.precision import Precision
 from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized
 from trainers.core.ranges import check_ranges
 from trainers.core.record import backbone_digest, changes_no_number, frozen_digest
+from trainers.core.templates import teacher_text_features
 from trainers.core.unknown_words import warn_of_unknown_words
 
 LEARNED_NAME = re.compile(r"(^|\.)(ctx|VPT|VPT_shallow)$|compound_prompt|meta_net\.|^(prompt_learner\.)?proj\.")
@@ -64,11 +65,17 @@ def _check_pixels(cfg: CfgNode, pixels: Pixels) -> None:
             )
 
 
-def load_learned(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def load_learned(module: nn.Module, state: Mapping[str, Tensor], source: str, unused: Collection[str] = ()) -> None:
     """Copy a checkpoint's learned tensors into `module`; frozen CLIP tensors in it are ignored.
 
+    Args:
+        module: takes the tensors.
+        state: the checkpoint's tensors by name.
+        source: where they come from, for error messages.
+        unused: names of tensors that published checkpoints contain and nothing computes with.
+
     Raises:
-        UserError: a tensor is missing or mis-shaped, or the checkpoint holds a prompt that `module` has not.
+        UserError: a tensor is missing or mis-shaped, or the checkpoint has a prompt that `module` does not have.
     """
     own = module.state_dict()
     for name, tensor in own.items():
@@ -78,8 +85,8 @@ def load_learned(module: nn.Module, state: Mapping[str, Tensor], source: str) ->
             shape, expected = tuple(state[name].shape), tuple(tensor.shape)
             raise UserError(f"{source}: tensor {name} has shape {shape}, but this configuration needs {expected}")
     for name in state:
-        if name not in own and LEARNED_NAME.search(name):
-            raise UserError(f"{source}: holds prompt tensor {name}, which this configuration has not")
+        if name not in own and name not in unused and LEARNED_NAME.search(name):
+            raise UserError(f"{source}: contains prompt tensor {name}, which this configuration does not have")
     module.load_state_dict({name: state[name] for name in own})
 
 
@@ -125,6 +132,9 @@ class PromptTrainer(TrainerX):
     """Node of the method under TRAINER."""
     registered_name: str
     """Folder of its checkpoints, as published."""
+    unused_in_checkpoints: Collection[str] = ()
+    """Tensors of published checkpoints that look learned, but that nothing computes with."""
+
     refuses_other_configurations = True
 
     @property
@@ -193,7 +203,7 @@ class PromptTrainer(TrainerX):
         checkpoint = read_checkpoint(path)
         check_weights(checkpoint, path)
         state, module = checkpoint["state_dict"], self.registered_module()
-        load_learned(module, state, path)
+        load_learned(module, state, path, self.unused_in_checkpoints)
         own = module.state_dict()
         values = sum(tensor.numel() for tensor in own.values())
         print(
@@ -245,6 +255,16 @@ class PromptTrainer(TrainerX):
         scaled = loss if scale is None else loss * scale
         gradients = torch.autograd.grad(scaled, list(theta.values()), allow_unused=True)
         return dict(zip(theta, gradients, strict=True)), reported
+
+    def teacher_text_features(self, templates: Sequence[str] | None = None) -> Tensor:
+        """The unprompted CLIP's class features [C, e]: mean over templates (None: ProMetaR's 60), then normalised."""
+        return normalized(teacher_text_features(self.prompts.clip, self.dm.dataset.classnames, templates=templates))
+
+    @torch.no_grad()
+    def teacher_image_features(self, images: Tensor) -> Tensor:
+        """The unprompted CLIP's normalised features [B, e] of images [B, 3, H, W]."""
+        with self.precision.autocast():
+            return normalized(self.prompts.clip.encode_image(images))
 
     def theta(self) -> dict[str, Tensor]:
         """The learned tensors without gradients; not copies: an optimiser's steps show in them."""
@@ -314,7 +334,7 @@ class PromptTrainer(TrainerX):
             print(f"{directory} records nothing about its training: only the shapes of its tensors are checked")
         for name, checkpoint in checkpoints.items():
             print(f'Loading weights to {name} from "{paths[name]}" (epoch = {checkpoint.get("epoch")})')
-            load_learned(self._models[name], checkpoint["state_dict"], paths[name])
+            load_learned(self._models[name], checkpoint["state_dict"], paths[name], self.unused_in_checkpoints)
 
     def check_checkpoint(self, name: str, checkpoint: dict[str, Any], path: str, resuming: bool) -> RunRecord | None:
         """As Dassl's; prompts that stand for one class each are evaluated on the classes of their training only."""

@@ -1,0 +1,82 @@
+"""KgCoOp: CoOp whose class features stay near those of a hand-written prompt.
+
+Yao, Zhang, Xu, "Visual-Language Prompt Tuning with Knowledge-guided Context Optimization", CVPR 2023. With w_c, the
+normalised text feature of class c under the learned context, and w0_c, that of the data set's template under the frozen
+CLIP,
+
+    loss = cross-entropy + W * (1 - mean over classes of w_c . w0_c)
+
+The context is CoOp's, with the class name at the end. The squared distance |w_c - w0_c|^2 is twice the bracket.
+
+Shape legend: B images, C classes, e joint embedding.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from clip.model import CLIP
+from clip.published_start import draw_clip, draw_prompt
+from dassl.engine import TRAINER_REGISTRY
+from dassl.metrics import compute_accuracy
+from trainers.coop import CoOp, CoOpPrompts
+from trainers.core.prompts import (
+    ContextPrompts,
+    Prompts,
+    Theta,
+    at_least_float32,
+    context_length,
+    normalized,
+    start_dtype,
+)
+from trainers.core.templates import method_template
+
+
+@TRAINER_REGISTRY.register()
+class KgCoOp(CoOp):
+    """Knowledge-guided Context Optimization."""
+
+    config_node = "KGCOOP"
+    unused_in_checkpoints = ("meta_net.linear1.weight", "meta_net.linear1.bias")
+
+    @staticmethod
+    def add_config(cfg: CfgNode) -> None:
+        cfg.TRAINER.KGCOOP = CfgNode(
+            dict(
+                N_CTX=4,  # number of context tokens
+                CTX_INIT="a photo of a",  # words that the context starts from, whose length counts; "" for noise
+                CSC=False,  # class-specific context
+                W=8.0,  # weight of the distance to the hand-written prompt
+                PREC="fp16",  # fp16, bf16, fp32, amp
+            )
+        )
+
+    def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
+        s = self.settings
+        draw_clip(clip)
+        n_ctx = context_length(s.CTX_INIT, s.N_CTX)
+        return CoOpPrompts(clip, ContextPrompts(clip, classnames, n_ctx, s.CTX_INIT, class_specific=s.CSC))
+
+    def prepare_training(self) -> None:
+        super().prepare_training()
+        self._draw_unused_parts()
+        self.teacher_text = self.teacher_text_features([method_template("kgcoop", self.cfg.DATASET.NAME)])  # w0 [C, e]
+
+    def _draw_unused_parts(self) -> None:
+        """Take from the generator what the published code draws next: parts that it never uses, and the teacher."""
+        clip = self.prompts.clip
+        draw_prompt(1, 512, dtype=start_dtype(clip))
+        draw_clip(clip)
+        nn.Linear(512, 512), nn.Linear(512, 128, bias=False), nn.Linear(128, 512, bias=False)
+
+    def objective(self, theta: Theta, image: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        with self.precision.autocast():
+            text = normalized(self.prompts.text_features(theta))  # [C, e]
+            logits = self.prompts.logits(theta, image, text)  # [B, C]
+        cross_entropy = F.cross_entropy(at_least_float32(logits), label)
+        score = 1 - (text * self.teacher_text).sum(dim=-1).mean()
+        loss = cross_entropy + self.settings.W * score
+        reported = {"loss": loss, "loss_ce": cross_entropy, "score": score}
+        return loss, reported | {"acc": compute_accuracy(logits, label)[0]}
