@@ -7,6 +7,8 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from .node import ConfigRoot
+
 _SAMPLED_LOADER = {
     "SAMPLER": "RandomSampler",
     "BATCH_SIZE": 32,
@@ -148,4 +150,4 @@ _TREE: dict[str, Any] = {
 
 def get_cfg_default() -> CfgNode:
     """A fresh configuration tree with every default."""
-    return CfgNode(copy.deepcopy(_TREE))
+    return ConfigRoot(copy.deepcopy(_TREE))

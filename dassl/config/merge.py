@@ -105,8 +105,6 @@ def _set(cfg: CfgNode, key: str, value: Any, where: str) -> None:
         raise UnknownKeyError(f'unknown config key "{key}"{where}; did you mean {_nearest(key, known)}?')
     try:
         value = CfgNode._decode_cfg_value(value)
-        if isinstance(known.get(key), float) and type(value) is int:
-            value = float(value)
         if value is None and known.get(key) is not None:
             raise TypeError("yacs would take it")
         _check_is_usable(value)

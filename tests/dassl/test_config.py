@@ -119,3 +119,24 @@ def test_new_keys_where_a_node_allows_them():
     cfg.TRAINER.MINE = CfgNode({"A": 1}, new_allowed=True)
     merge_opts(cfg, ["TRAINER.MINE.B", "2", "TRAINER.MINE.A", "3"])
     assert (cfg.TRAINER.MINE.A, cfg.TRAINER.MINE.B) == (3, 2)
+
+
+@pytest.mark.parametrize("given", [1, "1", 1.0, "1.0"])
+def test_a_whole_number_is_taken_for_a_real_one(given, tmp_path):
+    """By every way in: yacs' own methods, KEY VALUE pairs, YAML files. A real one is not taken for a whole one."""
+    (tmp_path / "rate.yaml").write_text(f"OPTIM:\n  LR: {given}\n")
+    ways = [
+        lambda cfg: cfg.merge_from_list(["OPTIM.LR", given]),
+        lambda cfg: merge_opts(cfg, ["OPTIM.LR", given]),
+        lambda cfg: cfg.merge_from_other_cfg(CfgNode({"OPTIM": {"LR": given}})),
+        lambda cfg: cfg.merge_from_file(str(tmp_path / "rate.yaml")),
+        lambda cfg: merge_file(cfg, str(tmp_path / "rate.yaml")),
+    ]
+    for merge in ways:
+        cfg = get_cfg_default()
+        merge(cfg)
+        assert type(cfg.OPTIM.LR) is float and cfg.OPTIM.LR == 1
+        assert cfg.clone().OPTIM == cfg.OPTIM
+    for key, value in (("OPTIM.MAX_EPOCH", 1.5), ("USE_CUDA", 1), ("OPTIM.LR", True)):
+        with pytest.raises(ValueError, match="Type mismatch"):
+            get_cfg_default().merge_from_list([key, value])
