@@ -38,7 +38,8 @@ class CoOpPrompts(Prompts):
     def __init__(self, clip: CLIP, context: ContextPrompts) -> None:
         super().__init__(clip, {CONTEXT: context.initial})
         self.context, self.class_specific = context, context.class_specific
-        self.text_prompts, self.image_prompts = [CONTEXT], ()
+        # rows that belong to one class each are no prompt of the whole tower
+        self.text_prompts, self.image_prompts = None if self.class_specific else [CONTEXT], ()
 
     def text_features(self, theta: Theta) -> Tensor:
         return self.context.encode(self.clip, theta[CONTEXT])

@@ -40,7 +40,7 @@ from dassl.utils.files import remove_folder_atomically
 from dassl.utils.torchtools import POINTER_NAME
 from trainers.core.facts import BASE_TO_NEW, TRANSFER, PublishedRow, Recipes
 from trainers.core.families import build_family
-from trainers.core.linearized import Gradients, Linearized, each
+from trainers.core.linearized import Gradients, Linearized, each, feature_cotangents
 from trainers.core.meta_monitor import MetaMonitor
 from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized
 from trainers.core.trainer import PromptTrainer, as_numbers
@@ -299,11 +299,8 @@ class ProMetaR(PromptTrainer):
             losses = self.feature_losses(text, image, batch)
             return (losses.base, losses.text + losses.image), losses
 
-        (base, regulariser), pullback, losses = vjp(losses_of, text, image, has_aux=True)
-        one, zero = torch.ones_like(base), torch.zeros_like(regulariser)
-        of_base, of_regulariser = pullback((one, zero)), pullback((zero, one))
-        on_text, on_image = (torch.stack(pair) for pair in zip(of_base, of_regulariser, strict=True))
-        return (on_text, on_image), losses
+        gradients, _, losses = feature_cotangents(losses_of, text, image)
+        return gradients, losses
 
     def losses(self, theta: Theta, batch: Batch) -> Losses:
         """L, R_txt and R_img of prompts theta, the regularisers with their weights."""

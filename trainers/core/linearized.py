@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.func import vjp
 
 from trainers.core.prompts import Prompts, Theta
 
 Gradients = dict[str, Tensor]
+Kept = TypeVar("Kept")
 
 
 class Linearized:
@@ -53,6 +56,25 @@ class Linearized:
             for name, tensor in zip(names, tensors, strict=True):
                 found[name] = found[name] + tensor if name in found else tensor
         return {name: found[name] for name in self.names}
+
+
+def feature_cotangents(
+    losses: Callable[..., tuple[Sequence[Tensor], Kept]], *features: Tensor, scale: Tensor | None = None
+) -> tuple[tuple[Tensor, ...], Sequence[Tensor], Kept]:
+    """Gradients of several losses with respect to features; as a function of these it can be differentiated again.
+
+    Args:
+        losses: of the features; gives K scalars, and what else is wanted of them.
+        features: what the losses are differentiated by.
+        scale: factor of the gradients; None: 1.
+
+    Returns:
+        the gradients with respect to each of `features`, [K, ...]; the K scalars; what else `losses` gave.
+    """
+    values, pullback, kept = vjp(losses, *features, has_aux=True)
+    one, zero = torch.ones_like(values[0]) if scale is None else scale, torch.zeros_like(values[0])
+    rows = [pullback(tuple(one if row == k else zero for row in range(len(values)))) for k in range(len(values))]
+    return tuple(torch.stack(gradients) for gradients in zip(*rows, strict=True)), values, kept
 
 
 def each(stacked: Gradients) -> tuple[Gradients, ...]:

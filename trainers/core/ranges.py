@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from yacs.config import CfgNode
 
-from dassl.config.ranges import POSITIVE, at_least, between, check_values
+from dassl.config.ranges import POSITIVE, Range, at_least, between, check_values
 from dassl.config.ranges import check_ranges as check_ranges_of_dassl
 
 MOST_TOKENS = 10_000
@@ -25,6 +27,10 @@ _RANGES = {
     "MIXUP_BETA": POSITIVE,
     "DIM_RATE": at_least(1),
     "W": at_least(0),
+    "T": POSITIVE,
+    "LAMBDA": at_least(0),
+    "GPA_MEAN": Range(math.isfinite, "a finite number"),
+    "GPA_STD": POSITIVE,
 }
 """By the key's name, which means the same in every method."""
 

@@ -1,0 +1,135 @@
+"""ProGrad: CoOp that steps only where the frozen CLIP does not object.
+
+Zhu et al., "Prompt-aligned Gradient for Prompt Tuning", ICCV 2023. With z the logits of the learned prompts, z0 those
+of the data set's template under the frozen CLIP, both of the same image features,
+
+    xe = cross-entropy of z,    kl = - T^2 * mean over images of sum_c softmax(z0 / T)_c log softmax(z / T)_c
+
+a = d xe / d context and b = d kl / d context, the context is updated along
+
+    g = a - LAMBDA (a . b^) b^   with b^ = b / |b|,   if a . b < 0;   g = a otherwise
+
+Both gradients are pulled through the text tower together, after one forward pass.
+
+Shape legend: B images, C classes, n context tokens, d text width, e joint embedding.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from yacs.config import CfgNode
+
+from clip.model import CLIP
+from clip.published_start import draw_clip, draw_prompt
+from dassl.engine import TRAINER_REGISTRY
+from dassl.metrics import compute_accuracy
+from dassl.utils import UserError
+from trainers.coop import CoOp, CoOpPrompts
+from trainers.core.linearized import Gradients, Linearized, each, feature_cotangents
+from trainers.core.prompts import ContextPrompts, Prompts, Theta, at_least_float32, normalized, start_dtype
+from trainers.core.templates import method_template
+
+TEMPLATE = "template"
+"""As CTX_INIT: the words of the data set's template."""
+FILLS = ("zeros", "noise")
+
+
+@TRAINER_REGISTRY.register()
+class ProGrad(CoOp):
+    """Prompt-aligned Gradient."""
+
+    config_node = "PROGRAD"
+
+    @staticmethod
+    def add_config(cfg: CfgNode) -> None:
+        cfg.TRAINER.PROGRAD = CfgNode(
+            dict(
+                N_CTX=16,  # number of context tokens
+                CTX_INIT=TEMPLATE,  # "template": the last ones start from its words; other words; "" for noise
+                CTX_FILL="zeros",  # start of the tokens before those words: zeros (as published) or noise
+                CSC=False,  # class-specific context
+                CLASS_TOKEN_POSITION="end",  # end, middle or front
+                T=1.0,  # temperature of kl
+                LAMBDA=1.0,  # share of the opposing part that is taken out of the gradient
+                PREC="fp16",  # fp16, bf16, fp32, amp
+            )
+        )
+
+    def check_cfg(self, cfg: CfgNode) -> None:
+        super().check_cfg(cfg)
+        if cfg.TRAINER.PROGRAD.CTX_FILL not in FILLS:
+            raise UserError(
+                f"TRAINER.PROGRAD.CTX_FILL is {cfg.TRAINER.PROGRAD.CTX_FILL!r}: choose {' or '.join(FILLS)}"
+            )
+
+    @property
+    def template(self) -> str:
+        """The published template of the data set."""
+        return method_template("prograd", self.cfg.DATASET.NAME)
+
+    def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
+        s = self.settings
+        for _ in ("prompted", "teacher"):  # the published code builds both before it draws the context
+            draw_clip(clip)
+        words = self.template.removesuffix(" {}.") if s.CTX_INIT == TEMPLATE else s.CTX_INIT
+        fill = s.N_CTX - len(words.split())
+        if words and fill < 0:
+            raise UserError(
+                f"TRAINER.PROGRAD.N_CTX is {s.N_CTX}, but the context starts from the {len(words.split())} words "
+                f'{words!r}: use a larger N_CTX, or CTX_INIT ""'
+            )
+        text = " ".join(["X"] * fill + [words]) if words else ""
+        context = ContextPrompts(clip, classnames, s.N_CTX, text, s.CLASS_TOKEN_POSITION, s.CSC)
+        if words:
+            context.initial = context.initial.clone()
+            context.initial[..., :fill, :] = self._filling(clip, context.initial[..., :fill, :].shape)
+        return CoOpPrompts(clip, context)
+
+    def _filling(self, clip: CLIP, shape: torch.Size) -> Tensor | float:
+        """Start of the context rows that stand before the words."""
+        return draw_prompt(*shape, dtype=start_dtype(clip)) if self.settings.CTX_FILL == "noise" else 0.0
+
+    def prepare_training(self) -> None:
+        super().prepare_training()
+        self.teacher_text = self.teacher_text_features([self.template])  # w0 [C, e]
+
+    def gradients_of(
+        self, theta: Theta, image: Tensor, label: Tensor, scale: Tensor | None
+    ) -> tuple[Gradients, dict[str, Tensor]]:
+        """As the base class's, with the part that opposes the frozen CLIP taken out."""
+        of_xe, of_kl, reported = self.both_gradients(theta, image, label, scale)
+        (name,) = theta  # the context is the only learned tensor
+        a, b = of_xe[name], of_kl[name]
+        cosine = F.cosine_similarity(a.flatten(), b.flatten(), dim=0)
+        return {name: without_opposition(a, b, self.settings.LAMBDA)}, reported | {"cos": cosine}
+
+    def both_gradients(
+        self, theta: Theta, image: Tensor, label: Tensor, scale: Tensor | None = None
+    ) -> tuple[Gradients, Gradients, dict[str, Tensor]]:
+        """Gradients of xe and of kl, times `scale` (None: 1), and what is reported of both."""
+
+        def losses_of(text: Tensor, image: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+            image = normalized(image)
+            with self.precision.autocast():
+                logits = at_least_float32(self.prompts.similarity(image, normalized(text)))  # [B, C]
+                teacher = at_least_float32(self.prompts.similarity(image, self.teacher_text))  # z0 [B, C]
+            t = self.settings.T
+            kl = t**2 * F.cross_entropy(logits / t, (teacher / t).softmax(dim=-1))
+            return (F.cross_entropy(logits, label), kl), logits
+
+        with torch.no_grad(), self.precision.autocast():
+            features = Linearized(self.prompts, theta, image)
+        on_features, (xe, kl), logits = feature_cotangents(losses_of, features.text, features.image, scale=scale)
+        of_xe, of_kl = each(features.pull(*on_features))
+        return of_xe, of_kl, {"xe_loss": xe, "kl_loss": kl, "acc": compute_accuracy(logits, label)[0]}
+
+
+def without_opposition(a: Tensor, b: Tensor, strength: float) -> Tensor:
+    """The gradient a, less `strength` times its component along b where that points against b.
+
+    A gradient b of zero opposes nothing. One that is not finite gives a result that is not: the update is skipped.
+    """
+    unit = b / b.norm()
+    return torch.where((a * b).sum() >= 0, a, a - strength * (a * unit).sum() * unit)
