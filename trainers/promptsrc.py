@@ -148,6 +148,6 @@ class PromptSRC(PromptTrainer):
         super().before_train()
         if 0 < self.start_epoch < self.max_epoch and self._resumed_state is None:
             raise MismatchError(
-                f"the checkpoint to resume from does not have PromptSRC's mean of the prompts of its {self.start_epoch} "
-                "epochs: start a new run from it with MODEL.INIT_WEIGHTS"
+                "the checkpoint to resume from does not have PromptSRC's mean of the prompts of all epochs before: "
+                "start a new run from it with MODEL.INIT_WEIGHTS"
             )

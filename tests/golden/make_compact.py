@@ -11,12 +11,15 @@ and what is needed to replay it, and saves space so:
 * gradients are kept for GRADIENT_STEPS, the intermediate tensors of ProMetaR's step for INTERMEDIATE_STEPS;
 * records of the same tensor at several steps are stacked, and equal initial tensors are stored once;
 * float64 records stay out.
+
+make_compact_methods.py does the same for the methods recorded later.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -38,6 +41,7 @@ GRADIENTS = ("grad_base", "grad_meta", "vnet_grad")
 SETTINGS = (
     "trainer",
     "backbone_file",
+    "dataset_name",
     "options",
     "optim",
     "optim_vnet",
@@ -46,6 +50,7 @@ SETTINGS = (
     "seed_run",
     "lr_used_per_step",
     "num_batches_per_epoch",
+    "gpa_weights",
     "single_class_steps",
     "classnames",
 )
@@ -124,7 +129,15 @@ def save_tokenizer_cases(golden: Path) -> None:
     (HERE / "tokenizer.json").write_text(json.dumps(cases, ensure_ascii=True, separators=(",", ":")))
 
 
-def compact(records: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
+def is_kept(kind: str, step: int) -> bool:
+    if kind in EVERY_STEP:
+        return True
+    return step in (GRADIENT_STEPS if kind in GRADIENTS else INTERMEDIATE_STEPS)
+
+
+def compact(
+    records: dict[str, Tensor], is_kept: Callable[[str, int], bool] = is_kept
+) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
     """The kept records, those of several steps stacked as `steps/<quantity>`, and which steps those are."""
     kept: dict[str, Tensor] = {}
     by_quantity: dict[str, dict[int, Tensor]] = {}
@@ -146,12 +159,6 @@ def compact(records: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, li
     steps_of_kind = {quantity.split("/")[0]: sorted(steps) for quantity, steps in by_quantity.items()}
     assert all(sorted(steps) == steps_of_kind[quantity.split("/")[0]] for quantity, steps in by_quantity.items())
     return kept, steps_of_kind
-
-
-def is_kept(kind: str, step: int) -> bool:
-    if kind in EVERY_STEP:
-        return True
-    return step in (GRADIENT_STEPS if kind in GRADIENTS else INTERMEDIATE_STEPS)
 
 
 def sampled(value: Tensor) -> Tensor:

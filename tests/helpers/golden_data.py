@@ -1,8 +1,8 @@
 """Recordings of the published trainers on a tiny CLIP: settings and tensors, from the compact copy or the full set.
 
 Both give the same keys: `init/<tensor>`, `step<k>/param/<tensor>`, `eval_logits_before` and so on, as the full set's
-README describes them. The compact copy lies in tests/golden (see make_compact.py there), the full set, where there is
-one, in the folder shared/golden beside the repository.
+README describes them. The compact copy lies in tests/golden (made by make_compact.py and make_compact_methods.py), the
+full set, where there is one, in the folders shared/golden and shared/golden_methods beside the repository.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from golden_methods import OURS, our_options
 from safetensors.torch import load_file
 from torch import Tensor
 
 COMPACT = Path(__file__).resolve().parents[1] / "golden"
+METHODS = COMPACT / "methods"
 FULL = Path(__file__).resolve().parents[3] / "shared" / "golden"
+FULL_METHODS = FULL.with_name("golden_methods")
 
 PIXEL_MEAN, PIXEL_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -59,57 +62,109 @@ def _index() -> dict:
     return json.loads((COMPACT / "fixtures.json").read_text())
 
 
+@cache
+def _method_indexes() -> dict[str, dict]:
+    """Of the methods recorded later: the index of each, by the name of its file of tensors."""
+    return {
+        path.with_suffix(".safetensors").name: json.loads(path.read_text()) for path in sorted(METHODS.glob("*.json"))
+    }
+
+
 def compact_names() -> list[str]:
     """Names of the runs in the compact copy."""
-    return list(_index()["fixtures"])
+    return [*_index()["fixtures"], *compact_method_names()]
+
+
+def compact_method_names() -> list[str]:
+    """Those of them that also have losses, logits and last tensors in float64."""
+    return [name for index in _method_indexes().values() for name in index["fixtures"]]
 
 
 def full_names() -> list[str]:
     """Names of the runs in the full set; none where there is no such folder."""
-    return sorted(path.stem for path in (FULL / "fixtures").glob("*.json"))
+    return sorted(path.stem for path in _full_paths())
 
 
 @cache
-def _compact_file(name: str) -> dict[str, Tensor]:
-    tensors = load_file(COMPACT / name)
-    return tensors | {copy: tensors[original] for copy, original in _index()["aliases"][name].items()}
+def _full_paths() -> list[Path]:
+    methods = [
+        path for path in (FULL_METHODS / "fixtures").glob("*.json") if json.loads(path.read_text())["trainer"] in OURS
+    ]
+    return [*(FULL / "fixtures").glob("*.json"), *methods]
 
 
-def compact_recording(name: str) -> Recording:
-    """A run of the compact copy, float32."""
-    settings, tensors = _index()["fixtures"][name], {}
-    for key, value in _compact_file(settings["file"]).items():
-        fixture, _, key = key.partition("/")
-        if fixture != name:
-            continue
+def _full_path(name: str) -> Path:
+    (path,) = [path for path in _full_paths() if path.stem == name]
+    return path
+
+
+@cache
+def _compact_file(path: Path) -> dict[str, Tensor]:
+    """All tensors of a compact file, those that are stored once under each of their names."""
+    index = _method_indexes()[path.name] if path.parent == METHODS else None
+    aliases = _index()["aliases"][path.name] if index is None else index["aliases"]
+    tensors = load_file(path)
+    return tensors | {copy: tensors[original] for copy, original in aliases.items()}
+
+
+def compact_recording(name: str, dtype: torch.dtype = torch.float32) -> Recording:
+    """A run of the compact copy; in float64 with the initial values of the float32 record."""
+    if name in _index()["fixtures"]:
+        settings, stride = _index()["fixtures"][name], _index()["stride"]
+        path = COMPACT / settings["file"]
+    else:
+        ((file, index),) = [(file, index) for file, index in _method_indexes().items() if name in index["fixtures"]]
+        settings, stride, path = index["fixtures"][name], index["stride"], METHODS / file
+    of_run = {key[len(name) + 1 :]: value for key, value in _compact_file(path).items() if key.startswith(f"{name}/")}
+    wide = {key.removeprefix("float64/"): value for key, value in of_run.items() if key.startswith("float64/")}
+    if dtype == torch.float64:
+        start = {key: value for key, value in of_run.items() if key.startswith("init/")}
+        return Recording(name, settings, start | _by_step(wide, settings["float64_steps"]), stride)
+    own = {key: value for key, value in of_run.items() if not key.startswith("float64/")}
+    return Recording(name, settings, _by_step(own, settings["steps"]), stride)
+
+
+def _by_step(stored: dict[str, Tensor], steps: dict[str, list[int]]) -> dict[str, Tensor]:
+    """Tensors with those of several steps, stacked as `steps/<quantity>`, under a key for each step."""
+    tensors = {}
+    for key, value in stored.items():
         quantity = key.removeprefix("steps/")
         if quantity == key:
             tensors[key] = value
         else:
-            steps = settings["steps"][quantity.partition("/")[0]]
-            tensors |= {f"step{step}/{quantity}": row for step, row in zip(steps, value, strict=True)}
-    return Recording(name, settings, tensors, stride=_index()["stride"])
+            rows = zip(steps[quantity.partition("/")[0]], value, strict=True)
+            tensors |= {f"step{step}/{quantity}": row for step, row in rows}
+    return tensors
 
 
 def full_recording(name: str, dtype: torch.dtype) -> Recording:
     """A run of the full set; its float64 record has the initial values of the float32 one."""
-    settings = json.loads((FULL / "fixtures" / f"{name}.json").read_text())
-    tensors = load_file(FULL / "fixtures" / f"{name}.safetensors")
+    path = _full_path(name)
+    settings = json.loads(path.read_text())
+    if path.parent.parent == FULL_METHODS:
+        settings["options"] = our_options(settings["trainer"], settings["options"])
+    tensors = load_file(path.with_suffix(".safetensors"))
     if dtype == torch.float64:
         start = {key: value for key, value in tensors.items() if "init/" in key or "/draw/" in key}
-        tensors = start | load_file(FULL / "fixtures" / f"{name}.f64.safetensors")
+        tensors = start | load_file(path.with_suffix(".f64.safetensors"))
     return Recording(name, settings, tensors)
 
 
 def has_float64(name: str) -> bool:
     """Whether the full set has a float64 record of a run."""
-    return (FULL / "fixtures" / f"{name}.f64.safetensors").is_file()
+    return _full_path(name).with_suffix(".f64.safetensors").is_file()
 
 
 @cache
 def start_draws() -> dict:
-    """By trainer: options, seed, and what `torch.rand(4)` gives between building and the first batch."""
-    return json.loads((COMPACT / "start_draws.json").read_text())
+    """By name: options, seed, and what `torch.rand(4)` gives between building and the first batch.
+
+    The name is that of the trainer, where the entry has no `trainer`.
+    """
+    starts = json.loads((COMPACT / "start_draws.json").read_text())
+    for index in _method_indexes().values():
+        starts |= index["starts"]
+    return starts
 
 
 def write_backbones(folder: Path) -> dict[str, Path]:

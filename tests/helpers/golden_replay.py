@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
 import torch
 from golden_data import Recording, images
 from tiny_runs import set_position
@@ -18,9 +19,24 @@ from torch import Tensor
 from dassl.utils import load_checkpoint, save_checkpoint
 from trainers import prometar
 from trainers.core.captured import CapturedFunctions
+from trainers.core.prompts import normalized
+from trainers.prograd import ProGrad
+from trainers.promptsrc import PromptSRC
 
 MODULATOR = prometar.MODULATOR
 STEPS = 6
+PROMPT_LEARNERS = ("CoOp", "CoCoOp", "KgCoOp", "ProGrad")
+REPORTED = {
+    "ce": "loss_ce",
+    "score": "score",
+    "xe_loss": "xe_loss",
+    "kl_loss": "kl_loss",
+    "scl_text": "loss_text",
+    "scl_image": "loss_image",
+    "scl_logits": "loss_logits",
+    "cos/prompt_learner.ctx": "cos",
+}
+"""Recorded single numbers of a step, by the name under which ours are reported."""
 
 
 class Deviations:
@@ -45,8 +61,8 @@ class Deviations:
 
 
 def stored_name(trainer, name: str) -> str:
-    """Name in a checkpoint: CoOp and CoCoOp register the prompt learner itself, the others the prompted model."""
-    return name.removeprefix("prompt_learner.") if type(trainer).__name__ in ("CoOp", "CoCoOp") else name
+    """Name in a checkpoint: CoOp and its kin register the prompt learner itself, the others the prompted model."""
+    return name.removeprefix("prompt_learner.") if type(trainer).__name__ in PROMPT_LEARNERS else name
 
 
 def load_initial_values(trainer, recording: Recording, folder: Path) -> None:
@@ -70,25 +86,30 @@ def replay(trainer, recording: Recording, folder: Path, monkeypatch) -> Deviatio
     deviations.add("eval_before", before, evaluate(trainer, heldout))
     if hasattr(trainer, "text_features"):
         deviations.add("text_features", "text_features", trainer.text_features)
-    if hasattr(trainer, "teacher_text"):
+    if "teacher_text_features" in recording.tensors:
         teacher = recording.tensors["teacher_text_features"].to(trainer.teacher_text)
         difference = trainer.teacher_text - teacher / teacher.norm(dim=-1, keepdim=True)
         deviations.largest["text_features"] = difference.abs().max().item()
     if "fixed_text_features" in recording.tensors:
-        deviations.add("text_features", "fixed_text_features", trainer.prompts.text_features({}))
+        ours = trainer.teacher_text if hasattr(trainer, "teacher_text") else trainer.prompts.text_features({})
+        deviations.add("text_features", "fixed_text_features", ours)
     if "lr_used_per_step" not in recording.settings:
         return deviations
 
     observed = ObservedStep(trainer, monkeypatch)
     torch.manual_seed(recording.settings["seed_run"])
+    epochs = recording.settings["optim"]["MAX_EPOCH"]
     for step in range(STEPS):
-        set_position(trainer, step, recording.settings.get("num_batches_per_epoch"))
+        set_position(trainer, step, recording.settings.get("num_batches_per_epoch"), epochs)
         observed.clear()
         batch = {"img": images()["train_images"][step], "label": images()["train_labels"][step]}
         rate = trainer.get_current_lr()
         assert abs(rate - recording.settings["lr_used_per_step"][step]) < 1e-12
+        before = {name: tensor.clone() for name, tensor in trainer.theta().items()}
         summary = trainer.forward_backward(batch)
-        deviations.add("loss", f"step{step}/loss", torch.tensor(summary["loss"], dtype=torch.float64))
+        loss = summary["xe_loss" if isinstance(trainer, ProGrad) else "loss"]
+        deviations.add("loss", f"step{step}/loss", torch.tensor(loss, dtype=torch.float64))
+        compare_terms(deviations, trainer, step, batch, before, summary)
         compare_parameters(deviations, trainer, step, saved_state(trainer, step, folder / "saved"))
         for number, gradients in enumerate(observed.prompt_gradients):
             kind = ("grad_base", "grad_meta")[number]
@@ -122,6 +143,41 @@ def compare_parameters(deviations: Deviations, trainer, step: int, state: dict[s
             deviations.add_if_recorded("vnet", f"step{step}/vnet/{name}", state[name])
     for name in trainer.prompts.tensors():
         deviations.add_if_recorded("param", f"step{step}/param/{name}", state[stored_name(trainer, name)])
+
+
+def compare_terms(deviations: Deviations, trainer, step: int, batch: dict, theta: dict, summary: dict) -> None:
+    """Losses, features and gradients of a step from the prompts theta, of the methods that record them."""
+    for recorded, reported in REPORTED.items():
+        if f"step{step}/{recorded}" in deviations.recording.tensors:
+            value = torch.tensor(summary[reported], dtype=torch.float64)
+            deviations.add("cosine" if reported == "cos" else "forward", f"step{step}/{recorded}", value)
+    images_, labels = trainer.parse_batch_train(batch)
+    with torch.no_grad():
+        text = normalized(trainer.prompts.text_features(theta)) if not trainer.prompts.text_depends_on_image else None
+        image = normalized(trainer.prompts.image_features(theta, images_))
+        parts = {"logits": trainer.prompts.logits(theta, images_), "text_features": text, "image_features": image}
+        parts["zs_image_features"] = trainer.teacher_image_features(images_)
+    for name, value in parts.items():
+        deviations.add_if_recorded("forward", f"step{step}/{name}", value)
+    if isinstance(trainer, ProGrad):
+        for kind, gradients in zip(("g_ce", "g_kl"), trainer.both_gradients(theta, images_, labels), strict=False):
+            for name, gradient in gradients.items():
+                deviations.add_if_recorded("gradient_parts", f"step{step}/{kind}/{name}", gradient, relative=True)
+    if isinstance(trainer, PromptSRC):
+        compare_aggregation(deviations, trainer, step)
+
+
+def compare_aggregation(deviations: Deviations, trainer: PromptSRC, step: int) -> None:
+    """The weighted sum of the prompts after each epoch, and the prompts that it replaced at the end."""
+    weights = trainer.epoch_weights(trainer.max_epoch)
+    if deviations.recording.settings.get("gpa_weights"):
+        assert weights.tolist() == pytest.approx(deviations.recording.settings["gpa_weights"], abs=1e-12)
+    for name, mean in trainer.mean_prompts.items():
+        so_far = mean * weights[: trainer.epoch + 1].sum().item()
+        if trainer.batch_idx + 1 == trainer.num_batches:
+            deviations.add_if_recorded("param", f"epoch{trainer.epoch}/gpa_sum/{name}", so_far)
+    for name, replaced in trainer.replaced_prompts.items():
+        deviations.add_if_recorded("param", f"step{step}/param_before_gpa/{name}", replaced)
 
 
 class ObservedStep:

@@ -29,6 +29,7 @@ CLASSNAMES = [
 """The class names of the golden data, whose tokens the compact token table holds."""
 
 NODES = {"CoOp": "COOP", "CoCoOp": "COCOOP", "VPT": "VPT", "IVLP": "IVLP", "MaPLe": "MAPLE", "ProMetaR": "PROMETAR"}
+NODES |= {"KgCoOp": "KGCOOP", "ProGrad": "PROGRAD", "PromptSRC": "PROMPTSRC"}
 """Config node of each trainer that learns something."""
 ZERO_SHOT_NODES = {"ZeroshotCLIP": "ZEROSHOTCLIP", "ZeroshotCLIP2": "ZEROSHOTCLIP2"}
 
@@ -96,10 +97,10 @@ def build_in_float64(cfg, monkeypatch):
     return trainer
 
 
-def set_position(trainer, batch: int, batches_per_epoch: int | None = None) -> None:
+def set_position(trainer, batch: int, batches_per_epoch: int | None = None, epochs: int = 10) -> None:
     """Tell a trainer that was never started where it stands; without a length, inside an endless first epoch."""
     length = batches_per_epoch or 10**6
-    trainer.num_batches, trainer.max_epoch = length, 10
+    trainer.num_batches, trainer.max_epoch = length, epochs
     trainer.epoch, trainer.batch_idx = divmod(batch, length)
     trainer.set_model_mode("train")
 

@@ -41,9 +41,9 @@ def test_start_values_are_the_published_ones(tiny_cfg, name):
         torch.testing.assert_close(start * scale, published, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("name", [name for name in start_draws() if name != "PromptSRC"])
+@pytest.mark.parametrize("name", start_draws())
 def test_the_generator_stands_where_the_published_code_leaves_it(tiny_cfg, name):
-    trainer, tower = TRAINERS.get(name, (name, "vit"))
+    trainer, tower = TRAINERS.get(name, (start_draws()[name].get("trainer", name), "vit"))
     cfg = tiny_cfg(trainer, tower=tower)
     cfg.merge_from_list(start_draws()[name]["options"])
     torch.manual_seed(start_draws()[name]["seed"])
