@@ -132,4 +132,5 @@ def without_opposition(a: Tensor, b: Tensor, strength: float) -> Tensor:
     A gradient b of zero opposes nothing. One that is not finite gives a result that is not: the update is skipped.
     """
     unit = b / b.norm()
-    return torch.where((a * b).sum() >= 0, a, a - strength * (a * unit).sum() * unit)
+    opposes_nothing = ((a * b).sum() >= 0) & b.isfinite().all()
+    return torch.where(opposes_nothing, a, a - strength * (a * unit).sum() * unit)

@@ -257,10 +257,11 @@ def test_every_tensor_of_a_step_is_on_the_device(tiny_cfg, name):
         theta = trainer.theta()
         image, label = fake_on_gpu(batch["img"]), fake_on_gpu(batch["label"])
         assert trainer._logits(theta, image, None).device.type == "cuda"
+        if hasattr(trainer, "teacher_text"):
+            trainer.teacher_text = fake_on_gpu(trainer.teacher_text)
         loss, reported = trainer.objective(theta, image, label)
         assert {value.device.type for value in (loss, *reported.values())} == {"cuda"}
         if name == "ProMetaR":
-            trainer.teacher_text = fake_on_gpu(trainer.teacher_text)
             whole = prometar.Batch(image, label, trainer.teacher_image_features(image))
             sizes = {"query": (2, torch.int64), "support": (2, torch.int64), "lam": (2, None), "mix": (2, torch.int64)}
             task = prometar.Task(**{k: torch.zeros(n, dtype=t, device="cuda") for k, (n, t) in sizes.items()})

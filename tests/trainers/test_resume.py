@@ -16,6 +16,7 @@ METHODS = {
     "CoOp": {},
     "MaPLe": {},
     "ProMetaR": {"ADAPT_LR": 0.1, "LR_RATIO": 1.0},
+    "PromptSRC": {"GPA_MEAN": 2.0, "GPA_STD": 1.0},
     "CoOp, two workers": {"DATALOADER.NUM_WORKERS": 2, "DATALOADER.TRAIN_X.BATCH_SIZE": 3},
     "ProMetaR, phi by Adam": {"ADAPT_LR": 0.1, "LR_RATIO": 1.0, "OPTIM_VNET.NAME": "adam", "OPTIM_VNET.STEP_LR": True},
 }

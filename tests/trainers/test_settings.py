@@ -37,6 +37,11 @@ IMPOSSIBLE = {
     "unknown prompts": ("ProMetaR", {"PROMPTS": "LoRA"}, ["TRAINER.PROMETAR.PROMPTS", "'LoRA'", "IVLP"]),
     "context too long": ("CoOp", {"N_CTX": 73}, ["too long"]),
     "wrong image size": ("CoOp", {"INPUT.SIZE": "(224, 224)"}, ["64x64", "(224, 224)", "INPUT.SIZE"]),
+    "unknown KL_REDUCTION": ("PromptSRC", {"KL_REDUCTION": "sum"}, ["KL_REDUCTION is 'sum'", "batchmean"]),
+    "no width of the weights": ("PromptSRC", {"GPA_STD": 0.0}, ["TRAINER.PROMPTSRC.GPA_STD is 0"]),
+    "unknown CTX_FILL": ("ProGrad", {"CTX_FILL": "ones"}, ["CTX_FILL is 'ones'", "zeros or noise"]),
+    "no temperature": ("ProGrad", {"T": 0.0}, ["TRAINER.PROGRAD.T is 0"]),
+    "negative weight": ("KgCoOp", {"W": -1.0}, ["TRAINER.KGCOOP.W is -1"]),
     "size not square": ("CoOp", {"INPUT.SIZE": "(32, 64)"}, ["64x64", "(32, 64)"]),
     "unknown backbone": ("CoOp", {"MODEL.BACKBONE.NAME": "ViT-Z"}, ["'ViT-Z'", "ViT-B/16"]),
     "no such file": ("ZeroshotCLIP", {"MODEL.BACKBONE.NAME": "/no/such.pt"}, ["/no/such.pt"]),
@@ -52,13 +57,13 @@ def test_impossible_settings(tiny_trainer, trainer, options, words):
     assert all(word in message for word in words), message
 
 
-@pytest.mark.parametrize("trainer", ["VPT", "IVLP", "MaPLe", "ProMetaR"])
+@pytest.mark.parametrize("trainer", ["VPT", "IVLP", "MaPLe", "ProMetaR", "PromptSRC"])
 def test_visual_prompts_on_a_resnet(tiny_trainer, trainer):
     with pytest.raises(UserError, match="PROMPT_DEPTH.*ResNet"):
         tiny_trainer(trainer, tower="rn")
 
 
-@pytest.mark.parametrize("trainer", ["CoOp", "CoCoOp", "ZeroshotCLIP"])
+@pytest.mark.parametrize("trainer", ["CoOp", "CoCoOp", "ZeroshotCLIP", "KgCoOp", "ProGrad"])
 def test_methods_that_run_on_a_resnet(tiny_trainer, trainer):
     assert evaluate(tiny_trainer(trainer, tower="rn"), images()["heldout_images"]).isfinite().all()
 
