@@ -24,8 +24,10 @@ ARRAYS = ("logits", "text_features", "image_features", "zs_image_features")
 
 def main(golden: Path) -> None:
     starts = json.loads((golden / "start_draws.json").read_text())
+    layouts = {entry["trainer"]: entry for entry in json.loads((golden / "checkpoint_layout_methods.json").read_text())}
     for trainer in OURS:
-        tensors, index = {}, {"stride": STRIDE, "fixtures": {}, "starts": {}}
+        layout = {key: layouts[trainer][key] for key in ("registered_name", "file", "learned", "other_small_entries")}
+        tensors, index = {}, {"stride": STRIDE, "fixtures": {}, "starts": {}, "layout": layout}
         for path in sorted((golden / "fixtures").glob("*.json")):
             settings = json.loads(path.read_text())
             if settings["trainer"] == trainer:

@@ -80,6 +80,12 @@ def compact_method_names() -> list[str]:
     return [name for index in _method_indexes().values() for name in index["fixtures"]]
 
 
+def method_layouts() -> dict[str, dict]:
+    """By trainer recorded later: folder, file, and shapes of the tensors of a published ViT-B/16 checkpoint."""
+    indexes = _method_indexes().values()
+    return {next(iter(index["fixtures"].values()))["trainer"]: index["layout"] for index in indexes}
+
+
 def full_names() -> list[str]:
     """Names of the runs in the full set; none where there is no such folder."""
     return sorted(path.stem for path in _full_paths())

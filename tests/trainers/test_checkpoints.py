@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_data import COMPACT, images
+from golden_data import COMPACT, images, method_layouts
 from golden_replay import evaluate
 from tensor_modules import TensorHolder
 from tiny_runs import CLASSNAMES, learned, load_tiny_clip, make_cfg, set_position
@@ -21,8 +21,9 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from clip.model import CLIP
-from dassl.engine import TrainerBase
+from dassl.engine import TRAINER_REGISTRY, TrainerBase
 from dassl.utils import UserError, load_checkpoint
+from trainers.core.trainer import load_learned
 from trainers.ivlp import IVLPPrompts
 from trainers.prometar import MODULATOR
 
@@ -240,6 +241,35 @@ def test_a_checkpoint_holds_only_what_was_learned(tmp_path):
     keeper.save_model(0, str(tmp_path))
     size = (tmp_path / "VLPromptLearner" / "model.pth.tar-1").stat().st_size
     assert 2 * 4 * 46_080 < size < 2 * 4 * 46_080 + 30_000
+
+
+SIZES = {"KgCoOp": {"N_CTX": 4}, "ProGrad": {"N_CTX": 16}, "PromptSRC": {}}
+"""Settings under which the methods recorded later learn tensors of the recorded shapes."""
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_published_vit_b16_checkpoints_load(name, tmp_path):
+    """Of the methods recorded later, whose files also contain what nothing computes with."""
+    layout, kind = method_layouts()[name], TRAINER_REGISTRY.get(name)
+    with torch.device("meta"):
+        vit_b16 = CLIP(512, 224, 12, 768, 16, 77, 49408, 512, 8, 12)
+    trainer = kind.__new__(kind)
+    trainer.cfg = make_cfg(name, "", "", "", SIZES[name] | {"CTX_INIT": ""})
+    for key in ("PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT"):
+        if key in trainer.settings:
+            trainer.settings[key] = 9
+    trainer.prompts = trainer.build_prompts(vit_b16, CLASSNAMES)
+    module, published = trainer.registered_module(), layout["learned"]
+    assert trainer.registered_name == layout["registered_name"]
+    assert {key: list(value.shape) for key, value in module.state_dict().items()} == {
+        key: shape for key, (shape, _) in published.items()
+    }
+    state = {
+        key: torch.randn(shape).to(getattr(torch, dtype.removeprefix("torch.")))
+        for key, (shape, dtype) in (published | layout["other_small_entries"]).items()
+    }
+    load_learned(module, state, "published", trainer.unused_in_checkpoints)
+    assert all(torch.equal(value, state[key].float()) for key, value in module.state_dict().items())
 
 
 def test_a_tiny_runs_checkpoint_is_small(tiny_trainer, tmp_path):
