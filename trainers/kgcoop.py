@@ -22,6 +22,7 @@ from clip.published_start import draw_clip, draw_prompt
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from trainers.coop import CoOp, CoOpPrompts
+from trainers.core.facts import Recipes
 from trainers.core.prompts import (
     ContextPrompts,
     Prompts,
@@ -39,6 +40,8 @@ class KgCoOp(CoOp):
     """Knowledge-guided Context Optimization."""
 
     config_node = "KGCOOP"
+    paper_date = "2023-03"
+    recipes = {"kgcoop": Recipes("_ep100_ctxv1")}
     unused_in_checkpoints = ("meta_net.linear1.weight", "meta_net.linear1.bias")
 
     @staticmethod

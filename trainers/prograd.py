@@ -26,7 +26,8 @@ from clip.published_start import draw_clip, draw_prompt
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.utils import UserError
-from trainers.coop import CoOp, CoOpPrompts
+from trainers.coop import EPOCHS_BY_SHOTS, CoOp, CoOpPrompts
+from trainers.core.facts import Recipes
 from trainers.core.linearized import Gradients, Linearized, each, feature_cotangents
 from trainers.core.prompts import ContextPrompts, Prompts, Theta, at_least_float32, normalized, start_dtype
 from trainers.core.templates import method_template
@@ -41,6 +42,8 @@ class ProGrad(CoOp):
     """Prompt-aligned Gradient."""
 
     config_node = "PROGRAD"
+    paper_date = "2022-05"
+    recipes = {"prograd": Recipes("_ep100", cross_dataset="_ep50", few_shot_by_shots=EPOCHS_BY_SHOTS)}
 
     @staticmethod
     def add_config(cfg: CfgNode) -> None:

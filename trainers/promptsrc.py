@@ -25,6 +25,7 @@ from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.utils import MismatchError, UserError
+from trainers.core.facts import Recipes
 from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized
 from trainers.core.trainer import PromptTrainer
 from trainers.ivlp import IVLPPrompts
@@ -40,6 +41,14 @@ class PromptSRC(PromptTrainer):
 
     config_node = "PROMPTSRC"
     registered_name = "VLPromptLearner"
+    paper_date = "2023-07"
+    recipes = {
+        "promptsrc": Recipes(
+            "_c2_ep20_batch4_4+4ctx",
+            cross_dataset="_c2_ep20_batch4_4+4ctx_cross_datasets",
+            few_shot="_c2_ep50_batch4_4+4ctx_few_shot",
+        )
+    }
 
     @staticmethod
     def add_config(cfg: CfgNode) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import trainers  # noqa: F401  registers the methods
-from dassl.engine import TRAINER_REGISTRY
 from dassl.utils.errors import UnknownNameError
 from datasets.acquire.names import generated, readers
 from datasets.layout.target import TestOnlyDataset
-from trainers.core.facts import Recipes, lineage
+from trainers.core.facts import Recipes, fact, lineage
 
 BACKBONE, EMBEDDED_BACKBONE = "vit_b16", "vit_shapes"
 EMBEDDED = frozenset(readers()[name].dataset_dir for name in generated())
@@ -53,9 +52,7 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
-    name: Method(trainer, recipes)
-    for trainer in lineage()
-    for name, recipes in getattr(TRAINER_REGISTRY.get(trainer), "recipes", {}).items()
+    name: Method(trainer, recipes) for trainer in lineage() for name, recipes in fact(trainer, "recipes", {}).items()
 }
 
 

@@ -16,6 +16,7 @@ ROOT = Path(train.__file__).parent
 METHODS = sorted((ROOT / "configs" / "trainers").glob("*/*.yaml"))
 DATASETS = sorted((ROOT / "configs" / "datasets").glob("*.yaml"))
 PUBLISHED = ROOT.parent / "shared" / "published_configs.json"
+PUBLISHED_METHODS = ROOT.parent / "shared" / "golden_methods"
 COMMAND = re.compile(
     r"# bash scripts/(?P<method>\w+)/(?P<script>base2new_train|base2new_test|xd_train|few_shot)\.sh "
     r"(?P<dataset>\w+)( 16)? 1( (?P<cfg>\S+))?"
@@ -67,6 +68,31 @@ def test_published_values_are_kept():
             assert node(ours, key) == node(reference, key), (name, key)
             compared += 1
     assert compared > 300
+
+
+def published_files(method: str):
+    """Config files that a method's authors published: name, values."""
+    tables = json.loads((PUBLISHED_METHODS / f"hparams_{method.lower()}.json").read_text())["settings"]
+    for setting in tables.values():
+        if isinstance(setting, dict) and "values" in setting:
+            named = setting["config_file"] if "config_file" in setting else ""
+            yield from [(named, setting["values"])] if named else setting["values"].items()
+
+
+@pytest.mark.skipif(not PUBLISHED_METHODS.is_dir(), reason="the published values are not in this checkout")
+@pytest.mark.parametrize(("method", "files"), [("KgCoOp", 2), ("ProGrad", 3), ("PromptSRC", 3)])
+def test_published_values_of_a_method_are_kept(method, files):
+    """Under the lineage's file names; what KgCoOp and ProGrad put under COOP and LOSS has a node of its own here."""
+    published = dict(published_files(method))
+    assert len(published) == files
+    for name, values in published.items():
+        ours, reference = merged(ROOT / "configs" / "trainers" / method / name), get_cfg_default()
+        train.extend_cfg(reference)
+        kept = [(key, value) for key, value in leaves(values) if not key.startswith(("TRAINER.COOP.", "LOSS."))]
+        assert len(kept) > 15
+        for key, value in kept:
+            reference.merge_from_list([key, value])
+            assert node(ours, key) == node(reference, key), (name, key)
 
 
 def leaves(tree: dict, prefix: str = ""):

@@ -77,6 +77,7 @@ def test_every_method_has_a_config_for_every_setting(name, setting):
     [
         ("MaPLe", "_c2_ep5_batch4_2ctx", "_c2_ep5_batch4_2ctx_cross_datasets"),
         ("IVLP", "_c2_ep20_batch4_4+4ctx", "_c2_ep20_batch4_4+4ctx_cross_datasets"),
+        ("PromptSRC", "_c2_ep20_batch4_4+4ctx", "_c2_ep20_batch4_4+4ctx_cross_datasets"),
         ("ProMetaR", "_c2_ep10_batch4_4+4ctx", "_c2_ep10_batch4_4+4ctx_cross_datasets"),
     ],
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dassl.engine import TRAINER_REGISTRY
 
@@ -50,7 +50,12 @@ class PublishedRow(NamedTuple):
     settings: tuple[str, ...]
 
 
+def fact(trainer: str, name: str, default: Any) -> Any:
+    """What a registered trainer says itself; what it inherits is its base's, not its own."""
+    return vars(TRAINER_REGISTRY.get(trainer)).get(name, default)
+
+
 def lineage() -> list[str]:
     """Names of all registered trainers in the order of their papers; those without a date at the end."""
     names = TRAINER_REGISTRY.registered_names()
-    return sorted(names, key=lambda name: (getattr(TRAINER_REGISTRY.get(name), "paper_date", "") or "9999", name))
+    return sorted(names, key=lambda name: (fact(name, "paper_date", "9999"), name))
