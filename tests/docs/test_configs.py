@@ -75,7 +75,7 @@ def published_files(method: str):
     tables = json.loads((PUBLISHED_METHODS / f"hparams_{method.lower()}.json").read_text())["settings"]
     for setting in tables.values():
         if isinstance(setting, dict) and "values" in setting:
-            named = setting["config_file"] if "config_file" in setting else ""
+            named = setting.get("config_file")
             yield from [(named, setting["values"])] if named else setting["values"].items()
 
 

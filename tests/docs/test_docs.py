@@ -46,6 +46,9 @@ METHODS = {
     "vpt": "VPT",
     "ivlp": "IVLP",
     "maple": "MaPLe",
+    "kgcoop": "KgCoOp",
+    "prograd": "ProGrad",
+    "promptsrc": "PromptSRC",
     "prometar": "ProMetaR",
 }
 LEARNING = [page for page in METHODS if page != "zeroshot"]
