@@ -1,9 +1,9 @@
 """The methods computed as their authors' code computes them, to time the trainers against and to check them.
 
 Same results, no economy: 77 positions for every class; every row of every layer; one image at a time in CoCoOp; text
-features encoded anew for each test batch; in ProMetaR three gradient calls a pass, each with a graph, and the
-teacher run again in the meta step. Only the copy of the whole CLIP that the published ProMetaR makes on every batch is
-left out. Contexts with the class name at the end are covered.
+features encoded anew for each test batch; two backward passes in ProGrad; in ProMetaR three gradient calls a pass, each
+with a graph, and the teacher run again in the meta step. Only the copy of the whole CLIP that the published ProMetaR
+makes on every batch is left out. Contexts with the class name at the end are covered.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from clip.model import causal_attention, full_attention
 from trainers.cocoop import CoCoOpPrompts
 from trainers.core.prompts import CONTEXT, Prompts, Theta, normalized
 from trainers.core.trainer import PromptTrainer
+from trainers.kgcoop import KgCoOp
+from trainers.prograd import ProGrad, without_opposition
 from trainers.prometar import ProMetaR, descend, is_visual, sample_task, twice_differentiable_attention
+from trainers.promptsrc import PromptSRC
 
 
 class PlainPrompts:
@@ -92,12 +95,42 @@ def plain_step(trainer: PromptTrainer, batch: dict) -> float:
         return _plain_prometar_step(trainer, batch)
     images, labels = trainer.parse_batch_train(batch)
     theta = trainer.prompts.tensors()
-    with trainer.precision.autocast():
-        logits = PlainPrompts(trainer.prompts).logits(theta, images)
-    loss = F.cross_entropy(logits.float(), labels)
-    gradients = torch.autograd.grad(trainer.scaler.scale(loss), list(theta.values()))
+    loss, *opposing = _plain_losses(trainer, PlainPrompts(trainer.prompts), theta, images, labels)
+
+    def gradient_of(loss: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(trainer.scaler.scale(loss), list(theta.values()), retain_graph=bool(opposing))
+
+    gradients = gradient_of(loss)
+    for other in opposing:
+        pairs = zip(gradients, gradient_of(other), strict=True)
+        gradients = tuple(without_opposition(a, b, trainer.settings.LAMBDA) for a, b in pairs)
     trainer.update_prompts(dict(zip(theta, gradients, strict=True)))
     return loss.item()
+
+
+def _plain_losses(
+    trainer: PromptTrainer, plain: PlainPrompts, theta: Theta, images: Tensor, labels: Tensor
+) -> tuple[Tensor, ...]:
+    """The loss that is minimised; in ProGrad also the one whose gradient is not to be opposed."""
+    if not isinstance(trainer, KgCoOp | ProGrad | PromptSRC):
+        with trainer.precision.autocast():
+            return (F.cross_entropy(plain.logits(theta, images).float(), labels),)
+    settings, teacher_text = trainer.settings, trainer.teacher_text
+    with trainer.precision.autocast():
+        text, image = normalized(plain.text_features(theta)), normalized(plain.image_features(theta, images))
+        logits = plain.prompts.similarity(image, text).float()  # [B, C]
+    loss = F.cross_entropy(logits, labels)
+    if isinstance(trainer, KgCoOp):
+        return (loss + settings.W * (1 - F.cosine_similarity(text, teacher_text).mean()),)
+    with torch.no_grad(), trainer.precision.autocast():
+        teacher_image = normalized(plain.encode_image(images))
+        teacher_logits = plain.prompts.similarity(teacher_image, teacher_text).float()
+    if isinstance(trainer, ProGrad):
+        p0 = (teacher_logits / settings.T).softmax(dim=-1)
+        return loss, -(settings.T**2) * (p0 * (logits / settings.T).log_softmax(dim=-1)).sum(dim=-1).mean()
+    loss = loss + settings.TEXT_LOSS_WEIGHT * F.l1_loss(text, teacher_text)
+    loss = loss + settings.IMAGE_LOSS_WEIGHT * F.l1_loss(image, teacher_image)
+    return (loss + trainer.divergence(teacher_logits, logits),)
 
 
 def _plain_prometar_step(trainer: ProMetaR, batch: dict) -> float:

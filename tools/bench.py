@@ -48,12 +48,16 @@ OPTIONS = {
     "VPT": ["TRAINER.VPT.N_CTX_VISION", 8],
     "IVLP": ["TRAINER.IVLP.N_CTX_VISION", 4, "TRAINER.IVLP.N_CTX_TEXT", 4],
     "MaPLe": [],
+    "KgCoOp": [],
+    "ProGrad": [],
+    "PromptSRC": [],
     "ProMetaR": ["OPTIM_VNET.NAME", "sgd"],
 }
 DEPTH_KEYS = {
     "VPT": ["PROMPT_DEPTH_VISION"],
     "IVLP": ["PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT"],
     "MaPLe": ["PROMPT_DEPTH"],
+    "PromptSRC": ["PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT"],
     "ProMetaR": ["PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT"],
 }
 PUBLISHED_DEPTH = 9
