@@ -33,6 +33,7 @@ from trainers.core.record import read_record, write_record
 
 ROOT = Path(train.__file__).parent
 TRAINERS = ["ZeroshotCLIP", "ZeroshotCLIP2", "CoOp", "CoCoOp", "VPT", "IVLP", "MaPLe", "ProMetaR"]
+TRAINERS += ["KgCoOp", "ProGrad", "PromptSRC"]
 
 
 @pytest.fixture(scope="module")

@@ -35,8 +35,10 @@ METHODS: dict[str, list[str]] = {
     "CoOp": ["DATALOADER.NUM_WORKERS", "1"],
     "MaPLe": ["TEST.FINAL_MODEL", "best_val", "TRAIN.CHECKPOINT_FREQ", "2"],
     "ProMetaR": ["TRAINER.PROMETAR.KEEP_MODULATOR", "True", "OPTIM_VNET.STEP_LR", "True"],
+    "PromptSRC": ["TRAINER.PROMPTSRC.GPA_MEAN", "2.0"],
 }
-"""Settings in which the methods differ: a worker process, model-best and fewer checkpoints, two models."""
+"""Settings in which the methods differ: a worker process, model-best and fewer checkpoints, two models, a mean of all
+epochs."""
 
 ALIKE = """
 INPUT: {SIZE: [64, 64], TRANSFORMS: [random_resized_crop, random_flip, normalize]}
@@ -48,6 +50,7 @@ TRAINER:
   COOP: {PREC: fp32}
   MAPLE: {PREC: fp32, PROMPT_DEPTH: 2}
   PROMETAR: {PREC: fp32, PROMPT_DEPTH_VISION: 2, PROMPT_DEPTH_TEXT: 2}
+  PROMPTSRC: {PREC: fp32, PROMPT_DEPTH_VISION: 2, PROMPT_DEPTH_TEXT: 2}
 USE_CUDA: False
 VERBOSE: False
 """

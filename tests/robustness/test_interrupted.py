@@ -43,8 +43,8 @@ def run(arguments, **options):
 
 
 def test_killed_runs_end_as_if_nothing_had_happened(tmp_path):
-    kills = int(os.environ.get("KILLS", "4"))  # 30 and more: a third of them for each of CoOp, MaPLe, ProMetaR
-    methods = ["ProMetaR"] if kills < 30 else ["CoOp", "MaPLe", "ProMetaR"]
+    kills = int(os.environ.get("KILLS", "4"))  # 30 and more: a quarter of them for each of four methods
+    methods = ["ProMetaR", "PromptSRC"] if kills < 30 else ["CoOp", "MaPLe", "ProMetaR", "PromptSRC"]
     command = [sys.executable, str(KILLED_RUNS), str(tmp_path), "--kills", str(kills), "--methods", *methods]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
@@ -52,7 +52,7 @@ def test_killed_runs_end_as_if_nothing_had_happened(tmp_path):
     reports = [json.loads(line) for line in done.stdout.splitlines()]
     assert sum(report["kills"] for report in reports) == kills
     # one checkpoint an epoch and the file that names the last one; MaPLe: every second and the best; ProMetaR: phi too
-    expected = {"CoOp": 5, "MaPLe": 4, "ProMetaR": 10}
+    expected = {"CoOp": 5, "MaPLe": 4, "ProMetaR": 10, "PromptSRC": 5}
     assert {report["method"]: report["files compared"] for report in reports} == {
         method: expected[method] for method in methods
     }
