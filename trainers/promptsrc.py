@@ -70,9 +70,8 @@ class PromptSRC(PromptTrainer):
 
     def check_cfg(self, cfg: CfgNode) -> None:
         super().check_cfg(cfg)
-        reduction = cfg.TRAINER.PROMPTSRC.KL_REDUCTION
-        if reduction not in REDUCTIONS:
-            raise UserError(f"TRAINER.PROMPTSRC.KL_REDUCTION is {reduction!r}: choose {' or '.join(REDUCTIONS)}")
+        if (chosen := cfg.TRAINER.PROMPTSRC.KL_REDUCTION) not in REDUCTIONS:
+            raise UserError(f"TRAINER.PROMPTSRC.KL_REDUCTION is {chosen!r}: choose {' or '.join(REDUCTIONS)}")
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
         return IVLPPrompts(clip, classnames, self.settings, "TRAINER.PROMPTSRC")
@@ -156,7 +155,5 @@ class PromptSRC(PromptTrainer):
     def before_train(self) -> None:
         super().before_train()
         if 0 < self.start_epoch < self.max_epoch and self._resumed_state is None:
-            raise MismatchError(
-                "the checkpoint to resume from does not have PromptSRC's mean of the prompts of all epochs before: "
-                "start a new run from it with MODEL.INIT_WEIGHTS"
-            )
+            lacks = "does not have PromptSRC's mean of the prompts of all epochs before"
+            raise MismatchError(f"the checkpoint to resume from {lacks}: start a new run with MODEL.INIT_WEIGHTS")
