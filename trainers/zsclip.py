@@ -87,8 +87,8 @@ class ZeroshotCLIP2(ZeroshotCLIP):
     """The seven selected templates and the data set's own, unless that is the plain one."""
 
     config_node = "ZEROSHOTCLIP2"
+    paper_date = "2021-02"
     recipes = {"zsclip2": Recipes(folder="CoOp", learns=False)}
-    published = ()
 
     def templates(self) -> list[str]:
         own = template_for(self.cfg.DATASET.NAME)

@@ -14,7 +14,6 @@ from typing import Any
 from yacs.config import CfgNode
 
 from dassl.config import plain
-from dassl.engine import TRAINER_REGISTRY
 from dassl.utils.safe_text import printable
 from datasets.layout.custom_names import own_data_name
 from experiments.plan.methods import EMBEDDED, Method, Recipe
@@ -22,6 +21,7 @@ from runner.arguments import parse_args
 from runner.config import default_cfg, setup_cfg
 from runner.provenance import ROOT
 from trainers import check_ranges
+from trainers.core.facts import fact
 
 Options = tuple[tuple[str, str], ...]
 """Config overrides KEY VALUE, as on the command line."""
@@ -193,7 +193,7 @@ def evaluation_folder(
 
 def method_subfolder(method: Method, recipe: Recipe, options: Options) -> str:
     """What the lineage's scripts put below a config; only CoOp's have something there."""
-    name_of = getattr(TRAINER_REGISTRY.get(method.trainer), "script_subfolder", None)
+    name_of = fact(method.trainer, "script_subfolder", None)
     if name_of is None:
         return ""
     file = f"configs/trainers/{method.folder}/{recipe.config}.yaml"

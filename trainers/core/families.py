@@ -15,13 +15,14 @@ from yacs.config import CfgNode
 from clip.model import CLIP
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
+from trainers.core.facts import fact
 from trainers.core.prompts import Prompts
 
 
 def families() -> list[str]:
     """Names of the trainers whose prompts a scheme can train."""
     names = TRAINER_REGISTRY.registered_names()
-    return [name for name in names if callable(getattr(TRAINER_REGISTRY.get(name), "family", None))]
+    return [name for name in names if fact(name, "family", None)]
 
 
 def build_family(name: str, clip: CLIP, classnames: list[str], settings: CfgNode, key: str) -> Prompts:
