@@ -60,34 +60,65 @@ class Norm(NamedTuple):
     weight: Tensor
 
     @classmethod
-    def forward(cls, x: Tensor, layer: nn.LayerNorm) -> tuple[Tensor, Norm]:
-        """Normed rows [N, L, d] in the precision of x."""
+    def forward(
+        cls, x: Tensor, layer: nn.LayerNorm, dtype: torch.dtype, added: Tensor | None = None
+    ) -> tuple[Tensor, Norm]:
+        """Normed rows [N, L, d] of x + added in precision `dtype`, and what the other functions need."""
+        if kernels is not None and layer.weight.dtype == torch.float32:
+            x, y, mean, rstd = kernels.norm_forward(x, added, layer.weight, layer.bias, layer.eps, dtype)
+            return y, cls(x, mean, rstd, layer.weight)
+        x = x if added is None else x + added
         wide = x.to(layer.weight.dtype)
         y, mean, rstd = torch.native_layer_norm(wide, layer.normalized_shape, layer.weight, layer.bias, layer.eps)
-        return y.to(x.dtype), cls(x, mean, rstd, layer.weight)
+        return y.to(dtype), cls(x, mean, rstd, layer.weight)
 
     def rows(self, part: slice) -> Norm:
         """The same for some of the rows alone."""
         x, mean, rstd = (tensor[:, part].contiguous() for tensor in self[:3])
         return Norm(x, mean, rstd, self.weight)
 
-    def pull(self, dy: Tensor) -> Tensor:
-        """r P(w dy). dy, result [K, N, L, d]"""
-        if self._is_fused():
-            return kernels.norm_pull(dy, *self)
-        return self._projected(dy, self.weight).to(dy.dtype)
+    def pull(self, dy: Tensor, residual: Tensor | None = None, start: int = 0) -> tuple[Tensor, Tensor]:
+        """dx = r P(w dy), and dx plus the residual rows from `start` on; dy, results [K, N, L, d].
 
-    def push(self, tangent: Tensor) -> tuple[Tensor, Tensor]:
-        """t = r P(x') and y' = w t, [K, N, L, d] each, t in the precision of the parameters."""
+        Args:
+            residual: [K, N, L', d]; rows of dx behind its end get nothing. None: the results are the same tensor.
+        """
+        if residual is not None and start >= residual.shape[-2]:
+            residual = None
         if self._is_fused():
-            return kernels.norm_push(tangent, *self)
+            return kernels.norm_pull(dy, *self, residual, start)
+        dx = self._projected(dy, self.weight).to(dy.dtype)
+        return dx, dx if residual is None else _with_residual(dx, residual, start)
+
+    def push(self, tangent: Tensor, dtype: torch.dtype, added: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """x' = tangent + added, t = r P(x') and y' = w t, [K, N, L, d] each.
+
+        t has the precision of the parameters, y' has `dtype`.
+        """
+        if self._is_fused():
+            return kernels.norm_push(tangent, *self, added, dtype)
+        tangent = tangent if added is None else tangent + added
         t = self._projected(tangent, None)
-        return t, (self.weight * t).to(tangent.dtype)
+        return tangent, t, (self.weight * t).to(dtype)
 
-    def second(self, ddy: Tensor, dy: Tensor, dx: Tensor, tangent: Tensor, t: Tensor) -> Tensor:
-        """As in the head of this file: ddy, result [N, L, d]; dy, dx of `pull`, tangent, t of `push` [K, N, L, d]."""
+    def second(
+        self,
+        ddy: Tensor,
+        dy: Tensor,
+        dx: Tensor,
+        tangent: Tensor,
+        t: Tensor,
+        residual: Tensor | None = None,
+        start: int = 0,
+    ) -> Tensor:
+        """As in the head of this file, plus the residual rows [N, L', d] from `start` on, as in `pull`.
+
+        ddy, result [N, L, d]; dy, dx of `pull`, tangent, t of `push` [K, N, L, d].
+        """
+        if residual is not None and start >= residual.shape[-2]:
+            residual = None
         if self._is_fused():
-            return kernels.norm_second(ddy, dy, dx, tangent, t, *self)
+            return kernels.norm_second(ddy, dy, dx, tangent, t, *self, residual, start)
         ddx = self._projected(ddy[None], self.weight)[0]
         normed = (self.x.to(self.weight.dtype) - self.mean) * self.rstd
         dy = dy * self.weight
@@ -95,7 +126,8 @@ class Norm(NamedTuple):
         along_dy = (dy * normed).mean(dim=-1, keepdim=True)
         both = (dy * t).mean(dim=-1, keepdim=True).sum(dim=0)  # [N, L, 1]
         bent = (along_x * dx).addcmul_(along_dy, t).sum(dim=0).addcmul_(normed, both)
-        return ddx.addcmul_(bent, self.rstd, value=-1).to(ddy.dtype)
+        ddx = ddx.addcmul_(bent, self.rstd, value=-1).to(ddy.dtype)
+        return ddx if residual is None else _with_residual(ddx, residual, start)
 
     def _is_fused(self) -> bool:
         return kernels is not None and self.weight.dtype == torch.float32
@@ -113,6 +145,16 @@ class Norm(NamedTuple):
         return results[0][None] if len(results) == 1 else torch.stack(results)
 
 
+def _with_residual(rows: Tensor, residual: Tensor, start: int) -> Tensor:
+    """rows [.., L, d] plus the residual rows [.., L', d] from `start` on, as far as there are any; a new tensor"""
+    residual = residual[..., start : start + rows.shape[-2], :]
+    if residual.shape == rows.shape:
+        return rows + residual
+    result = rows.clone()
+    result[..., : residual.shape[-2], :].add_(residual)
+    return result
+
+
 # --- activation ------------------------------------------------------------------------------------------------------
 
 
@@ -122,6 +164,9 @@ class Activation(Protocol):
     scale: float
 
     def value(self, z: Tensor) -> Tensor: ...
+
+    def of_linear(self, x: Tensor, parameters: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """z = scale (x W^T + bias) and `value` of it, [..., H] each; x [..., d], parameters W [H, d] and bias [H]"""
 
     def times_slope(self, upstream: Tensor, z: Tensor) -> Tensor:
         """df/dx * upstream; upstream [K, ...] and z [...]"""
@@ -134,6 +179,10 @@ class Activation(Protocol):
 
 
 class _ActivationForm:
+    def of_linear(self, x: Tensor, parameters: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        z = _affine(x, parameters, self.scale, self.scale)
+        return z, self.value(z)
+
     def second(self, dda: Tensor, da: Tensor, tangent: Tensor, z: Tensor) -> Tensor:
         return self.times_slope(dda, z).add_(self.times_curvature((da * tangent).sum(dim=0), z))
 
@@ -149,7 +198,15 @@ class QuickGELUForm(_ActivationForm):
     def value(self, z: Tensor) -> Tensor:
         return torch.nn.functional.silu(z)
 
+    def of_linear(self, x: Tensor, parameters: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        if not self._is_fused(x):
+            return super().of_linear(x, parameters)
+        weight, bias = parameters
+        return kernels.quick_gelu(torch.matmul(x, weight.t()), bias, self.scale)
+
     def times_slope(self, upstream: Tensor, z: Tensor) -> Tensor:
+        if self._is_fused(z):
+            return kernels.quick_gelu_slope(upstream, z)
         return aten.silu_backward(upstream, z)
 
     def times_curvature(self, upstream: Tensor, z: Tensor) -> Tensor:
@@ -158,9 +215,13 @@ class QuickGELUForm(_ActivationForm):
         return aten.sigmoid_backward(factor, s)  # factor * s (1 - s)
 
     def second(self, dda: Tensor, da: Tensor, tangent: Tensor, z: Tensor) -> Tensor:
-        if kernels is not None and z.dtype != torch.float64:
+        if self._is_fused(z):
             return kernels.quick_gelu_second(dda, da, tangent, z, self.scale)
         return super().second(dda, da, tangent, z)
+
+    @staticmethod
+    def _is_fused(z: Tensor) -> bool:
+        return kernels is not None and z.dtype != torch.float64
 
 
 class GELUForm(_ActivationForm):
@@ -211,11 +272,8 @@ class Layout(Protocol):
     def kept(self, rows: Tensor) -> Tensor:
         """Rows [K, N, L, d] -> those kept [K, N, L', d]"""
 
-    def add_kept(self, rows: Tensor, kept: Tensor, moving: slice | None) -> Tensor:
-        """The transpose of `kept`, of which the moving rows (None: all) are added to `rows` [K, N, moving rows, d].
-
-        A new tensor, or `rows` itself where nothing is to be added.
-        """
+    def leading(self, kept: Tensor) -> Tensor:
+        """Cotangents of the kept rows [K, N, L', d] -> of the first rows of the tower, which include all kept rows"""
 
 
 class Attention(NamedTuple):
@@ -245,12 +303,11 @@ class Attention(NamedTuple):
         b, n_queries, n, c = do.shape
         n_keys = self.k.shape[1]
         upstream = (do.flatten(1, 2) @ self.v.mT).unflatten(1, (n_queries, n))  # D [b, Q, K, M]
-        if n == 1:
+        if n == 1 and not self._is_fused():  # `second`, which most pulls do without, will centre it
             p = self.p[:, :, None]
-            d_scores, centred = aten._softmax_backward_data(upstream, p, -1, p.dtype), None
+            centred, d_scores = None, aten._softmax_backward_data(upstream, p, -1, p.dtype)
         else:
-            centred = self._centred(upstream)
-            d_scores = centred * self.p[:, :, None]
+            centred, d_scores = self._centred(upstream)
         dq = self._scaled(d_scores.flatten(1, 2), self.k).view(b, n_queries, n, c)
         dk = self._scaled(d_scores.flatten(2).mT, self.q).view(b, n, n_keys, c)
         dv = (self.p.mT @ do.flatten(2)).view(b, n_keys, n, c)
@@ -262,8 +319,7 @@ class Attention(NamedTuple):
         n_keys = self.k.shape[1]
         scores = self._scaled(q.flatten(1, 2), self.k.mT).view(b, n_queries, n * n_keys)
         scores.baddbmm_(self.q, k.flatten(1, 2).mT, alpha=self.scale)
-        centred = self._centred(scores.view(b, n_queries, n, n_keys))
-        p = centred * self.p[:, :, None]
+        centred, p = self._centred(scores.view(b, n_queries, n, n_keys))
         o = (p.flatten(1, 2) @ self.v).view(b, n_queries, n * c).baddbmm_(self.p, v.flatten(2))
         return o.view(b, n_queries, n, c), (q, k, v, centred, p)
 
@@ -274,20 +330,29 @@ class Attention(NamedTuple):
         do, upstream, d_scores = pulled
         q, k, v, scores, p = pushed
         ddo = ddo.squeeze(2)
-        if do.shape[2] == 1:
-            upstream = self._centred(upstream)
         bent = (ddo @ self.v.mT).baddbmm_(do.flatten(2), v.flatten(2).mT)  # [b, Q, M]
-        bent += (upstream * scores).sum(dim=2)
-        bent = aten._softmax_backward_data(bent, self.p, -1, self.p.dtype)
+        if self._is_fused():
+            bent = kernels.softmax_second(bent, upstream, scores, self.p)
+        else:
+            if do.shape[2] == 1:
+                upstream, _ = self._centred(upstream)
+            bent += (upstream * scores).sum(dim=2)
+            bent = aten._softmax_backward_data(bent, self.p, -1, self.p.dtype)
         dq = self._scaled(bent, self.k).baddbmm_(d_scores.flatten(2), k.flatten(1, 2), alpha=self.scale)
         dk = self._scaled(bent.mT, self.q).baddbmm_(d_scores.flatten(1, 2).mT, q.flatten(1, 2), alpha=self.scale)
         dv = (self.p.mT @ ddo).baddbmm_(p.flatten(1, 2).mT, do.flatten(1, 2))
         return dq[:, :, None], dk[:, None], dv[:, :, None]
 
-    def _centred(self, scores: Tensor) -> Tensor:
-        """scores [b, Q, K, M] less their mean under p; in place"""
-        mean = (scores * self.p[:, :, None]).sum(dim=-1, keepdim=True)
-        return scores - mean
+    def _is_fused(self) -> bool:
+        return kernels is not None and self.p.dtype != torch.float64
+
+    def _centred(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """scores [b, Q, K, M] less their mean under p; and p times that"""
+        if self._is_fused():
+            return kernels.centred(scores, self.p)
+        p = self.p[:, :, None]
+        centred = scores - (scores * p).sum(dim=-1, keepdim=True)
+        return centred, centred * p
 
     def _scaled(self, left: Tensor, right: Tensor) -> Tensor:
         return torch.baddbmm(self.some, left, right, beta=0, alpha=self.scale)
@@ -341,15 +406,13 @@ class BlockTrace:
     ) -> tuple[BlockTrace, Tensor]:
         """x [N, L, d] -> y [N, L', d]"""
         w, dtype = weights, weights.dtype
-        h, norm_1 = Norm.forward(x, w.ln_1)
-        q, k, v = layout.split(_affine(h.to(dtype), w.in_proj)[None])
+        h, norm_1 = Norm.forward(x, w.ln_1, dtype)
+        q, k, v = layout.split(_affine(h, w.in_proj)[None])
         attended, attention = Attention.forward(q.squeeze(2), k.squeeze(1), v.squeeze(2), layout.mask(dtype), w.some)
         attended = layout.merge(attended[:, :, None])[0]  # [N, L', d]
-        u = layout.kept(x[None])[0] + _affine(attended, w.out_proj)
-        h, norm_2 = Norm.forward(u, w.ln_2)
-        scale = w.activation.scale
-        z = _affine(h.to(dtype), w.fc, scale, scale)  # [N, L', H]
-        y = u + _affine(w.activation.value(z), w.proj, 1 / scale)
+        h, norm_2 = Norm.forward(layout.kept(x[None])[0], w.ln_2, dtype, added=_affine(attended, w.out_proj))
+        z, a = w.activation.of_linear(h, w.fc)  # [N, L', H]
+        y = norm_2.x + _affine(a, w.proj, 1 / w.activation.scale)
         norm_1 = norm_1 if moving is None else norm_1.rows(moving)
         return cls(w, layout, norm_1, attention, norm_2, z, x.shape[1], moving), y
 
@@ -358,24 +421,23 @@ class BlockTrace:
         w, dtype = self.weights, self.weights.dtype
         da = torch.matmul(dy.to(dtype), w.proj[0])  # [K, N, L', H]
         dh_2 = torch.matmul(w.activation.times_slope(da, self.z), w.fc[0]).to(dy.dtype)
-        du_norm = self.norm_2.pull(dh_2)
-        du = dy + du_norm
+        du_norm, du = self.norm_2.pull(dh_2, residual=dy)
         do = self.layout.merge_back(torch.matmul(du.to(dtype), w.out_proj[0]))
         (dq, dk, dv), attention = self.attention.pull(do)
         dqkv = self._moving(self.layout.split_back(dq, dk, dv))
         dh_1 = torch.matmul(dqkv, w.in_proj[0]).to(dy.dtype)
-        dx_norm = self.norm_1.pull(dh_1)
-        return self.layout.add_kept(dx_norm, du, self.moving), (da, dh_2, du_norm, attention, dh_1, dx_norm)
+        dx_norm, dx = self.norm_1.pull(dh_1, self.layout.leading(du), self._first)
+        return dx, (da, dh_2, du_norm, attention, dh_1, dx_norm)
 
     def push(self, tangent: Tensor) -> tuple[Tensor, tuple]:
         """x' [K, N, moving rows, d] -> y' [K, N, L', d], and what `second` needs."""
         w, dtype = self.weights, self.weights.dtype
-        t_1, h = self.norm_1.push(tangent)
-        qkv = self._with_constants(torch.matmul(h.to(dtype), w.in_proj[0].t()))
+        _, t_1, h = self.norm_1.push(tangent, dtype)
+        qkv = self._with_constants(torch.matmul(h, w.in_proj[0].t()))
         o, attention = self.attention.push(*self.layout.split(qkv))
-        u = self.layout.kept(self._with_constants(tangent)) + torch.matmul(self.layout.merge(o), w.out_proj[0].t())
-        t_2, h = self.norm_2.push(u)
-        z = torch.matmul(h.to(dtype), w.fc[0].t())
+        kept, o = self.layout.kept(self._with_constants(tangent)), self.layout.merge(o)
+        u, t_2, h = self.norm_2.push(kept, dtype, added=torch.matmul(o, w.out_proj[0].t()))
+        z = torch.matmul(h, w.fc[0].t())
         y = u + torch.matmul(w.activation.times_slope(z, self.z), w.proj[0].t())
         return y, (tangent, t_1, attention, u, t_2, z)
 
@@ -386,12 +448,17 @@ class BlockTrace:
         tangent, t_1, attention_pushed, u, t_2, z = pushed
         ddz = w.activation.second(torch.matmul(ddy.to(dtype), w.proj[0]), da, z, self.z)
         ddh = torch.matmul(ddz, w.fc[0]).to(ddy.dtype)
-        ddu = ddy + self.norm_2.second(ddh, dh_2, du_norm, u, t_2)
+        ddu = self.norm_2.second(ddh, dh_2, du_norm, u, t_2, residual=ddy)
         ddo = self.layout.merge_back(torch.matmul(ddu.to(dtype), w.out_proj[0])[None])
         ddqkv = self.layout.split_back(*self.attention.second(ddo, attention_pulled, attention_pushed))
         ddh = torch.matmul(self._moving(ddqkv), w.in_proj[0]).to(ddy.dtype)[0]
-        ddx = self.norm_1.second(ddh, dh_1, dx_norm, tangent, t_1)
-        return self.layout.add_kept(ddx[None], ddu[None], self.moving)[0]
+        residual = self.layout.leading(ddu[None])[0]
+        return self.norm_1.second(ddh, dh_1, dx_norm, tangent, t_1, residual, self._first)
+
+    @property
+    def _first(self) -> int:
+        """Number of the first moving row."""
+        return 0 if self.moving is None else self.moving.indices(self.length)[0]
 
     def _moving(self, rows: Tensor) -> Tensor:
         """[K, N, L, ...] -> [K, N, moving rows, ...]"""

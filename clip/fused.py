@@ -2,10 +2,13 @@
 
 A layer norm's second derivative is some sixteen operations in plain PyTorch, each of which reads and writes whole
 tensors; here it is one. The plain forms stay the reference, and the fallback. Kernels compute in float32 and take any
-number of rows in any precision up to that. They are compiled once for each width and precision, and kept on disk by
-Triton.
+number of rows in any precision up to that, also different ones at once. They are compiled once for each width and
+precision, whatever the number of rows, keys or classes, and kept on disk by Triton.
 
-Shape legend: K cotangents or tangents, N rows, d width.
+Where plain PyTorch would round a value to half precision before it uses it again, the kernels do so too.
+
+Shape legend: K cotangents or tangents, N sequences, L rows, L' rows kept, d width, b problems of attention, Q queries,
+M keys.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from torch import Tensor
 
 ELEMENTS = 1024
 """Elements that one program of an elementwise kernel computes."""
+KEYS = 256
+"""Keys that a program of an attention kernel reads at a time."""
 
 
 # --- layer norm ------------------------------------------------------------------------------------------------------
@@ -37,42 +42,131 @@ def _projected(u, normed, inside, rstd, width):
     return tl.where(inside, rstd * (u - mean - normed * along), 0.0)
 
 
-@triton.jit(do_not_specialize=["n_rows"])
-def _pull_kernel(dy, x, mean, rstd, weight, dx, n_rows, width, BLOCK: tl.constexpr):
-    row, at = tl.program_id(0), tl.program_id(1) * n_rows + tl.program_id(0)
-    column = tl.arange(0, BLOCK)
-    inside = column < width
+@triton.jit
+def _normed(x, mean, rstd, row, width, BLOCK: tl.constexpr):
+    """x^ of one row, 0 beyond its width; and the row's reciprocal deviation"""
     r = tl.load(rstd + row)
-    normed = tl.where(inside, (_row(x, row, width, BLOCK) - tl.load(mean + row)) * r, 0.0)
-    u = _row(dy, at, width, BLOCK) * _row(weight, row * 0, width, BLOCK)
-    result = _projected(u, normed, inside, r, width)
-    tl.store(dx + at.to(tl.int64) * width + column, result.to(dx.dtype.element_ty), mask=inside)
+    inside = tl.arange(0, BLOCK) < width
+    return tl.where(inside, (_row(x, row, width, BLOCK) - tl.load(mean + row)) * r, 0.0), r
 
 
-@triton.jit(do_not_specialize=["n_rows"])
-def _push_kernel(tangent, x, mean, rstd, weight, t, y, n_rows, width, BLOCK: tl.constexpr):
-    row, at = tl.program_id(0), tl.program_id(1) * n_rows + tl.program_id(0)
+@triton.jit
+def _store(pointer, row, values, width, BLOCK: tl.constexpr):
+    """Write one row; returns it as written, in float32."""
     column = tl.arange(0, BLOCK)
-    inside = column < width
-    r = tl.load(rstd + row)
-    normed = tl.where(inside, (_row(x, row, width, BLOCK) - tl.load(mean + row)) * r, 0.0)
-    result = _projected(_row(tangent, at, width, BLOCK), normed, inside, r, width)
-    place = at.to(tl.int64) * width + column
-    tl.store(t + place, result, mask=inside)
-    result *= _row(weight, row * 0, width, BLOCK)
-    tl.store(y + place, result.to(y.dtype.element_ty), mask=inside)
+    values = values.to(pointer.dtype.element_ty)
+    tl.store(pointer + row.to(tl.int64) * width + column, values, mask=column < width)
+    return values.to(tl.float32)
 
 
-@triton.jit(do_not_specialize=["n_rows"])
-def _second_kernel(
-    ddy, dy, dx, tangent, t, x, mean, rstd, weight, ddx, n_rows, width, K: tl.constexpr, BLOCK: tl.constexpr
+@triton.jit
+def _residual_row(residual, row, length, start, kept, width, BLOCK: tl.constexpr):
+    """What is added to a row: of each sequence of `length` rows the first is number `start` of `kept` residual rows."""
+    place = row % length + start
+    column = tl.arange(0, BLOCK)
+    at = ((row // length) * kept + place).to(tl.int64) * width + column
+    return tl.load(residual + at, mask=(column < width) & (place < kept), other=0).to(tl.float32)
+
+
+@triton.jit(do_not_specialize=["length", "stride"])
+def _forward_kernel(
+    x, added, weight, bias, u, y, mean, rstd, length, stride, eps, width, ADDS: tl.constexpr, BLOCK: tl.constexpr
 ):
     row = tl.program_id(0)
-    column = tl.arange(0, BLOCK)
-    inside = column < width
-    r = tl.load(rstd + row)
+    inside = tl.arange(0, BLOCK) < width
+    value = _row(x, (row // length) * stride + row % length, width, BLOCK)
+    if ADDS:
+        value = _store(u, row, value + _row(added, row, width, BLOCK), width, BLOCK)
+    m = tl.sum(value, axis=0) / width
+    distance = tl.where(inside, value - m, 0.0)
+    r = tl.rsqrt(tl.sum(distance * distance, axis=0) / width + eps)
+    tl.store(mean + row, m)
+    tl.store(rstd + row, r)
+    result = distance * r * _row(weight, row * 0, width, BLOCK) + _row(bias, row * 0, width, BLOCK)
+    _store(y, row, result, width, BLOCK)
+
+
+@triton.jit(do_not_specialize=["n_rows", "length", "start", "kept"])
+def _pull_kernel(
+    dy,
+    x,
+    mean,
+    rstd,
+    weight,
+    residual,
+    dx,
+    total,
+    n_rows,
+    length,
+    start,
+    kept,
+    width,
+    ADDS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row, at = tl.program_id(0), tl.program_id(1) * n_rows + tl.program_id(0)
+    inside = tl.arange(0, BLOCK) < width
+    normed, r = _normed(x, mean, rstd, row, width, BLOCK)
+    u = _row(dy, at, width, BLOCK) * _row(weight, row * 0, width, BLOCK)
+    result = _store(dx, at, _projected(u, normed, inside, r, width), width, BLOCK)
+    if ADDS:
+        _store(total, at, result + _residual_row(residual, at, length, start, kept, width, BLOCK), width, BLOCK)
+
+
+@triton.jit(do_not_specialize=["n_rows", "length", "stride"])
+def _push_kernel(
+    tangent,
+    added,
+    x,
+    mean,
+    rstd,
+    weight,
+    u,
+    t,
+    y,
+    n_rows,
+    length,
+    stride,
+    width,
+    ADDS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row, at = tl.program_id(0), tl.program_id(1) * n_rows + tl.program_id(0)
+    inside = tl.arange(0, BLOCK) < width
+    normed, r = _normed(x, mean, rstd, row, width, BLOCK)
+    value = _row(tangent, (at // length) * stride + at % length, width, BLOCK)
+    if ADDS:
+        value = _store(u, at, value + _row(added, at, width, BLOCK), width, BLOCK)
+    result = _store(t, at, _projected(value, normed, inside, r, width), width, BLOCK)
+    _store(y, at, result * _row(weight, row * 0, width, BLOCK), width, BLOCK)
+
+
+@triton.jit(do_not_specialize=["n_rows", "length", "start", "kept"])
+def _second_kernel(
+    ddy,
+    dy,
+    dx,
+    tangent,
+    t,
+    x,
+    mean,
+    rstd,
+    weight,
+    residual,
+    ddx,
+    n_rows,
+    length,
+    start,
+    kept,
+    width,
+    ADDS: tl.constexpr,
+    K: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(0)
+    inside = tl.arange(0, BLOCK) < width
     w = _row(weight, row * 0, width, BLOCK)
-    normed = tl.where(inside, (_row(x, row, width, BLOCK) - tl.load(mean + row)) * r, 0.0)
+    normed, r = _normed(x, mean, rstd, row, width, BLOCK)
     bent = tl.zeros([BLOCK], dtype=tl.float32)
     for k in tl.static_range(K):
         at = k * n_rows + row
@@ -82,28 +176,65 @@ def _second_kernel(
         both = tl.sum(u * t_k, axis=0) / width
         bent += along_x * _row(dx, at, width, BLOCK) + along_dy * t_k + both * normed
     result = _projected(_row(ddy, row, width, BLOCK) * w, normed, inside, r, width) - r * bent
-    tl.store(ddx + row.to(tl.int64) * width + column, result.to(ddx.dtype.element_ty), mask=inside)
+    if ADDS:
+        result = result.to(ddx.dtype.element_ty).to(tl.float32)
+        result += _residual_row(residual, row, length, start, kept, width, BLOCK)
+    _store(ddx, row, result, width, BLOCK)
 
 
-def norm_pull(dy: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor) -> Tensor:
-    """`clip.derivatives.Norm.pull`: dy [K, N.., d] and x [N.., d] -> [K, N.., d]"""
+def norm_forward(
+    x: Tensor, added: Tensor | None, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`clip.derivatives.Norm.forward`.
+
+    Args:
+        x: [N.., L, d].
+        added: the same shape, is added to x first.
+        dtype: of the normed rows.
+    Returns:
+        x + added, the normed rows [N.., L, d], mean and rstd [N.., L, 1]; x itself where nothing is added.
+    """
+    width = x.shape[-1]
+    rows, length, stride = _regular(x)
+    u = x if added is None else _empty_sum(x, added)
+    y = torch.empty(x.shape, dtype=dtype, device=x.device)
+    mean, rstd = (torch.empty(*x.shape[:-1], 1, dtype=torch.float32, device=x.device) for _ in range(2))
+    pointers = rows, rows if added is None else added.contiguous(), weight, bias, u, y, mean, rstd
+    _forward_kernel[x.numel() // width,](
+        *pointers, length, stride, eps, width, ADDS=added is not None, BLOCK=triton.next_power_of_2(width)
+    )
+    return u, y, mean, rstd
+
+
+def norm_pull(
+    dy: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, residual: Tensor | None, start: int
+) -> tuple[Tensor, Tensor]:
+    """`clip.derivatives.Norm.pull`: dy [K, N, L, d], x [N, L, d], residual [K, N, L', d] -> [K, N, L, d] twice"""
     dx = torch.empty(dy.shape, dtype=dy.dtype, device=dy.device)
-    rows, width = x.numel() // x.shape[-1], x.shape[-1]
+    total = dx if residual is None else torch.empty_like(dx)
+    width, rows = x.shape[-1], x.numel() // x.shape[-1]
+    pointers = dy.contiguous(), x.contiguous(), mean, rstd, weight
+    residual, places = _residual(residual, dx, start)
     _pull_kernel[rows, len(dy)](
-        dy.contiguous(), x.contiguous(), mean, rstd, weight, dx, rows, width, BLOCK=triton.next_power_of_2(width)
+        *pointers, residual, dx, total, rows, *places, width, ADDS=total is not dx, BLOCK=triton.next_power_of_2(width)
     )
-    return dx
+    return dx, total
 
 
-def norm_push(tangent: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """`clip.derivatives.Norm.push`: tangent [K, N.., d] -> t in float32 and y', [K, N.., d] each"""
+def norm_push(
+    tangent: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, added: Tensor | None, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`clip.derivatives.Norm.push`: tangent, added [K, N, L, d] -> their sum, t in float32 and y', [K, N, L, d] each"""
+    rows, length, stride = _regular(tangent)
+    u = tangent if added is None else _empty_sum(tangent, added)
     t = torch.empty(tangent.shape, dtype=torch.float32, device=x.device)
-    y = torch.empty(tangent.shape, dtype=tangent.dtype, device=x.device)
-    rows, width = x.numel() // x.shape[-1], x.shape[-1]
-    _push_kernel[rows, len(tangent)](
-        tangent.contiguous(), x.contiguous(), mean, rstd, weight, t, y, rows, width, BLOCK=triton.next_power_of_2(width)
+    y = torch.empty(tangent.shape, dtype=dtype, device=x.device)
+    width, n_rows = x.shape[-1], x.numel() // x.shape[-1]
+    pointers = rows, rows if added is None else added.contiguous(), x.contiguous(), mean, rstd, weight, u, t, y
+    _push_kernel[n_rows, len(tangent)](
+        *pointers, n_rows, length, stride, width, ADDS=added is not None, BLOCK=triton.next_power_of_2(width)
     )
-    return t, y
+    return u, t, y
 
 
 def norm_second(
@@ -116,33 +247,109 @@ def norm_second(
     mean: Tensor,
     rstd: Tensor,
     weight: Tensor,
+    residual: Tensor | None,
+    start: int,
 ) -> Tensor:
-    """`clip.derivatives.Norm.second`: ddy [N.., d], the others [K, N.., d] -> [N.., d]"""
+    """`clip.derivatives.Norm.second`: ddy [N, L, d], residual [N, L', d], the others [K, N, L, d] -> [N, L, d]"""
     ddx = torch.empty(ddy.shape, dtype=ddy.dtype, device=x.device)
-    rows, width = x.numel() // x.shape[-1], x.shape[-1]
-    tensors = (tensor.contiguous() for tensor in (ddy, dy, dx, tangent, t, x))
+    width, rows = x.shape[-1], x.numel() // x.shape[-1]
+    pointers = (tensor.contiguous() for tensor in (ddy, dy, dx, tangent, t, x))
+    adds = residual is not None
+    residual, places = _residual(residual, ddx, start)
     _second_kernel[rows,](
-        *tensors, mean, rstd, weight, ddx, rows, width, K=len(dy), BLOCK=triton.next_power_of_2(width)
+        *pointers,
+        *(mean, rstd, weight, residual, ddx, rows),
+        *places,
+        width,
+        ADDS=adds,
+        K=len(dy),
+        BLOCK=triton.next_power_of_2(width),
     )
     return ddx
 
 
+def _regular(rows: Tensor) -> tuple[Tensor, int, int]:
+    """Rows [.., L, d] that a kernel can read; L; and how many rows lie between the starts of two sequences.
+
+    They are copied unless they lie at equal distances, as the first L rows of longer sequences do.
+    """
+    *_, length, width = rows.shape
+    rows = rows.reshape(-1, length, width)
+    if rows.stride()[1:] != (width, 1) or rows.stride(0) % width:
+        rows = rows.contiguous()
+    return rows, length, rows.stride(0) // width
+
+
+def _empty_sum(rows: Tensor, added: Tensor) -> Tensor:
+    """Memory for rows + added, in the precision that PyTorch gives to a sum"""
+    dtype = rows.dtype if rows.dtype == added.dtype else torch.promote_types(rows.dtype, added.dtype)
+    return torch.empty(rows.shape, dtype=dtype, device=rows.device)
+
+
+def _residual(residual: Tensor | None, rows: Tensor, start: int) -> tuple[Tensor, tuple[int, int, int]]:
+    """The tensor (anything where there is none), the rows of a sequence, number of the first residual row, and of all"""
+    kept = 0 if residual is None else residual.shape[-2]
+    return rows if residual is None else residual.contiguous(), (rows.shape[-2], start, kept)
+
+
 # --- activation ------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _at(pointer, place, inside):
+    """Entries in float32, 0 outside"""
+    return tl.load(pointer + place, mask=inside, other=0).to(tl.float32)
+
+
+@triton.jit(do_not_specialize=["n"])
+def _quick_gelu_kernel(z, bias, a, n, WIDTH: tl.constexpr, SCALE: tl.constexpr, BLOCK: tl.constexpr):
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < n
+    value = SCALE * (_at(z, place, inside) + _at(bias, place % WIDTH, inside))
+    value = value.to(z.dtype.element_ty)
+    tl.store(z + place, value, mask=inside)
+    value = value.to(tl.float32)
+    tl.store(a + place, (value * tl.sigmoid(value)).to(a.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["n"])
+def _quick_gelu_slope_kernel(upstream, z, result, n, BLOCK: tl.constexpr):
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < n
+    at = _at(z, place, inside)
+    s = tl.sigmoid(at)
+    place += tl.program_id(1).to(tl.int64) * n
+    slope = (s + at * s * (1 - s)) * _at(upstream, place, inside)
+    tl.store(result + place, slope.to(result.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=["n"])
 def _quick_gelu_second_kernel(dda, da, tangent, z, ddz, n, SCALE: tl.constexpr, K: tl.constexpr, BLOCK: tl.constexpr):
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = place < n
-    at = tl.load(z + place, mask=inside, other=0).to(tl.float32)
+    at = _at(z, place, inside)
     upstream = tl.zeros([BLOCK], dtype=tl.float32)
     for k in tl.static_range(K):
-        da_k = tl.load(da + k * n + place, mask=inside, other=0).to(tl.float32)
-        upstream += da_k * tl.load(tangent + k * n + place, mask=inside, other=0).to(tl.float32)
+        upstream += _at(da + k * n.to(tl.int64), place, inside) * _at(tangent + k * n.to(tl.int64), place, inside)
     s = tl.sigmoid(at)
     slope, bend = s + at * s * (1 - s), SCALE * s * (1 - s) * (2 + at * (1 - 2 * s))
-    result = slope * tl.load(dda + place, mask=inside, other=0).to(tl.float32) + bend * upstream
+    result = slope * _at(dda, place, inside) + bend * upstream
     tl.store(ddz + place, result.to(ddz.dtype.element_ty), mask=inside)
+
+
+def quick_gelu(product: Tensor, bias: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """z = scale (product + bias), in the memory of `product` [.., H], and z sigmoid(z)"""
+    a, n = torch.empty_like(product), product.numel()
+    _quick_gelu_kernel[triton.cdiv(n, ELEMENTS),](product, bias, a, n, product.shape[-1], scale, ELEMENTS)
+    return product, a
+
+
+def quick_gelu_slope(upstream: Tensor, z: Tensor) -> Tensor:
+    """f'(z) upstream_k; upstream [K, ..], z [..]"""
+    result, n = torch.empty(upstream.shape, dtype=upstream.dtype, device=z.device), z.numel()
+    grid = triton.cdiv(n, ELEMENTS), upstream.numel() // n
+    _quick_gelu_slope_kernel[grid](upstream.contiguous(), z.contiguous(), result, n, ELEMENTS)
+    return result
 
 
 def quick_gelu_second(dda: Tensor, da: Tensor, tangent: Tensor, z: Tensor, scale: float) -> Tensor:
@@ -153,3 +360,71 @@ def quick_gelu_second(dda: Tensor, da: Tensor, tangent: Tensor, z: Tensor, scale
         dda.contiguous(), da.contiguous(), tangent.contiguous(), z.contiguous(), ddz, n, scale, len(da), ELEMENTS
     )
     return ddz
+
+
+# --- attention -------------------------------------------------------------------------------------------------------
+
+
+@triton.jit(do_not_specialize=["count", "n_keys"])
+def _centred_kernel(scores, p, centred, weighted, count, n_keys, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    scores += row * n_keys
+    p += (row // count) * n_keys
+    mean = 0.0
+    for first in range(0, n_keys, BLOCK):
+        place = first + tl.arange(0, BLOCK)
+        mean += tl.sum(_at(scores, place, place < n_keys) * _at(p, place, place < n_keys), axis=0)
+    for first in range(0, n_keys, BLOCK):
+        place = first + tl.arange(0, BLOCK)
+        inside = place < n_keys
+        value = (_at(scores, place, inside) - mean).to(centred.dtype.element_ty)
+        tl.store(centred + row * n_keys + place, value, mask=inside)
+        value = value.to(tl.float32) * _at(p, place, inside)
+        tl.store(weighted + row * n_keys + place, value.to(weighted.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _bent(bent, upstream, scores, place, n_keys, K: tl.constexpr):
+    """bent + sum_k upstream_k scores_k at some keys of a row"""
+    inside = place < n_keys
+    value = _at(bent, place, inside)
+    for k in tl.static_range(K):
+        value += _at(upstream + k * n_keys, place, inside) * _at(scores + k * n_keys, place, inside)
+    return value
+
+
+@triton.jit(do_not_specialize=["n_keys"])
+def _softmax_second_kernel(bent, upstream, scores, p, result, n_keys, K: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    bent += row * n_keys
+    p += row * n_keys
+    upstream += row * K * n_keys
+    scores += row * K * n_keys
+    mean = 0.0
+    for first in range(0, n_keys, BLOCK):
+        place = first + tl.arange(0, BLOCK)
+        mean += tl.sum(_bent(bent, upstream, scores, place, n_keys, K) * _at(p, place, place < n_keys), axis=0)
+    for first in range(0, n_keys, BLOCK):
+        place = first + tl.arange(0, BLOCK)
+        value = (_bent(bent, upstream, scores, place, n_keys, K) - mean) * _at(p, place, place < n_keys)
+        tl.store(result + row * n_keys + place, value.to(result.dtype.element_ty), mask=place < n_keys)
+
+
+def centred(scores: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """centred(scores) of `clip.derivatives` under p [b, Q, M], and p times that; all but p [b, Q, K, M]"""
+    *_, count, n_keys = scores.shape
+    result, weighted = torch.empty_like(scores), torch.empty_like(scores)
+    _centred_kernel[scores.numel() // n_keys,](
+        scores.contiguous(), p.contiguous(), result, weighted, count, n_keys, KEYS, num_warps=1
+    )
+    return result, weighted
+
+
+def softmax_second(bent: Tensor, upstream: Tensor, scores: Tensor, p: Tensor) -> Tensor:
+    """p centred(bent + sum_k upstream_k scores_k); bent, p [b, Q, M], upstream, scores [b, Q, K, M]"""
+    n_keys, result = bent.shape[-1], torch.empty_like(bent)
+    tensors = (tensor.contiguous() for tensor in (bent, upstream, scores, p))
+    _softmax_second_kernel[bent.numel() // n_keys,](
+        *tensors, result, n_keys, K=scores.shape[2], BLOCK=KEYS, num_warps=1
+    )
+    return result

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from clip import derivatives
-from clip.derivatives import Norm, QuickGELUForm
+from clip.derivatives import Attention, Norm, QuickGELUForm
 from dassl.utils.errors import UserError
 
 CHOICES = ("auto", "on", "off")
@@ -55,6 +55,14 @@ def _results(device: torch.device) -> list[Tensor]:
     layer = torch.nn.LayerNorm(24, device=device)
     layer.weight.copy_(draw(24))
     x, ddy, dy, tangent = draw(1, 3, 24), draw(1, 3, 24), draw(2, 1, 3, 24), draw(2, 1, 3, 24)
-    _, norm = Norm.forward(x, layer)
-    dx, (t, y) = norm.pull(dy), norm.push(tangent)
-    return [dx, t, y, norm.second(ddy, dy, dx, tangent, t), QuickGELUForm().second(ddy, dy, tangent, x)]
+    y, norm = Norm.forward(x, layer, x.dtype, added=ddy)
+    pulled, pushed = norm.pull(dy, residual=tangent), norm.push(tangent, x.dtype, added=dy)
+    results = [norm.x, y, *pulled, *pushed, norm.second(ddy, dy, pulled[0], pushed[0], pushed[1], residual=x)]
+    form = QuickGELUForm()
+    results += form.of_linear(x, (draw(40, 24), draw(40)))
+    results += [form.times_slope(dy, x), form.second(ddy, dy, tangent, x)]
+    q, k, v = draw(2, 3, 5), draw(2, 4, 5), draw(2, 4, 5)
+    o, attention = Attention.forward(q, k, v, None, q[:1, :1, :1])
+    cotangents, kept = attention.pull(draw(2, 3, 2, 5))
+    o_tangent, kept_too = attention.push(draw(2, 3, 2, 5), draw(2, 2, 4, 5), draw(2, 4, 2, 5))
+    return [*results, o, *cotangents, o_tangent, *attention.second(draw(2, 3, 1, 5), kept, kept_too)]

@@ -352,8 +352,8 @@ class PackedRows:
     def kept(self, rows: Tensor) -> Tensor:
         return rows
 
-    def add_kept(self, rows: Tensor, kept: Tensor, moving: slice | None) -> Tensor:
-        return rows + (kept if moving is None else kept[:, :, moving])
+    def leading(self, kept: Tensor) -> Tensor:
+        return kept
 
     def _by_sequence(self, problems: Tensor, dim: int = 0) -> Tensor:
         """[b, ...] -> [N, h, G, ...]"""
@@ -385,8 +385,6 @@ class EndMarks(PackedRows):
     def kept(self, rows: Tensor) -> Tensor:
         return rows.index_select(2, self.queries)
 
-    def add_kept(self, rows: Tensor, kept: Tensor, moving: slice | None) -> Tensor:
-        if moving is None:
-            return rows.index_add(2, self.queries, kept)
-        everywhere = kept.new_zeros(*kept.shape[:2], self.length, kept.shape[-1]).index_copy_(2, self.queries, kept)
-        return rows + everywhere[:, :, moving]
+    def leading(self, kept: Tensor) -> Tensor:
+        rows = kept.new_zeros(*kept.shape[:2], self.length, kept.shape[-1])
+        return rows.index_copy_(2, self.queries, kept)

@@ -66,16 +66,8 @@ class EveryRow:
     def kept(self, rows: Tensor) -> Tensor:
         return rows[:, :, : self.keep]
 
-    def add_kept(self, rows: Tensor, kept: Tensor, moving: slice | None) -> Tensor:
-        start, stop, _ = (moving or slice(None)).indices(self.length)
-        if start >= self.keep:
-            return rows
-        kept = kept[:, :, start:stop]
-        if kept.shape == rows.shape:
-            return rows + kept
-        result = rows.clone()
-        result[:, :, : kept.shape[2]].add_(kept)
-        return result
+    def leading(self, kept: Tensor) -> Tensor:
+        return kept
 
     def _by_sequence(self, problems: Tensor) -> Tensor:
         """[b, ...] -> [N, h, ...]"""
@@ -211,7 +203,7 @@ class TowerTrace:
         self.n_deep = [prompt.shape[0] for prompt in deep]
         self.start_norm, start = None, start.to(tower.row_dtype(start))
         if tower.start_norm is not None:
-            start, self.start_norm = Norm.forward(start, tower.start_norm)
+            start, self.start_norm = Norm.forward(start, tower.start_norm, start.dtype)
         x, moving = tower.rows(start)
         self.sequences = len(x)
         self.blocks: list[BlockTrace] = []
@@ -222,15 +214,15 @@ class TowerTrace:
             trace, x = BlockTrace.forward(weights, tower.layouts[layer], x, None if layer else moving)
             if keep:
                 self.blocks.append(trace)
-        x, self.norm = Norm.forward(x, tower.norm)
+        x, self.norm = Norm.forward(x, tower.norm, dtype)
         self.projection = tower.projection.to(dtype)
-        self.output = torch.matmul(x.to(dtype), self.projection)
+        self.output = torch.matmul(x, self.projection)
 
     @without_autocast
     def pull(self, cotangents: Tensor) -> tuple[list[Tensor], Pulled]:
         """Cotangents [K, N, R, e] -> those of `start` [K, S, m, d] and of `deep` [K, n, d] each; and what was met."""
         dx_read = torch.matmul(cotangents.to(self.dtype), self.projection.t()).to(self.norm.x.dtype)
-        dx = dx_norm = self.norm.pull(dx_read)
+        dx_norm, dx = self.norm.pull(dx_read)
         met, prompts = [], []
         for layer in reversed(range(len(self.blocks))):
             dx, kept = self.blocks[layer].pull(dx)
@@ -240,7 +232,7 @@ class TowerTrace:
                 prompts.append(prompt)
         start = at_start = self._shared(dx)
         if self.start_norm is not None:
-            start = self.start_norm.pull(at_start)
+            start, _ = self.start_norm.pull(at_start)
         pulled = Pulled(met[::-1], (dx_read, dx_norm), (at_start, start))
         return self._in_prompt_dtypes([start, *reversed(prompts)]), pulled
 
@@ -250,8 +242,7 @@ class TowerTrace:
         at_start = None
         start = start.to(self.blocks[0].norm_1.x.dtype)
         if self.start_norm is not None:
-            tangent = start
-            t, start = self.start_norm.push(tangent)
+            tangent, t, start = self.start_norm.push(start, start.dtype)
             at_start = tangent, t
         x = start.expand(-1, self.sequences, -1, -1)
         met = []
@@ -260,8 +251,8 @@ class TowerTrace:
                 x = self.tower.place.put(x, deep[layer - 1])
             x, kept = block.push(x)
             met.append(kept)
-        t, y = self.norm.push(x)
-        return torch.matmul(y.to(self.dtype), self.projection), Pushed(met, (x, t), at_start)
+        _, t, y = self.norm.push(x, self.dtype)
+        return torch.matmul(y, self.projection), Pushed(met, (x, t), at_start)
 
     @without_autocast
     def second(self, cotangent: Tensor, pulled: Pulled, pushed: Pushed) -> list[Tensor]:

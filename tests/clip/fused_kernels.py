@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from clip import derivatives, fused, model
-from clip.derivatives import Norm, QuickGELUForm
+from clip.derivatives import Attention, Norm, QuickGELUForm
 from clip.kernel_choice import choose_kernels
 from clip.towers import ImageTrace
 
@@ -22,25 +22,69 @@ def close(ours, expected, dtype):
 
 
 @torch.no_grad()
-def forms(x, weight, ddy, dy, tangent):
+def norm_forms(x, weight, bias, added, dy, tangent, residual, start):
+    """Forward, pull, push and second, with what is added and without; of rows that lie apart, as those of a slice."""
     layer = model.LayerNorm(len(weight)).to(weight.dtype)
     layer.weight.copy_(weight)
-    _, norm = Norm.forward(x, layer)
-    dx, (t, y) = norm.pull(dy), norm.push(tangent)
-    second = norm.second(ddy, dy, dx, tangent, t)
-    return [dx, t, y, second, QuickGELUForm().second(ddy, dy, tangent, x)]
+    layer.bias.copy_(bias)
+    results = []
+    for plus in (None, added):
+        y, norm = Norm.forward(x[:, :-1], layer, x.dtype, plus)
+        dx, total = norm.pull(dy, None if plus is None else residual, start)
+        u, t, y_tangent = norm.push(tangent[:, :, :-1], x.dtype, None if plus is None else dy)
+        second = norm.second(added, dy, dx, u, t, None if plus is None else residual[0], start)
+        results += [y, norm.x, norm.mean, norm.rstd, dx, total, u, t, y_tangent, second]
+    return results
+
+
+@torch.no_grad()
+def gelu_forms(x, weight, bias, dda, da, tangent):
+    form = QuickGELUForm()
+    z, value = form.of_linear(x, (weight, bias))
+    return [z, value, form.times_slope(da, z), form.second(dda, da, tangent, z)]
+
+
+@torch.no_grad()
+def attention_forms(q, k, v, do, q_tangent, k_tangent, v_tangent, ddo):
+    o, attention = Attention.forward(q, k, v, None, q[:1, :1, :1])
+    cotangents, kept = attention.pull(do)
+    o_tangent, kept_too = attention.push(q_tangent, k_tangent, v_tangent)
+    return [o, *cotangents, o_tangent, *attention.second(ddo, kept, kept_too)]
+
+
+def compare(forms, dtype, tensors, wide=(), **how):
+    """Kernels on the tensors in `dtype`, those numbered in `wide` in float32, against plain float64."""
+    tensors = [tensor.to(dtype) for tensor in tensors]
+    derivatives.kernels = None
+    expected = forms(*(tensor.double() for tensor in tensors), **how)
+    derivatives.kernels = fused
+    close(forms(*(tensor.float() if i in wide else tensor for i, tensor in enumerate(tensors)), **how), expected, dtype)
 
 
 def check_forms():
     generator = torch.Generator().manual_seed(0)
+
+    def draw(*shapes):
+        return [torch.randn(shape, generator=generator) for shape in shapes]
+
     for dtype in ROUNDING:
-        for rows, width, count in ((1, 5, 1), (3, 64, 2), (7, 130, 2), (2, 17, 3)):
-            shapes = (1, rows, width), (width,), (1, rows, width), (count, 1, rows, width), (count, 1, rows, width)
-            x, weight, *rest = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
-            derivatives.kernels = None
-            expected = forms(*(tensor.double() for tensor in (x, weight, *rest)))
-            derivatives.kernels = fused
-            close(forms(x, weight.float(), *rest), expected, dtype)
+        for n, length, width, count, kept, start in (
+            (1, 1, 5, 1, 1, 0),
+            (2, 3, 64, 2, 2, 0),
+            (2, 4, 130, 2, 6, 1),
+            (1, 2, 17, 3, 3, 2),
+            (2, 2, 24, 2, 2, 2),
+        ):
+            rows, both = (n, length, width), (count, n, length, width)
+            longer = (n, length + 1, width), (count, n, length + 1, width)
+            drawn = draw(longer[0], width, width, rows, both, longer[1], (count, n, kept, width))
+            compare(norm_forms, dtype, drawn, wide=(1, 2), start=start)
+            hidden, each = (n, length, 7), (count, n, length, 7)
+            compare(gelu_forms, dtype, draw(rows, (7, width), 7, hidden, each, each))
+        for b, queries, keys, count in ((1, 1, 1, 1), (2, 3, 5, 2), (1, 2, fused.KEYS + 7, 2)):
+            q, k = (b, queries, 4), (b, keys, 4)
+            several = (b, queries, count, 4), (b, count, keys, 4), (b, keys, count, 4)
+            compare(attention_forms, dtype, draw(q, k, k, several[0], *several, (b, queries, 1, 4)))
 
 
 def tower_results():

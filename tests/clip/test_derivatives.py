@@ -62,13 +62,31 @@ def test_layer_norm(draw, count):
     layer = model.LayerNorm(6).double().requires_grad_(False)
     layer.weight.copy_(draw(6))
     layer.bias.copy_(draw(6))
-    x = draw(2, 3, 6)
+    x, added = draw(2, 3, 6), draw(2, 3, 6)
     dy, tangent, last = draw(count, 2, 3, 6), draw(count, 2, 3, 6), draw(2, 3, 6)
-    (pulled,), pushed, (second,) = by_autograd(layer, [x], dy, [tangent], last)
-    y, norm = Norm.forward(x, layer)
-    dx, (t, y_tangent) = norm.pull(dy), norm.push(tangent)
-    torch.testing.assert_close([y, dx, y_tangent], [layer(x), pulled, pushed], **EXACT)
+    (pulled,), pushed, (second,) = by_autograd(layer, [x + added], dy, [tangent], last)
+    y, norm = Norm.forward(x, layer, x.dtype, added)
+    (dx, same), (along, t, y_tangent) = norm.pull(dy), norm.push(tangent - 1, x.dtype, torch.ones_like(tangent))
+    torch.testing.assert_close([norm.x, y, dx, y_tangent], [x + added, layer(x + added), pulled, pushed], **EXACT)
+    torch.testing.assert_close([same, along], [dx, tangent], **EXACT)
     torch.testing.assert_close(norm.second(last, dy, dx, tangent, t), second, **EXACT)
+
+
+@pytest.mark.parametrize("start,kept,reached", [(0, 3, 3), (0, 2, 2), (1, 4, 3), (2, 4, 2), (2, 2, 0)])
+def test_layer_norm_with_a_residual(draw, start, kept, reached):
+    """Of three rows, the first `reached` get the residual rows from `start` on."""
+    x, dy, tangent, last = draw(2, 3, 6), draw(2, 2, 3, 6), draw(2, 2, 3, 6), draw(2, 3, 6)
+    _, norm = Norm.forward(x, model.LayerNorm(6).double(), x.dtype)
+    residual = draw(2, 2, kept, 6)
+    (dx, total), (_, t, _) = norm.pull(dy, residual, start), norm.push(tangent, x.dtype)
+    torch.testing.assert_close(dx, norm.pull(dy)[0], **EXACT)
+    expected = dx.clone()
+    expected[:, :, :reached] += residual[:, :, start : start + reached]
+    torch.testing.assert_close(total, expected, **EXACT)
+    expected = norm.second(last, dy, dx, tangent, t)
+    found = norm.second(last, dy, dx, tangent, t, residual[0], start)
+    expected[:, :reached] += residual[0, :, start : start + reached]
+    torch.testing.assert_close(found, expected, **EXACT)
 
 
 @pytest.mark.parametrize("form,module", [(QuickGELUForm(), QuickGELU()), (GELUForm(), nn.GELU())])
@@ -80,6 +98,10 @@ def test_activations(draw, form, module):
     (curvature,) = grad(slope.sum(), x)
     z = (form.scale * x).detach()
     torch.testing.assert_close(form.value(z) / form.scale, y.detach(), **EXACT)
+    weight, bias, rows = draw(40, 7), draw(40), draw(2, 3, 7)
+    z_linear, value = form.of_linear(rows, (weight, bias))
+    torch.testing.assert_close(z_linear, form.scale * F.linear(rows, weight, bias), **EXACT)
+    torch.testing.assert_close(value / form.scale, module(F.linear(rows, weight, bias)), **EXACT)
     torch.testing.assert_close(form.times_slope(upstream, z), upstream * slope.detach(), **EXACT)
     torch.testing.assert_close(form.times_curvature(upstream[0], z), upstream[0] * curvature, **EXACT)
 
