@@ -48,6 +48,11 @@ kernels: ModuleType | None = None
 """`clip.fused`, where `clip.kernel_choice` has put it: the same forms as one kernel each. None: plain PyTorch."""
 
 
+def kernels_for(tensor: Tensor) -> ModuleType | None:
+    """The kernels, unless `tensor` is float64: they compute in float32."""
+    return None if tensor.dtype == torch.float64 else kernels
+
+
 # --- layer norm ------------------------------------------------------------------------------------------------------
 
 
@@ -64,7 +69,7 @@ class Norm(NamedTuple):
         cls, x: Tensor, layer: nn.LayerNorm, dtype: torch.dtype, added: Tensor | None = None
     ) -> tuple[Tensor, Norm]:
         """Normed rows [N, L, d] of x + added in precision `dtype`, and what the other functions need."""
-        if kernels is not None and layer.weight.dtype == torch.float32:
+        if kernels_for(x) is not None and layer.weight.dtype == torch.float32:
             x, y, mean, rstd = kernels.norm_forward(x, added, layer.weight, layer.bias, layer.eps, dtype)
             return y, cls(x, mean, rstd, layer.weight)
         x = x if added is None else x + added
@@ -130,7 +135,7 @@ class Norm(NamedTuple):
         return ddx if residual is None else _with_residual(ddx, residual, start)
 
     def _is_fused(self) -> bool:
-        return kernels is not None and self.weight.dtype == torch.float32
+        return kernels_for(self.x) is not None and self.weight.dtype == torch.float32
 
     def _projected(self, rows: Tensor, weight: Tensor | None) -> Tensor:
         """r P(weight rows) for each of K"""
@@ -199,13 +204,13 @@ class QuickGELUForm(_ActivationForm):
         return torch.nn.functional.silu(z)
 
     def of_linear(self, x: Tensor, parameters: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        if not self._is_fused(x):
+        if kernels_for(x) is None:
             return super().of_linear(x, parameters)
         weight, bias = parameters
         return kernels.quick_gelu(torch.matmul(x, weight.t()), bias, self.scale)
 
     def times_slope(self, upstream: Tensor, z: Tensor) -> Tensor:
-        if self._is_fused(z):
+        if kernels_for(z) is not None:
             return kernels.quick_gelu_slope(upstream, z)
         return aten.silu_backward(upstream, z)
 
@@ -215,13 +220,9 @@ class QuickGELUForm(_ActivationForm):
         return aten.sigmoid_backward(factor, s)  # factor * s (1 - s)
 
     def second(self, dda: Tensor, da: Tensor, tangent: Tensor, z: Tensor) -> Tensor:
-        if self._is_fused(z):
+        if kernels_for(z) is not None:
             return kernels.quick_gelu_second(dda, da, tangent, z, self.scale)
         return super().second(dda, da, tangent, z)
-
-    @staticmethod
-    def _is_fused(z: Tensor) -> bool:
-        return kernels is not None and z.dtype != torch.float64
 
 
 class GELUForm(_ActivationForm):
@@ -303,7 +304,7 @@ class Attention(NamedTuple):
         b, n_queries, n, c = do.shape
         n_keys = self.k.shape[1]
         upstream = (do.flatten(1, 2) @ self.v.mT).unflatten(1, (n_queries, n))  # D [b, Q, K, M]
-        if n == 1 and not self._is_fused():  # `second`, which most pulls do without, will centre it
+        if n == 1 and kernels_for(self.p) is None:  # `second`, which most pulls do without, will centre it
             p = self.p[:, :, None]
             centred, d_scores = None, aten._softmax_backward_data(upstream, p, -1, p.dtype)
         else:
@@ -331,7 +332,7 @@ class Attention(NamedTuple):
         q, k, v, scores, p = pushed
         ddo = ddo.squeeze(2)
         bent = (ddo @ self.v.mT).baddbmm_(do.flatten(2), v.flatten(2).mT)  # [b, Q, M]
-        if self._is_fused():
+        if kernels_for(self.p) is not None:
             bent = kernels.softmax_second(bent, upstream, scores, self.p)
         else:
             if do.shape[2] == 1:
@@ -343,12 +344,9 @@ class Attention(NamedTuple):
         dv = (self.p.mT @ ddo).baddbmm_(p.flatten(1, 2).mT, do.flatten(1, 2))
         return dq[:, :, None], dk[:, None], dv[:, :, None]
 
-    def _is_fused(self) -> bool:
-        return kernels is not None and self.p.dtype != torch.float64
-
     def _centred(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """scores [b, Q, K, M] less their mean under p; and p times that"""
-        if self._is_fused():
+        if kernels_for(self.p) is not None:
             return kernels.centred(scores, self.p)
         p = self.p[:, :, None]
         centred = scores - (scores * p).sum(dim=-1, keepdim=True)

@@ -7,6 +7,9 @@ precision, whatever the number of rows, keys or classes, and kept on disk by Tri
 
 Where plain PyTorch would round a value to half precision before it uses it again, the kernels do so too.
 
+Loops over a number that is known at run time are written with `while`: the interpreter of Triton 3.6 cannot count with
+`range` under NumPy 2.4.
+
 Shape legend: K cotangents or tangents, N sequences, L rows, L' rows kept, d width, b problems of attention, Q queries,
 M keys.
 """
@@ -17,6 +20,23 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from clip.fused_rows import merge_back, split, split_back
+
+__all__ = [
+    "centred",
+    "merge_back",
+    "norm_forward",
+    "norm_pull",
+    "norm_push",
+    "norm_second",
+    "quick_gelu",
+    "quick_gelu_second",
+    "quick_gelu_slope",
+    "softmax_second",
+    "split",
+    "split_back",
+]
 
 ELEMENTS = 1024
 """Elements that one program of an elementwise kernel computes."""
@@ -95,7 +115,7 @@ def _pull_kernel(
     weight,
     residual,
     dx,
-    total,
+    dx_and_residual,
     n_rows,
     length,
     start,
@@ -110,7 +130,8 @@ def _pull_kernel(
     u = _row(dy, at, width, BLOCK) * _row(weight, row * 0, width, BLOCK)
     result = _store(dx, at, _projected(u, normed, inside, r, width), width, BLOCK)
     if ADDS:
-        _store(total, at, result + _residual_row(residual, at, length, start, kept, width, BLOCK), width, BLOCK)
+        result += _residual_row(residual, at, length, start, kept, width, BLOCK)
+        _store(dx_and_residual, at, result, width, BLOCK)
 
 
 @triton.jit(do_not_specialize=["n_rows", "length", "stride"])
@@ -287,7 +308,7 @@ def _empty_sum(rows: Tensor, added: Tensor) -> Tensor:
 
 
 def _residual(residual: Tensor | None, rows: Tensor, start: int) -> tuple[Tensor, tuple[int, int, int]]:
-    """The tensor (anything where there is none), the rows of a sequence, number of the first residual row, and of all"""
+    """The tensor (anything where there is none); rows of a sequence, number of the first residual row, and how many"""
     kept = 0 if residual is None else residual.shape[-2]
     return rows if residual is None else residual.contiguous(), (rows.shape[-2], start, kept)
 
@@ -371,16 +392,20 @@ def _centred_kernel(scores, p, centred, weighted, count, n_keys, BLOCK: tl.const
     scores += row * n_keys
     p += (row // count) * n_keys
     mean = 0.0
-    for first in range(0, n_keys, BLOCK):
+    first = 0
+    while first < n_keys:
         place = first + tl.arange(0, BLOCK)
         mean += tl.sum(_at(scores, place, place < n_keys) * _at(p, place, place < n_keys), axis=0)
-    for first in range(0, n_keys, BLOCK):
+        first += BLOCK
+    first = 0
+    while first < n_keys:
         place = first + tl.arange(0, BLOCK)
         inside = place < n_keys
         value = (_at(scores, place, inside) - mean).to(centred.dtype.element_ty)
         tl.store(centred + row * n_keys + place, value, mask=inside)
         value = value.to(tl.float32) * _at(p, place, inside)
         tl.store(weighted + row * n_keys + place, value.to(weighted.dtype.element_ty), mask=inside)
+        first += BLOCK
 
 
 @triton.jit
@@ -401,13 +426,17 @@ def _softmax_second_kernel(bent, upstream, scores, p, result, n_keys, K: tl.cons
     upstream += row * K * n_keys
     scores += row * K * n_keys
     mean = 0.0
-    for first in range(0, n_keys, BLOCK):
+    first = 0
+    while first < n_keys:
         place = first + tl.arange(0, BLOCK)
         mean += tl.sum(_bent(bent, upstream, scores, place, n_keys, K) * _at(p, place, place < n_keys), axis=0)
-    for first in range(0, n_keys, BLOCK):
+        first += BLOCK
+    first = 0
+    while first < n_keys:
         place = first + tl.arange(0, BLOCK)
         value = (_bent(bent, upstream, scores, place, n_keys, K) - mean) * _at(p, place, place < n_keys)
         tl.store(result + row * n_keys + place, value.to(result.dtype.element_ty), mask=place < n_keys)
+        first += BLOCK
 
 
 def centred(scores: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:

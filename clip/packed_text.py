@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from clip.derivatives import Tensors
+from clip.derivatives import Tensors, kernels_for
 from clip.towers import Pulled, Pushed, Replacing, Tower, features, only_prompts_move
 
 if TYPE_CHECKING:
@@ -259,6 +259,8 @@ class AttentionIndex:
     """[G, S, P + S] keys that stand behind a query"""
     ends: Tensor
     """[C] row of each end mark"""
+    end_of_row: Tensor
+    """[P + T] class whose end mark a row is, -1 for other rows"""
     hidden_from_ends: Tensor
     """[C, 1, P + S]"""
     masks: dict[tuple, Tensor] = field(default_factory=dict)
@@ -286,6 +288,8 @@ class AttentionIndex:
         own = torch.cat([places < shared, (place <= length[:, None]).flatten()])  # [G * S]
         first_suffix = chunks * (shared + longest)  # keys in front of the first suffix's
         of_class, within = packed.unpad // longest, packed.unpad % longest
+        end_of_row = torch.full((shared + len(packed.suffix),), -1, device=device)
+        end_of_row[packed.last + shared] = torch.arange(classes, device=device)
         return cls(
             queries=queries.flatten(),
             keys=keys.flatten(),
@@ -294,6 +298,7 @@ class AttentionIndex:
             occupied=own[:, None, None],
             hidden=torch.cat([hidden_in_prefix, hidden.expand(classes, -1, -1)]),
             ends=packed.last + shared,
+            end_of_row=end_of_row,
             hidden_from_ends=hidden[length][:, None],
         )
 
@@ -306,7 +311,7 @@ class PackedRows:
         self.problems, self.n_queries, self.n_keys = self.index.hidden.shape
         self.length = len(packed.prefix) + len(packed.suffix)
         self.queries, self.keys, self.hidden = self.index.queries, self.index.keys, self.index.hidden
-        self.from_keys = self.index.from_keys
+        self.query_of_row, self.from_keys = self.index.from_queries, self.index.from_keys
         self.masks: dict[tuple, Tensor] = {}
 
     def mask(self, dtype: torch.dtype) -> Tensor:
@@ -319,7 +324,14 @@ class PackedRows:
             made[key] = additive.repeat(self.sequences * self.heads, 1, 1)
         return made[key]
 
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Problems of each head, their queries and keys."""
+        return self.problems, self.n_queries, self.n_keys
+
     def split(self, qkv: Tensor) -> Tensors:
+        if (kernels := kernels_for(qkv)) is not None:
+            return kernels.split(qkv, self.heads, self.sizes, (self.queries, self.keys))
         rows = qkv.unflatten(-1, (3, self.heads, -1)).permute(3, 1, 4, 2, 0, 5)  # [3, N, h, L, K, c]
         shape = self.sequences * self.heads * self.problems
         q = rows[0].index_select(2, self.queries).view(shape, self.n_queries, *rows.shape[4:])
@@ -327,6 +339,9 @@ class PackedRows:
         return q, k.transpose(1, 2).contiguous(), v
 
     def split_back(self, dq: Tensor, dk: Tensor, dv: Tensor) -> Tensor:
+        if (kernels := kernels_for(dq)) is not None:
+            indices = self.query_of_row, self.from_keys
+            return kernels.split_back((dq, dk, dv), self.length, self.heads, self.sizes, indices)
         parts = self._query_rows(dq), self._key_rows(dk, dv)
         return torch.cat([part.permute(4, 1, 3, 0, 2, 5) for part in parts], dim=3).flatten(3)
 
@@ -345,6 +360,9 @@ class PackedRows:
         return rows.index_select(2, self.index.from_queries).flatten(3)
 
     def merge_back(self, rows: Tensor) -> Tensor:
+        if (kernels := kernels_for(rows)) is not None:
+            problems = kernels.merge_back(rows, self.heads, self.queries, self.index.occupied)
+            return problems.view(-1, self.n_queries, *problems.shape[2:])  # [b, Q, K, c]
         rows = rows.unflatten(-1, (self.heads, -1)).permute(1, 3, 2, 0, 4)  # [N, h, L, K, c]
         problems = rows.index_select(2, self.queries).mul_(self.index.occupied)
         return problems.view(-1, self.n_queries, *rows.shape[3:])
@@ -366,6 +384,7 @@ class EndMarks(PackedRows):
     def __init__(self, packed: PackedPrompts, sequences: int, heads: int) -> None:
         super().__init__(packed, sequences, heads)
         self.queries, self.hidden = self.index.ends, self.index.hidden_from_ends
+        self.query_of_row = self.index.end_of_row
         self.problems, self.n_queries, _ = self.hidden.shape
         in_front = len(self.keys) - self.problems * self.n_keys  # keys of the prefix's own problems
         self.keys, self.from_keys = self.keys[in_front:], self.from_keys - in_front

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip.derivatives import CLOSED_FORMS, Activation, BlockTrace, Layout, Norm, Tensors, Weights
+from clip.derivatives import CLOSED_FORMS, Activation, BlockTrace, Layout, Norm, Tensors, Weights, kernels_for
 
 # --- which rows attend to which --------------------------------------------------------------------------------------
 
@@ -36,6 +36,8 @@ class EveryRow:
         return None
 
     def split(self, qkv: Tensor) -> Tensors:
+        if (kernels := kernels_for(qkv)) is not None:
+            return kernels.split(qkv, self.heads, (1, self.keep, self.length))
         n, d = len(qkv), qkv.shape[-1] // 3
         rows = qkv.view(n, self.sequences, self.length, 3, self.heads, d // self.heads)
         if n == 1 and self.keep == self.length:  # one copy for all three
@@ -49,6 +51,8 @@ class EveryRow:
         return q, k.reshape(-1, *k.shape[2:]), v.reshape(-1, *v.shape[2:])
 
     def split_back(self, dq: Tensor, dk: Tensor, dv: Tensor) -> Tensor:
+        if (kernels := kernels_for(dq)) is not None:
+            return kernels.split_back((dq, dk, dv), self.length, self.heads, (1, self.keep, self.length))
         dq = self._by_sequence(dq).permute(3, 0, 2, 1, 4)  # [K, N, L', h, c]
         dk = self._by_sequence(dk).permute(2, 0, 3, 1, 4)
         dv = self._by_sequence(dv).permute(3, 0, 2, 1, 4)

@@ -7,7 +7,8 @@ import torch
 from clip import derivatives, fused, model
 from clip.derivatives import Attention, Norm, QuickGELUForm
 from clip.kernel_choice import choose_kernels
-from clip.towers import ImageTrace
+from clip.packed_text import EndMarks, PackedPrompts, PackedRows, TextTrace
+from clip.towers import EveryRow, ImageTrace
 
 ROUNDING = {torch.float32: 2e-5, torch.bfloat16: 2**-6, torch.float16: 2**-9}
 """Of the largest value."""
@@ -87,17 +88,55 @@ def check_forms():
             compare(attention_forms, dtype, draw(q, k, k, several[0], *several, (b, queries, 1, 4)))
 
 
-def tower_results():
-    """Pull, push and second of a small image tower."""
+TOKENS = torch.tensor([[98, 1, 7, 99, 0, 0], [98, 1, 8, 9, 10, 99], [98, 1, 9, 7, 99, 0]])  # START 98, END 99
+
+
+def layouts():
+    """Of 2 sequences and 2 heads: every row has a query; some; packed prompts of 2 shared rows; their end marks."""
+    packed = PackedPrompts.from_tokens(TOKENS)
+    return [EveryRow(2, 4, 4, 2), EveryRow(2, 4, 1, 2), PackedRows(packed, 2, 2), EndMarks(packed, 2, 2)]
+
+
+def check_layouts():
+    """Rows are moved, not computed: equal to the last bit, but for the sums of what problems share."""
+    for layout in layouts():
+        for count, width in ((1, 4), (2, 3)):
+            torch.manual_seed(0)
+            derivatives.kernels = None
+            qkv = torch.randn(count, 2, layout.length, 3 * 2 * width)
+            parts = layout.split(qkv)
+            cotangents = [torch.randn_like(part) for part in parts]
+            kept = torch.randn_like(layout.merge(parts[0]))
+            expected = [*parts, layout.split_back(*cotangents), layout.merge_back(kept)]
+            derivatives.kernels = fused
+            found = [*layout.split(qkv), layout.split_back(*cotangents), layout.merge_back(kept)]
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+            assert all(map(torch.equal, found[:3], expected[:3])) and torch.equal(found[4], expected[4])
+            assert all(part.is_contiguous() for part in found[:4])
+
+
+def tower_traces():
+    """A small image tower, one of whose layers brings prompts of its own, and a small text tower; their prompts."""
     torch.manual_seed(0)
-    visual = model.VisionTransformer(32, 16, 64, 2, 1, 24).requires_grad_(False)
-    trace = ImageTrace(visual.tower(torch.randn(1, 3, 32, 32), 1, 2), [torch.randn(1, 64), torch.randn(1, 64)])
-    pulled, kept = trace.pull(torch.randn(2, 1, 24))
-    pushed, kept_too = trace.push(torch.randn(2, 1, 64), torch.randn(2, 1, 64))
-    return [*pulled, pushed, *trace.second(torch.randn(1, 24), kept, kept_too)]
+    clip = model.CLIP(24, 32, 2, 64, 16, 6, 100, 64, 1, 2).requires_grad_(False)
+    prompts = [torch.randn(1, 64), torch.randn(1, 64)]
+    yield ImageTrace(clip.visual.tower(torch.randn(1, 3, 32, 32), 1, 2), prompts), prompts
+    context = torch.tensor([[-1, 0, -1, -1, -1, -1]] * 3)
+    yield TextTrace(clip, PackedPrompts.from_tokens(TOKENS, context), prompts[0], prompts[1:]), prompts
 
 
-def check_tower():
+def tower_results():
+    """Features, pull, push and second."""
+    results = []
+    for trace, prompts in tower_traces():
+        pulled, kept = trace.pull(torch.randn(2, *trace.output.shape))
+        pushed, kept_too = trace.push(*(torch.randn(2, *prompt.shape) for prompt in prompts))
+        second = trace.second(torch.randn(trace.output.shape), kept, kept_too)
+        results += [trace.output, *pulled, pushed, *second]
+    return results
+
+
+def check_towers():
     derivatives.kernels = None
     expected = tower_results()
     choose_kernels("on", torch.device("cpu"))
@@ -107,5 +146,6 @@ def check_tower():
 
 if __name__ == "__main__":
     check_forms()
-    check_tower()
+    check_layouts()
+    check_towers()
     print("all equal")

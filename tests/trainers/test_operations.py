@@ -19,6 +19,12 @@ VIEWS = {
     *("view", "t", "transpose", "permute", "expand", "slice", "select", "unsqueeze", "squeeze", "detach", "alias"),
     *("split", "split_with_sizes", "unbind", "as_strided", "lift_fresh", "_unsafe_view", "_reshape_alias"),
 }
+KERNEL_BOUNDS = {"ProMetaR": 4_420, "IVLP": 800, "MaPLe": 800, "CoOp": 600}
+NO_KERNEL = {
+    *("empty", "empty_like", "empty_strided", "new_empty", "_efficientzerotensor", "squeeze_"),
+    *("_record_function_enter_new", "_record_function_exit", "_local_scalar_dense", "promote_types"),
+}
+"""Memory, marks for the profiler, and numbers that are read from the device."""
 SIZES = dict(
     embed_dim=64,
     image_resolution=64,
@@ -34,32 +40,63 @@ SIZES = dict(
 
 
 class Count(TorchDispatchMode):
-    """Number of operations that PyTorch dispatches, less views."""
+    """Number of operations that PyTorch dispatches, less those `not_counted`."""
 
-    def __init__(self) -> None:
+    def __init__(self, not_counted: set[str]) -> None:
         super().__init__()
-        self.total = 0
+        self.not_counted, self.total = not_counted, 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.total += function.overloadpacket.__name__ not in VIEWS
+        self.total += function.overloadpacket.__name__ not in self.not_counted
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("trainer", BOUNDS)
-def test_operations_of_a_step(trainer, tmp_path, monkeypatch):
-    """Below the bound, and the same for 5 and for 23 classes, whose names differ in length."""
+@pytest.fixture
+def warm_bench(tmp_path, monkeypatch):
+    """A trainer of some number of classes whose optimisers have their state, called by its name."""
     monkeypatch.setitem(bench.BACKBONES, "deep", SIZES)
-    counts = []
-    for classes in (5, 23):
-        arguments = ["--trainer", trainer, "--backbone", "deep", "--device", "cpu"]
+
+    def make(trainer, classes, *options):
+        arguments = ["--trainer", trainer, "--backbone", "deep", "--device", "cpu", *options]
         arguments += [] if trainer != "ProMetaR" else ["TRAINER.PROMETAR.MONITOR", "False"]
         one = bench.Bench(parse_args(arguments), classes, str(tmp_path))
-        for _ in range(2):  # from now on optimisers have their state
+        for _ in range(2):
             torch.manual_seed(0)
             one.step()
-        with Count() as count:
-            torch.manual_seed(0)
-            one.step()
-        counts.append(count.total)
+        return one
+
+    return make
+
+
+def operations(one, not_counted=VIEWS):
+    with Count(not_counted) as count:
+        torch.manual_seed(0)
+        one.step()
+    return count.total
+
+
+@pytest.mark.parametrize("trainer", BOUNDS)
+def test_operations_of_a_step(trainer, warm_bench):
+    """Below the bound, and the same for 5 and for 23 classes, whose names differ in length."""
+    counts = [operations(warm_bench(trainer, classes)) for classes in (5, 23)]
     assert 100 < counts[0] <= BOUNDS[trainer]
     assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("trainer", KERNEL_BOUNDS)
+def test_kernels_of_a_step_in_half_precision(trainer, warm_bench):
+    """What a GPU would launch, one kernel for each operation that does work; and it compiles the same for any classes."""
+    pytest.importorskip("triton")
+    from tests.helpers.kernel_launches import recorded_launches
+
+    counts, variants = [], []
+    for classes in (5, 23):
+        one = warm_bench(trainer, classes, "--prec", "bf16")
+        one.trainer.stop_if_not_finite = lambda *_: None  # recorded kernels compute nothing
+        with recorded_launches() as launches:
+            counts.append(operations(one, VIEWS | NO_KERNEL) + len(launches))
+        variants.append({launch.variant for launch in launches})
+    assert len(launches) > 100
+    assert 100 < counts[0] <= KERNEL_BOUNDS[trainer]
+    assert counts[0] == counts[1]
+    assert variants[0] == variants[1]
