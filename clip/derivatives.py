@@ -48,9 +48,21 @@ kernels: ModuleType | None = None
 """`clip.fused`, where `clip.kernel_choice` has put it: the same forms as one kernel each. None: plain PyTorch."""
 
 
+kernels_run_on = "cuda"
+"""Type of the device that the kernels were chosen for."""
+
+
 def kernels_for(tensor: Tensor) -> ModuleType | None:
-    """The kernels, unless `tensor` is float64: they compute in float32."""
-    return None if tensor.dtype == torch.float64 else kernels
+    """The kernels; None on another device, and for float64: they compute in float32."""
+    usable = tensor.dtype != torch.float64 and tensor.device.type == kernels_run_on
+    return kernels if usable else None
+
+
+def kernels_for_value(tensor: Tensor) -> ModuleType | None:
+    """As `kernels_for`, where a value is all that is wanted: no graph, no transform, no export."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return None
+    return kernels_for(tensor)
 
 
 # --- layer norm ------------------------------------------------------------------------------------------------------

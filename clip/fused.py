@@ -33,6 +33,7 @@ __all__ = [
     "quick_gelu",
     "quick_gelu_second",
     "quick_gelu_slope",
+    "quick_gelu_value",
     "softmax_second",
     "split",
     "split_back",
@@ -323,6 +324,13 @@ def _at(pointer, place, inside):
 
 
 @triton.jit(do_not_specialize=["n"])
+def _quick_gelu_value_kernel(x, y, n, SCALE: tl.constexpr, BLOCK: tl.constexpr):
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    value = _at(x, place, place < n)
+    tl.store(y + place, (value * tl.sigmoid(SCALE * value)).to(y.dtype.element_ty), mask=place < n)
+
+
+@triton.jit(do_not_specialize=["n"])
 def _quick_gelu_kernel(z, bias, a, n, WIDTH: tl.constexpr, SCALE: tl.constexpr, BLOCK: tl.constexpr):
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = place < n
@@ -356,6 +364,13 @@ def _quick_gelu_second_kernel(dda, da, tangent, z, ddz, n, SCALE: tl.constexpr, 
     slope, bend = s + at * s * (1 - s), SCALE * s * (1 - s) * (2 + at * (1 - 2 * s))
     result = slope * _at(dda, place, inside) + bend * upstream
     tl.store(ddz + place, result.to(ddz.dtype.element_ty), mask=inside)
+
+
+def quick_gelu_value(x: Tensor, scale: float) -> Tensor:
+    """x sigmoid(scale x)"""
+    y, n = torch.empty(x.shape, dtype=x.dtype, device=x.device), x.numel()
+    _quick_gelu_value_kernel[triton.cdiv(n, ELEMENTS),](x.contiguous(), y, n, scale, ELEMENTS)
+    return y
 
 
 def quick_gelu(product: Tensor, bias: Tensor, scale: float) -> tuple[Tensor, Tensor]:

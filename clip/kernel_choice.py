@@ -9,6 +9,9 @@ from torch import Tensor
 
 from clip import derivatives
 from clip.derivatives import Attention, Norm, QuickGELUForm
+from clip.model import QuickGELU
+from clip.packed_text import PackedPrompts, PackedRows
+from clip.towers import EveryRow
 from dassl.utils.errors import UserError
 
 CHOICES = ("auto", "on", "off")
@@ -33,7 +36,7 @@ def choose_kernels(choice: str, device: torch.device) -> None:
         from clip import fused
 
         results = [_results(device)]
-        derivatives.kernels = fused
+        derivatives.kernels, derivatives.kernels_run_on = fused, device.type
         results.append(_results(device))
         torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
     except Exception as error:  # a missing package or compiler, a GPU that Triton does not know, wrong numbers
@@ -60,9 +63,13 @@ def _results(device: torch.device) -> list[Tensor]:
     results = [norm.x, y, *pulled, *pushed, norm.second(ddy, dy, pulled[0], pushed[0], pushed[1], residual=x)]
     form = QuickGELUForm()
     results += form.of_linear(x, (draw(40, 24), draw(40)))
-    results += [form.times_slope(dy, x), form.second(ddy, dy, tangent, x)]
+    results += [form.times_slope(dy, x), form.second(ddy, dy, tangent, x), QuickGELU()(x)]
     q, k, v = draw(2, 3, 5), draw(2, 4, 5), draw(2, 4, 5)
     o, attention = Attention.forward(q, k, v, None, q[:1, :1, :1])
     cotangents, kept = attention.pull(draw(2, 3, 2, 5))
     o_tangent, kept_too = attention.push(draw(2, 3, 2, 5), draw(2, 2, 4, 5), draw(2, 4, 2, 5))
+    packed = PackedPrompts.from_tokens(torch.tensor([[8, 1, 9, 0], [8, 2, 3, 9]])).to(device)
+    for layout in (EveryRow(1, 6, 4, 2), PackedRows(packed, 1, 2)):
+        parts = layout.split(draw(2, 1, layout.length, 3 * 2 * 4))
+        results += [*parts, layout.split_back(*parts), layout.merge_back(layout.merge(parts[0]))]
     return [*results, o, *cotangents, o_tangent, *attention.second(draw(2, 3, 1, 5), kept, kept_too)]

@@ -90,10 +90,10 @@ class Appended:
         prompts = prompts.to(rows.dtype)[:, None].expand(-1, rows.shape[1], -1, -1)
         return torch.cat([rows, prompts], dim=2)
 
-    def back(self, rows: Tensor, n: int) -> Tensors:
-        """The transpose of `put`: [K, N, L, d] -> [K, N, L', d], [K, n, d]"""
+    def back(self, rows: Tensor, n: int, dtype: torch.dtype) -> Tensors:
+        """The transpose of `put`: [K, N, L, d] -> [K, N, L', d], and [K, n, d] in `dtype`"""
         length = rows.shape[2] - n
-        return rows[:, :, :length].contiguous(), rows[:, :, length:].sum(dim=1)
+        return rows[:, :, :length].contiguous(), rows[:, :, length:].sum(dim=1, dtype=dtype)
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,10 @@ class Replacing:
         rows[:, :, self.start : self.start + prompts.shape[1]] = prompts[:, None]
         return rows
 
-    def back(self, rows: Tensor, n: int) -> Tensors:
+    def back(self, rows: Tensor, n: int, dtype: torch.dtype) -> Tensors:
         """As `Appended.back`, in place."""
         replaced = rows[:, :, self.start : self.start + n]
-        prompts = replaced.sum(dim=1)
+        prompts = replaced.sum(dim=1, dtype=dtype)
         replaced.zero_()
         return rows, prompts
 
@@ -232,7 +232,7 @@ class TowerTrace:
             dx, kept = self.blocks[layer].pull(dx)
             met.append(kept)
             if 0 < layer <= len(self.n_deep):
-                dx, prompt = self.tower.place.back(dx, self.n_deep[layer - 1])
+                dx, prompt = self._back(dx, layer)
                 prompts.append(prompt)
         start = at_start = self._shared(dx)
         if self.start_norm is not None:
@@ -271,12 +271,16 @@ class TowerTrace:
         for layer in reversed(range(len(self.blocks))):
             dx = self.blocks[layer].second(dx, pulled.blocks[layer], pushed.blocks[layer])
             if 0 < layer <= len(self.n_deep):
-                dx, prompt = (part[0] for part in self.tower.place.back(dx[None], self.n_deep[layer - 1]))
+                dx, prompt = (part[0] for part in self._back(dx[None], layer))
                 prompts.append(prompt)
         start = self._shared(dx[None])[0]
         if self.start_norm is not None:
             start = self.start_norm.second(start, *pulled.at_start, *pushed.at_start)
         return self._in_prompt_dtypes([start, *reversed(prompts)])
+
+    def _back(self, dx: Tensor, layer: int) -> Tensors:
+        """Cotangents of a layer's input [K, N, L, d] -> of the rows before it and of its prompt [K, n, d]"""
+        return self.tower.place.back(dx, self.n_deep[layer - 1], self.prompt_dtypes[layer])
 
     def _shared(self, dx: Tensor) -> Tensor:
         """[K, N, m, d] -> [K, S, m, d]"""

@@ -18,7 +18,7 @@ embedding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
@@ -92,6 +92,19 @@ class GradientModulator(nn.Module):
         fine = torch.cat(coarse).sigmoid()[:, None].expand(-1, self.dim_rate).flatten()
         parts = fine.split([g[name].numel() for name in self._index])
         return {name: part.view_as(g[name]) for name, part in zip(self._index, parts, strict=True)}
+
+
+def modulated(g: Gradients, gamma: Gradients, r: Gradients) -> Gradients:
+    """g + gamma r for every prompt tensor."""
+    return _for_each(torch._foreach_add, g, _for_each(torch._foreach_mul, gamma, r))
+
+
+def _for_each(
+    function: Callable[..., tuple[Tensor, ...]], first: Gradients, other: Gradients | float, **how: float
+) -> Gradients:
+    """A function of two lists of tensors, which is one operation for all of them, applied to tensors by name."""
+    other = [other[name] for name in first] if isinstance(other, Mapping) else other
+    return dict(zip(first, function(list(first.values()), other, **how), strict=True))
 
 
 def is_visual(name: str) -> bool:
@@ -273,7 +286,7 @@ class ProMetaR(PromptTrainer):
         teacher = self.teacher_image_features(images)
         g, r, losses = self.gradients(theta, Batch(images, labels, teacher))
         gamma = self.gamma(phi, g, r)
-        update = {name: g[name] + gamma[name] * r[name] for name in theta}
+        update = modulated(g, gamma, r)
         reported = {"loss_base": losses.base, "loss_text": losses.text, "loss_image": losses.image}
         return BaseStep(update, teacher, reported | {"acc": compute_accuracy(losses.logits, labels)[0]})
 
@@ -344,8 +357,7 @@ class ProMetaR(PromptTrainer):
 
         def adapt(g: Gradients, r: Gradients, phi: Theta) -> tuple[Gradients, Gradients]:
             gamma = self.gamma(phi, g, r)
-            rate = self.settings.ADAPT_LR
-            return {name: theta[name] - rate * (g[name] + gamma[name] * r[name]) for name in theta}, gamma
+            return _for_each(torch._foreach_add, theta, modulated(g, gamma, r), alpha=-self.settings.ADAPT_LR), gamma
 
         adapted, pullback, gamma = vjp(adapt, g, r, phi, has_aux=True)
         loss, theta_gradient = self.query_gradient(adapted, batch, task)  # scaled
@@ -353,11 +365,11 @@ class ProMetaR(PromptTrainer):
         if not self.settings.FAST_ADAPTATION:
             tangents = {name: torch.stack([along_g[name], along_r[name]]) for name in theta}
             second = features.second(*curvature(features.push(tangents)))
-            theta_gradient = {name: theta_gradient[name] + second[name] for name in theta}
+            theta_gradient = _for_each(torch._foreach_add, theta_gradient, second)
         # LR_RATIO comes last: times 5e-4, the second-order terms would be lost in float16 towers
         ratio = self.settings.LR_RATIO / self.precision.second_order_scale
         theta_gradient, phi_gradient = (
-            {name: ratio * value for name, value in part.items()} for part in (theta_gradient, phi_gradient)
+            _for_each(torch._foreach_mul, part, ratio) for part in (theta_gradient, phi_gradient)
         )
         return self.settings.LR_RATIO * loss, theta_gradient, phi_gradient, (g, r, gamma)
 

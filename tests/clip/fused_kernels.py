@@ -144,8 +144,33 @@ def check_towers():
     close(tower_results(), expected, torch.float32)
 
 
+def value_forms(x, weight):
+    """Of a frozen model without derivatives."""
+    layer = model.LayerNorm(len(weight)).to(weight.dtype).requires_grad_(False)
+    layer.weight.copy_(weight)
+    return [layer(x), layer(x[:, 0]), model.QuickGELU()(x), model.QuickGELU()(x[..., ::2])]
+
+
+def check_values():
+    """In float32 without a graph, and wherever kernels cannot run: under autograd and `torch.func`, in an export."""
+    for dtype in ROUNDING:
+        with torch.no_grad():
+            compare(value_forms, dtype, (torch.randn(2, 3, 5), torch.randn(5)), wide=(1,))
+    gelu, x = model.QuickGELU(), torch.randn(2, 3)
+    expected = x * torch.sigmoid(1.702 * x)
+    derivatives.kernels = fused
+    learned = x.clone().requires_grad_()
+    assert torch.autograd.grad(gelu(learned).sum(), learned)[0].abs().min() > 0
+    with torch.no_grad():
+        found = [torch.func.vmap(gelu)(x), torch.export.export(gelu, (x,)).module()(x)]
+        torch.testing.assert_close(found, [expected, expected])
+        torch.testing.assert_close(gelu(x.double()), expected.double())
+
+
 if __name__ == "__main__":
+    derivatives.kernels_run_on = "cpu"
     check_forms()
+    check_values()
     check_layouts()
     check_towers()
     print("all equal")

@@ -79,7 +79,7 @@ class _Recorded:
 def recorded_launches() -> Iterator[list[Launch]]:
     """Within it, the closed forms use the kernels, and their launches go to the list."""
     launches: list[Launch] = []
-    with mock.patch.object(derivatives, "kernels", fused):
+    with mock.patch.multiple(derivatives, kernels=fused, kernels_run_on="cpu"):
         patches = [
             mock.patch.object(module, name, _Recorded(kernel, launches))
             for module in (fused, fused_rows)

@@ -85,7 +85,7 @@ def test_operations_of_a_step(trainer, warm_bench):
 
 @pytest.mark.parametrize("trainer", KERNEL_BOUNDS)
 def test_kernels_of_a_step_in_half_precision(trainer, warm_bench):
-    """What a GPU would launch, one kernel for each operation that does work; and it compiles the same for any classes."""
+    """What a GPU would launch, one kernel for each operation that does work; compiled alike for any classes."""
     pytest.importorskip("triton")
     from tests.helpers.kernel_launches import recorded_launches
 
