@@ -2,10 +2,10 @@
 
     python -m tools.gpu_check --json gpu.json
 
-Five parts: captured steps against eager ones bit for bit; times, kernels and memory of a step; a short training; the
-hours of the paper's table; the tests marked `gpu`. Each runs in a process of its own within its own time, and its
-figures are in the JSON file as soon as there are some. Weights and images are random; nothing is downloaded. The exit
-status is 0 when every part has finished and found nothing wrong.
+Six parts: the Triton kernels against the plain forms; captured steps against eager ones bit for bit; times, kernels
+and memory of a step; a short training; the hours of the paper's table; the tests marked `gpu`. Each runs in a process
+of its own within its own time, and its figures are in the JSON file as soon as there are some. Weights and images are
+random; nothing is downloaded. The exit status is 0 when every part has finished and found nothing wrong.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ from dassl.command_line import ArgumentParser
 from dassl.utils import UserError, errors_in_one_line, write_json
 from tools.gpu_parts import PARTS, ROOT
 
-SECONDS = {"captured": 75, "steps": 75, "end_to_end": 45, "plan": 60, "tests": 60}
+SECONDS = {"kernels": 60, "captured": 75, "steps": 75, "end_to_end": 45, "plan": 60, "tests": 60}
 """How long each part may take."""
 TARGETS = {
     "step [ms]": {50: 12.0, 500: 25.0},
     "kernels": 4500,
     "first step [s]": 40.0,
+    "first use [s]": 30.0,
     "data share": 0.05,
     "hours": 1.0,
 }
@@ -76,8 +77,13 @@ def run_part(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any
 
 
 def faults(parts: dict[str, dict[str, Any]]) -> list[str]:
-    """What is wrong, apart from speed: parts without an end, differing bits, functions not captured, failed tests."""
+    """What is wrong, apart from speed: unfinished parts, wrong kernels, differing bits, no capture, failed tests."""
     found = [f"{name}: {part['status']}, {part['reason']}" for name, part in parts.items() if part["status"] != "done"]
+    for form, figures in (parts.get("kernels", {}).get("figures") or {}).get("forms", {}).items():
+        if not figures["equal"]:
+            found.append(
+                f"kernels: {form} is off by {figures['fused error']:.1e}, plain by {figures['plain error']:.1e}"
+            )
     for trainer, figures in (parts.get("captured", {}).get("figures") or {}).items():
         if not figures["bit-equal"] and figures["eager repeats itself"]:
             found.append(f"captured: {trainer} differs from eager by {figures['largest difference']:.1e}")
@@ -98,6 +104,10 @@ def table(parts: dict[str, dict[str, Any]]) -> str:
 def _rows(name: str, figures: Any) -> list[tuple[str, str, Any, Any]]:
     if figures is None:
         return []
+    if name == "kernels":
+        first = figures["first use [s]"]
+        rows = [("", "first use [s]", _number(first), _target("first use [s]", {"way": "captured"}))]
+        return rows + [("", form, _form(f), "") for form, f in figures["forms"].items()]
     if name == "captured":
         return [("", trainer, f"{_equality(f)}, {f['graphs']} graphs", "") for trainer, f in figures.items()]
     if name == "steps":
@@ -115,6 +125,11 @@ def _rows(name: str, figures: Any) -> list[tuple[str, str, Any, Any]]:
         for key, value in figures.items()
         if isinstance(value, (int, float))
     ]
+
+
+def _form(figures: dict[str, Any]) -> str:
+    times = f"{_number(figures['plain [us]'])} us plain, {_number(figures['fused [us]'])} us fused"
+    return f"{times}, errors {figures['plain error']:.1e} and {figures['fused error']:.1e}"
 
 
 def _equality(figures: dict[str, Any]) -> str:

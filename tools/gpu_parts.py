@@ -30,10 +30,11 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from clip.kernel_choice import choose_kernels
 from clip.model import CLIP
 from dassl.command_line import ArgumentParser
 from dassl.utils import UserError, errors_in_one_line, write_json
-from tools import benchmark
+from tools import benchmark, kernel_check
 from tools.bench import BACKBONES, OPTIONS, Bench, interleaved, timed
 from tools.cpu_recorder import recorder_for
 from trainers.core.captured import CapturedFunctions
@@ -67,6 +68,22 @@ class Scale:
 
 
 Part = Callable[[Scale, Path], None]
+
+
+def kernels(scale: Scale, output: Path) -> None:
+    """Every Triton kernel against its plain form, and the seconds until they can be used.
+
+    On a CPU, Triton's interpreter runs them, whose times mean nothing.
+    """
+    if scale.device == "cpu":
+        os.environ["TRITON_INTERPRET"] = "1"
+    device, began = torch.device(scale.device), time.perf_counter()
+    choose_kernels("on", device)
+    seconds = time.perf_counter() - began
+    dtype = torch.float16 if scale.precision == "fp16" else torch.float32
+    sizes = kernel_check.TINY if scale.tiny else kernel_check.VIT_B_16
+    forms = kernel_check.check(sizes, dtype, device, repeats=1 if scale.tiny else 20)
+    write_json({"first use [s]": seconds, "forms": forms}, output)
 
 
 def captured(scale: Scale, output: Path) -> None:
@@ -274,6 +291,7 @@ def _last_line(text: str) -> str:
 
 
 PARTS: dict[str, Part] = {
+    "kernels": kernels,
     "captured": captured,
     "steps": steps,
     "end_to_end": end_to_end,

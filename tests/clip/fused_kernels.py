@@ -10,8 +10,8 @@ from clip.kernel_choice import choose_kernels
 from clip.packed_text import EndMarks, PackedPrompts, PackedRows, TextTrace
 from clip.towers import EveryRow, ImageTrace
 
-ROUNDING = {torch.float32: 2e-5, torch.bfloat16: 2**-6, torch.float16: 2**-9}
-"""Of the largest value."""
+ROUNDING = {torch.float32: 16 * 2**-23, torch.bfloat16: 2 * 2**-7, torch.float16: 2 * 2**-10}
+"""Two units in the last place of the largest value; 16 in float32, in which whole towers are compared too."""
 
 
 def close(ours, expected, dtype):

@@ -1,4 +1,4 @@
-"""The Triton kernels, run on the CPU by Triton's interpreter, which has to be chosen before Triton is imported.
+"""The Triton kernels, run on the CPU by Triton's interpreter, which has to be chosen before they are imported.
 
 Expected values: the plain forms in float64, to the rounding of the rows' precision.
 """
@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from clip import derivatives
+from clip import derivatives, kernel_choice
 from clip.kernel_choice import choose_kernels
 from dassl.utils import UserError
 
 pytest.importorskip("triton")
+from clip import fused, fused_rows  # noqa: E402
+
 CHECK = Path(__file__).with_name("fused_kernels.py")
 
 
@@ -28,6 +30,33 @@ def test_kernels_equal_the_plain_forms():
     done = subprocess.run([sys.executable, str(CHECK)], env=environment, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines()[-1] == "all equal"
+
+
+def test_kernels_compile_for_a_gpu(tmp_path, monkeypatch):
+    """Each kernel to machine code of an A100, which needs no GPU: the interpreter takes more than the compiler does."""
+    from tests.helpers.kernel_launches import recorded_launches
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with recorded_launches() as launches:
+        kernel_choice._results(torch.device("cpu"))
+    one_of_each = {launch.kernel: launch for launch in launches}
+    names = {name for module in (fused, fused_rows) for name in vars(module) if name.endswith("_kernel")}
+    assert {kernel.__name__ for kernel in one_of_each} == names
+    for launch in one_of_each.values():
+        assert launch.compile(80)[:4] == b"\x7fELF"
+
+
+def test_another_device_and_float64_are_left_to_pytorch(monkeypatch):
+    monkeypatch.setattr(derivatives, "kernels", fused)
+    monkeypatch.setattr(derivatives, "kernels_run_on", "cuda")
+    assert derivatives.kernels_for(torch.zeros(1)) is None
+    monkeypatch.setattr(derivatives, "kernels_run_on", "cpu")
+    assert derivatives.kernels_for(torch.zeros(1)) is fused
+    assert derivatives.kernels_for(torch.zeros(1, dtype=torch.float64)) is None
+    assert derivatives.kernels_for_value(torch.zeros(1)) is None  # a graph is made
+    with torch.no_grad():
+        assert derivatives.kernels_for_value(torch.zeros(1)) is fused
 
 
 def test_choices(capsys, monkeypatch):

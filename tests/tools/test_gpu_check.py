@@ -32,6 +32,8 @@ def test_every_part_on_a_cpu(tmp_path, capsys):
     assert report["faults"] == [] and report["tiny"] and report["machine"]["device"] == "cpu"
     parts = {name: part["figures"] for name, part in report["parts"].items()}
     assert list(parts) == list(gpu_parts.PARTS) == list(gpu_check.SECONDS)
+    assert all(form["equal"] and form["fused [us]"] > 0 for form in parts["kernels"]["forms"].values())
+    assert {"layer norm", "QuickGELU, first derivative", "text rows from heads"} <= set(parts["kernels"]["forms"])
     assert {trainer: figures["bit-equal"] for trainer, figures in parts["captured"].items()} == {
         "CoOp": True,
         "ProMetaR": True,
@@ -97,16 +99,21 @@ def test_what_is_wrong_is_said():
     differs = {"bit-equal": False, "largest difference": 2e-7, "graphs": 1, "eager repeats itself": True}
     random = differs | {"eager repeats itself": False, "runs eagerly": {}}
     figures = {"IVLP": differs | {"runs eagerly": {"base_step": "item"}}, "VPT": random}
+    form = {"equal": False, "plain error": 1e-7, "fused error": 2e-3, "plain [us]": 12.0, "fused [us]": 3.0}
+    kernels = {"first use [s]": 9.0, "forms": {"layer norm": form, "QuickGELU": form | {"equal": True}}}
     parts = {
+        "kernels": {"status": "done", "seconds": 1, "figures": kernels},
         "captured": {"status": "done", "seconds": 1, "figures": figures},
         "tests": {"status": "done", "figures": {"names": ["tests.x::test_y"]}},
     }
     assert gpu_check.faults(parts) == [
+        "kernels: layer norm is off by 2.0e-03, plain by 1.0e-07",
         "captured: IVLP differs from eager by 2.0e-07",
         "captured: IVLP.base_step runs eagerly: item",
         "tests: tests.x::test_y failed",
     ]
-    shown = gpu_check.table({"captured": parts["captured"]})
+    shown = gpu_check.table({name: parts[name] for name in ("kernels", "captured")})
+    assert "12 us plain, 3 us fused, errors 1.0e-07 and 2.0e-03" in shown and "<= 30" in shown
     assert "differs by 2.0e-07 (eager repeats itself), 1 graphs" in shown
     assert "differs by 2.0e-07 (eager does not repeat itself), 1 graphs" in shown
 

@@ -19,7 +19,7 @@ VIEWS = {
     *("view", "t", "transpose", "permute", "expand", "slice", "select", "unsqueeze", "squeeze", "detach", "alias"),
     *("split", "split_with_sizes", "unbind", "as_strided", "lift_fresh", "_unsafe_view", "_reshape_alias"),
 }
-KERNEL_BOUNDS = {"ProMetaR": 4_420, "IVLP": 800, "MaPLe": 800, "CoOp": 600}
+KERNEL_BOUNDS = {"ProMetaR": 4_150, "IVLP": 800, "MaPLe": 850, "CoOp": 600}
 NO_KERNEL = {
     *("empty", "empty_like", "empty_strided", "new_empty", "_efficientzerotensor", "squeeze_"),
     *("_record_function_enter_new", "_record_function_exit", "_local_scalar_dense", "promote_types"),
@@ -37,6 +37,9 @@ SIZES = dict(
     transformer_heads=1,
     transformer_layers=12,
 )
+
+TWO_HEADS = dict(vision_width=128, transformer_width=128, transformer_heads=2)
+"""Rows of a single head need no copy where others do."""
 
 
 class Count(TorchDispatchMode):
@@ -84,11 +87,12 @@ def test_operations_of_a_step(trainer, warm_bench):
 
 
 @pytest.mark.parametrize("trainer", KERNEL_BOUNDS)
-def test_kernels_of_a_step_in_half_precision(trainer, warm_bench):
-    """What a GPU would launch, one kernel for each operation that does work; compiled alike for any classes."""
+def test_kernels_of_a_step_in_half_precision(trainer, warm_bench, monkeypatch):
+    """What a GPU would launch, one kernel for each operation that works on memory; nothing depends on the classes."""
     pytest.importorskip("triton")
-    from tests.helpers.kernel_launches import recorded_launches
+    from kernel_launches import recorded_launches
 
+    monkeypatch.setitem(bench.BACKBONES, "deep", SIZES | TWO_HEADS)
     counts, variants = [], []
     for classes in (5, 23):
         one = warm_bench(trainer, classes, "--prec", "bf16")
