@@ -46,23 +46,21 @@ aten = torch.ops.aten
 
 kernels: ModuleType | None = None
 """`clip.fused`, where `clip.kernel_choice` has put it: the same forms as one kernel each. None: plain PyTorch."""
-
-
 kernels_run_on = "cuda"
 """Type of the device that the kernels were chosen for."""
 
 
 def kernels_for(tensor: Tensor) -> ModuleType | None:
-    """The kernels; None on another device, and for float64: they compute in float32."""
-    usable = tensor.dtype != torch.float64 and tensor.device.type == kernels_run_on
-    return kernels if usable else None
+    """The kernels where they can run; None: plain PyTorch.
 
-
-def kernels_for_value(tensor: Tensor) -> ModuleType | None:
-    """As `kernels_for`, where a value is all that is wanted: no graph, no transform, no export."""
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    They compute in float32 at most, on the device that they were chosen for. Neither autograd nor `torch.func` nor an
+    export sees what they do, so they are left out wherever one of them looks. The closed forms need none of them.
+    """
+    if kernels is None or torch.is_grad_enabled() or tensor.dtype == torch.float64:
         return None
-    return kernels_for(tensor)
+    if tensor.device.type != kernels_run_on or torch.compiler.is_compiling():
+        return None
+    return None if torch._C._are_functorch_transforms_active() else kernels
 
 
 # --- layer norm ------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip.derivatives import QuickGELUForm, kernels_for_value
+from clip.derivatives import QuickGELUForm, kernels_for
 from clip.packed_text import PackedPrompts, encode_prompts
 from clip.towers import Appended, EveryRow, Tower, features, only_prompts_move
 
@@ -33,7 +33,7 @@ class LayerNorm(nn.LayerNorm):
     """Layer norm in the precision of its own parameters (float32 also in a float16 tower)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if (kernels := kernels_for_value(x)) is not None and self.weight.dtype == torch.float32:
+        if (kernels := kernels_for(x)) is not None and self.weight.dtype == torch.float32:
             _, y, _, _ = kernels.norm_forward(x, None, self.weight, self.bias, self.eps, x.dtype)
             return y
         return super().forward(x.to(self.weight.dtype)).to(x.dtype)
@@ -43,7 +43,7 @@ class QuickGELU(nn.Module):
     """OpenAI's approximation of GELU: x * sigmoid(1.702 x)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if (kernels := kernels_for_value(x)) is not None:
+        if (kernels := kernels_for(x)) is not None:
             return kernels.quick_gelu_value(x, QuickGELUForm.scale)
         return x * torch.sigmoid(1.702 * x)
 

@@ -21,9 +21,7 @@ def add_config(cfg: CfgNode) -> None:
     # classes that the text tower encodes at a time, recomputed in backward passes; 0: all at once, and kept
     cfg.TRAINER.TEXT_CHUNK = 0
     # steps and test batches as CUDA graphs: auto (on a GPU), on (a shape's first call already), off
-    cfg.TRAINER.FUSED = (
-        "auto"  # layer norms, QuickGELU and parts of attention as Triton kernels: auto (on a GPU), on, off
-    )
+    cfg.TRAINER.FUSED = "auto"  # layer norms, QuickGELU, parts of attention as Triton kernels: auto (on a GPU), on, off
     cfg.TRAINER.TF32 = False  # float32 products on a GPU in TF32: faster, 10 bits
     cfg.TRAINER.CUDA_GRAPH = "auto"
     for name in TRAINER_REGISTRY.registered_names():

@@ -97,6 +97,7 @@ def layouts():
     return [EveryRow(2, 4, 4, 2), EveryRow(2, 4, 1, 2), PackedRows(packed, 2, 2), EndMarks(packed, 2, 2)]
 
 
+@torch.no_grad()
 def check_layouts():
     """Rows are moved, not computed: equal to the last bit, but for the sums of what problems share."""
     for layout in layouts():
@@ -125,6 +126,7 @@ def tower_traces():
     yield TextTrace(clip, PackedPrompts.from_tokens(TOKENS, context), prompts[0], prompts[1:]), prompts
 
 
+@torch.no_grad()
 def tower_results():
     """Features, pull, push and second."""
     results = []
@@ -134,6 +136,22 @@ def tower_results():
         second = trace.second(torch.randn(trace.output.shape), kept, kept_too)
         results += [trace.output, *pulled, pushed, *second]
     return results
+
+
+def learned_text_tower():
+    """Gradients by autograd of a tower that learns its weights too."""
+    torch.manual_seed(0)
+    clip = model.CLIP(24, 32, 2, 64, 16, 6, 100, 64, 1, 2)
+    features = clip.encode_text(TOKENS)
+    return torch.autograd.grad(features.square().sum(), list(clip.transformer.parameters()))
+
+
+def check_learned_tower():
+    """Autograd does not see the kernels: they are left out."""
+    derivatives.kernels = None
+    expected = learned_text_tower()
+    derivatives.kernels = fused
+    assert all(map(torch.equal, learned_text_tower(), expected))
 
 
 def check_towers():
@@ -172,5 +190,6 @@ if __name__ == "__main__":
     check_forms()
     check_values()
     check_layouts()
+    check_learned_tower()
     check_towers()
     print("all equal")

@@ -47,16 +47,16 @@ def test_kernels_compile_for_a_gpu(tmp_path, monkeypatch):
         assert launch.compile(80)[:4] == b"\x7fELF"
 
 
-def test_another_device_and_float64_are_left_to_pytorch(monkeypatch):
+def test_what_is_left_to_pytorch(monkeypatch):
+    """Another device, float64, and whatever is differentiated."""
     monkeypatch.setattr(derivatives, "kernels", fused)
     monkeypatch.setattr(derivatives, "kernels_run_on", "cuda")
-    assert derivatives.kernels_for(torch.zeros(1)) is None
-    monkeypatch.setattr(derivatives, "kernels_run_on", "cpu")
-    assert derivatives.kernels_for(torch.zeros(1)) is fused
-    assert derivatives.kernels_for(torch.zeros(1, dtype=torch.float64)) is None
-    assert derivatives.kernels_for_value(torch.zeros(1)) is None  # a graph is made
     with torch.no_grad():
-        assert derivatives.kernels_for_value(torch.zeros(1)) is fused
+        assert derivatives.kernels_for(torch.zeros(1)) is None
+        monkeypatch.setattr(derivatives, "kernels_run_on", "cpu")
+        assert derivatives.kernels_for(torch.zeros(1)) is fused
+        assert derivatives.kernels_for(torch.zeros(1, dtype=torch.float64)) is None
+    assert derivatives.kernels_for(torch.zeros(1)) is None
 
 
 def test_choices(capsys, monkeypatch):
