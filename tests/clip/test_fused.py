@@ -34,7 +34,7 @@ def test_kernels_equal_the_plain_forms():
 
 def test_kernels_compile_for_a_gpu(tmp_path, monkeypatch):
     """Each kernel to machine code of an A100, which needs no GPU: the interpreter takes more than the compiler does."""
-    from tests.helpers.kernel_launches import recorded_launches
+    from kernel_launches import recorded_launches
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
