@@ -24,14 +24,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from clip.derivatives import Tensors, kernels_for
-from clip.towers import Pulled, Pushed, Replacing, Tower, features, only_prompts_move
+from clip.towers import Pulled, Pushed, Replacing, Tower, output
 
 if TYPE_CHECKING:
     from clip.model import CLIP
@@ -168,8 +168,7 @@ def encode_prompts(
     """
     batch = torch.broadcast_shapes(prefix.shape[:-2], suffix.shape[:-2])
     start, tower = text_tower(clip, packed, prefix, suffix, deep)
-    encode = partial(features, tower) if only_prompts_move(clip, (start, *deep)) else tower.output
-    encoded = encode(start, *deep)
+    encoded = output(tower, clip, start, *deep)
     return encoded.view(*batch, *encoded.shape[-2:])
 
 

@@ -9,9 +9,9 @@ Shape legend: as in `clip.derivatives`, and: n prompt tokens, R rows read, e joi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import wraps
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial, wraps
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -136,9 +136,27 @@ class Tower:
     place: Appended | Replacing
     start_norm: nn.LayerNorm | None
     """passed by `start` alone; None: none"""
-    norm: nn.LayerNorm
-    projection: Tensor
+    norm: nn.LayerNorm | None
+    """of the rows that are read; None: the tower is a part of another, and its output the last block's rows [N, L', d]"""
+    projection: Tensor | None
     """[d, e]"""
+
+    def part(self, layers: slice) -> Tower:
+        """Some of the layers as a tower of its own, from the rows before them [N, L, d] to the rows behind them."""
+        return replace(
+            self,
+            blocks=list(self.blocks)[layers],
+            layouts=self.layouts[layers],
+            before=None,
+            after=None,
+            start_norm=None,
+            norm=None,
+            projection=None,
+        )
+
+    def read(self, rows: Tensor) -> Tensor:
+        """The last block's rows [N, R, d] -> the tower's output [N, R, e]."""
+        return self.norm(rows).to(self.projection.dtype) @ self.projection
 
     @property
     def activation(self) -> Activation:
@@ -218,15 +236,20 @@ class TowerTrace:
             trace, x = BlockTrace.forward(weights, tower.layouts[layer], x, None if layer else moving)
             if keep:
                 self.blocks.append(trace)
-        x, self.norm = Norm.forward(x, tower.norm, dtype)
-        self.projection = tower.projection.to(dtype)
-        self.output = torch.matmul(x, self.projection)
+        self.norm = self.projection = None
+        if tower.norm is not None:
+            x, self.norm = Norm.forward(x, tower.norm, dtype)
+            self.projection = tower.projection.to(dtype)
+            x = torch.matmul(x, self.projection)
+        self.output = x
 
     @without_autocast
     def pull(self, cotangents: Tensor) -> tuple[list[Tensor], Pulled]:
         """Cotangents [K, N, R, e] -> those of `start` [K, S, m, d] and of `deep` [K, n, d] each; and what was met."""
-        dx_read = torch.matmul(cotangents.to(self.dtype), self.projection.t()).to(self.norm.x.dtype)
-        dx_norm, dx = self.norm.pull(dx_read)
+        dx_read = dx = dx_norm = cotangents
+        if self.norm is not None:
+            dx_read = torch.matmul(cotangents.to(self.dtype), self.projection.t()).to(self.norm.x.dtype)
+            dx_norm, dx = self.norm.pull(dx_read)
         met, prompts = [], []
         for layer in reversed(range(len(self.blocks))):
             dx, kept = self.blocks[layer].pull(dx)
@@ -255,6 +278,8 @@ class TowerTrace:
                 x = self.tower.place.put(x, deep[layer - 1])
             x, kept = block.push(x)
             met.append(kept)
+        if self.norm is None:
+            return x, Pushed(met, (), at_start)
         _, t, y = self.norm.push(x, self.dtype)
         return torch.matmul(y, self.projection), Pushed(met, (x, t), at_start)
 
@@ -265,8 +290,10 @@ class TowerTrace:
         Returns:
             for `start` [S, m, d] and for each of `deep` [n, d].
         """
-        dx = torch.matmul(cotangent.to(self.dtype), self.projection.t()).to(self.norm.x.dtype)
-        dx = self.norm.second(dx, *pulled.at_norm, *pushed.at_norm)
+        dx = cotangent
+        if self.norm is not None:
+            dx = torch.matmul(cotangent.to(self.dtype), self.projection.t()).to(self.norm.x.dtype)
+            dx = self.norm.second(dx, *pulled.at_norm, *pushed.at_norm)
         prompts = []
         for layer in reversed(range(len(self.blocks))):
             dx = self.blocks[layer].second(dx, pulled.blocks[layer], pushed.blocks[layer])
@@ -449,6 +476,45 @@ def _sums(parts: Iterable[list[Tensor]]) -> list[Tensor]:
 def features(tower: Tower, start: Tensor, *deep: Tensor) -> Tensor:
     """The tower's output [N, R, e] as a function of its prompts for autograd and `torch.func`, twice differentiable."""
     return _Features.apply(tower, Slot(), start, *deep)
+
+
+def output(tower: Tower, owner: nn.Module, start: Tensor, *deep: Tensor) -> Tensor:
+    """The tower's output, by the closed forms where derivatives by its prompts alone are wanted.
+
+    Args:
+        owner: the module whose frozen parameters the tower uses.
+    """
+    encode = partial(features, tower) if only_prompts_move(owner, (start, *deep)) else tower.output
+    return encode(start, *deep)
+
+
+Branch = Callable[[Tensor], Tensor]
+"""Rows [N, L', d] -> what is added to them, of the same shape."""
+
+
+def output_with_branches(
+    tower: Tower, owner: nn.Module, rows: Tensor, branches: Mapping[int, Branch], first: int = 0
+) -> Tensor:
+    """The tower's output [N, R, e] where some blocks have a branch beside them: block(x) + branch(ln_1(x)).
+
+    A branch works row by row. Its own tensors may have gradients, the blocks' stay frozen.
+
+    Args:
+        tower: its prompts are not used.
+        owner: as in `output`.
+        rows: [N, L, d], input of layer `first`.
+        branches: by layer, counted from 0.
+        first: the layer to start from.
+    """
+    for layer in sorted(branches):
+        if layer > first:
+            rows = output(tower.part(slice(first, layer)), owner, rows)
+        normed = tower.blocks[layer].ln_1(tower.layouts[layer].kept(rows[None])[0])
+        rows = output(tower.part(slice(layer, layer + 1)), owner, rows) + branches[layer](normed)
+        first = layer + 1
+    if first < len(tower.blocks):
+        rows = output(tower.part(slice(first, None)), owner, rows)
+    return tower.read(rows)
 
 
 class Slot:

@@ -217,6 +217,7 @@ class ProMetaR(PromptTrainer):
                 RMSPROP_ALPHA=0.99,
                 ADAM_BETA1=0.9,
                 ADAM_BETA2=0.999,
+                ADAM_EPS=1e-8,
                 STAGED_LR=False,
                 NEW_LAYERS=(),
                 BASE_LR_MULT=0.1,

@@ -85,6 +85,7 @@ _TREE: dict[str, Any] = {
         "RMSPROP_ALPHA": 0.99,
         "ADAM_BETA1": 0.9,
         "ADAM_BETA2": 0.999,
+        "ADAM_EPS": 1e-8,  # added to the denominator of adam, amsgrad, radam and adamw
         "STAGED_LR": False,
         "NEW_LAYERS": (),  # staged learning rate: these children get LR, the others LR * BASE_LR_MULT
         "BASE_LR_MULT": 0.1,

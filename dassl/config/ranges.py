@@ -60,6 +60,7 @@ _RANGES_OF_OPTIMISERS = {
     "RMSPROP_ALPHA": between(0, 1),
     "ADAM_BETA1": BELOW_ONE,
     "ADAM_BETA2": BELOW_ONE,
+    "ADAM_EPS": POSITIVE,
     "BASE_LR_MULT": at_least(0),
     "GAMMA": POSITIVE,
     "MAX_EPOCH": at_least(1),

@@ -41,16 +41,17 @@ def build_optimizer(
 def _make(param_groups: list[Any], optim_cfg: Any) -> optim.Optimizer:
     # foreach: a few operations for all tensors together, on a CPU too, in place of a few for each
     common = {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY, "foreach": True}
-    betas = {"betas": (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2)}
+    eps = getattr(optim_cfg, "ADAM_EPS", 1e-8)  # nodes that other repositories add do not have this key
+    adam = {"betas": (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2), "eps": eps}
     match optim_cfg.NAME:
         case "adam":
-            return optim.Adam(param_groups, **common, **betas)
+            return optim.Adam(param_groups, **common, **adam)
         case "amsgrad":
-            return optim.Adam(param_groups, **common, **betas, amsgrad=True)
+            return optim.Adam(param_groups, **common, **adam, amsgrad=True)
         case "radam":
-            return optim.RAdam(param_groups, **common, **betas)
+            return optim.RAdam(param_groups, **common, **adam)
         case "adamw":
-            return optim.AdamW(param_groups, **common, **betas)
+            return optim.AdamW(param_groups, **common, **adam)
         case "rmsprop":
             return optim.RMSprop(param_groups, **common, momentum=optim_cfg.MOMENTUM, alpha=optim_cfg.RMSPROP_ALPHA)
         case _:

@@ -136,6 +136,8 @@ class ContextPrompts:
         ctx_init: words that the learned rows start from; "" starts from noise.
         position: where the class name stands, "end", "middle" or "front" (CoOp, section 3.1).
         class_specific: one context per class.
+        template: the whole prompt with "{}" for the class name, whose first `n_ctx` tokens are the learned rows;
+            "": the context's words, the name and a full stop.
     Raises:
         UserError: the context or a class name does not fit.
     """
@@ -148,6 +150,7 @@ class ContextPrompts:
         ctx_init: str = "",
         position: str = "end",
         class_specific: bool = False,
+        template: str = "",
     ) -> None:
         if n_ctx < 1:
             raise UserError(f"a text context needs at least 1 token, not {n_ctx}")
@@ -161,7 +164,7 @@ class ContextPrompts:
         if available < n_ctx:
             raise UserError(f"CTX_INIT {ctx_init!r} has {available} tokens, but N_CTX asks for {n_ctx}")
         names = [readable(name) for name in classnames]
-        tokens = tokenize_prompts([f"{words} {name}." for name in names], clip)
+        tokens = tokenize_prompts([(template or f"{words} {{}}.").format(name) for name in names], clip)
 
         learned = torch.full_like(tokens, -1)  # [C, L] index of the learned row at each place
         learned[:, 1 : 1 + n_ctx] = torch.arange(n_ctx)

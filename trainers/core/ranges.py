@@ -31,6 +31,7 @@ _RANGES = {
     "LAMBDA": at_least(0),
     "GPA_MEAN": Range(math.isfinite, "a finite number"),
     "GPA_STD": POSITIVE,
+    "CLASS_LAYER": at_least(1),
 }
 """By the key's name, which means the same in every method."""
 

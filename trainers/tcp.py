@@ -1,0 +1,150 @@
+"""TCP: prompts made from what the text tower says of a class.
+
+Yao et al., "TCP: Textual-based Class-aware Prompt tuning for Visual-Language Model", CVPR 2024. Beside a learned context,
+four rows of each class are T(û0_c), a small network of the frozen features û0_c of the class's hand-written prompt
+(eq. 4). They replace the rows behind the start mark at the input of a deeper layer. The learned class features stay near
+the frozen ones: L = CE + W (1 - mean_c ŵ_c · û0_c) (eq. 8).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from clip.class_prompts import ClassPrompts
+from clip.clip import shared_tokenizer
+from clip.model import CLIP, QuickGELU
+from clip.published_start import draw_clip
+from clip.recompute import recomputed
+from dassl.engine import TRAINER_REGISTRY
+from dassl.metrics import compute_accuracy
+from dassl.utils import UserError, read_json
+from trainers.core.prompts import CONTEXT, ContextPrompts, Prompts, Theta, at_least_float32, normalized, readable
+from trainers.core.templates import DEFAULT_TEMPLATE, template_features
+from trainers.core.trainer import PromptTrainer
+
+META_NET = "prompt_learner.meta_net"
+CLASS_ROWS = 4
+REDUCTION = 4
+
+
+@cache
+def _templates() -> dict[str, dict[str, str]]:
+    """By use ("teacher", "prompt") and data set."""
+    return read_json(Path(__file__).with_name("tcp_templates.json"))
+
+
+def prompt_template(dataset: str, n_ctx: int) -> str:
+    """The published prompt of a data set; a context longer than the words before the name gets more placeholders."""
+    template = _templates()["prompt"].get(dataset, "X X X X {}.")
+    in_front = len(shared_tokenizer().encode(template.partition("{}")[0]))
+    return "X " * (n_ctx - in_front) + template
+
+
+class ClassAwareContext:
+    """A context for all classes, and rows for each class from a deeper layer on.
+
+    Args:
+        context: the prompts without class rows.
+        layer: the text layer, counted from 0, that the class rows enter.
+        device: where they are encoded.
+    """
+
+    def __init__(self, context: ContextPrompts, layer: int, device: torch.device) -> None:
+        self._context, self._layer, self._device = context, layer, device
+        self.recompute_in_chunks(len(context.tokens))
+
+    def encode(self, clip: CLIP, context: Tensor, class_rows: Tensor) -> Tensor:
+        """Text features [C, e], not normalised, for context [n, d] and class rows [C, 4, d]."""
+        if len(self._chunks) == 1:
+            return self._chunks[0].encode(clip, context, class_rows)
+        parts = [
+            recomputed(lambda *tensors, part=part: (part.encode(clip, *tensors),), context, rows)[0]
+            for part, rows in zip(self._chunks, class_rows.split(self._classes), strict=True)
+        ]
+        return torch.cat(parts)
+
+    def recompute_in_chunks(self, classes: int) -> None:
+        """As `ContextPrompts.recompute_in_chunks`."""
+        self._classes, parts = classes, (self._context.tokens.split(classes), self._context.learned.split(classes))
+        self._chunks = [
+            ClassPrompts(*part, CLASS_ROWS, self._layer).to(self._device) for part in zip(*parts, strict=True)
+        ]
+
+
+class TCPPrompts(Prompts):
+    """Learns `prompt_learner.ctx` [n, d] and the two linear layers of T, e -> e/4 -> 4 d."""
+
+    def __init__(self, clip: CLIP, context: ContextPrompts, layer: int, teacher: Tensor) -> None:
+        joint, width = clip.text_projection.shape[1], clip.transformer.width
+        draw_clip(clip)  # the published code builds a second CLIP, for the teacher
+        linear1, linear2 = nn.Linear(joint, joint // REDUCTION), nn.Linear(joint // REDUCTION, CLASS_ROWS * width)
+        tensors = {CONTEXT: context.initial}
+        for name, linear in (("linear1", linear1), ("linear2", linear2)):
+            tensors |= {f"{META_NET}.{name}.weight": linear.weight, f"{META_NET}.{name}.bias": linear.bias}
+        super().__init__(clip, tensors)
+        self.context = ClassAwareContext(context, layer, clip.logit_scale.device)
+        self.activation, self.teacher = QuickGELU(), teacher
+        self.image_prompts = ()
+
+    def class_rows(self, theta: Theta) -> Tensor:
+        """T(û0_c) for all classes, [C, 4, d] (eq. 4)."""
+        hidden = F.linear(self.teacher, theta[f"{META_NET}.linear1.weight"], theta[f"{META_NET}.linear1.bias"])
+        rows = F.linear(self.activation(hidden), theta[f"{META_NET}.linear2.weight"], theta[f"{META_NET}.linear2.bias"])
+        return rows.unflatten(-1, (CLASS_ROWS, -1))  # [C, 4, d]
+
+    def text_features(self, theta: Theta) -> Tensor:
+        return self.context.encode(self.clip, theta[CONTEXT], self.class_rows(theta))
+
+
+@TRAINER_REGISTRY.register()
+class TCP(PromptTrainer):
+    """Textual-based class-aware prompt tuning."""
+
+    config_node = "TCP"
+    registered_name = "prompt_learner"
+
+    @staticmethod
+    def add_config(cfg: CfgNode) -> None:
+        cfg.TRAINER.TCP = CfgNode(
+            dict(
+                N_CTX=4,  # number of context tokens
+                CTX_INIT="",  # words that the context starts from; they then set its length
+                PREC="fp16",  # fp16, bf16, fp32, amp
+                W=8.0,  # weight of the distance from the frozen class features
+                CLASS_LAYER=8,  # text layer, counted from 0, that the class rows enter
+            )
+        )
+
+    def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
+        s, dataset = self.settings, self.cfg.DATASET.NAME
+        layers = len(clip.transformer.resblocks)
+        if not 1 <= s.CLASS_LAYER < layers:
+            raise UserError(
+                f"TRAINER.TCP.CLASS_LAYER is {s.CLASS_LAYER}, but the backbone's text tower has the layers 0 to "
+                f"{layers - 1}: set it between 1 and {layers - 1}"
+            )
+        n_ctx = len(shared_tokenizer().encode(readable(s.CTX_INIT))) if s.CTX_INIT else s.N_CTX
+        draw_clip(clip)
+        context = ContextPrompts(clip, classnames, n_ctx, s.CTX_INIT, template=prompt_template(dataset, n_ctx))
+        teacher = _templates()["teacher"].get(dataset, DEFAULT_TEMPLATE)
+        features = normalized(next(template_features(clip, classnames, [teacher])))  # û0 [C, e]
+        return TCPPrompts(clip, context, s.CLASS_LAYER, features)
+
+    def registered_module(self) -> nn.Module:
+        return self.prompts.prompt_learner
+
+    def objective(self, theta: Theta, image: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        with self.precision.autocast():
+            text = normalized(self.prompts.text_features(theta))  # [C, e]
+            logits = self.prompts.logits(theta, image, text)  # [B, C]
+        base = F.cross_entropy(at_least_float32(logits), label)
+        distance = self.settings.W * (1 - (text * self.prompts.teacher).sum(dim=-1).mean())
+        loss = base + distance
+        reported = {"loss": loss, "loss_base": base, "loss_text": distance}
+        return loss, reported | {"acc": compute_accuracy(logits, label)[0]}
