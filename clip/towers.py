@@ -137,7 +137,7 @@ class Tower:
     start_norm: nn.LayerNorm | None
     """passed by `start` alone; None: none"""
     norm: nn.LayerNorm | None
-    """of the rows that are read; None: the tower is a part of another, and its output the last block's rows [N, L', d]"""
+    """of the rows that are read; None: this is a part of a tower, whose output is its last block's rows [N, L', d]"""
     projection: Tensor | None
     """[d, e]"""
 

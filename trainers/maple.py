@@ -32,11 +32,17 @@ PROJECTIONS = "prompt_learner.compound_prompt_projections"
 
 
 class MaPLePrompts(Prompts):
-    """Learns the context and one text prompt per deeper layer, [n, d_text], and a projection for each."""
+    """Learns the context and one text prompt per deeper layer, [n, d_text], and a projection for each.
 
-    def __init__(self, clip: CLIP, classnames: list[str], n_ctx: int, ctx_init: str, depth: int) -> None:
-        check_text_depth(clip, depth, "TRAINER.MAPLE.PROMPT_DEPTH")
-        check_vision_depth(clip, depth, "TRAINER.MAPLE.PROMPT_DEPTH")
+    Args:
+        settings: node with N_CTX, CTX_INIT and PROMPT_DEPTH.
+        key: where that node stands in the config, for error messages.
+    """
+
+    def __init__(self, clip: CLIP, classnames: list[str], settings: CfgNode, key: str) -> None:
+        n_ctx, ctx_init, depth = settings.N_CTX, settings.CTX_INIT, settings.PROMPT_DEPTH
+        check_text_depth(clip, depth, f"{key}.PROMPT_DEPTH")
+        check_vision_depth(clip, depth, f"{key}.PROMPT_DEPTH")
         draw_clip(clip)
         context = ContextPrompts(clip, classnames, n_ctx, context_words(ctx_init, n_ctx))
         text_width, vision_width = clip.transformer.width, clip.visual.transformer.width
@@ -88,5 +94,4 @@ class MaPLe(PromptTrainer):
         )
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
-        s = self.settings
-        return MaPLePrompts(clip, classnames, s.N_CTX, s.CTX_INIT, s.PROMPT_DEPTH)
+        return MaPLePrompts(clip, classnames, self.settings, "TRAINER.MAPLE")

@@ -1,9 +1,9 @@
 """TCP: prompts made from what the text tower says of a class.
 
-Yao et al., "TCP: Textual-based Class-aware Prompt tuning for Visual-Language Model", CVPR 2024. Beside a learned context,
-four rows of each class are T(û0_c), a small network of the frozen features û0_c of the class's hand-written prompt
-(eq. 4). They replace the rows behind the start mark at the input of a deeper layer. The learned class features stay near
-the frozen ones: L = CE + W (1 - mean_c ŵ_c · û0_c) (eq. 8).
+Yao, Zhang, Xu, "TCP: Textual-based Class-aware Prompt tuning for Visual-Language Model", CVPR 2024. Beside a learned
+context, four rows of each class are T(û0_c), a small network of the frozen features û0_c of the class's hand-written
+prompt. They replace the rows behind the start mark at the input of a deeper layer. The learned class features stay near
+the frozen ones: L = CE + W (1 - mean_c ŵ_c · û0_c).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
@@ -20,7 +19,6 @@ from clip.class_prompts import ClassPrompts
 from clip.clip import shared_tokenizer
 from clip.model import CLIP, QuickGELU
 from clip.published_start import draw_clip
-from clip.recompute import recomputed
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.utils import UserError, read_json
@@ -46,37 +44,6 @@ def prompt_template(dataset: str, n_ctx: int) -> str:
     return "X " * (n_ctx - in_front) + template
 
 
-class ClassAwareContext:
-    """A context for all classes, and rows for each class from a deeper layer on.
-
-    Args:
-        context: the prompts without class rows.
-        layer: the text layer, counted from 0, that the class rows enter.
-        device: where they are encoded.
-    """
-
-    def __init__(self, context: ContextPrompts, layer: int, device: torch.device) -> None:
-        self._context, self._layer, self._device = context, layer, device
-        self.recompute_in_chunks(len(context.tokens))
-
-    def encode(self, clip: CLIP, context: Tensor, class_rows: Tensor) -> Tensor:
-        """Text features [C, e], not normalised, for context [n, d] and class rows [C, 4, d]."""
-        if len(self._chunks) == 1:
-            return self._chunks[0].encode(clip, context, class_rows)
-        parts = [
-            recomputed(lambda *tensors, part=part: (part.encode(clip, *tensors),), context, rows)[0]
-            for part, rows in zip(self._chunks, class_rows.split(self._classes), strict=True)
-        ]
-        return torch.cat(parts)
-
-    def recompute_in_chunks(self, classes: int) -> None:
-        """As `ContextPrompts.recompute_in_chunks`."""
-        self._classes, parts = classes, (self._context.tokens.split(classes), self._context.learned.split(classes))
-        self._chunks = [
-            ClassPrompts(*part, CLASS_ROWS, self._layer).to(self._device) for part in zip(*parts, strict=True)
-        ]
-
-
 class TCPPrompts(Prompts):
     """Learns `prompt_learner.ctx` [n, d] and the two linear layers of T, e -> e/4 -> 4 d."""
 
@@ -88,12 +55,13 @@ class TCPPrompts(Prompts):
         for name, linear in (("linear1", linear1), ("linear2", linear2)):
             tensors |= {f"{META_NET}.{name}.weight": linear.weight, f"{META_NET}.{name}.bias": linear.bias}
         super().__init__(clip, tensors)
-        self.context = ClassAwareContext(context, layer, clip.logit_scale.device)
+        device = clip.logit_scale.device
+        self.context = ClassPrompts(context.tokens, context.learned, CLASS_ROWS, layer, device)
         self.activation, self.teacher = QuickGELU(), teacher
         self.image_prompts = ()
 
     def class_rows(self, theta: Theta) -> Tensor:
-        """T(û0_c) for all classes, [C, 4, d] (eq. 4)."""
+        """T(û0_c) for all classes, [C, 4, d]."""
         hidden = F.linear(self.teacher, theta[f"{META_NET}.linear1.weight"], theta[f"{META_NET}.linear1.bias"])
         rows = F.linear(self.activation(hidden), theta[f"{META_NET}.linear2.weight"], theta[f"{META_NET}.linear2.bias"])
         return rows.unflatten(-1, (CLASS_ROWS, -1))  # [C, 4, d]

@@ -56,6 +56,10 @@ class Prompts(nn.Module):
     def __init__(self, clip: CLIP, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         self._frozen = (clip,)  # in a tuple, so that it is no submodule
+        self.learn(tensors)
+
+    def learn(self, tensors: Mapping[str, Tensor]) -> None:
+        """Add learned tensors with these start values."""
         for name, tensor in tensors.items():
             _add_parameter(self, name, nn.Parameter(tensor.detach().float().clone()))
 

@@ -32,6 +32,10 @@ _RANGES = {
     "GPA_MEAN": Range(math.isfinite, "a finite number"),
     "GPA_STD": POSITIVE,
     "CLASS_LAYER": at_least(1),
+    "ADAPTER_START": at_least(0),
+    "ADAPTER_END": at_least(0),
+    "ADAPTER_DIM": between(1, MOST_TOKENS),
+    "ADAPTER_SCALE": POSITIVE,
 }
 """By the key's name, which means the same in every method."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -65,7 +65,7 @@ def teacher_templates() -> list[str]:
 
 
 KEPT = "mean, not normalised, added in float32"
-"""What a file of the teacher's text features holds; part of its name."""
+"""What a file of ProMetaR's text features holds; part of its name."""
 
 
 def readable(classname: str) -> str:
@@ -99,21 +99,37 @@ def teacher_text_features(
 ) -> Tensor:
     """Text features of the frozen CLIP that a method learns from: the mean over templates, not normalised.
 
-    They are kept on disk under a name made of everything they depend on: text tower, class names, templates. The file
-    also holds a digest of its values and of that name, so a file that was damaged, changed or renamed is not used.
-
     Args:
         clip: the frozen model.
         classnames: C names.
-        cache: folder of the files; None: ~/.cache/clip/text_features.
+        cache: as of `kept_text_features`.
         templates: sentences with "{}" in place of the class name; None: ProMetaR's 60.
 
     Returns:
         Features [C, e], in float32 at least.
     """
     templates = teacher_templates() if templates is None else templates
+
+    def mean() -> Tensor:
+        wide = torch.promote_types(clip.dtype, torch.float32)  # sixty additions in half precision would be seen
+        return sum(features.to(wide) for features in template_features(clip, classnames, templates)) / len(templates)
+
+    return kept_text_features(clip, [KEPT, list(classnames), list(templates)], mean, cache)
+
+
+def kept_text_features(clip: CLIP, content: list, compute: Callable[[], Tensor], cache: Path | None = None) -> Tensor:
+    """Features of the frozen text tower, computed once and kept on disk.
+
+    They lie under a name made of everything they depend on. The file also holds a digest of its values and of that
+    name, so a file that was damaged, changed or renamed is not used.
+
+    Args:
+        content: what is computed, beside the tower: strings and lists of them.
+        compute: gives the features.
+        cache: folder of the files; None: ~/.cache/clip/text_features.
+    """
     folder = cache or Path.home() / ".cache" / "clip" / "text_features"
-    inputs = _digest(clip, classnames, templates)
+    inputs = _digest(clip, content)
     path = folder / f"{inputs}.safetensors"
     try:
         return _read_kept(path, inputs).to(clip.logit_scale.device)
@@ -121,14 +137,13 @@ def teacher_text_features(
         pass  # the first run
     except (OSError, SafetensorError, ValueError) as error:
         print(f"{path} cannot be used ({error}): the teacher's text features are computed anew")
-    wide = torch.promote_types(clip.dtype, torch.float32)  # sixty additions in half precision would be seen
-    mean = sum(features.to(wide) for features in template_features(clip, classnames, templates)) / len(templates)
-    kept = mean.cpu().contiguous()
+    features = compute()
+    kept = features.cpu().contiguous()
     try:
         write_bytes_atomically(path, save({"mean": kept}, {"digest": _digest_of_kept(kept, inputs)}))
     except UnwritableFileError as error:
         print(f"The teacher's text features are not kept for the next run: {error}")
-    return mean
+    return features
 
 
 def _read_kept(path: Path, inputs: str) -> Tensor:
@@ -152,9 +167,9 @@ def _digest_of_kept(kept: Tensor, inputs: str) -> str:
     return digest.hexdigest()
 
 
-def _digest(clip: CLIP, classnames: Sequence[str], templates: Sequence[str]) -> str:
-    """SHA-256 over the text tower and the sentences."""
-    digest = hashlib.sha256(json.dumps([KEPT, list(classnames), list(templates)]).encode())
+def _digest(clip: CLIP, content: list) -> str:
+    """SHA-256 over the text tower and what is computed by it."""
+    digest = hashlib.sha256(json.dumps(content).encode())
     for name, tensor in clip.state_dict().items():
         if not name.startswith("visual."):
             _add_tensor(digest, name, tensor)

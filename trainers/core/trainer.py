@@ -35,7 +35,10 @@ from trainers.core.record import backbone_digest, changes_no_number, frozen_dige
 from trainers.core.templates import teacher_text_features
 from trainers.core.unknown_words import warn_of_unknown_words
 
-LEARNED_NAME = re.compile(r"(^|\.)(ctx|VPT|VPT_shallow)$|compound_prompt|meta_net\.|^(prompt_learner\.)?proj\.")
+LEARNED_NAME = re.compile(
+    r"(^|\.)(ctx|VPT|VPT_shallow)$|compound_prompt|meta_net\.|^(prompt_learner\.)?proj\."
+    r"|(text|visual|shared)_adapter\.|^adapter_(image|text)\."
+)
 """What published checkpoints call learned tensors; everything else in them is the frozen CLIP."""
 
 
@@ -134,6 +137,8 @@ class PromptTrainer(TrainerX):
     """Folder of its checkpoints, as published."""
     unused_in_checkpoints: Collection[str] = ()
     """Tensors of published checkpoints that look learned, but that nothing computes with."""
+    views = 1
+    """Augmented views of a training image."""
 
     refuses_other_configurations = True
 
@@ -162,9 +167,11 @@ class PromptTrainer(TrainerX):
         check_ranges(cfg)
 
     def check_cfg(self, cfg: CfgNode) -> None:
-        if cfg.DATALOADER.K_TRANSFORMS != 1:
+        given = cfg.DATALOADER.K_TRANSFORMS
+        if given != self.views:
             raise UserError(
-                f"DATALOADER.K_TRANSFORMS {cfg.DATALOADER.K_TRANSFORMS}: prompts are trained on one view, 1"
+                f"DATALOADER.K_TRANSFORMS is {given}, but {type(self).__name__} is trained on "
+                f"{self.views} augmented view{'s' * (self.views > 1)} of an image: set it to {self.views}"
             )
 
     def build_model(self) -> None:
@@ -220,8 +227,8 @@ class PromptTrainer(TrainerX):
         return self._frozen_digest
 
     def forward_backward(self, batch: dict) -> dict[str, float]:
-        image, label = self.parse_batch_train(batch)
-        gradients, reported = self.captured(self.gradients_of, (self.theta(),), image, label, self._loss_scale())
+        inputs = self.parse_batch_train(batch)
+        gradients, reported = self.captured(self.gradients_of, (self.theta(),), self._loss_scale(), *inputs)
         numbers = as_numbers(reported)
         self.stop_if_not_finite(numbers)
         self.update_prompts(gradients)
@@ -247,11 +254,15 @@ class PromptTrainer(TrainerX):
         return loss, {"loss": loss, "acc": compute_accuracy(logits, label)[0]}
 
     def gradients_of(
-        self, theta: Theta, image: Tensor, label: Tensor, scale: Tensor | None
+        self, theta: Theta, scale: Tensor | None, *inputs: Tensor
     ) -> tuple[dict[str, Tensor | None], dict[str, Tensor]]:
-        """Gradients of the objective times `scale` (None: 1) for every learned tensor; and what is reported."""
+        """Gradients of the objective times `scale` (None: 1) for every learned tensor; and what is reported.
+
+        Args:
+            inputs: what `parse_batch_train` gives and `objective` takes.
+        """
         theta = {name: tensor.detach().requires_grad_() for name, tensor in theta.items()}
-        loss, reported = self.objective(theta, image, label)
+        loss, reported = self.objective(theta, *inputs)
         scaled = loss if scale is None else loss * scale
         gradients = torch.autograd.grad(scaled, list(theta.values()), allow_unused=True)
         return dict(zip(theta, gradients, strict=True)), reported

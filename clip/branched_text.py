@@ -1,0 +1,76 @@
+"""Text features of fixed class prompts by a tower that has trained branches beside some of its blocks.
+
+What lies before the first branch never changes and is computed once, when the prompts are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from clip.model import CLIP
+from clip.packed_text import PackedPrompts, text_tower
+from clip.recompute import recomputed
+from clip.towers import Branch, output, output_with_branches
+
+EMBEDDINGS = -1
+"""Place of a branch beside the token embeddings, before the positions are added; blocks are counted from 0."""
+
+Branches = Mapping[int, Branch]
+
+
+class BranchedText:
+    """C class prompts without learned rows.
+
+    Args:
+        tokens: [C, L] token ids, as for `PackedPrompts.from_tokens`.
+        first: place of the first branch.
+    """
+
+    def __init__(self, clip: CLIP, tokens: Tensor, first: int) -> None:
+        self._clip, self._tokens, self._first = clip, tokens, first
+        self.recompute_in_chunks(len(tokens))
+
+    def encode(self, branches_of: Callable[..., Branches], *tensors: Tensor) -> Tensor:
+        """Text features [C, e], not normalised.
+
+        Args:
+            branches_of: makes the branches of `tensors`.
+            tensors: what the branches learn.
+        """
+
+        def encode(packed: PackedPrompts, rows: Tensor, *tensors: Tensor) -> tuple[Tensor]:
+            return (self._encode(packed, rows, dict(branches_of(*tensors))),)
+
+        if len(self._chunks) == 1:
+            return encode(*self._chunks[0], *tensors)[0]
+        return torch.cat([recomputed(partial(encode, *chunk), *tensors)[0] for chunk in self._chunks])
+
+    @torch.no_grad()
+    def recompute_in_chunks(self, classes: int) -> None:
+        """From now on encode so many classes at a time and keep nothing of them for the backward passes."""
+        device = self._clip.logit_scale.device
+        packed = [PackedPrompts.from_tokens(part).to(device) for part in self._tokens.split(classes)]
+        self._chunks = [(part, self._unchanged_rows(part)) for part in packed]
+
+    def _unchanged_rows(self, packed: PackedPrompts) -> Tensor:
+        """What the first branch stands beside: a layer's input [1, L, d], or the token embeddings."""
+        table = self._clip.token_embedding
+        if self._first == EMBEDDINGS:
+            return torch.cat([table(packed.prefix), table(packed.suffix)])[None]
+        start, tower = text_tower(self._clip, packed, *packed.embed(self._clip), ())
+        rows = tower.rows(start)[0]
+        return output(tower.part(slice(self._first)), self._clip, rows) if self._first else rows
+
+    def _encode(self, packed: PackedPrompts, rows: Tensor, branches: dict[int, Branch]) -> Tensor:
+        """Text features [C, e] of a chunk, from the rows that do not change."""
+        clip, parts = self._clip, [len(packed.prefix), len(packed.suffix)]
+        if at_embeddings := branches.pop(EMBEDDINGS, None):
+            table = clip.positional_embedding
+            positions = torch.cat([table[: parts[0]], table[packed.positions]])  # [L, d]
+            rows = (rows + at_embeddings(rows) + positions).to(clip.dtype)
+        _, tower = text_tower(clip, packed, *rows.split(parts, dim=1), ())
+        return output_with_branches(tower, clip, rows, branches, max(self._first, 0))[0]

@@ -1,0 +1,146 @@
+"""MMA: adapters beside the upper blocks of both towers, with one layer in common.
+
+Yang et al., "MMA: Multi-Modal Adapter for Vision-Language Models", CVPR 2024. With u = ln_1(x) of a block's input, the
+block's output gains A(u) = s (U relu(S relu(D u + d) + e) + c), row by row; D, U belong to one tower, S to both. Class
+prompts are fixed words. Trained with the cross-entropy of CLIP's logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from clip.branched_text import EMBEDDINGS, BranchedText
+from clip.model import CLIP, VisionTransformer
+from clip.published_start import draw_clip
+from clip.towers import Branch, output_with_branches
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import UserError
+from trainers.core.prompts import Prompts, Theta, readable
+from trainers.core.templates import tokenize_prompts
+from trainers.core.trainer import PromptTrainer
+
+LEARNER = "adapter_learner"
+TEXT, VISUAL = "text_adapter", "visual_adapter"
+
+
+class _Scaled(torch.autograd.Function):
+    """x -> forward * x, whose gradient arrives times `backward`."""
+
+    @staticmethod
+    def forward(x: Tensor, forward: float, backward: float) -> Tensor:
+        return x * forward
+
+    @staticmethod
+    def setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: Tensor) -> None:
+        _, ctx.forward_factor, ctx.backward_factor = inputs
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, cotangent: Tensor) -> tuple[Tensor, None, None]:
+        return _Scaled.apply(cotangent, ctx.backward_factor, ctx.forward_factor), None, None
+
+
+def drawn_adapters(clip: CLIP, layers: range, width: int) -> dict[str, Tensor]:
+    """Start values by name, drawn in the published order: weights Kaiming normal (fan_out, relu), biases 0."""
+
+    def draw(sizes: Sequence[tuple[str, int, int]]) -> dict[str, Tensor]:
+        """All layers are made, which draws PyTorch's initialisation, and only then drawn once more."""
+        tensors = {}
+        for name, linear in [(name, nn.Linear(inputs, outputs)) for name, inputs, outputs in sizes]:
+            nn.init.kaiming_normal_(linear.weight, mode="fan_out", nonlinearity="relu")
+            tensors[f"{LEARNER}.{name}.weight"] = linear.weight
+            tensors[f"{LEARNER}.{name}.bias"] = torch.zeros_like(linear.bias)
+        return tensors
+
+    tensors = {}
+    for side, d in ((TEXT, clip.transformer.width), (VISUAL, clip.visual.transformer.width)):
+        ends = (("down.0", d, width), ("up", width, d))
+        tensors |= draw([(f"{side}.{layer}.{end}", *sizes) for layer in layers for end, *sizes in ends])
+    return tensors | draw([(f"shared_adapter.{layer}.0", width, width) for layer in layers])
+
+
+class MMAPrompts(Prompts):
+    """Learns the adapters of `layers`, counted from 1; 0 stands for the embeddings.
+
+    Args:
+        scale: s.
+        scale_gradients: whether the adapters of all blocks get 1/s times their gradient, as published.
+    """
+
+    def __init__(
+        self, clip: CLIP, prompts: Sequence[str], layers: range, width: int, scale: float, scale_gradients: bool
+    ) -> None:
+        draw_clip(clip)
+        super().__init__(clip, drawn_adapters(clip, layers, width))
+        self.layers, self.scale, self.scale_gradients = layers, scale, scale_gradients
+        self.context = BranchedText(clip, tokenize_prompts(prompts, clip), layers[0] - 1)
+
+    def adapter(self, theta: Theta, side: str, layer: int, u: Tensor) -> Tensor:
+        """A(u) of a layer, in the precision of u; u [..., d]."""
+        down, up, shared = f"{side}.{layer}.down.0", f"{side}.{layer}.up", f"shared_adapter.{layer}.0"
+        scaled = self.scale_gradients and layer > 0
+        h = _Scaled.apply(u, 1.0, self.scale) if scaled else u
+        h = h.to(theta[f"{LEARNER}.{up}.bias"].dtype)
+        for name in (down, shared, up):
+            h = F.linear(h, theta[f"{LEARNER}.{name}.weight"], theta[f"{LEARNER}.{name}.bias"])
+            h = h if name == up else h.relu()
+        return _Scaled.apply(h, self.scale, 1.0 if scaled else self.scale).to(u.dtype)
+
+    def branches(self, side: str, names: Sequence[str], *tensors: Tensor) -> dict[int, Branch]:
+        """The adapters of a tower by their place: the block, counted from 0, or `EMBEDDINGS`."""
+        theta = dict(zip(names, tensors, strict=True))
+        return {layer - 1: partial(self.adapter, theta, side, layer) for layer in self.layers}
+
+    def text_features(self, theta: Theta) -> Tensor:
+        return self.context.encode(partial(self.branches, TEXT, list(theta)), *theta.values())
+
+    def image_features(self, theta: Theta, images: Tensor) -> Tensor:
+        branches, tower = self.branches(VISUAL, list(theta), *theta.values()), self.clip.visual.tower(images, 0, 0)
+        rows = tower.before  # [B, L, d]
+        if at_embeddings := branches.pop(EMBEDDINGS, None):
+            rows = rows + at_embeddings(rows)
+        return output_with_branches(tower, self.clip, rows, branches)[:, 0]
+
+
+@TRAINER_REGISTRY.register()
+class MultiModalAdapter(PromptTrainer):
+    """Multi-modal adapter."""
+
+    config_node = "MMADAPTER"
+    registered_name = "adapter_learner"
+
+    @staticmethod
+    def add_config(cfg: CfgNode) -> None:
+        cfg.TRAINER.MMADAPTER = CfgNode(
+            dict(
+                TEXT_CTX_INIT="a photo of a",  # fixed words before the class name
+                PREC="amp",  # fp16, bf16, fp32, amp
+                ADAPTER_START=5,  # first layer with an adapter: 1 is the first block, 0 the embeddings
+                ADAPTER_END=12,  # last layer with one
+                ADAPTER_DIM=32,  # hidden width
+                ADAPTER_SCALE=0.001,  # s, factor of an adapter's output
+                SCALE_GRADIENTS=True,  # adapters beside blocks learn from 1/s times their gradient, as published
+            )
+        )
+
+    def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
+        s = self.settings
+        if not isinstance(clip.visual, VisionTransformer):
+            raise UserError("MultiModalAdapter adapts the blocks of a ViT: choose a ViT backbone, not a ResNet")
+        layers = min(len(clip.transformer.resblocks), len(clip.visual.transformer.resblocks))
+        if not 0 <= s.ADAPTER_START <= s.ADAPTER_END <= layers:
+            raise UserError(
+                f"TRAINER.MMADAPTER.ADAPTER_START is {s.ADAPTER_START} and ADAPTER_END {s.ADAPTER_END}: both towers "
+                f"have {layers} layers, set START and END from 0 to {layers}, and END not below START"
+            )
+        prompts = [f"{readable(s.TEXT_CTX_INIT)} {readable(name)}.".strip() for name in classnames]
+        layers = range(s.ADAPTER_START, s.ADAPTER_END + 1)
+        return MMAPrompts(clip, prompts, layers, s.ADAPTER_DIM, s.ADAPTER_SCALE, s.SCALE_GRADIENTS)
+
+    def registered_module(self) -> nn.Module:
+        return self.prompts.adapter_learner
