@@ -19,6 +19,7 @@ from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.utils import UserError
+from trainers.core.facts import Recipes
 from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized
 from trainers.core.trainer import PromptTrainer
 from trainers.descriptions import description_features, read_descriptions
@@ -66,6 +67,8 @@ class CoPrompt(PromptTrainer):
     """Consistency-guided prompt learning."""
 
     config_node = "COPROMPT"
+    paper_date = "2023-06"
+    recipes = {"coprompt": Recipes("_coprompt", unprefixed="coprompt", dataset_pattern="coprompt_{}")}
     registered_name = "MultiModalPromptLearner"
     views = 2
 

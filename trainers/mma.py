@@ -21,6 +21,7 @@ from clip.published_start import draw_clip
 from clip.towers import Branch, output_with_branches
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
+from trainers.core.facts import Recipes
 from trainers.core.prompts import Prompts, Theta, readable
 from trainers.core.templates import tokenize_prompts
 from trainers.core.trainer import PromptTrainer
@@ -112,6 +113,8 @@ class MultiModalAdapter(PromptTrainer):
     """Multi-modal adapter."""
 
     config_node = "MMADAPTER"
+    paper_date = "2024-06"
+    recipes = {"mma": Recipes("_ep5", by_dataset={"imagenet": "vit_b16_ep5_imnet"})}
     registered_name = "adapter_learner"
 
     @staticmethod

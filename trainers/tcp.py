@@ -22,6 +22,7 @@ from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.utils import UserError, read_json
+from trainers.core.facts import Recipes
 from trainers.core.prompts import CONTEXT, ContextPrompts, Prompts, Theta, at_least_float32, normalized, readable
 from trainers.core.templates import DEFAULT_TEMPLATE, template_features
 from trainers.core.trainer import PromptTrainer
@@ -75,6 +76,10 @@ class TCP(PromptTrainer):
     """Textual-based class-aware prompt tuning."""
 
     config_node = "TCP"
+    paper_date = "2023-11"
+    recipes = {
+        "tcp": Recipes("_ep100_ctxv1", by_dataset={name: "vit_b16_ep25_ctxv1" for name in ("imagenet", "sun397")})
+    }
     registered_name = "prompt_learner"
 
     @staticmethod

@@ -8,6 +8,7 @@ import trainers  # noqa: F401  registers the methods
 from dassl.utils.errors import UnknownNameError
 from datasets.acquire.names import generated, readers
 from datasets.layout.target import TestOnlyDataset
+from runner.provenance import ROOT
 from trainers.core.facts import Recipes, fact, lineage
 
 BACKBONE, EMBEDDED_BACKBONE = "vit_b16", "vit_shapes"
@@ -70,14 +71,21 @@ def default_recipe(method: Method, setting: str, dataset: str, shots: int) -> Re
     """
     embedded = dataset in EMBEDDED
     backbone = EMBEDDED_BACKBONE if embedded else BACKBONE
+    recipes = method.recipes
+    usual = recipes.unprefixed if recipes.unprefixed and not embedded else backbone + recipes.config
+    if dataset in recipes.by_dataset:
+        return Recipe(recipes.by_dataset[dataset], usual)
+    own = recipes.dataset_pattern.format(dataset)
+    if own and (ROOT / "configs" / "trainers" / method.folder / f"{own}.yaml").is_file():
+        return Recipe(own, usual)
     if setting in ("cross_dataset", "domain_generalization"):
-        return Recipe(backbone + (method.recipes.cross_dataset or method.recipes.config))
+        return Recipe(backbone + recipes.cross_dataset if recipes.cross_dataset else usual)
     if setting == "few_shot" and not embedded:
-        if method.recipes.few_shot_by_shots:
-            suffix = "_ep50" if dataset == "imagenet" else method.recipes.few_shot_by_shots.get(shots, "")
+        if recipes.few_shot_by_shots:
+            suffix = "_ep50" if dataset == "imagenet" else recipes.few_shot_by_shots.get(shots, "")
             return Recipe(backbone + suffix, f"{backbone}_epochs_by_shots")
-        return Recipe(backbone + (method.recipes.few_shot or method.recipes.config))
-    return Recipe(backbone + method.recipes.config)
+        return Recipe(backbone + recipes.few_shot if recipes.few_shot else usual)
+    return Recipe(usual)
 
 
 def default_source(targets: tuple[str, ...]) -> str:

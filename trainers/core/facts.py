@@ -30,6 +30,10 @@ class Recipes:
         cross_dataset: for cross-dataset and domain generalisation.
         few_shot: for few-shot classification with the large backbone.
         few_shot_by_shots: the same where it differs with the number of shots.
+        unprefixed: whole name of the config file for the large backbone, where it was published without a prefix.
+        by_dataset: whole names of config files for data sets that were published with settings of their own, in every
+            setting that trains on them; their results are reported under the name of the others.
+        dataset_pattern: the same for a method that has such a file for each data set: "name_{}".
         folder: below configs/trainers; default: the trainer's name.
         learns: False for zero-shot CLIP, whose runs are all evaluations.
     """
@@ -38,6 +42,9 @@ class Recipes:
     cross_dataset: str = ""
     few_shot: str = ""
     few_shot_by_shots: Mapping[int, str] = field(default_factory=dict, hash=False)
+    unprefixed: str = ""
+    by_dataset: Mapping[str, str] = field(default_factory=dict, hash=False)
+    dataset_pattern: str = ""
     folder: str = ""
     learns: bool = True
 

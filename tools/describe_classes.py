@@ -1,0 +1,61 @@
+"""Descriptions of a data set's classes from CLIP's hand-written templates, for `TRAINER.COPROMPT.DESCRIPTIONS`.
+
+    python -m tools.describe_classes FILE --root DATA --dataset-config-file configs/datasets/dtd.yaml
+
+The file has the published form, {class name: [sentences]}, as many sentences for every class, all classes of the data
+set in it. It is not a published file: those hold sentences that a language model wrote about each class.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from dassl.command_line import ArgumentParser
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line's arguments."""
+    parser = ArgumentParser(prog="python -m tools.describe_classes", description=__doc__.partition("\n")[0])
+    parser.add_argument("file", help="JSON file to write")
+    parser.add_argument("--root", default=os.environ.get("DATA", ""), help="the data folder (default: $DATA)")
+    parser.add_argument("--dataset-config-file", required=True, help="YAML file of the data set")
+    parser.add_argument("--templates", choices=("all", "selected"), default="all", help="CLIP's list of 80, or of 7")
+    return parser.parse_args(argv)
+
+
+def describe(classnames: Sequence[str], templates: Sequence[str]) -> dict[str, list[str]]:
+    """Each class's sentences, one a template."""
+    from trainers.core.templates import readable
+
+    return {readable(name): [template.format(readable(name)) for template in templates] for name in classnames}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the file. Raises UserError: unusable data or an unwritable file."""
+    import train
+    from dassl.config import get_cfg_default, merge_file
+    from dassl.data.datasets import build_dataset
+    from dassl.utils import write_json
+    from trainers.core.imagenet_templates import IMAGENET_TEMPLATES, IMAGENET_TEMPLATES_SELECT
+
+    args = parse_args(argv)
+    cfg = get_cfg_default()
+    train.extend_cfg(cfg)
+    merge_file(cfg, args.dataset_config_file)
+    cfg.DATASET.ROOT = args.root
+    classnames = build_dataset(cfg).classnames
+    templates = IMAGENET_TEMPLATES if args.templates == "all" else IMAGENET_TEMPLATES_SELECT
+    write_json(describe(classnames, templates), args.file)
+    print(
+        f"{args.file}: {len(templates)} sentences from CLIP's templates for each of {len(classnames)} classes. This is "
+        "not the published file, whose sentences a language model wrote"
+    )
+
+
+if __name__ == "__main__":
+    from dassl.utils import errors_in_one_line
+
+    with errors_in_one_line():
+        main()
