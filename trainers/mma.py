@@ -138,8 +138,8 @@ class MultiModalAdapter(PromptTrainer):
         layers = min(len(clip.transformer.resblocks), len(clip.visual.transformer.resblocks))
         if not 0 <= s.ADAPTER_START <= s.ADAPTER_END <= layers:
             raise UserError(
-                f"TRAINER.MMADAPTER.ADAPTER_START is {s.ADAPTER_START} and ADAPTER_END {s.ADAPTER_END}: both towers "
-                f"have {layers} layers, set START and END from 0 to {layers}, and END not below START"
+                f"TRAINER.MMADAPTER.ADAPTER_START is {s.ADAPTER_START} and ADAPTER_END {s.ADAPTER_END}: they should "
+                f"lie between 0 and {layers}, the number of layers of both towers, and END not below START"
             )
         prompts = [f"{readable(s.TEXT_CTX_INIT)} {readable(name)}.".strip() for name in classnames]
         layers = range(s.ADAPTER_START, s.ADAPTER_END + 1)

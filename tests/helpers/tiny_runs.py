@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from golden_data import COMPACT
 from PIL import Image
 from torch import Tensor
 
@@ -30,7 +31,17 @@ CLASSNAMES = [
 
 NODES = {"CoOp": "COOP", "CoCoOp": "COCOOP", "VPT": "VPT", "IVLP": "IVLP", "MaPLe": "MAPLE", "ProMetaR": "PROMETAR"}
 NODES |= {"KgCoOp": "KGCOOP", "ProGrad": "PROGRAD", "PromptSRC": "PROMPTSRC"}
+NODES |= {"TCP": "TCP", "MultiModalAdapter": "MMADAPTER", "CoPrompt": "COPROMPT"}
 """Config node of each trainer that learns something."""
+IN_TWO_LAYERS = {
+    "PROMPT_DEPTH": 2,
+    "PROMPT_DEPTH_VISION": 2,
+    "PROMPT_DEPTH_TEXT": 2,
+    "CLASS_LAYER": 2,
+    "ADAPTER_START": 2,
+    "ADAPTER_END": 3,
+}
+"""Settings that fit towers of three layers."""
 ZERO_SHOT_NODES = {"ZeroshotCLIP": "ZEROSHOTCLIP", "ZeroshotCLIP2": "ZEROSHOTCLIP2"}
 
 STRONG_META_STEP = ["TRAINER.PROMETAR.ADAPT_LR", "0.5", "TRAINER.PROMETAR.LR_RATIO", "1.0", "OPTIM_VNET.LR", "10.0"]
@@ -75,9 +86,10 @@ def make_cfg(trainer: str, backbone: Path, data: Path, output: Path, options: li
     own = cfg.TRAINER[node] if node else {}
     if node:
         own.PREC = "fp32"
-        for key in ("PROMPT_DEPTH", "PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT"):
-            if key in own:
-                own[key] = 2
+        for key in own.keys() & IN_TWO_LAYERS.keys():
+            own[key] = IN_TWO_LAYERS[key]
+    if trainer == "CoPrompt":
+        own.DESCRIPTIONS, cfg.DATALOADER.K_TRANSFORMS = str(COMPACT / "coprompt_descriptions.json"), 2
     pairs = list(options.items()) if isinstance(options, dict) else list(zip(options[::2], options[1::2], strict=True))
     for key, value in pairs:
         cfg.merge_from_list([f"TRAINER.{node}.{key}" if key in own else key, value])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from golden_data import write_backbones
+from golden_data import write_backbones, write_more_backbones
 from tiny_runs import build_trainer, make_cfg, write_data
 
 
@@ -30,8 +30,9 @@ def data_root(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def backbones(tmp_path_factory):
-    """Checkpoint files of the golden data's tiny CLIPs: `vit` and `rn`."""
-    return write_backbones(tmp_path_factory.mktemp("backbones"))
+    """Checkpoint files of the golden data's tiny CLIPs: `vit` and `rn`, `more_tokens` and `text10`."""
+    folder = tmp_path_factory.mktemp("backbones")
+    return write_backbones(folder) | write_more_backbones(folder)
 
 
 @pytest.fixture
