@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from tiny_runs import CLASSNAMES
+from tiny_runs import CLASSNAMES, NODES
 from trained_runs import Runs
 
 import export
@@ -32,8 +32,7 @@ from deploy.classifier import Prediction
 from trainers.core.record import read_record, write_record
 
 ROOT = Path(train.__file__).parent
-TRAINERS = ["ZeroshotCLIP", "ZeroshotCLIP2", "CoOp", "CoCoOp", "VPT", "IVLP", "MaPLe", "ProMetaR"]
-TRAINERS += ["KgCoOp", "ProGrad", "PromptSRC"]
+TRAINERS = ["ZeroshotCLIP", "ZeroshotCLIP2", *NODES]
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,12 @@ def images() -> dict[str, Tensor]:
     return {name: normalised_pixels(value) if value.dtype == torch.uint8 else value for name, value in stored.items()}
 
 
+def training_batch(number: int) -> dict[str, Tensor]:
+    """One of the six batches of four; `img2` are its images mirrored left to right, for those who want two views."""
+    image, label = (images()[name][number] for name in ("train_images", "train_labels"))
+    return {"img": image, "img2": image.flip(-1), "label": label}
+
+
 @cache
 def _index() -> dict:
     return json.loads((COMPACT / "fixtures.json").read_text())

@@ -33,15 +33,16 @@ NODES = {"CoOp": "COOP", "CoCoOp": "COCOOP", "VPT": "VPT", "IVLP": "IVLP", "MaPL
 NODES |= {"KgCoOp": "KGCOOP", "ProGrad": "PROGRAD", "PromptSRC": "PROMPTSRC"}
 NODES |= {"TCP": "TCP", "MultiModalAdapter": "MMADAPTER", "CoPrompt": "COPROMPT"}
 """Config node of each trainer that learns something."""
-IN_TWO_LAYERS = {
+FOR_TINY_TOWERS = {
     "PROMPT_DEPTH": 2,
     "PROMPT_DEPTH_VISION": 2,
     "PROMPT_DEPTH_TEXT": 2,
     "CLASS_LAYER": 2,
     "ADAPTER_START": 2,
     "ADAPTER_END": 3,
+    "ADAPTER_SCALE": 0.1,
 }
-"""Settings that fit towers of three layers."""
+"""Settings that fit towers of three layers, and show in their logits."""
 ZERO_SHOT_NODES = {"ZeroshotCLIP": "ZEROSHOTCLIP", "ZeroshotCLIP2": "ZEROSHOTCLIP2"}
 
 STRONG_META_STEP = ["TRAINER.PROMETAR.ADAPT_LR", "0.5", "TRAINER.PROMETAR.LR_RATIO", "1.0", "OPTIM_VNET.LR", "10.0"]
@@ -86,8 +87,8 @@ def make_cfg(trainer: str, backbone: Path, data: Path, output: Path, options: li
     own = cfg.TRAINER[node] if node else {}
     if node:
         own.PREC = "fp32"
-        for key in own.keys() & IN_TWO_LAYERS.keys():
-            own[key] = IN_TWO_LAYERS[key]
+        for key in own.keys() & FOR_TINY_TOWERS.keys():
+            own[key] = FOR_TINY_TOWERS[key]
     if trainer == "CoPrompt":
         own.DESCRIPTIONS, cfg.DATALOADER.K_TRANSFORMS = str(COMPACT / "coprompt_descriptions.json"), 2
     pairs = list(options.items()) if isinstance(options, dict) else list(zip(options[::2], options[1::2], strict=True))

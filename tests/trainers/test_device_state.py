@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from golden_data import images
+from golden_data import images, training_batch
 from tiny_runs import NODES, build_trainer, learned, set_position
 
 from dassl.utils import set_random_seed, use_deterministic_algorithms
@@ -28,7 +28,7 @@ def trainer_on(tiny_cfg, device):
 
 
 def batch_of(number):
-    return {"img": images()["train_images"][number], "label": images()["train_labels"][number]}
+    return training_batch(number)
 
 
 def test_generators_draw_the_same_after_a_state_is_restored(device):

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from golden_data import images
+from golden_data import images, training_batch
 from golden_replay import evaluate
 from tiny_runs import set_position
 
 from dassl.engine.anomalies import NonFiniteLogitsError
 
-ENCODING = ["CoOp", "VPT", "IVLP", "MaPLe", "ProMetaR"]
+ENCODING = ["CoOp", "VPT", "IVLP", "MaPLe", "TCP", "MultiModalAdapter", "CoPrompt", "ProMetaR"]
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def without_cache(trainer, batch):
 
 def step(trainer):
     set_position(trainer, 0)
-    trainer.forward_backward({"img": images()["train_images"][0], "label": images()["train_labels"][0]})
+    trainer.forward_backward(training_batch(0))
 
 
 @pytest.mark.parametrize("name", ENCODING)

@@ -5,11 +5,12 @@ Expected values: the float32 run. bfloat16 has 8 significant bits: losses within
 
 from __future__ import annotations
 
+import random
 from statistics import median
 
 import pytest
 import torch
-from golden_data import images
+from golden_data import images, training_batch
 from golden_replay import evaluate
 from tiny_runs import NODES, STRONG_META_STEP, ZERO_SHOT_NODES, build_trainer, learned, set_position
 
@@ -27,7 +28,8 @@ def run(trainer):
     for k in (0, 1):
         set_position(trainer, k)
         torch.manual_seed(k)
-        batch = {"img": images()["train_images"][k], "label": images()["train_labels"][k]}
+        random.seed(k)
+        batch = training_batch(k)
         losses.append({name: value for name, value in trainer.forward_backward(batch).items() if "loss" in name})
     return losses, evaluate(trainer, images()["heldout_images"])
 

@@ -5,6 +5,8 @@ Expected values: the uninterrupted run. Order, augmentation and ProMetaR's tasks
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 from tiny_runs import build_trainer, learned
@@ -15,6 +17,8 @@ EPOCHS = 3
 METHODS = {
     "CoOp": {},
     "MaPLe": {},
+    "TCP": {"OPTIM.NAME": "adam", "OPTIM.ADAM_EPS": 1e-3},
+    "CoPrompt": {},
     "ProMetaR": {"ADAPT_LR": 0.1, "LR_RATIO": 1.0},
     "PromptSRC": {"GPA_MEAN": 2.0, "GPA_STD": 1.0},
     "CoOp, two workers": {"DATALOADER.NUM_WORKERS": 2, "DATALOADER.TRAIN_X.BATCH_SIZE": 3},
@@ -40,6 +44,7 @@ def start(tiny_cfg, tmp_path, monkeypatch):
         for node in (cfg.OPTIM, cfg.OPTIM_VNET):
             node.MAX_EPOCH, node.WARMUP_EPOCH, node.WARMUP_TYPE, node.WARMUP_CONS_LR = epochs, 1, "constant", 1e-4
         torch.manual_seed(0)
+        random.seed(0)
         trainer = build_trainer(cfg)
         trainer.start_values = learned(trainer)
         rates = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import plain_clip
 import pytest
 import torch
-from golden_data import images
+from golden_data import images, training_batch
 from golden_replay import evaluate
 from tiny_runs import CLASSNAMES, NODES, learned, load_tiny_clip, set_position
 
@@ -79,7 +79,7 @@ def test_text_prompts_alone_on_a_resnet(tiny_trainer):
 def one_step(trainer, batch=0):
     set_position(trainer, batch)
     torch.manual_seed(4)
-    return trainer.forward_backward({"img": images()["train_images"][batch], "label": images()["train_labels"][batch]})
+    return trainer.forward_backward(training_batch(batch))
 
 
 @pytest.mark.parametrize("trainer", ["CoOp", "IVLP", "VPT", "ZeroshotCLIP", "ProMetaR"])
