@@ -15,10 +15,10 @@ from dassl.utils.state_shapes import check_optimizer_state
 @pytest.mark.parametrize(
     ("name", "kind", "values"),
     [
-        ("adam", torch.optim.Adam, {"betas": (0.8, 0.99), "amsgrad": False}),
-        ("amsgrad", torch.optim.Adam, {"betas": (0.8, 0.99), "amsgrad": True}),
-        ("adamw", torch.optim.AdamW, {"betas": (0.8, 0.99)}),
-        ("radam", RAdam, {"betas": (0.8, 0.99)}),
+        ("adam", torch.optim.Adam, {"betas": (0.8, 0.99), "eps": 1e-3, "amsgrad": False}),
+        ("amsgrad", torch.optim.Adam, {"betas": (0.8, 0.99), "eps": 1e-3, "amsgrad": True}),
+        ("adamw", torch.optim.AdamW, {"betas": (0.8, 0.99), "eps": 1e-3}),
+        ("radam", RAdam, {"betas": (0.8, 0.99), "eps": 1e-3}),
         ("sgd", torch.optim.SGD, {"momentum": 0.7, "dampening": 0, "nesterov": True}),
         ("rmsprop", torch.optim.RMSprop, {"momentum": 0.7, "alpha": 0.9}),
     ],
@@ -26,12 +26,19 @@ from dassl.utils.state_shapes import check_optimizer_state
 def test_each_optimizer_takes_its_settings(name, kind, values):
     cfg = get_cfg_default().OPTIM
     cfg.NAME, cfg.LR, cfg.WEIGHT_DECAY, cfg.MOMENTUM, cfg.SGD_NESTEROV = name, 0.3, 0.01, 0.7, True
-    cfg.ADAM_BETA1, cfg.ADAM_BETA2, cfg.RMSPROP_ALPHA = 0.8, 0.99, 0.9
+    cfg.ADAM_BETA1, cfg.ADAM_BETA2, cfg.ADAM_EPS, cfg.RMSPROP_ALPHA = 0.8, 0.99, 1e-3, 0.9
     optimizer = build_optimizer(nn.Linear(2, 1), cfg)
     assert type(optimizer) is kind
     group = optimizer.param_groups[0]
     assert {key: group[key] for key in values} == values
     assert (group["lr"], group["weight_decay"], len(group["params"])) == (0.3, 0.01, 2)
+
+
+def test_a_node_without_an_epsilon_gets_pytorchs():
+    """Other repositories make nodes like OPTIM that do not have the key."""
+    cfg = get_cfg_default().OPTIM
+    assert cfg.pop("ADAM_EPS") == 1e-8
+    assert build_optimizer(nn.Linear(2, 1), cfg).param_groups[0]["eps"] == 1e-8
 
 
 def test_modules_parameters_and_groups_are_accepted():

@@ -41,7 +41,8 @@ def test_method_config(path):
     assert (ROOT / "scripts" / command["method"] / f"{command['script']}.sh").is_file()
     assert (ROOT / "configs" / "datasets" / f"{command['dataset']}.yaml").is_file()
     cfg = merged(path)
-    assert cfg.MODEL.BACKBONE.NAME and cfg.INPUT.TRANSFORMS and cfg.OPTIM.NAME == "sgd"
+    assert cfg.MODEL.BACKBONE.NAME and cfg.INPUT.TRANSFORMS and cfg.OPTIM.NAME in ("sgd", "adam")
+    assert (("adam", 1e-3) if path.parent.name == "TCP" else ("sgd", 1e-8)) == (cfg.OPTIM.NAME, cfg.OPTIM.ADAM_EPS)
 
 
 @pytest.mark.parametrize("path", DATASETS, ids=lambda path: path.stem)
@@ -93,6 +94,43 @@ def test_published_values_of_a_method_are_kept(method, files):
         for key, value in kept:
             reference.merge_from_list([key, value])
             assert node(ours, key) == node(reference, key), (name, key)
+
+
+SETTINGS = {
+    "tcp": {"base2new": "TCP/vit_b16_ep100_ctxv1"},
+    "mma": {"base2new": "MultiModalAdapter/vit_b16_ep5", "imagenet": "MultiModalAdapter/vit_b16_ep5_imnet"},
+    "coprompt": {"base2new": "CoPrompt/coprompt"},
+}
+
+
+@pytest.mark.skipif(not PUBLISHED_METHODS.is_dir(), reason="the lists of published values are not in this checkout")
+@pytest.mark.parametrize("method", SETTINGS)
+def test_published_values_of_further_methods_are_kept(method):
+    """All but the method's own node, whose keys have other names in TCP and CoPrompt."""
+    base2new = json.loads((PUBLISHED_METHODS / f"hparams_{method}.json").read_text())["settings"]["base2new"]
+    published = {"base2new": base2new, "imagenet": base2new.get("imagenet")}
+    for setting, name in SETTINGS[method].items():
+        values = {key: value for key, value in published[setting]["values"].items() if key != "TRAINER"}
+        ours, reference = merged(ROOT / "configs" / "trainers" / f"{name}.yaml"), get_cfg_default()
+        for key, value in leaves(values):
+            reference.merge_from_list([key, value])
+            assert node(ours, key) == node(reference, key), (name, key)
+        own = published[setting]["values"]["TRAINER"].get("MMADAPTER", {})
+        assert all(ours.TRAINER.MMADAPTER[key] == value for key, value in own.items())
+
+
+@pytest.mark.skipif(not PUBLISHED_METHODS.is_dir(), reason="the lists of published values are not in this checkout")
+def test_coprompt_has_the_published_values_of_each_data_set():
+    published = json.loads((PUBLISHED_METHODS / "hparams_coprompt.json").read_text())
+    by_name = {merged(path).DATASET.NAME: path.stem for path in DATASETS}
+    for dataset, values in published["forced_per_dataset_after_the_command_line"].items():
+        ours = merged(ROOT / "configs" / "trainers" / "CoPrompt" / f"coprompt_{by_name[dataset]}.yaml")
+        own = ours.TRAINER.COPROMPT
+        wanted = [values[f"TRAINER.{key}"] for key in ("CoPrompt.PROMPT_DEPTH", "CoPrompt.N_CTX", "W")]
+        assert wanted == [own.PROMPT_DEPTH, own.N_CTX, own.W]
+        assert values.get("OPTIM.MAX_EPOCH", 8) == ours.OPTIM.MAX_EPOCH
+        file = published["description_files"]["mapping"][dataset]
+        assert f"gpt_file/{file}_prompt.json" == own.DESCRIPTIONS
 
 
 def leaves(tree: dict, prefix: str = ""):

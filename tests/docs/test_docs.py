@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 
 import parse_test_res
 import train
+from clip.branched_text import BranchedText
 from clip.model import CLIP, ResidualAttentionBlock
 from dassl.config import get_cfg_default, merge_file
 from dassl.data.datasets import DATASET_REGISTRY
@@ -33,6 +34,8 @@ from datasets.layout.errors import BadDataError
 from experiments.launch.single import read_request
 from experiments.report.papers import AVERAGE, RECIPES, published_figures
 from shapes_world.suites import SUITES
+from tools import describe_classes
+from trainers.core.imagenet_templates import IMAGENET_TEMPLATES_SELECT
 from trainers.core.trainer import PromptTrainer
 from trainers.prometar import GradientModulator
 
@@ -49,8 +52,13 @@ METHODS = {
     "kgcoop": "KgCoOp",
     "prograd": "ProGrad",
     "promptsrc": "PromptSRC",
+    "tcp": "TCP",
+    "mma": "MultiModalAdapter",
+    "coprompt": "CoPrompt",
     "prometar": "ProMetaR",
 }
+CONFIG = r"(?:vit_b16|coprompt)[\w+]*"
+"""Names of config files for the large backbone."""
 LEARNING = [page for page in METHODS if page != "zeroshot"]
 
 
@@ -183,12 +191,12 @@ def shipped(trainer: str, config: str):
 @pytest.mark.parametrize("page", METHODS)
 def test_named_configs_hold_what_the_page_says(page):
     text = read(DOCS / "methods" / f"{page}.md")
-    for config in set(re.findall(r"`(vit_b16[\w+]*)`", text)) - {"vit_b16_epochs_by_shots"}:
+    for config in set(re.findall(rf"`({CONFIG})`", text)) - {"vit_b16_epochs_by_shots"}:
         shipped(METHODS[page], config)
     compared = 0
-    for config, settings in re.findall(r"`(vit_b16[\w+]*)`\s\(((?:`[A-Z_.]+ [^`]+`,?\s*)+)\)", text):
+    for config, settings in re.findall(rf"`({CONFIG})`\s\(((?:`[A-Z_0-9.]+ [^`]+`,?\s*)+)\)", text):
         cfg = shipped(METHODS[page], config)
-        for key, value in re.findall(r"`([A-Z_.]+) ([^`]+)`", settings):
+        for key, value in re.findall(r"`([A-Z_0-9.]+) ([^`]+)`", settings):
             *nodes, leaf = key.split(".")
             node = cfg
             for name in nodes:
@@ -218,7 +226,9 @@ def built(vit_b16, trainer: str, config: str) -> PromptTrainer:
     kind = TRAINER_REGISTRY.get(trainer)
     made = kind.__new__(kind)
     made.cfg = shipped(trainer, config)
-    made.prompts = made.build_prompts(vit_b16, ["cat", "dog"])
+    with pytest.MonkeyPatch.context() as patch:  # the fixture's blocks have no values
+        patch.setattr(BranchedText, "_unchanged_rows", lambda self, packed: None)
+        made.prompts = made.build_prompts(vit_b16, ["cat", "dog"])
     return made
 
 
@@ -245,7 +255,7 @@ def shapes_of(module: torch.nn.Module) -> dict[str, list[int]]:
 @pytest.mark.parametrize("page", LEARNING)
 def test_learned_tensors_are_those_of_the_page(page, vit_b16):
     text = section(f"methods/{page}", "What is learned")
-    config, folder = re.search(r"`(vit_b16[\w+]*)`", text)[1], re.search(r"in\s`(\w+)/`", text)[1]
+    config, folder = re.search(rf"`({CONFIG})`", text)[1], re.search(r"in\s`(\w+)/`", text)[1]
     trainer = built(vit_b16, METHODS[page], config)
     assert folder == trainer.registered_name
     prompts, _, network = text.partition("and the network")
@@ -586,3 +596,20 @@ def test_a_repository_of_prompts_needs_neither_dassl_nor_learn2learn():
     required = read(ROOT / "requirements.txt").lower()
     assert "dassl" not in required and "learn2learn" not in required
     assert 'include = ["dassl*"]' in read(ROOT / "pyproject.toml")
+
+
+def test_class_descriptions_are_written_as_the_page_says(data, tmp_path, capsys):
+    _, command = commands(section("methods/coprompt", "Descriptions"))
+    _, _, module, file, *rest = shlex.split(command)
+    assert module == "tools.describe_classes"
+    describe_classes.main([str(tmp_path / file), *(str(data) if word == "data" else word for word in rest)])
+    content = json.loads((tmp_path / file).read_text())
+    names = SUITES["Shapes"].class_names[:CLASSES]
+    assert list(content) == names and all(len(set(sentences)) == 80 for sentences in content.values())
+    assert all(name in sentence for name in names for sentence in content[name])
+    assert "not the published file" in capsys.readouterr().out
+
+
+def test_shipped_descriptions_are_those_of_the_templates():
+    shipped = json.loads((ROOT / "configs" / "descriptions" / "shapes.json").read_text())
+    assert shipped == describe_classes.describe(SUITES["Shapes"].class_names, IMAGENET_TEMPLATES_SELECT)

@@ -68,7 +68,24 @@ def test_every_method_has_a_config_for_every_setting(name, setting):
             recipe = default_recipe(method, setting, dataset, shots)
             path = ROOT / "configs" / "trainers" / method.folder / f"{recipe.config}.yaml"
             assert path.is_file()
-            assert path.stem.startswith("vit_shapes" if dataset in EMBEDDED else "vit_b16")
+            cfg = get_cfg_default()
+            train.extend_cfg(cfg)
+            merge_file(cfg, str(path))
+            assert ("ViT-Shapes" if dataset in EMBEDDED else "ViT-B/16") == cfg.MODEL.BACKBONE.NAME
+
+
+def test_data_sets_with_published_settings_of_their_own_get_them(places):
+    """Reported with the others, whatever file they took. Expected: the published train.py files."""
+    folder = folder_of(places, "train_base", "tcp", "sun397", "1")
+    assert folder == "base2new/train_base/sun397/shots_16/TCP/vit_b16_ep25_ctxv1/seed1"
+    assert "/vit_b16_ep100_ctxv1/" in folder_of(places, "train_base", "tcp", "dtd", "1")
+    assert "/vit_b16_ep5_imnet_16shots/" in folder_of(places, "target", "mma", "dtd", "1")
+    assert "/coprompt_dtd/" in folder_of(places, "test_new", "coprompt", "dtd", "1")
+    assert "/coprompt/" in folder_of(places, "train_base", "coprompt", "folder", "1")
+    assert default_recipe(METHODS["coprompt"], "base2new", "dtd", 16).name == "coprompt"
+    for method in METHODS.values():
+        for config in method.by_dataset.values():
+            assert (ROOT / "configs" / "trainers" / method.folder / f"{config}.yaml").is_file()
 
 
 @pytest.mark.parametrize("base", ["vit_b16", "vit_shapes"])

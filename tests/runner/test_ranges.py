@@ -43,6 +43,7 @@ WRONG = [
     ("OPTIM.MOMENTUM", "1.0"),
     ("OPTIM.GAMMA", "0.0"),
     ("OPTIM.ADAM_BETA2", "1.5"),
+    ("OPTIM.ADAM_EPS", "0.0"),
     ("OPTIM.MAX_EPOCH", "0"),
     ("OPTIM.MAX_EPOCH", "-1"),
     ("OPTIM_VNET.LR", "-0.1"),
