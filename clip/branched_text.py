@@ -31,7 +31,7 @@ class BranchedText:
     """
 
     def __init__(self, clip: CLIP, tokens: Tensor, first: int) -> None:
-        self._clip, self._tokens, self._first = clip, tokens, first
+        self._clip, self.tokens, self._first = clip, tokens, first
         self.recompute_in_chunks(len(tokens))
 
     def encode(self, branches_of: Callable[..., Branches], *tensors: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class BranchedText:
     def recompute_in_chunks(self, classes: int) -> None:
         """From now on encode so many classes at a time and keep nothing of them for the backward passes."""
         device = self._clip.logit_scale.device
-        packed = [PackedPrompts.from_tokens(part).to(device) for part in self._tokens.split(classes)]
+        packed = [PackedPrompts.from_tokens(part).to(device) for part in self.tokens.split(classes)]
         self._chunks = [(part, self._unchanged_rows(part)) for part in packed]
 
     def _unchanged_rows(self, packed: PackedPrompts) -> Tensor:

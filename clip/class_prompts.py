@@ -32,7 +32,7 @@ class ClassPrompts:
     """
 
     def __init__(self, tokens: Tensor, learned: Tensor, rows: int, layer: int, device: torch.device) -> None:
-        self._tokens, self._learned, self._rows, self._layer, self._device = tokens, learned, rows, layer, device
+        self.tokens, self._learned, self._rows, self.layer, self._device = tokens, learned, rows, layer, device
         self.recompute_in_chunks(len(tokens))
 
     def encode(self, clip: CLIP, context: Tensor, class_rows: Tensor) -> Tensor:
@@ -47,8 +47,8 @@ class ClassPrompts:
 
     def recompute_in_chunks(self, classes: int) -> None:
         """From now on encode so many classes at a time and keep nothing of them for the backward passes."""
-        self._classes, parts = classes, (self._tokens.split(classes), self._learned.split(classes))
-        self._chunks = [_Chunk(*part, self._rows, self._layer, self._device) for part in zip(*parts, strict=True)]
+        self._classes, parts = classes, (self.tokens.split(classes), self._learned.split(classes))
+        self._chunks = [_Chunk(*part, self._rows, self.layer, self._device) for part in zip(*parts, strict=True)]
 
 
 class _Chunk:

@@ -9,6 +9,7 @@ makes on every batch is left out. Contexts with the class name at the end are co
 from __future__ import annotations
 
 from collections.abc import Sequence
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +18,15 @@ from torch.func import functional_call
 
 from clip.model import causal_attention, full_attention
 from trainers.cocoop import CoCoOpPrompts
+from trainers.coprompt import CoPromptPrompts
 from trainers.core.prompts import CONTEXT, Prompts, Theta, normalized
 from trainers.core.trainer import PromptTrainer
 from trainers.kgcoop import KgCoOp
+from trainers.mma import TEXT, VISUAL, MMAPrompts
 from trainers.prograd import ProGrad, without_opposition
 from trainers.prometar import ProMetaR, descend, is_visual, sample_task, twice_differentiable_attention
 from trainers.promptsrc import PromptSRC
+from trainers.tcp import TCPPrompts
 
 
 class PlainPrompts:
@@ -40,22 +44,38 @@ class PlainPrompts:
         context = theta[CONTEXT] if context is None else context
         rows = clip.token_embedding(tokens)  # [C, 77, d]
         rows = torch.cat([rows[:, :1], context.expand(len(rows), -1, -1), rows[:, 1 + len(context) :]], dim=1)
+        return self.text_from_rows(theta, rows, tokens)
+
+    def text_from_rows(self, theta: Theta, rows: Tensor, tokens: Tensor) -> Tensor:
+        """Input rows [C, 77, d] without positions -> [C, e]."""
+        method, clip = self.prompts, self.clip
         x = (rows + clip.positional_embedding).to(clip.dtype)
         deep = [theta[name] for name in getattr(method, "deep_names", ())]
-        for layer, block in enumerate(clip.transformer.resblocks):
+        for layer in range(len(clip.transformer.resblocks)):
             if 0 < layer <= len(deep):
                 prompt = deep[layer - 1].to(x.dtype).expand(len(x), -1, -1)
                 x = torch.cat([x[:, :1], prompt, x[:, 1 + prompt.shape[1] :]], dim=1)
-            x = block.transform(x, causal_attention)
+            x = self.layer(theta, TEXT, layer, x)
         x = clip.ln_final(x)
         return x[torch.arange(len(x)), tokens.argmax(dim=-1)] @ clip.text_projection.to(x.dtype)
 
     def image_features(self, theta: Theta, images: Tensor) -> Tensor:
         """[B, e], not normalised."""
-        return self.encode_image(images, self.prompts.visual_prompts(theta))
+        return self.encode_image(images, self.prompts.visual_prompts(theta), theta)
 
-    def encode_image(self, images: Tensor, prompts: Sequence[Tensor] = ()) -> Tensor:
-        """[B, e], not normalised: the image tower with every row of every layer."""
+    def layer(self, theta: Theta, side: str, layer: int, x: Tensor) -> Tensor:
+        """One block of a tower, all rows x [N, L, d]."""
+        tower, attention = self.clip.visual.transformer, full_attention
+        if side == TEXT:
+            tower, attention = self.clip.transformer, causal_attention
+        return tower.resblocks[layer].transform(x, attention)
+
+    def embedded(self, theta: Theta, side: str, x: Tensor) -> Tensor:
+        """The rows that a tower starts from, [N, L, d]: its text side's before the positions are added."""
+        return x
+
+    def encode_image(self, images: Tensor, prompts: Sequence[Tensor] = (), theta: Theta | None = None) -> Tensor:
+        """[B, e], not normalised: the image tower with every row of every layer; without `theta` the frozen one."""
         visual = self.clip.visual
         if not hasattr(visual, "transformer"):
             return visual(images)
@@ -68,7 +88,9 @@ class PlainPrompts:
                 x = torch.cat([x[:, :length], prompt.to(x.dtype).expand(len(x), -1, -1)], dim=1)
             if layer == 0:
                 x = visual.ln_pre(x)
-            x = visual.transformer.resblocks[layer].transform(x, full_attention)
+                x = x if theta is None else self.embedded(theta, VISUAL, x)
+            of = PlainPrompts.layer if theta is None else type(self).layer
+            x = of(self, theta, VISUAL, layer, x)
         return visual.ln_post(x[:, 0]) @ visual.proj.to(x.dtype)
 
     def logits(self, theta: Theta, images: Tensor) -> Tensor:
@@ -83,19 +105,64 @@ class PlainPrompts:
         return torch.stack(rows)
 
 
+class PlainTCP(PlainPrompts):
+    """TCP's: every class has all its rows in every layer."""
+
+    def layer(self, theta: Theta, side: str, layer: int, x: Tensor) -> Tensor:
+        if side == TEXT and layer == self.prompts.context.layer:
+            rows = self.prompts.class_rows(theta).to(x.dtype)  # [C, m, d]
+            x = torch.cat([x[:, :1], rows, x[:, 1 + rows.shape[1] :]], dim=1)
+        return super().layer(theta, side, layer, x)
+
+
+class PlainMMA(PlainPrompts):
+    """MMA's: every row of every layer, those that never change too."""
+
+    def text_features(self, theta: Theta, context: Tensor | None = None) -> Tensor:
+        tokens = self.prompts.context.tokens.to(self.clip.logit_scale.device)
+        return self.text_from_rows(theta, self.embedded(theta, TEXT, self.clip.token_embedding(tokens)), tokens)
+
+    def embedded(self, theta: Theta, side: str, x: Tensor) -> Tensor:
+        return x + self.prompts.adapter(theta, side, 0, x) if 0 in self.prompts.layers else x
+
+    def layer(self, theta: Theta, side: str, layer: int, x: Tensor) -> Tensor:
+        y = super().layer(theta, side, layer, x)
+        if layer + 1 not in self.prompts.layers:
+            return y
+        tower = self.clip.transformer if side == TEXT else self.clip.visual.transformer
+        return y + self.prompts.adapter(theta, side, layer + 1, tower.resblocks[layer].ln_1(x))
+
+
+class PlainCoPrompt(PlainPrompts):
+    """CoPrompt's: MaPLe's, and the adapters behind the towers."""
+
+    def text_features(self, theta: Theta, context: Tensor | None = None) -> Tensor:
+        return self.prompts.adapted(theta, "adapter_text", super().text_features(theta))
+
+    def image_features(self, theta: Theta, images: Tensor) -> Tensor:
+        return self.prompts.adapted(theta, "adapter_image", super().image_features(theta, images))
+
+
+PLAIN = {TCPPrompts: PlainTCP, MMAPrompts: PlainMMA, CoPromptPrompts: PlainCoPrompt}
+
+
+def plain_prompts(prompts: Prompts) -> PlainPrompts:
+    """The plain encoders of a method's prompts."""
+    return PLAIN.get(type(prompts), PlainPrompts)(prompts)
+
+
 def plain_evaluation(trainer: PromptTrainer, images: Tensor) -> Tensor:
     """Logits [B, C] of a test batch, class features encoded again."""
     with torch.no_grad(), trainer.precision.autocast():
-        return PlainPrompts(trainer.prompts).logits(trainer.prompts.tensors(), images)
+        return plain_prompts(trainer.prompts).logits(trainer.prompts.tensors(), images)
 
 
 def plain_step(trainer: PromptTrainer, batch: dict) -> float:
     """One training step of `trainer`, computed plainly; returns the loss that the trainer reports."""
     if isinstance(trainer, ProMetaR):
         return _plain_prometar_step(trainer, batch)
-    images, labels = trainer.parse_batch_train(batch)
-    theta = trainer.prompts.tensors()
-    loss, *opposing = _plain_losses(trainer, PlainPrompts(trainer.prompts), theta, images, labels)
+    inputs, theta, plain = trainer.parse_batch_train(batch), trainer.prompts.tensors(), plain_prompts(trainer.prompts)
+    loss, *opposing = _plain_losses(trainer, plain, theta, inputs)
 
     def gradient_of(loss: Tensor) -> tuple[Tensor, ...]:
         return torch.autograd.grad(trainer.scaler.scale(loss), list(theta.values()), retain_graph=bool(opposing))
@@ -109,9 +176,17 @@ def plain_step(trainer: PromptTrainer, batch: dict) -> float:
 
 
 def _plain_losses(
-    trainer: PromptTrainer, plain: PlainPrompts, theta: Theta, images: Tensor, labels: Tensor
+    trainer: PromptTrainer, plain: PlainPrompts, theta: Theta, inputs: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
     """The loss that is minimised; in ProGrad also the one whose gradient is not to be opposed."""
+    if type(plain) is not PlainPrompts and type(trainer).objective is not PromptTrainer.objective:
+        with (
+            mock.patch.object(trainer.prompts, "text_features", plain.text_features),
+            mock.patch.object(trainer.prompts, "image_features", plain.image_features),
+            mock.patch.object(trainer.prompts.clip, "encode_image", plain.encode_image),
+        ):
+            return (trainer.objective(theta, *inputs)[0],)
+    images, labels = inputs
     if not isinstance(trainer, KgCoOp | ProGrad | PromptSRC):
         with trainer.precision.autocast():
             return (F.cross_entropy(plain.logits(theta, images).float(), labels),)

@@ -22,11 +22,13 @@ from clip.backbones.open_clip_files import open_clip_module
 from clip.model import CLIP
 from dassl.config import get_cfg_default, merge_file, merge_opts
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
-from dassl.engine import build_trainer
+from dassl.engine import TRAINER_REGISTRY, build_trainer
 from dassl.utils import UserError, set_random_seed
 from runner.config import extend_cfg
 from tools.baseline import plain_evaluation, plain_step
+from trainers.coprompt import CoPrompt
 from trainers.core.precision import Precision
+from trainers.core.prompts import normalized
 from trainers.core.trainer import PromptTrainer
 
 TEXT = dict(context_length=77, vocab_size=49408)
@@ -51,6 +53,9 @@ OPTIONS = {
     "KgCoOp": [],
     "ProGrad": [],
     "PromptSRC": [],
+    "TCP": [],
+    "MultiModalAdapter": ["TRAINER.MMADAPTER.PREC", "fp16"],  # as the others; its own default is amp
+    "CoPrompt": ["DATALOADER.K_TRANSFORMS", 2],
     "ProMetaR": ["OPTIM_VNET.NAME", "sgd"],
 }
 DEPTH_KEYS = {
@@ -58,6 +63,9 @@ DEPTH_KEYS = {
     "IVLP": ["PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT"],
     "MaPLe": ["PROMPT_DEPTH"],
     "PromptSRC": ["PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT"],
+    "TCP": ["CLASS_LAYER"],
+    "MultiModalAdapter": ["ADAPTER_START", "ADAPTER_END"],
+    "CoPrompt": ["PROMPT_DEPTH"],
     "ProMetaR": ["PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT"],
 }
 PUBLISHED_DEPTH = 9
@@ -99,10 +107,12 @@ class Bench:
             ],
         )
         if args.trainer in OPTIONS:
-            node = cfg.TRAINER[args.trainer.upper()]
+            node = cfg.TRAINER[TRAINER_REGISTRY.get(args.trainer).config_node]
             node.PREC = args.prec or node.PREC
             for key in DEPTH_KEYS.get(args.trainer, ()):
-                node[key] = min(node[key] if config_file else PUBLISHED_DEPTH, _layers(args.backbone))
+                is_default = key.startswith("PROMPT_DEPTH") and not config_file
+                highest = _layers(args.backbone) - (key == "CLASS_LAYER")  # layers counted from 0
+                node[key] = min(PUBLISHED_DEPTH if is_default else node[key], highest)
         merge_opts(cfg, args.opts)
         cfg.DATASET.ROOT = str(classes)
         set_random_seed(args.seed)
@@ -127,6 +137,11 @@ class Bench:
         self.trainer.num_batches, self.trainer.batch_idx, self.trainer.epoch = 10**9, 1, 0
         labels = torch.arange(args.batch_size) % classes
         self.batch = {"img": torch.randn(args.batch_size, 3, size, size), "label": labels}
+        if self.trainer.views == 2:
+            self.batch["img2"] = self.batch["img"].flip(-1)
+        if isinstance(self.trainer, CoPrompt):  # encoded once before training, and no part of a step
+            joint = clip.text_projection.shape[1]
+            self.trainer.descriptions = normalized(torch.randn(2, classes, joint, device=self.trainer.device))
         self.test_images = torch.randn(args.eval_batch_size, 3, size, size, device=self.trainer.device)
         self.seed = args.seed
         self.initial = [

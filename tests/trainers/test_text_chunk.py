@@ -34,7 +34,7 @@ def test_recomputed_derivatives_equal_the_direct_ones_and_keep_only_the_inputs()
     assert saved == [x.shape, y.shape]
 
 
-@pytest.mark.parametrize("trainer", ["ProMetaR", "IVLP", "MaPLe", "CoOp", "CoCoOp"])
+@pytest.mark.parametrize("trainer", ["ProMetaR", "IVLP", "MaPLe", "CoOp", "CoCoOp", "TCP", "MultiModalAdapter"])
 def test_a_step_in_chunks_equals_a_whole_one(trainer, tmp_path):
     """Seven classes in chunks of three; the learned tensors after a step agree to rounding."""
     after = []
