@@ -19,10 +19,10 @@ from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.utils import UserError
+from trainers.core.descriptions import description_features, read_descriptions
 from trainers.core.facts import Recipes
 from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized
 from trainers.core.trainer import PromptTrainer
-from trainers.descriptions import description_features, read_descriptions
 from trainers.maple import MaPLePrompts
 
 REDUCTION = 4

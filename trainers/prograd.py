@@ -99,7 +99,7 @@ class ProGrad(CoOp):
         self.teacher_text = self.teacher_text_features([self.template])  # w0 [C, e]
 
     def gradients_of(
-        self, theta: Theta, image: Tensor, label: Tensor, scale: Tensor | None
+        self, theta: Theta, scale: Tensor | None, image: Tensor, label: Tensor
     ) -> tuple[Gradients, dict[str, Tensor]]:
         """As the base class's, with the part that opposes the frozen CLIP taken out."""
         of_xe, of_kl, reported = self.both_gradients(theta, image, label, scale)

@@ -8,9 +8,6 @@ the frozen ones: L = CE + W (1 - mean_c ŵ_c · û0_c).
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
@@ -21,10 +18,10 @@ from clip.model import CLIP, QuickGELU
 from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
-from dassl.utils import UserError, read_json
+from dassl.utils import UserError
 from trainers.core.facts import Recipes
 from trainers.core.prompts import CONTEXT, ContextPrompts, Prompts, Theta, at_least_float32, normalized, readable
-from trainers.core.templates import DEFAULT_TEMPLATE, template_features
+from trainers.core.templates import method_template, template_features
 from trainers.core.trainer import PromptTrainer
 
 META_NET = "prompt_learner.meta_net"
@@ -32,15 +29,9 @@ CLASS_ROWS = 4
 REDUCTION = 4
 
 
-@cache
-def _templates() -> dict[str, dict[str, str]]:
-    """By use ("teacher", "prompt") and data set."""
-    return read_json(Path(__file__).with_name("tcp_templates.json"))
-
-
 def prompt_template(dataset: str, n_ctx: int) -> str:
     """The published prompt of a data set; a context longer than the words before the name gets more placeholders."""
-    template = _templates()["prompt"].get(dataset, "X X X X {}.")
+    template = method_template("tcp", dataset, "X X X X {}.")
     in_front = len(shared_tokenizer().encode(template.partition("{}")[0]))
     return "X " * (n_ctx - in_front) + template
 
@@ -105,7 +96,7 @@ class TCP(PromptTrainer):
         n_ctx = len(shared_tokenizer().encode(readable(s.CTX_INIT))) if s.CTX_INIT else s.N_CTX
         draw_clip(clip)
         context = ContextPrompts(clip, classnames, n_ctx, s.CTX_INIT, template=prompt_template(dataset, n_ctx))
-        teacher = _templates()["teacher"].get(dataset, DEFAULT_TEMPLATE)
+        teacher = method_template("tcp_teacher", dataset)
         features = normalized(next(template_features(clip, classnames, [teacher])))  # û0 [C, e]
         return TCPPrompts(clip, context, s.CLASS_LAYER, features)
 

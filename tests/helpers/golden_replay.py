@@ -25,7 +25,7 @@ from trainers.promptsrc import PromptSRC
 
 MODULATOR = prometar.MODULATOR
 STEPS = 6
-PROMPT_LEARNERS = ("CoOp", "CoCoOp", "KgCoOp", "ProGrad")
+PROMPT_LEARNERS = ("CoOp", "CoCoOp", "KgCoOp", "ProGrad", "TCP")
 REPORTED = {
     "ce": "loss_ce",
     "score": "score",

@@ -40,17 +40,18 @@ def template_for(dataset: str) -> str:
     return CUSTOM_TEMPLATES.get(dataset, DEFAULT_TEMPLATE)
 
 
-def method_template(method: str, dataset: str) -> str:
+def method_template(method: str, dataset: str, default: str = DEFAULT_TEMPLATE) -> str:
     """Template that a method's authors use for a data set.
 
     Args:
         method: name of a file in `METHOD_TEMPLATES`, without its suffix.
-        dataset: registry name of a data set; custom data gets the default template.
+        dataset: registry name of a data set.
+        default: template of custom data.
 
     Returns:
         The template, with "{}" in place of the class name.
     """
-    return read_yaml(METHOD_TEMPLATES / f"{method}.yaml").get(dataset, DEFAULT_TEMPLATE)
+    return read_yaml(METHOD_TEMPLATES / f"{method}.yaml").get(dataset, default)
 
 
 def selected_templates() -> list[str]:
