@@ -21,11 +21,9 @@ from trainers.cocoop import CoCoOpPrompts
 from trainers.coprompt import CoPromptPrompts
 from trainers.core.prompts import CONTEXT, Prompts, Theta, normalized
 from trainers.core.trainer import PromptTrainer
-from trainers.kgcoop import KgCoOp
 from trainers.mma import TEXT, VISUAL, MMAPrompts
 from trainers.prograd import ProGrad, without_opposition
 from trainers.prometar import ProMetaR, descend, is_visual, sample_task, twice_differentiable_attention
-from trainers.promptsrc import PromptSRC
 from trainers.tcp import TCPPrompts
 
 
@@ -179,33 +177,33 @@ def _plain_losses(
     trainer: PromptTrainer, plain: PlainPrompts, theta: Theta, inputs: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
     """The loss that is minimised; in ProGrad also the one whose gradient is not to be opposed."""
-    if type(plain) is not PlainPrompts and type(trainer).objective is not PromptTrainer.objective:
-        with (
-            mock.patch.object(trainer.prompts, "text_features", plain.text_features),
-            mock.patch.object(trainer.prompts, "image_features", plain.image_features),
-            mock.patch.object(trainer.prompts.clip, "encode_image", plain.encode_image),
-        ):
-            return (trainer.objective(theta, *inputs)[0],)
-    images, labels = inputs
-    if not isinstance(trainer, KgCoOp | ProGrad | PromptSRC):
+    if isinstance(trainer, ProGrad):
+        return _plain_prograd_losses(trainer, plain, theta, *inputs)
+    if type(trainer).objective is PromptTrainer.objective:
+        images, labels = inputs
         with trainer.precision.autocast():
             return (F.cross_entropy(plain.logits(theta, images).float(), labels),)
-    settings, teacher_text = trainer.settings, trainer.teacher_text
+    with (
+        mock.patch.object(trainer.prompts, "text_features", plain.text_features),
+        mock.patch.object(trainer.prompts, "image_features", plain.image_features),
+        mock.patch.object(trainer.prompts.clip, "encode_image", plain.encode_image),
+    ):
+        return (trainer.objective(theta, *inputs)[0],)
+
+
+def _plain_prograd_losses(
+    trainer: ProGrad, plain: PlainPrompts, theta: Theta, images: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """xe, and kl as the cross-entropy from the frozen CLIP's distribution."""
+    t = trainer.settings.T
     with trainer.precision.autocast():
-        text, image = normalized(plain.text_features(theta)), normalized(plain.image_features(theta, images))
-        logits = plain.prompts.similarity(image, text).float()  # [B, C]
-    loss = F.cross_entropy(logits, labels)
-    if isinstance(trainer, KgCoOp):
-        return (loss + settings.W * (1 - F.cosine_similarity(text, teacher_text).mean()),)
+        image = normalized(plain.image_features(theta, images))
+        logits = plain.prompts.similarity(image, normalized(plain.text_features(theta))).float()  # [B, C]
     with torch.no_grad(), trainer.precision.autocast():
         teacher_image = normalized(plain.encode_image(images))
-        teacher_logits = plain.prompts.similarity(teacher_image, teacher_text).float()
-    if isinstance(trainer, ProGrad):
-        p0 = (teacher_logits / settings.T).softmax(dim=-1)
-        return loss, -(settings.T**2) * (p0 * (logits / settings.T).log_softmax(dim=-1)).sum(dim=-1).mean()
-    loss = loss + settings.TEXT_LOSS_WEIGHT * F.l1_loss(text, teacher_text)
-    loss = loss + settings.IMAGE_LOSS_WEIGHT * F.l1_loss(image, teacher_image)
-    return (loss + trainer.divergence(teacher_logits, logits),)
+        p0 = (plain.prompts.similarity(teacher_image, trainer.teacher_text).float() / t).softmax(dim=-1)
+    kl = -(t**2) * (p0 * (logits / t).log_softmax(dim=-1)).sum(dim=-1).mean()
+    return F.cross_entropy(logits, labels), kl
 
 
 def _plain_prometar_step(trainer: ProMetaR, batch: dict) -> float:

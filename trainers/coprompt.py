@@ -71,6 +71,7 @@ class CoPrompt(PromptTrainer):
     recipes = {"coprompt": Recipes("_coprompt", unprefixed="coprompt", dataset_pattern="coprompt_{}")}
     registered_name = "MultiModalPromptLearner"
     views = 2
+    choices = {"DISTILL": ("cosine", "mse")}
 
     @staticmethod
     def add_config(cfg: CfgNode) -> None:
@@ -85,11 +86,6 @@ class CoPrompt(PromptTrainer):
                 DESCRIPTIONS="",  # JSON file {class name: [sentences]}; needed for training only
             )
         )
-
-    def check_cfg(self, cfg: CfgNode) -> None:
-        super().check_cfg(cfg)
-        if cfg.TRAINER.COPROMPT.DISTILL not in ("cosine", "mse"):
-            raise UserError(f"unknown TRAINER.COPROMPT.DISTILL {cfg.TRAINER.COPROMPT.DISTILL!r}: choose cosine or mse")
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
         return CoPromptPrompts(clip, classnames, self.settings, "TRAINER.COPROMPT")

@@ -79,7 +79,7 @@ class KgCoOp(CoOp):
             text = normalized(self.prompts.text_features(theta))  # [C, e]
             logits = self.prompts.logits(theta, image, text)  # [B, C]
         cross_entropy = F.cross_entropy(at_least_float32(logits), label)
-        score = 1 - (text * self.teacher_text).sum(dim=-1).mean()
-        loss = cross_entropy + self.settings.W * score
-        reported = {"loss": loss, "loss_ce": cross_entropy, "score": score}
+        distance = self.settings.W * (1 - (text * self.teacher_text).sum(dim=-1).mean())
+        loss = cross_entropy + distance
+        reported = {"loss": loss, "loss_base": cross_entropy, "loss_text": distance}
         return loss, reported | {"acc": compute_accuracy(logits, label)[0]}

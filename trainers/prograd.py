@@ -34,7 +34,6 @@ from trainers.core.templates import method_template
 
 TEMPLATE = "template"
 """As CTX_INIT: the words of the data set's template."""
-FILLS = ("zeros", "noise")
 
 
 @TRAINER_REGISTRY.register()
@@ -44,6 +43,7 @@ class ProGrad(CoOp):
     config_node = "PROGRAD"
     paper_date = "2022-05"
     recipes = {"prograd": Recipes("_ep100", cross_dataset="_ep50", few_shot_by_shots=EPOCHS_BY_SHOTS)}
+    choices = {"CTX_FILL": ("zeros", "noise")}
 
     @staticmethod
     def add_config(cfg: CfgNode) -> None:
@@ -59,13 +59,6 @@ class ProGrad(CoOp):
                 PREC="fp16",  # fp16, bf16, fp32, amp
             )
         )
-
-    def check_cfg(self, cfg: CfgNode) -> None:
-        super().check_cfg(cfg)
-        if cfg.TRAINER.PROGRAD.CTX_FILL not in FILLS:
-            raise UserError(
-                f"TRAINER.PROGRAD.CTX_FILL is {cfg.TRAINER.PROGRAD.CTX_FILL!r}: choose {' or '.join(FILLS)}"
-            )
 
     @property
     def template(self) -> str:

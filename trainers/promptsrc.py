@@ -24,13 +24,12 @@ from clip.model import CLIP
 from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
-from dassl.utils import MismatchError, UserError
+from dassl.utils import MismatchError
 from trainers.core.facts import Recipes
 from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized
 from trainers.core.trainer import PromptTrainer
 from trainers.ivlp import IVLPPrompts
 
-REDUCTIONS = ("mean", "batchmean")
 AGGREGATION = "gaussian_aggregation"
 """Key of the training state: the mean so far, and after the last epoch the prompts that it replaced."""
 
@@ -49,6 +48,7 @@ class PromptSRC(PromptTrainer):
             few_shot="_c2_ep50_batch4_4+4ctx_few_shot",
         )
     }
+    choices = {"KL_REDUCTION": ("mean", "batchmean")}
 
     @staticmethod
     def add_config(cfg: CfgNode) -> None:
@@ -68,11 +68,6 @@ class PromptSRC(PromptTrainer):
             )
         )
 
-    def check_cfg(self, cfg: CfgNode) -> None:
-        super().check_cfg(cfg)
-        if (chosen := cfg.TRAINER.PROMPTSRC.KL_REDUCTION) not in REDUCTIONS:
-            raise UserError(f"TRAINER.PROMPTSRC.KL_REDUCTION is {chosen!r}: choose {' or '.join(REDUCTIONS)}")
-
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
         return IVLPPrompts(clip, classnames, self.settings, "TRAINER.PROMPTSRC")
 
@@ -84,8 +79,6 @@ class PromptSRC(PromptTrainer):
         self.mean_prompts: dict[str, Tensor] = {}
         self.replaced_prompts: dict[str, Tensor] = {}
 
-    # --- one batch ---------------------------------------------------------------------------------------------------
-
     def objective(self, theta: Theta, image: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         teacher = self.teacher_image_features(image)  # f0 [B, e]
         with self.precision.autocast():
@@ -94,7 +87,7 @@ class PromptSRC(PromptTrainer):
             logits = at_least_float32(self.prompts.similarity(features, text))  # [B, C]
             teacher_logits = at_least_float32(self.prompts.similarity(teacher, self.teacher_text))  # z0 [B, C]
         losses = {
-            "loss_ce": F.cross_entropy(logits, label),
+            "loss_base": F.cross_entropy(logits, label),
             "loss_text": self.settings.TEXT_LOSS_WEIGHT * (text - self.teacher_text).abs().mean(),
             "loss_image": self.settings.IMAGE_LOSS_WEIGHT * (features - teacher).abs().mean(),
             "loss_logits": self.divergence(teacher_logits, logits),
@@ -113,8 +106,6 @@ class PromptSRC(PromptTrainer):
         if self.batch_idx + 1 == self.num_batches:
             self.aggregate_prompts()
         return numbers
-
-    # --- Gaussian aggregation ----------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def aggregate_prompts(self) -> None:

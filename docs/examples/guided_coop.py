@@ -91,4 +91,4 @@ class GuidedCoOp(PromptTrainer):
         distance = (text - self.hand_written).square().sum(dim=-1).mean()
         loss = cross_entropy + self.settings.WEIGHT * distance
         accuracy = compute_accuracy(logits, label)[0]
-        return loss, {"loss": loss, "loss_ce": cross_entropy, "distance": distance, "acc": accuracy}
+        return loss, {"loss": loss, "loss_base": cross_entropy, "distance": distance, "acc": accuracy}

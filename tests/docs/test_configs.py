@@ -73,50 +73,33 @@ def test_published_values_are_kept():
 
 def published_files(method: str):
     """Config files that a method's authors published: name, values."""
-    tables = json.loads((PUBLISHED_METHODS / f"hparams_{method.lower()}.json").read_text())["settings"]
-    for setting in tables.values():
-        if isinstance(setting, dict) and "values" in setting:
+    tables = json.loads((PUBLISHED_METHODS / f"hparams_{method}.json").read_text())["settings"]
+    settings = [setting for setting in tables.values() if isinstance(setting, dict)]
+    for setting in [*settings, *(setting["imagenet"] for setting in settings if "imagenet" in setting)]:
+        if "values" in setting:
             named = setting.get("config_file")
             yield from [(named, setting["values"])] if named else setting["values"].items()
 
 
+FILES = {"KgCoOp": 2, "ProGrad": 3, "PromptSRC": 3, "TCP": 1, "MultiModalAdapter": 2, "CoPrompt": 1}
+OTHER_NODES = ("TRAINER.COOP.", "TRAINER.COCOOP.", "LOSS.", "TRAINER.CoPrompt.", "TRAINER.W", "TRAINER.DISTILL")
+"""Where methods without a node of their own, or with one of another name, had their keys."""
+
+
 @pytest.mark.skipif(not PUBLISHED_METHODS.is_dir(), reason="the published values are not in this checkout")
-@pytest.mark.parametrize(("method", "files"), [("KgCoOp", 2), ("ProGrad", 3), ("PromptSRC", 3)])
+@pytest.mark.parametrize(("method", "files"), FILES.items())
 def test_published_values_of_a_method_are_kept(method, files):
-    """Under the lineage's file names; what KgCoOp and ProGrad put under COOP and LOSS has a node of its own here."""
-    published = dict(published_files(method))
+    """Under the lineage's file names; the keys of `OTHER_NODES` apart."""
+    published = dict(published_files({"MultiModalAdapter": "mma"}.get(method, method.lower())))
     assert len(published) == files
     for name, values in published.items():
         ours, reference = merged(ROOT / "configs" / "trainers" / method / name), get_cfg_default()
         train.extend_cfg(reference)
-        kept = [(key, value) for key, value in leaves(values) if not key.startswith(("TRAINER.COOP.", "LOSS."))]
+        kept = [(key, value) for key, value in leaves(values) if not key.startswith(OTHER_NODES)]
         assert len(kept) > 15
         for key, value in kept:
             reference.merge_from_list([key, value])
             assert node(ours, key) == node(reference, key), (name, key)
-
-
-SETTINGS = {
-    "tcp": {"base2new": "TCP/vit_b16_ep100_ctxv1"},
-    "mma": {"base2new": "MultiModalAdapter/vit_b16_ep5", "imagenet": "MultiModalAdapter/vit_b16_ep5_imnet"},
-    "coprompt": {"base2new": "CoPrompt/coprompt"},
-}
-
-
-@pytest.mark.skipif(not PUBLISHED_METHODS.is_dir(), reason="the lists of published values are not in this checkout")
-@pytest.mark.parametrize("method", SETTINGS)
-def test_published_values_of_further_methods_are_kept(method):
-    """All but the method's own node, whose keys have other names in TCP and CoPrompt."""
-    base2new = json.loads((PUBLISHED_METHODS / f"hparams_{method}.json").read_text())["settings"]["base2new"]
-    published = {"base2new": base2new, "imagenet": base2new.get("imagenet")}
-    for setting, name in SETTINGS[method].items():
-        values = {key: value for key, value in published[setting]["values"].items() if key != "TRAINER"}
-        ours, reference = merged(ROOT / "configs" / "trainers" / f"{name}.yaml"), get_cfg_default()
-        for key, value in leaves(values):
-            reference.merge_from_list([key, value])
-            assert node(ours, key) == node(reference, key), (name, key)
-        own = published[setting]["values"]["TRAINER"].get("MMADAPTER", {})
-        assert all(ours.TRAINER.MMADAPTER[key] == value for key, value in own.items())
 
 
 @pytest.mark.skipif(not PUBLISHED_METHODS.is_dir(), reason="the lists of published values are not in this checkout")

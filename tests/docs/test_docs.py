@@ -456,7 +456,7 @@ def test_the_worked_example_of_a_method(printed, tree):
     trained, tested = outputs(printed, "--trainer GuidedCoOp")
     width = len(load_file(EMBEDDED)["text_projection"])
     assert f"Parameters to be updated: prompt_learner.ctx ({4 * width:,} values)" in trained
-    assert "loss_ce" in trained and "distance" in trained and "Finish training" in trained
+    assert "loss_base" in trained and "distance" in trained and "Finish training" in trained
     assert "Loading weights to prompt_learner" in tested and "SUBSAMPLE NEW CLASSES" in tested
     assert accuracy(trained) > 2 * CHANCE and accuracy(tested) > 2 * CHANCE
     (predicted,) = outputs(printed, "predict.py")

@@ -136,7 +136,7 @@ def is_kept(kind: str, step: int) -> bool:
 
 
 def compact(
-    records: dict[str, Tensor], is_kept: Callable[[str, int], bool] = is_kept
+    records: dict[str, Tensor], is_kept: Callable[[str, int], bool] = is_kept, large: int = LARGE
 ) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
     """The kept records, those of several steps stacked as `steps/<quantity>`, and which steps those are."""
     kept: dict[str, Tensor] = {}
@@ -153,7 +153,7 @@ def compact(
         if kind == "draw":  # of different sizes at different steps
             kept[key] = value
         else:
-            by_quantity.setdefault(quantity, {})[number] = sampled(value)
+            by_quantity.setdefault(quantity, {})[number] = sampled(value, large)
     for quantity, steps in by_quantity.items():
         kept[f"steps/{quantity}"] = torch.stack([steps[number] for number in sorted(steps)])
     steps_of_kind = {quantity.split("/")[0]: sorted(steps) for quantity, steps in by_quantity.items()}
@@ -161,8 +161,8 @@ def compact(
     return kept, steps_of_kind
 
 
-def sampled(value: Tensor) -> Tensor:
-    return value.flatten()[::STRIDE] if value.numel() > LARGE else value
+def sampled(value: Tensor, large: int = LARGE) -> Tensor:
+    return value.flatten()[::STRIDE] if value.numel() > large else value
 
 
 def without_copies(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from golden_methods import OURS, our_options
-from safetensors.torch import load_file
+from golden_methods import OURS, our_settings
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 COMPACT = Path(__file__).resolve().parents[1] / "golden"
@@ -130,7 +130,7 @@ def compact_recording(name: str, dtype: torch.dtype = torch.float32) -> Recordin
     of_run = {key[len(name) + 1 :]: value for key, value in _compact_file(path).items() if key.startswith(f"{name}/")}
     wide = {key.removeprefix("float64/"): value for key, value in of_run.items() if key.startswith("float64/")}
     if dtype == torch.float64:
-        start = {key: value for key, value in of_run.items() if key.startswith("init/")}
+        start = {key: value for key, value in of_run.items() if key.startswith(("init/", "start/"))}
         return Recording(name, settings, start | _by_step(wide, settings["float64_steps"]), stride)
     own = {key: value for key, value in of_run.items() if not key.startswith("float64/")}
     return Recording(name, settings, _by_step(own, settings["steps"]), stride)
@@ -154,7 +154,7 @@ def full_recording(name: str, dtype: torch.dtype) -> Recording:
     path = _full_path(name)
     settings = json.loads(path.read_text())
     if path.parent.parent == FULL_METHODS:
-        settings["options"] = our_options(settings["trainer"], settings["options"])
+        settings = our_settings(settings)
     tensors = load_file(path.with_suffix(".safetensors"))
     if dtype == torch.float64:
         start = {key: value for key, value in tensors.items() if "init/" in key or "/draw/" in key}
@@ -169,19 +169,68 @@ def has_float64(name: str) -> bool:
 
 @cache
 def start_draws() -> dict:
-    """By name: options, seed, and what `torch.rand(4)` gives between building and the first batch.
-
-    The name is that of the trainer, where the entry has no `trainer`.
-    """
+    """By name: trainer, backbone_file, options, seed, and what `torch.rand(4)` gives between building and batches."""
     starts = json.loads((COMPACT / "start_draws.json").read_text())
+    for name, start in starts.items():  # "CoOp on a ResNet"
+        trainer, _, resnet = name.partition(" on a ")
+        start |= {"trainer": trainer, "backbone_file": "tiny_clip_rn" if resnet else "tiny_clip_vit"}
     for index in _method_indexes().values():
         starts |= index["starts"]
     return starts
 
 
+TEXT_BLOCK = {
+    "attn.in_proj_weight": (0.186, (192, 64)),
+    "attn.in_proj_bias": (0.1, (192,)),
+    "attn.out_proj.weight": (0.126, (64, 64)),
+    "attn.out_proj.bias": (0.045, (64,)),
+    "ln_1.weight": (0.1, (64,)),
+    "ln_1.bias": (0.05, (64,)),
+    "ln_2.weight": (0.1, (64,)),
+    "ln_2.bias": (0.05, (64,)),
+    "mlp.c_fc.weight": (0.125, (256, 64)),
+    "mlp.c_fc.bias": (0.05, (256,)),
+    "mlp.c_proj.weight": (0.0625, (64, 256)),
+    "mlp.c_proj.bias": (0.05, (64,)),
+}
+"""Standard deviation and shape of a text block's tensors, in the order in which they were drawn."""
+
+
+def further_text_blocks() -> dict[str, Tensor]:
+    """Text blocks 3 to 9 of the tiny CLIP with ten text layers, float16; drawn again, as they were made."""
+    generator, tensors = torch.Generator().manual_seed(77), {}
+    for layer in range(3, 10):
+        for name, (std, shape) in TEXT_BLOCK.items():
+            value = torch.randn(shape, generator=generator) * std
+            value = 1 + value if name in ("ln_1.weight", "ln_2.weight") else value
+            tensors[f"transformer.resblocks.{layer}.{name}"] = value.half()
+    return tensors
+
+
+def tower_of(settings: dict) -> str:
+    """The backbone of a recorded run, by its name in `write_backbones`."""
+    if "text10" in settings["backbone_file"]:
+        return "text10"
+    if settings["trainer"] in OURS:
+        return "more_tokens"
+    return "rn" if "rn" in settings["backbone_file"] else "vit"
+
+
 def write_backbones(folder: Path) -> dict[str, Path]:
-    """The tiny CLIP with a ViT and with a ResNet tower as checkpoint files, by the settings' `backbone_file`."""
+    """Checkpoint files of the tiny CLIPs.
+
+    Returns:
+        `vit`: with a ViT as its image tower; `rn`: with a ResNet; `more_tokens`: the ViT with the token rows of the
+        texts of all methods; `text10`: the same with ten text layers.
+    """
     vit = load_file(COMPACT / "tiny_clip_vit.safetensors")
+    more = load_file(METHODS / "token_rows.safetensors")
+    order = torch.cat([vit["token_embedding.rows"], more["token_embedding.rows"]]).argsort()
+    joined = {name: torch.cat([vit[name], value])[order].contiguous() for name, value in more.items()}
+    written = {"more_tokens": vit | joined, "text10": vit | joined | further_text_blocks()}
+    paths = {name: folder / f"tiny_clip_{name}.safetensors" for name in written}
+    for name, state in written.items():
+        save_file(state, paths[name])
     resnet = {name: value for name, value in vit.items() if not name.startswith("visual.")}
     resnet |= load_file(COMPACT / "tiny_clip_rn_visual.safetensors")
     table_rows = resnet.pop("token_embedding.rows").long()
@@ -189,4 +238,4 @@ def write_backbones(folder: Path) -> dict[str, Path]:
     resnet["token_embedding.weight"] = table.index_copy(0, table_rows, resnet["token_embedding.weight"])
     resnet_path = folder / "tiny_clip_rn.pt"
     torch.save(resnet, resnet_path)
-    return {"vit": COMPACT / "tiny_clip_vit.safetensors", "rn": resnet_path}
+    return paths | {"vit": COMPACT / "tiny_clip_vit.safetensors", "rn": resnet_path}

@@ -7,12 +7,13 @@ gradients handed to the optimiser, ProMetaR's draws, losses and fast weights) is
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 import torch
-from golden_data import Recording, images
+from golden_data import Recording, images, training_batch
 from tiny_runs import set_position
 from torch import Tensor
 
@@ -22,13 +23,13 @@ from trainers.core.captured import CapturedFunctions
 from trainers.core.prompts import normalized
 from trainers.prograd import ProGrad
 from trainers.promptsrc import PromptSRC
+from trainers.tcp import TCP
 
 MODULATOR = prometar.MODULATOR
 STEPS = 6
-PROMPT_LEARNERS = ("CoOp", "CoCoOp", "KgCoOp", "ProGrad", "TCP")
+PARTS = ("CoOp", "CoCoOp", "KgCoOp", "ProGrad", "TCP", "MultiModalAdapter")
 REPORTED = {
-    "ce": "loss_ce",
-    "score": "score",
+    "ce": "loss_base",
     "xe_loss": "xe_loss",
     "kl_loss": "kl_loss",
     "scl_text": "loss_text",
@@ -61,8 +62,8 @@ class Deviations:
 
 
 def stored_name(trainer, name: str) -> str:
-    """Name in a checkpoint: CoOp and its kin register the prompt learner itself, the others the prompted model."""
-    return name.removeprefix("prompt_learner.") if type(trainer).__name__ in PROMPT_LEARNERS else name
+    """Name in a checkpoint: those of `PARTS` register the prompt learner or the adapters alone, not the whole model."""
+    return name.partition(".")[2] if type(trainer).__name__ in PARTS else name
 
 
 def load_initial_values(trainer, recording: Recording, folder: Path) -> None:
@@ -80,6 +81,8 @@ def load_initial_values(trainer, recording: Recording, folder: Path) -> None:
 def replay(trainer, recording: Recording, folder: Path, monkeypatch) -> Deviations:
     """Run the recorded batches and compare everything that is recorded."""
     deviations = Deviations(recording)
+    for name in (key.removeprefix("start/") for key in recording.tensors if key.startswith("start/")):
+        deviations.add("start", f"start/{name}", trainer.prompts.tensors()[name])
     load_initial_values(trainer, recording, folder / "start")
     heldout = images()["heldout_images"]
     before = "eval_logits_before" if "eval_logits_before" in recording.tensors else "logits"
@@ -91,25 +94,27 @@ def replay(trainer, recording: Recording, folder: Path, monkeypatch) -> Deviatio
         difference = trainer.teacher_text - teacher / teacher.norm(dim=-1, keepdim=True)
         deviations.largest["text_features"] = difference.abs().max().item()
     if "fixed_text_features" in recording.tensors:
-        ours = trainer.teacher_text if hasattr(trainer, "teacher_text") else trainer.prompts.text_features({})
-        deviations.add("text_features", "fixed_text_features", ours)
+        deviations.add("text_features", "fixed_text_features", fixed_text_features(trainer))
+    if "description_features" in recording.tensors:
+        deviations.add("text_features", "description_features", trainer.descriptions)
     if "lr_used_per_step" not in recording.settings:
         return deviations
 
     observed = ObservedStep(trainer, monkeypatch)
     torch.manual_seed(recording.settings["seed_run"])
+    random.seed(recording.settings["seed_run"])
     epochs = recording.settings["optim"]["MAX_EPOCH"]
     for step in range(STEPS):
         set_position(trainer, step, recording.settings.get("num_batches_per_epoch"), epochs)
         observed.clear()
-        batch = {"img": images()["train_images"][step], "label": images()["train_labels"][step]}
+        batch = training_batch(step)
         rate = trainer.get_current_lr()
         assert abs(rate - recording.settings["lr_used_per_step"][step]) < 1e-12
         before = {name: tensor.clone() for name, tensor in trainer.theta().items()}
         summary = trainer.forward_backward(batch)
         loss = summary["xe_loss" if isinstance(trainer, ProGrad) else "loss"]
         deviations.add("loss", f"step{step}/loss", torch.tensor(loss, dtype=torch.float64))
-        compare_terms(deviations, trainer, step, batch, before, summary)
+        compare_terms(deviations, trainer, step, observed.inputs, before, summary)
         compare_parameters(deviations, trainer, step, saved_state(trainer, step, folder / "saved"))
         for number, gradients in enumerate(observed.prompt_gradients):
             kind = ("grad_base", "grad_meta")[number]
@@ -118,9 +123,16 @@ def replay(trainer, recording: Recording, folder: Path, monkeypatch) -> Deviatio
         for name, gradient in observed.modulator_gradients.items():
             deviations.add_if_recorded("vnet_grad", f"step{step}/vnet_grad/{name}", gradient, relative=True)
         if isinstance(trainer, prometar.ProMetaR):
-            compare_meta_step(deviations, trainer, step, batch, observed)
+            compare_meta_step(deviations, trainer, step, observed)
     deviations.add("eval_after", "eval_logits_after", evaluate(trainer, heldout))
     return deviations
+
+
+def fixed_text_features(trainer) -> Tensor:
+    """Class features [C, e] that training does not change: the teacher's; those of a method that learns no context."""
+    if isinstance(trainer, TCP):  # whose network reads them
+        return trainer.prompts.teacher
+    return trainer.teacher_text if hasattr(trainer, "teacher_text") else trainer.prompts.text_features({})
 
 
 @torch.no_grad()
@@ -145,20 +157,32 @@ def compare_parameters(deviations: Deviations, trainer, step: int, state: dict[s
         deviations.add_if_recorded("param", f"step{step}/param/{name}", state[stored_name(trainer, name)])
 
 
-def compare_terms(deviations: Deviations, trainer, step: int, batch: dict, theta: dict, summary: dict) -> None:
-    """Losses, features and gradients of a step from the prompts theta, of the methods that record them."""
-    for recorded, reported in REPORTED.items():
-        if f"step{step}/{recorded}" in deviations.recording.tensors:
+def compare_terms(deviations: Deviations, trainer, step: int, inputs: tuple, theta: dict, summary: dict) -> None:
+    """Losses, features and gradients of a step from the learned tensors theta, of the methods that record them."""
+    where, recorded = f"step{step}", deviations.recording.tensors
+    for name, reported in REPORTED.items():
+        if f"{where}/{name}" in recorded:
             value = torch.tensor(summary[reported], dtype=torch.float64)
-            deviations.add("cosine" if reported == "cos" else "forward", f"step{step}/{recorded}", value)
-    images_, labels = trainer.parse_batch_train(batch)
+            deviations.add("cosine" if reported == "cos" else "forward", f"{where}/{name}", value)
+    if f"{where}/score" in recorded:  # without its weight
+        score = torch.tensor(summary["loss_text"], dtype=torch.float64) / trainer.settings.W
+        deviations.add("forward", f"{where}/score", score)
+    (images_, labels, *others), prompts = inputs, trainer.prompts
+    parts = {
+        "logits": lambda: prompts.logits(theta, images_),
+        "text_features": lambda: normalized(prompts.text_features(theta)),
+        "image_features": lambda: normalized(prompts.image_features(theta, images_)),
+        "zs_image_features": lambda: trainer.teacher_image_features(images_),
+        "class_prompts": lambda: prompts.class_rows(theta),
+    }
     with torch.no_grad():
-        text = normalized(trainer.prompts.text_features(theta)) if not trainer.prompts.text_depends_on_image else None
-        image = normalized(trainer.prompts.image_features(theta, images_))
-        parts = {"logits": trainer.prompts.logits(theta, images_), "text_features": text, "image_features": image}
-        parts["zs_image_features"] = trainer.teacher_image_features(images_)
-    for name, value in parts.items():
-        deviations.add_if_recorded("forward", f"step{step}/{name}", value)
+        for name, compute in parts.items():
+            if f"{where}/{name}" in recorded:
+                deviations.add("forward", f"{where}/{name}", compute())
+    if f"{where}/draw/text_index" in recorded:
+        number = int(recorded[f"{where}/draw/text_index"])
+        assert torch.equal(others[-1], trainer.descriptions[number])
+        deviations.compared.add(f"{where}/draw/text_index")
     if isinstance(trainer, ProGrad):
         for kind, gradients in zip(("g_ce", "g_kl"), trainer.both_gradients(theta, images_, labels), strict=False):
             for name, gradient in gradients.items():
@@ -181,13 +205,15 @@ def compare_aggregation(deviations: Deviations, trainer: PromptSRC, step: int) -
 
 
 class ObservedStep:
-    """What one `forward_backward` does inside: gradients at each optimiser step; the drawn task; g, r and gamma."""
+    """What one `forward_backward` does inside: inputs; gradients at each optimiser step; drawn task; g, r, gamma."""
 
     def __init__(self, trainer, monkeypatch) -> None:
         self.trainer = trainer
         self.clear()
         trainer.captured = CapturedFunctions(None)  # what is inside a captured step cannot be observed
         trainer.optim.register_step_pre_hook(self._before_prompt_step)
+        parse = trainer.parse_batch_train
+        monkeypatch.setattr(trainer, "parse_batch_train", lambda batch: self._keep("inputs", parse(batch)))
         if isinstance(trainer, prometar.ProMetaR):
             trainer.modulator_optim.register_step_pre_hook(self._before_modulator_step)
             trainer.monitor = self
@@ -197,7 +223,7 @@ class ObservedStep:
 
     def clear(self) -> None:
         self.prompt_gradients, self.modulator_gradients, self.before_meta = [], {}, {}
-        self.task = self.base = self.inner = None
+        self.inputs = self.task = self.base = self.inner = None
 
     # a monitor that is told of every batch
     def due(self, batch_idx: int) -> bool:
@@ -223,7 +249,7 @@ class ObservedStep:
         return self._keep(name, value) if getattr(self, name) is None else value
 
 
-def compare_meta_step(deviations: Deviations, trainer, step: int, batch: dict, observed: ObservedStep) -> None:
+def compare_meta_step(deviations: Deviations, trainer, step: int, observed: ObservedStep) -> None:
     """ProMetaR's intermediate results; the draws must be the recorded ones."""
     where, recorded = f"step{step}", deviations.recording.tensors
     g, r, losses = observed.base
@@ -238,7 +264,8 @@ def compare_meta_step(deviations: Deviations, trainer, step: int, batch: dict, o
         deviations.add_if_recorded("param_mid", f"{where}/param_mid/{name}", middle[name])
     if single_class:
         return
-    compare_draws(deviations, where, batch["label"], observed.task)
+    images_, labels = observed.inputs
+    compare_draws(deviations, where, labels.cpu(), observed.task)
     g, r, gamma = observed.inner
     fast = {}
     for name in middle:
@@ -248,7 +275,6 @@ def compare_meta_step(deviations: Deviations, trainer, step: int, batch: dict, o
         deviations.add_if_recorded("gradient_parts", f"{where}/adapt/g_reg/{name}", r[name], relative=True)
         deviations.add_if_recorded("gradient_parts", f"{where}/adapt/g_mod/{name}", modulated, relative=True)
         deviations.add_if_recorded("fast", f"{where}/fast/{name}", fast[name])
-    images_, labels = trainer.parse_batch_train(batch)
     everything = prometar.Batch(images_, labels, trainer.teacher_image_features(images_))
     with torch.no_grad():
         compare_forward(deviations, f"{where}/adapt", trainer.losses(middle, everything.at(observed.task.support)))

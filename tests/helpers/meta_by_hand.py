@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import plain_clip
 import torch
 import torch.nn.functional as F
+from plain_clip import unit
 from torch import Tensor
 from torch.autograd import grad
 
@@ -22,10 +23,6 @@ from clip.backbones.open_clip_files import open_clip_module
 from clip.clip import tokenize
 
 Theta = dict[str, Tensor]
-
-
-def unit(x: Tensor) -> Tensor:
-    return x / x.norm(dim=-1, keepdim=True)
 
 
 def teacher_text_features(state: Mapping[str, Tensor], names: list[str]) -> Tensor:

@@ -15,6 +15,16 @@ from torch import Tensor
 State = Mapping[str, Tensor]
 
 
+def unit(features: Tensor) -> Tensor:
+    """Features [..., e] divided by their length."""
+    return features / features.norm(dim=-1, keepdim=True)
+
+
+def similarity(state: State, image: Tensor, text: Tensor) -> Tensor:
+    """Logits [B, C] of features [B, e] and [C, e]."""
+    return state["logit_scale"].exp() * unit(image) @ unit(text).t()
+
+
 def block(state: State, prefix: str, x: Tensor, mask: Tensor | None, gelu) -> Tensor:
     """One residual block, x [N, L, d]."""
     n, length, width = x.shape

@@ -29,9 +29,20 @@ CLASSNAMES = [
 ]
 """The class names of the golden data, whose tokens the compact token table holds."""
 
-NODES = {"CoOp": "COOP", "CoCoOp": "COCOOP", "VPT": "VPT", "IVLP": "IVLP", "MaPLe": "MAPLE", "ProMetaR": "PROMETAR"}
-NODES |= {"KgCoOp": "KGCOOP", "ProGrad": "PROGRAD", "PromptSRC": "PROMPTSRC"}
-NODES |= {"TCP": "TCP", "MultiModalAdapter": "MMADAPTER", "CoPrompt": "COPROMPT"}
+NODES = {
+    "CoOp": "COOP",
+    "CoCoOp": "COCOOP",
+    "VPT": "VPT",
+    "IVLP": "IVLP",
+    "MaPLe": "MAPLE",
+    "KgCoOp": "KGCOOP",
+    "ProGrad": "PROGRAD",
+    "PromptSRC": "PROMPTSRC",
+    "TCP": "TCP",
+    "MultiModalAdapter": "MMADAPTER",
+    "CoPrompt": "COPROMPT",
+    "ProMetaR": "PROMETAR",
+}
 """Config node of each trainer that learns something."""
 FOR_TINY_TOWERS = {
     "PROMPT_DEPTH": 2,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from golden_data import write_backbones, write_more_backbones
-from tiny_runs import build_trainer, make_cfg, write_data
+from golden_data import write_backbones
+from tiny_runs import build_in_float64, build_trainer, make_cfg, write_data
 
 
 @pytest.fixture(scope="session")
@@ -31,8 +31,7 @@ def data_root(tmp_path_factory):
 @pytest.fixture(scope="session")
 def backbones(tmp_path_factory):
     """Checkpoint files of the golden data's tiny CLIPs: `vit` and `rn`, `more_tokens` and `text10`."""
-    folder = tmp_path_factory.mktemp("backbones")
-    return write_backbones(folder) | write_more_backbones(folder)
+    return write_backbones(tmp_path_factory.mktemp("backbones"))
 
 
 @pytest.fixture
@@ -52,5 +51,20 @@ def tiny_trainer(tiny_cfg):
     def build(*arguments, **keywords):
         torch.manual_seed(0)
         return build_trainer(tiny_cfg(*arguments, **keywords))
+
+    return build
+
+
+@pytest.fixture
+def wide(tiny_cfg, monkeypatch):
+    """A trainer in float64 with learned tensors away from their start, and the state of its frozen CLIP."""
+
+    def build(name, options, tower="more_tokens"):
+        torch.manual_seed(5)
+        trainer = build_in_float64(tiny_cfg(name, options, tower), monkeypatch)
+        with torch.no_grad():
+            for tensor in trainer.prompts.tensors().values():
+                tensor.add_(0.1 * torch.randn(tensor.shape, dtype=torch.float64))
+        return trainer, dict(trainer.prompts.clip.state_dict())
 
     return build

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,14 @@ from golden_data import COMPACT, images, method_layouts
 from golden_replay import evaluate
 from tensor_modules import TensorHolder
 from tiny_runs import CLASSNAMES, learned, load_tiny_clip, make_cfg, set_position
+from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from clip.model import CLIP
+from clip.branched_text import BranchedText
+from clip.model import CLIP, ResidualAttentionBlock
 from dassl.engine import TRAINER_REGISTRY, TrainerBase
-from dassl.utils import UserError, load_checkpoint
+from dassl.utils import UserError, load_checkpoint, save_checkpoint
 from trainers.core.trainer import load_learned
 from trainers.ivlp import IVLPPrompts
 from trainers.prometar import MODULATOR
@@ -243,21 +246,36 @@ def test_a_checkpoint_holds_only_what_was_learned(tmp_path):
     assert 2 * 4 * 46_080 < size < 2 * 4 * 46_080 + 30_000
 
 
-SIZES = {"KgCoOp": {"N_CTX": 4}, "ProGrad": {"N_CTX": 16}, "PromptSRC": {}}
+SIZES = {
+    "KgCoOp": {"N_CTX": 4, "CTX_INIT": ""},
+    "ProGrad": {"N_CTX": 16, "CTX_INIT": ""},
+    "PromptSRC": {"PROMPT_DEPTH_VISION": 9, "PROMPT_DEPTH_TEXT": 9},
+    "TCP": {"CLASS_LAYER": 8},
+    "MultiModalAdapter": {"ADAPTER_START": 5, "ADAPTER_END": 12},
+    "CoPrompt": {"PROMPT_DEPTH": 9},
+}
 """Settings under which the methods recorded later learn tensors of the recorded shapes."""
 
 
-@pytest.mark.parametrize("name", SIZES)
-def test_published_vit_b16_checkpoints_load(name, tmp_path):
+@pytest.fixture(scope="module")
+def vit_b16():
+    """A CLIP of ViT-B/16's sizes, without values in its blocks; nothing can be encoded."""
+    clip = CLIP(512, 224, 1, 768, 16, 77, 49408, 512, 8, 1)
+    for transformer in (clip.transformer, clip.visual.transformer):
+        with torch.device("meta"):
+            blocks = [ResidualAttentionBlock(transformer.width, 8, nn.Identity) for _ in range(12)]
+        transformer.resblocks = nn.Sequential(*blocks)
+    clip.encode_text = lambda tokens: torch.ones(len(tokens), 512)
+    return clip
+
+
+@pytest.mark.parametrize("name", method_layouts())
+def test_published_vit_b16_checkpoints_load(name, vit_b16, tmp_path, monkeypatch):
     """Of the methods recorded later, whose files also contain what nothing computes with."""
+    monkeypatch.setattr(BranchedText, "_unchanged_rows", lambda self, packed: None)
     layout, kind = method_layouts()[name], TRAINER_REGISTRY.get(name)
-    with torch.device("meta"):
-        vit_b16 = CLIP(512, 224, 12, 768, 16, 77, 49408, 512, 8, 12)
     trainer = kind.__new__(kind)
-    trainer.cfg = make_cfg(name, "", "", "", SIZES[name] | {"CTX_INIT": ""})
-    for key in ("PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT"):
-        if key in trainer.settings:
-            trainer.settings[key] = 9
+    trainer.cfg = make_cfg(name, "", "", "", SIZES[name])
     trainer.prompts = trainer.build_prompts(vit_b16, CLASSNAMES)
     module, published = trainer.registered_module(), layout["learned"]
     assert trainer.registered_name == layout["registered_name"]
@@ -268,8 +286,21 @@ def test_published_vit_b16_checkpoints_load(name, tmp_path):
         key: torch.randn(shape).to(getattr(torch, dtype.removeprefix("torch.")))
         for key, (shape, dtype) in (published | layout["other_small_entries"]).items()
     }
-    load_learned(module, state, "published", trainer.unused_in_checkpoints)
+
+    def load(state):
+        load_learned(module, state, "published", trainer.unused_in_checkpoints)
+
+    load(state)
     assert all(torch.equal(value, state[key].float()) for key, value in module.state_dict().items())
+    for missing in published:
+        with pytest.raises(UserError, match=f"published: tensor {re.escape(missing)} is missing"):
+            load({key: value for key, value in state.items() if key != missing})
+    more = next(iter(published)).replace(".5.", ".13.").replace("ctx", "compound_prompts_text.30")
+    with pytest.raises(UserError, match=f"contains prompt tensor {re.escape(more)}"):
+        load(state | {more: torch.zeros(1)})
+    save_checkpoint({"state_dict": module.state_dict(), "epoch": 1}, str(tmp_path))
+    values = sum(value.numel() for value in module.state_dict().values())
+    assert 4 * values < (tmp_path / "model.pth.tar-1").stat().st_size < 4 * values + 40_000  # without the frozen CLIP
 
 
 def test_a_tiny_runs_checkpoint_is_small(tiny_trainer, tmp_path):

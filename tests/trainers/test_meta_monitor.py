@@ -8,6 +8,7 @@ import re
 import pytest
 import torch
 from golden_data import images
+from plain_clip import unit
 from tiny_runs import learned, set_position
 
 from trainers.core.meta_monitor import MetaMonitor
@@ -106,10 +107,6 @@ def test_what_a_step_records(tiny_trainer, first_order):
 
 def by_hand_gradients(trainer, theta, batch, labels):
     """Gradients of the cross-entropy and of the regularisers, by plain autograd."""
-
-    def unit(x):
-        return x / x.norm(dim=-1, keepdim=True)
-
     text = unit(trainer.prompts.text_features(theta))
     image = unit(trainer.prompts.image_features(theta, batch))
     teacher = unit(trainer.prompts.clip.encode_image(batch))

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from golden_data import images
+from plain_clip import unit
 from tiny_runs import CLASSNAMES, build_in_float64, learned, load_tiny_clip, set_position
 
 from clip.clip import tokenize
@@ -23,10 +24,6 @@ NAMES = [name.replace("_", " ") for name in CLASSNAMES]
 
 def first_batch():
     return images()["train_images"][0], images()["train_labels"][0]
-
-
-def unit(x):
-    return x / x.norm(dim=-1, keepdim=True)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from golden_data import images
+from plain_clip import unit
 from tiny_runs import CLASSNAMES, build_trainer, learned, load_tiny_clip, set_position
 
 from clip.clip import tokenize
@@ -20,10 +21,6 @@ from trainers.core.templates import teacher_templates
 from trainers.promptsrc import AGGREGATION
 
 NAMES = [name.replace("_", " ") for name in CLASSNAMES]
-
-
-def unit(x):
-    return x / x.norm(dim=-1, keepdim=True)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "batchmean"])
@@ -46,7 +43,7 @@ def test_four_losses_by_hand(tiny_trainer, backbones, reduction):
     log_p, log_p0 = logits.log_softmax(dim=-1), (scale * frozen @ teacher.t()).log_softmax(dim=-1)
     divergence = (log_p0.exp() * (log_p0 - log_p)).sum()
     expected = {
-        "loss_ce": F.cross_entropy(logits, label),
+        "loss_base": F.cross_entropy(logits, label),
         "loss_text": 3 * (text - teacher).abs().mean(),
         "loss_image": 10 * (image - frozen).abs().mean(),
         "loss_logits": divergence / (4 * 7 if reduction == "mean" else 4),

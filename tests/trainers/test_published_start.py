@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from golden_data import compact_names, compact_recording, start_draws
+from golden_data import compact_names, compact_recording, start_draws, tower_of
 from golden_replay import stored_name
-from tiny_runs import CLASSNAMES, build_trainer, learned, load_tiny_clip
+from tiny_runs import CLASSNAMES, NODES, build_trainer, learned, load_tiny_clip
 from torch import nn
 
 from clip import clip as entry_points
@@ -18,37 +18,41 @@ from clip.model import CLIP, convert_weights
 from clip.published_start import PROMPT_STD, PromptSizes, draw_clip
 from trainers.core.prompts import ContextPrompts
 
-STARTS = [name for name in compact_names() if any("init/" in key for key in compact_recording(name).tensors)]
-TRAINERS = {"CoOp on a ResNet": ("CoOp", "rn")}
+KINDS = ("init", "start", "vnet_init")
+STARTS = [name for name in compact_names() if any(key.startswith(KINDS) for key in compact_recording(name).tensors)]
 DIFFERENT = PromptSizes(3, 2), PromptSizes(5, 2)
 
 
 @pytest.mark.parametrize("name", STARTS)
 def test_start_values_are_the_published_ones(tiny_cfg, name):
-    settings, tensors = compact_recording(name).settings, compact_recording(name).tensors
-    trainer_name = settings["trainer"]
-    cfg = tiny_cfg(trainer_name, tower="rn" if "rn" in settings["backbone_file"] else "vit")
+    recording = compact_recording(name)
+    settings = recording.settings
+    cfg = tiny_cfg(settings["trainer"], tower=tower_of(settings))
     cfg.merge_from_list(settings["options"])
     torch.manual_seed(settings["seed_init"])
     trainer = build_trainer(cfg)
     ours = learned(trainer)
-    for key, published in tensors.items():
+    for key, published in recording.tensors.items():
         kind, _, tensor = key.partition("/")
-        if kind not in ("init", "vnet_init"):
+        if kind not in KINDS:
             continue
         start = ours[tensor if kind == "vnet_init" else stored_name(trainer, tensor)]
         scale = settings.get("vpt_init_scaled_by", 1) if "VPT" in tensor else 1
-        torch.testing.assert_close(start * scale, published, atol=1e-6, rtol=0)
+        torch.testing.assert_close(recording.comparable(start * scale, key), published, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("name", start_draws())
 def test_the_generator_stands_where_the_published_code_leaves_it(tiny_cfg, name):
-    trainer, tower = TRAINERS.get(name, (start_draws()[name].get("trainer", name), "vit"))
-    cfg = tiny_cfg(trainer, tower=tower)
-    cfg.merge_from_list(start_draws()[name]["options"])
-    torch.manual_seed(start_draws()[name]["seed"])
+    start = start_draws()[name]
+    cfg = tiny_cfg(start["trainer"], tower=tower_of(start))
+    cfg.merge_from_list(start["options"])
+    torch.manual_seed(start["seed"])
     build_trainer(cfg)
-    assert torch.rand(4).tolist() == start_draws()[name]["next_four_of_torch.rand"]
+    assert torch.rand(4).tolist() == start["next_four_of_torch.rand"]
+
+
+def test_there_is_a_recorded_start_of_every_trainer():
+    assert {start["trainer"] for start in start_draws().values()} == {*NODES}
 
 
 @pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "ZeroshotCLIP2", "build_model", "load"])

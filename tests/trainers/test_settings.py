@@ -41,6 +41,27 @@ IMPOSSIBLE = {
     "no width of the weights": ("PromptSRC", {"GPA_STD": 0.0}, ["TRAINER.PROMPTSRC.GPA_STD is 0"]),
     "unknown CTX_FILL": ("ProGrad", {"CTX_FILL": "ones"}, ["CTX_FILL is 'ones'", "zeros or noise"]),
     "no temperature": ("ProGrad", {"T": 0.0}, ["TRAINER.PROGRAD.T is 0"]),
+    "class rows at a layer too deep": (
+        "TCP",
+        {"CLASS_LAYER": 3},
+        ["TRAINER.TCP.CLASS_LAYER is 3", "layers 0 to 2", "between 1 and 2"],
+    ),
+    "class rows at the input": ("TCP", {"CLASS_LAYER": 0}, ["TRAINER.TCP.CLASS_LAYER is 0"]),
+    "adapters too deep": ("MultiModalAdapter", {"ADAPTER_END": 4}, ["ADAPTER_END 4", "between 0 and 3"]),
+    "no layer with an adapter": (
+        "MultiModalAdapter",
+        {"ADAPTER_START": 3, "ADAPTER_END": 2},
+        ["ADAPTER_START is 3", "END not below START"],
+    ),
+    "adapters without effect": ("MultiModalAdapter", {"ADAPTER_SCALE": 0.0}, ["ADAPTER_SCALE is 0.0", "above 0"]),
+    "unknown DISTILL": ("CoPrompt", {"DISTILL": "kl"}, ["DISTILL is 'kl'", "cosine or mse"]),
+    "one view of two": (
+        "CoPrompt",
+        {"DATALOADER.K_TRANSFORMS": 1},
+        ["K_TRANSFORMS is 1", "2 augmented views", "set it to 2"],
+    ),
+    "two views of one": ("CoOp", {"DATALOADER.K_TRANSFORMS": 2}, ["K_TRANSFORMS is 2", "1 augmented view of"]),
+    "CoPrompt too deep": ("CoPrompt", {"PROMPT_DEPTH": 4}, ["TRAINER.COPROMPT.PROMPT_DEPTH is 4"]),
     "negative weight": ("KgCoOp", {"W": -1.0}, ["TRAINER.KGCOOP.W is -1"]),
     "size not square": ("CoOp", {"INPUT.SIZE": "(32, 64)"}, ["64x64", "(32, 64)"]),
     "unknown backbone": ("CoOp", {"MODEL.BACKBONE.NAME": "ViT-Z"}, ["'ViT-Z'", "ViT-B/16"]),
@@ -57,13 +78,18 @@ def test_impossible_settings(tiny_trainer, trainer, options, words):
     assert all(word in message for word in words), message
 
 
-@pytest.mark.parametrize("trainer", ["VPT", "IVLP", "MaPLe", "ProMetaR", "PromptSRC"])
+@pytest.mark.parametrize("trainer", ["VPT", "IVLP", "MaPLe", "ProMetaR", "PromptSRC", "CoPrompt"])
 def test_visual_prompts_on_a_resnet(tiny_trainer, trainer):
     with pytest.raises(UserError, match="PROMPT_DEPTH.*ResNet"):
         tiny_trainer(trainer, tower="rn")
 
 
-@pytest.mark.parametrize("trainer", ["CoOp", "CoCoOp", "ZeroshotCLIP", "KgCoOp", "ProGrad"])
+def test_adapters_on_a_resnet(tiny_trainer):
+    with pytest.raises(UserError, match="choose a ViT"):
+        tiny_trainer("MultiModalAdapter", tower="rn")
+
+
+@pytest.mark.parametrize("trainer", ["CoOp", "CoCoOp", "ZeroshotCLIP", "KgCoOp", "ProGrad", "TCP"])
 def test_methods_that_run_on_a_resnet(tiny_trainer, trainer):
     assert evaluate(tiny_trainer(trainer, tower="rn"), images()["heldout_images"]).isfinite().all()
 

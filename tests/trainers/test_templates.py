@@ -7,16 +7,20 @@ by the plain tower.
 from __future__ import annotations
 
 import hashlib
+import json
 
 import plain_clip
 import pytest
 import torch
+from golden_data import FULL_METHODS
 from safetensors.torch import save
 from tiny_runs import load_tiny_clip
 
 from clip.clip import tokenize
+from dassl.utils.yaml_files import read_yaml
 from trainers.core.templates import (
     CUSTOM_TEMPLATES,
+    METHOD_TEMPLATES,
     selected_templates,
     teacher_templates,
     teacher_text_features,
@@ -52,6 +56,28 @@ def test_the_selected_seven_are_the_published_ones():
     """SHA-256 of CoOp's lines, joined by newlines."""
     digest = hashlib.sha256("\n".join(selected_templates()).encode()).hexdigest()
     assert digest.startswith("6ef3883987d224b7")
+
+
+PUBLISHED_LISTS = {
+    "kgcoop": ("kgcoop", "teacher"),
+    "prograd": ("prograd", "teacher"),
+    "tcp_teacher": ("tcp", "teacher"),
+    "tcp": ("tcp", "prompt"),
+}
+"""Our file: the method, and how its list is called in its table of hyper-parameters."""
+
+
+def test_every_methods_list_has_a_published_one():
+    assert {path.stem for path in METHOD_TEMPLATES.iterdir()} == set(PUBLISHED_LISTS)
+
+
+@pytest.mark.skipif(not FULL_METHODS.is_dir(), reason="the published lists are not in this checkout")
+@pytest.mark.parametrize("file", PUBLISHED_LISTS)
+def test_a_methods_templates_are_the_published_ones(file):
+    method, use = PUBLISHED_LISTS[file]
+    lists = json.loads((FULL_METHODS / f"hparams_{method}.json").read_text())["templates"]
+    (published,) = [entries for name, entries in lists.items() if name.startswith(use)]
+    assert read_yaml(METHOD_TEMPLATES / f"{file}.yaml") == published and len(published) == 15
 
 
 def test_features_of_a_template(clip):

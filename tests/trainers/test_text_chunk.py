@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_runs import STRONG_META_STEP, learned
+from tiny_runs import NODES, STRONG_META_STEP, learned
 
 from clip.recompute import recomputed
 from tools.benchmark import Bench, parse_args
@@ -34,7 +34,7 @@ def test_recomputed_derivatives_equal_the_direct_ones_and_keep_only_the_inputs()
     assert saved == [x.shape, y.shape]
 
 
-@pytest.mark.parametrize("trainer", ["ProMetaR", "IVLP", "MaPLe", "CoOp", "CoCoOp", "TCP", "MultiModalAdapter"])
+@pytest.mark.parametrize("trainer", NODES)
 def test_a_step_in_chunks_equals_a_whole_one(trainer, tmp_path):
     """Seven classes in chunks of three; the learned tensors after a step agree to rounding."""
     after = []

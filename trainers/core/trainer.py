@@ -9,6 +9,7 @@ import os.path as osp
 import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -139,6 +140,8 @@ class PromptTrainer(TrainerX):
     """Tensors of published checkpoints that look learned, but that nothing computes with."""
     views = 1
     """Augmented views of a training image."""
+    choices: Mapping[str, Sequence[str]] = MappingProxyType({})
+    """By key of the method's node: the words that it may be."""
 
     refuses_other_configurations = True
 
@@ -167,6 +170,9 @@ class PromptTrainer(TrainerX):
         check_ranges(cfg)
 
     def check_cfg(self, cfg: CfgNode) -> None:
+        for key, words in self.choices.items():
+            if (chosen := cfg.TRAINER[self.config_node][key]) not in words:
+                raise UserError(f"TRAINER.{self.config_node}.{key} is {chosen!r}: choose {' or '.join(words)}")
         given = cfg.DATALOADER.K_TRANSFORMS
         if given != self.views:
             raise UserError(
