@@ -117,13 +117,15 @@ class LinearProbe(PromptTrainer):
     ) -> Mapping[str, Tensor]:
         """Weights by class name; a class that was not trained on gets its zero-shot text feature, as a line says."""
         names, path = self.recorded_classnames, Path(folder, CLASSNAMES_NAME)
-        if classnames is None and not path.is_file():
-            return state  # nobody knows its classes: only their number is checked
+        if classnames == classnames_digest(names) or (classnames is None and not path.is_file()):
+            return state  # without any record, only the number of classes is checked
         trained = read_classnames(folder)
         if classnames not in (None, classnames_digest(trained)):
             raise UserError(f"{path} does not have the class names of the checkpoint's training")
-        if trained == names or WEIGHT not in state or len(state[WEIGHT]) != len(trained):
+        if trained == names or WEIGHT not in state:
             return state
+        if len(state[WEIGHT]) != len(trained):
+            raise UserError(f"{path} has {len(trained)} class names, but {WEIGHT} has {len(state[WEIGHT])} rows")
         learned = dict(zip(trained, state[WEIGHT], strict=True))
         new = [name for name in names if name not in learned]
         line = f"{type(self).__name__}: {len(names) - len(new)} of {len(names)} classes have learned weights"

@@ -182,12 +182,26 @@ def test_a_checkpoint_without_its_class_names(base_run, tiny_cfg, tmp_path):
     folder.mkdir(parents=True)
     (file,) = Path(base_run.output_dir).glob("classifier/*-2")
     shutil.copy(file, folder)
-    trainer = lambda path: build_trainer(tiny_cfg("LinearProbe", {"MODEL.INIT_WEIGHTS": str(path)}))  # noqa: E731
+
+    def trainer(path, **options):
+        return build_trainer(tiny_cfg("LinearProbe", {"MODEL.INIT_WEIGHTS": str(path)} | options))
+
+    same = trainer(folder / file.name, **{"DATASET.SUBSAMPLE_CLASSES": "base"})
+    assert torch.equal(learned(same)[WEIGHT], learned(base_run)[WEIGHT])  # its digest says that they are the same
     with pytest.raises(UserError, match="classnames.json"):
         trainer(folder / file.name)
     (folder.parent / "classnames.json").write_text(json.dumps(["a", "b", "c", "d"]))
     with pytest.raises(UserError, match="class names of the checkpoint's training"):
         trainer(folder / file.name)
+
+
+def test_as_many_names_as_rows(base_run):
+    """Four rows for five names: by their places, they would be another class's."""
+    state = {WEIGHT: torch.zeros(4, 96)}
+    folder = Path(base_run.output_dir)
+    (folder / "classnames.json").write_text(json.dumps(["a", "b", "c", "d", "e"]))
+    with pytest.raises(UserError, match="classnames.json has 5 class names, but classifier.weight has 4 rows"):
+        base_run.state_for_own_classes(state, str(folder), None)
 
 
 def test_class_specific_context_does_not_start_from_other_classes(tiny_cfg, tmp_path):
