@@ -234,14 +234,14 @@ class TowerTrace:
         keep: bool = True,
         projected: Mapping[int, Branch] | None = None,
     ) -> None:
-        self.tower, self.dtype, self.shared_start = tower, dtype, len(start) == 1
+        self.tower, self.dtype, self.starts = tower, dtype, start.shape[0]  # not len(): it would fix an export's batch
         self.prompt_dtypes = [prompt.dtype for prompt in (start, *deep)]
         self.n_deep = [prompt.shape[0] for prompt in deep]
         self.start_norm, start = None, start.to(tower.row_dtype(start))
         if tower.start_norm is not None:
             start, self.start_norm = Norm.forward(start, tower.start_norm, start.dtype)
         x, moving = tower.rows(start)
-        self.sequences = len(x)
+        self.sequences = x.shape[0]
         self.blocks: list[BlockTrace] = []
         for layer, block in enumerate(tower.blocks):
             if 0 < layer <= len(deep):
@@ -326,7 +326,7 @@ class TowerTrace:
 
     def _shared(self, dx: Tensor) -> Tensor:
         """[K, N, m, d] -> [K, S, m, d]"""
-        return dx.sum(dim=1, keepdim=True) if self.shared_start and self.sequences > 1 else dx
+        return dx.sum(dim=1, keepdim=True) if self.starts == 1 and self.sequences > 1 else dx
 
     def _in_prompt_dtypes(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         return [tensor.to(dtype) for tensor, dtype in zip(tensors, self.prompt_dtypes, strict=True)]
