@@ -1,11 +1,11 @@
-"""Text features of fixed class prompts by a tower that has trained branches beside some of its blocks.
+"""Text features of fixed class prompts by a tower that has trained branches in or beside some of its blocks.
 
 What lies before the first branch never changes and is computed once, when the prompts are made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from clip.model import CLIP
 from clip.packed_text import PackedPrompts, text_tower
 from clip.recompute import recomputed
-from clip.towers import Branch, output, output_with_branches
+from clip.towers import Branch, output, output_with_branches, output_with_projections
 
 EMBEDDINGS = -1
 """Place of a branch beside the token embeddings, before the positions are added; blocks are counted from 0."""
@@ -28,26 +28,39 @@ class BranchedText:
     Args:
         tokens: [C, L] token ids, as for `PackedPrompts.from_tokens`.
         first: place of the first branch.
+        in_projections: whether the branches add to the queries, keys and values; if not, to the block's output.
     """
 
-    def __init__(self, clip: CLIP, tokens: Tensor, first: int) -> None:
-        self._clip, self.tokens, self._first = clip, tokens, first
+    def __init__(self, clip: CLIP, tokens: Tensor, first: int, in_projections: bool = False) -> None:
+        self._clip, self.tokens, self._first, self._in_projections = clip, tokens, first, in_projections
         self.recompute_in_chunks(len(tokens))
 
-    def encode(self, branches_of: Callable[..., Branches], *tensors: Tensor) -> Tensor:
+    @property
+    def chunk_lengths(self) -> list[int]:
+        """Number of rows that are encoded for each chunk of classes."""
+        return [rows.shape[1] for _, rows in self._chunks]
+
+    def encode(
+        self, branches_of: Callable[..., Branches], *tensors: Tensor, constants: Sequence[Tensor] | None = None
+    ) -> Tensor:
         """Text features [C, e], not normalised.
 
         Args:
             branches_of: makes the branches of `tensors`.
             tensors: what the branches learn.
+            constants: a tensor for each chunk that `branches_of` gets in front of `tensors`; None: it gets none.
         """
 
-        def encode(packed: PackedPrompts, rows: Tensor, *tensors: Tensor) -> tuple[Tensor]:
-            return (self._encode(packed, rows, dict(branches_of(*tensors))),)
+        def encode(
+            packed: PackedPrompts, rows: Tensor, constant: tuple[Tensor, ...], *tensors: Tensor
+        ) -> tuple[Tensor]:
+            return (self._encode(packed, rows, dict(branches_of(*constant, *tensors))),)
 
-        if len(self._chunks) == 1:
-            return encode(*self._chunks[0], *tensors)[0]
-        return torch.cat([recomputed(partial(encode, *chunk), *tensors)[0] for chunk in self._chunks])
+        given = [()] * len(self._chunks) if constants is None else [(constant,) for constant in constants]
+        chunks = [(*chunk, constant) for chunk, constant in zip(self._chunks, given, strict=True)]
+        if len(chunks) == 1:
+            return encode(*chunks[0], *tensors)[0]
+        return torch.cat([recomputed(partial(encode, *chunk), *tensors)[0] for chunk in chunks])
 
     @torch.no_grad()
     def recompute_in_chunks(self, classes: int) -> None:
@@ -73,4 +86,7 @@ class BranchedText:
             positions = torch.cat([table[: parts[0]], table[packed.positions]])  # [L, d]
             rows = (rows + at_embeddings(rows) + positions).to(clip.dtype)
         _, tower = text_tower(clip, packed, *rows.split(parts, dim=1), ())
-        return output_with_branches(tower, clip, rows, branches, max(self._first, 0))[0]
+        first = max(self._first, 0)
+        if self._in_projections:
+            return output_with_projections(tower, rows, branches, first)[0]
+        return output_with_branches(tower, clip, rows, branches, first)[0]

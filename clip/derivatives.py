@@ -33,6 +33,7 @@ scores [b, Q, K, M].
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import NamedTuple, Protocol
@@ -410,12 +411,25 @@ class BlockTrace:
 
     @classmethod
     def forward(
-        cls, weights: Weights, layout: Layout, x: Tensor, moving: slice | None = None
+        cls,
+        weights: Weights,
+        layout: Layout,
+        x: Tensor,
+        moving: slice | None = None,
+        projected: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[BlockTrace, Tensor]:
-        """x [N, L, d] -> y [N, L', d]"""
+        """x [N, L, d] -> y [N, L', d]
+
+        Args:
+            projected: LN1(x) [N, L, d] -> what is added to the queries, keys and values [N, L, 3 d]. The derivatives of
+                the trace do not include it.
+        """
         w, dtype = weights, weights.dtype
         h, norm_1 = Norm.forward(x, w.ln_1, dtype)
-        q, k, v = layout.split(_affine(h, w.in_proj)[None])
+        qkv = _affine(h, w.in_proj)  # [N, L, 3 d]
+        if projected is not None:
+            qkv = qkv + projected(h)
+        q, k, v = layout.split(qkv[None])
         attended, attention = Attention.forward(q.squeeze(2), k.squeeze(1), v.squeeze(2), layout.mask(dtype), w.some)
         attended = layout.merge(attended[:, :, None])[0]  # [N, L', d]
         h, norm_2 = Norm.forward(layout.kept(x[None])[0], w.ln_2, dtype, added=_affine(attended, w.out_proj))

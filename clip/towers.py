@@ -20,6 +20,9 @@ from torch import Tensor, nn
 
 from clip.derivatives import CLOSED_FORMS, Activation, BlockTrace, Layout, Norm, Tensors, Weights, kernels_for
 
+Branch = Callable[[Tensor], Tensor]
+"""Rows [N, L, d] -> what is added to the output of a part of a block; it works row by row."""
+
 # --- which rows attend to which --------------------------------------------------------------------------------------
 
 
@@ -167,9 +170,14 @@ class Tower:
         """The tower at these prompts."""
         return TowerTrace(self, self._product_dtype(), start, deep)
 
-    def output(self, start: Tensor, *deep: Tensor) -> Tensor:
-        """The value alone; nothing is kept for derivatives but by autograd."""
-        return TowerTrace(self, self._product_dtype(), start, deep, keep=False).output
+    def output(self, start: Tensor, *deep: Tensor, projected: Mapping[int, Branch] | None = None) -> Tensor:
+        """The value alone; nothing is kept for derivatives but by autograd.
+
+        Args:
+            projected: by layer, counted from 0: ln_1(x) [N, L, d] -> what is added to the queries, keys and values
+                [N, L, 3 d].
+        """
+        return TowerTrace(self, self._product_dtype(), start, deep, keep=False, projected=projected).output
 
     def _product_dtype(self) -> torch.dtype:
         """Precision of products with a weight: autocast's where it is on, else its own."""
@@ -218,22 +226,29 @@ class TowerTrace:
 
     @without_autocast
     def __init__(
-        self, tower: Tower, dtype: torch.dtype, start: Tensor, deep: Sequence[Tensor], keep: bool = True
+        self,
+        tower: Tower,
+        dtype: torch.dtype,
+        start: Tensor,
+        deep: Sequence[Tensor],
+        keep: bool = True,
+        projected: Mapping[int, Branch] | None = None,
     ) -> None:
-        self.tower, self.dtype, self.shared_start = tower, dtype, len(start) == 1
+        self.tower, self.dtype, self.starts = tower, dtype, start.shape[0]  # not len(): it would fix an export's batch
         self.prompt_dtypes = [prompt.dtype for prompt in (start, *deep)]
         self.n_deep = [prompt.shape[0] for prompt in deep]
         self.start_norm, start = None, start.to(tower.row_dtype(start))
         if tower.start_norm is not None:
             start, self.start_norm = Norm.forward(start, tower.start_norm, start.dtype)
         x, moving = tower.rows(start)
-        self.sequences = len(x)
+        self.sequences = x.shape[0]
         self.blocks: list[BlockTrace] = []
         for layer, block in enumerate(tower.blocks):
             if 0 < layer <= len(deep):
                 x = tower.place.put(x[None], deep[layer - 1][None])[0]
             weights = Weights(block, tower.activation, dtype)
-            trace, x = BlockTrace.forward(weights, tower.layouts[layer], x, None if layer else moving)
+            added = projected.get(layer) if projected else None
+            trace, x = BlockTrace.forward(weights, tower.layouts[layer], x, None if layer else moving, added)
             if keep:
                 self.blocks.append(trace)
         self.norm = self.projection = None
@@ -311,7 +326,7 @@ class TowerTrace:
 
     def _shared(self, dx: Tensor) -> Tensor:
         """[K, N, m, d] -> [K, S, m, d]"""
-        return dx.sum(dim=1, keepdim=True) if self.shared_start and self.sequences > 1 else dx
+        return dx.sum(dim=1, keepdim=True) if self.starts == 1 and self.sequences > 1 else dx
 
     def _in_prompt_dtypes(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         return [tensor.to(dtype) for tensor, dtype in zip(tensors, self.prompt_dtypes, strict=True)]
@@ -488,16 +503,12 @@ def output(tower: Tower, owner: nn.Module, start: Tensor, *deep: Tensor) -> Tens
     return encode(start, *deep)
 
 
-Branch = Callable[[Tensor], Tensor]
-"""Rows [N, L', d] -> what is added to them, of the same shape."""
-
-
 def output_with_branches(
     tower: Tower, owner: nn.Module, rows: Tensor, branches: Mapping[int, Branch], first: int = 0
 ) -> Tensor:
     """The tower's output [N, R, e] where some blocks have a branch beside them: block(x) + branch(ln_1(x)).
 
-    A branch works row by row. Its own tensors may have gradients, the blocks' stay frozen.
+    A branch's own tensors may have gradients, the blocks' stay frozen.
 
     Args:
         tower: its prompts are not used.
@@ -515,6 +526,19 @@ def output_with_branches(
     if first < len(tower.blocks):
         rows = output(tower.part(slice(first, None)), owner, rows)
     return tower.read(rows)
+
+
+def output_with_projections(tower: Tower, rows: Tensor, branches: Mapping[int, Branch], first: int = 0) -> Tensor:
+    """The tower's output [N, R, e] where branches add to the queries, keys and values of some blocks.
+
+    Args:
+        tower: its prompts are not used.
+        rows: [N, L, d], input of layer `first`.
+        branches: by layer, counted from 0; ln_1(x) [N, L, d] -> [N, L, 3 d]. Derivatives are autograd's.
+        first: the layer to start from.
+    """
+    part = tower.part(slice(first, None))
+    return tower.read(part.output(rows, projected={layer - first: branch for layer, branch in branches.items()}))
 
 
 class Slot:

@@ -28,7 +28,10 @@ LARGEST_DEVIATION = 1e-4
 
 
 class ImageTower(nn.Module):
-    """Normalised pixels [B, 3, H, W] -> normalised features [B, e]. The learned visual prompts are constants in it."""
+    """Normalised pixels [B, 3, H, W] -> normalised features [B, e]. What was learned is constant in it.
+
+    That is the visual prompts, or every learned tensor where the method has an image encoder of its own.
+    """
 
     def __init__(self, clip: CLIP, prompts: Prompts | None) -> None:
         super().__init__()
@@ -36,8 +39,15 @@ class ImageTower(nn.Module):
         with torch.no_grad():
             visual = [] if prompts is None else list(prompts.visual_prompts(prompts.tensors()))
         self.prompts = nn.ParameterList(nn.Parameter(prompt.detach().clone(), False) for prompt in visual)
+        adapted = prompts is not None and type(prompts).image_features is not Prompts.image_features
+        learned = prompts.tensors() if adapted else {}
+        self._adapted, self._names = (prompts,) if adapted else (), list(learned)  # in a tuple: no submodule
+        self.learned = nn.ParameterList(nn.Parameter(tensor.detach().clone(), False) for tensor in learned.values())
 
     def forward(self, images: Tensor) -> Tensor:
+        for prompts in self._adapted:
+            theta = dict(zip(self._names, self.learned, strict=True))
+            return normalized(prompts.image_features(theta, images))
         return normalized(self.visual(images, list(self.prompts)) if len(self.prompts) else self.visual(images))
 
     def example(self, batch: int) -> Tensor:

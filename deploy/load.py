@@ -129,7 +129,8 @@ def _load_weights(trainer: SimpleTrainer, source: Source) -> None:
     for path in (prompts, *(Path(source.folder, name) for name in (CONFIG_NAME, CLASSNAMES_NAME))):
         _check_digest(path)
     try:
-        load_learned(trainer.registered_module(), load_file(prompts), str(prompts))
+        state = trainer.state_for_own_classes(load_file(prompts), str(source.folder), classnames=None)
+        load_learned(trainer.registered_module(), state, str(prompts))
     except (SafetensorError, OSError) as error:
         raise UnreadableFileError(f"cannot read {prompts}: {error}") from error
 

@@ -56,6 +56,8 @@ OPTIONS = {
     "TCP": [],
     "MultiModalAdapter": ["TRAINER.MMADAPTER.PREC", "fp16"],  # as the others; its own default is amp
     "CoPrompt": ["DATALOADER.K_TRANSFORMS", 2],
+    "LinearProbe": [],
+    "CLIPLoRA": ["TRAINER.CLIPLORA.PREC", "fp16"],
     "ProMetaR": ["OPTIM_VNET.NAME", "sgd"],
 }
 DEPTH_KEYS = {

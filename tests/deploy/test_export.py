@@ -22,7 +22,7 @@ import torch
 from full_disk import disk_full_after
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_runs import CLASSNAMES
+from tiny_runs import CLASSNAMES, NODES
 from trained_runs import Runs
 
 import export
@@ -77,6 +77,56 @@ def test_onnx(exported):
         expected, images = features_and_images(trainer, count)
         (found,) = session.run(None, {"images": images.numpy()})
         assert (torch.from_numpy(found) - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", [name for name in NODES if name != "CoCoOp"])
+def test_the_tower_of_every_method_gives_its_features(runs, name):
+    """What is traced, before it is written; the learned tensors are far from their start."""
+    trainer = runs(name, **{"OPTIM.LR": 0.03})
+    prompts, (_, images) = trainer.prompts, features_and_images(trainer, 3)
+    theta = {key: tensor + 0.05 for key, tensor in trainer.theta().items()}
+    with torch.no_grad():
+        for key, tensor in prompts.tensors().items():
+            tensor.copy_(theta[key])
+        expected = normalized(prompts.image_features(theta, images))
+        found = tower.ImageTower(prompts.clip, prompts).eval()(images)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+        changed = (expected - normalized(prompts.clip.encode_image(images))).abs().max()
+    assert (changed > 1e-4) == (name not in {"CoOp", "KgCoOp", "ProGrad", "TCP", "LinearProbe"})  # text side only
+
+
+@pytest.mark.parametrize("name", ["MultiModalAdapter", "CoPrompt", "CLIPLoRA"])
+def test_graphs_of_adapted_towers(name, runs, tmp_path):
+    """torch.export's file and the ONNX file, for other numbers of images than the tower was traced with."""
+    import onnxruntime
+
+    trainer = runs(name, **{"OPTIM.LR": 0.5})
+    export_run(trainer, tmp_path / "out")
+    loaded = torch.export.load(tmp_path / "out" / "image_tower.pt2").module()
+    onnx = str(tmp_path / "out" / "image_tower.onnx")
+    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    for count in (1, 4):
+        expected, images = features_and_images(trainer, count)
+        with torch.no_grad():
+            assert (expected - normalized(trainer.prompts.clip.encode_image(images))).abs().max() > 1e-4
+            assert (loaded(images) - expected).abs().max() < 1e-5
+        (found,) = session.run(None, {"images": images.numpy()})
+        assert (torch.from_numpy(found) - expected).abs().max() < 1e-5
+
+
+def test_a_linear_probe_and_its_classes(runs, tmp_path, capsys):
+    """A name that was not trained on gets its zero-shot feature, in the exported folder and in a prediction from it."""
+    trainer, names = runs("LinearProbe"), tmp_path / "names.txt"
+    names.write_text("\n".join([*CLASSNAMES[::-1], "a river"]))
+    export_run(trainer, tmp_path / "out", "--classes", str(names), "--formats")
+    assert "7 of 8 classes have learned weights; the other 1 keep their zero-shot" in capsys.readouterr().out
+    weights = load_file(tmp_path / "out" / "class_weights.safetensors")["weights"]
+    learned = normalized(trainer.theta()["classifier.weight"])
+    torch.testing.assert_close(weights[:7].flip(0), learned, rtol=0, atol=1e-6)
+    _, images = features_and_images(trainer, 3)
+    again = load_classifier(tmp_path / "out", classnames=CLASSNAMES)
+    with torch.no_grad():
+        torch.testing.assert_close(again.logits(images), trainer.model_inference(images), rtol=0, atol=1e-4)
 
 
 @torch.no_grad()

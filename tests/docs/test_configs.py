@@ -41,8 +41,35 @@ def test_method_config(path):
     assert (ROOT / "scripts" / command["method"] / f"{command['script']}.sh").is_file()
     assert (ROOT / "configs" / "datasets" / f"{command['dataset']}.yaml").is_file()
     cfg = merged(path)
-    assert cfg.MODEL.BACKBONE.NAME and cfg.INPUT.TRANSFORMS and cfg.OPTIM.NAME in ("sgd", "adam")
-    assert (("adam", 1e-3) if path.parent.name == "TCP" else ("sgd", 1e-8)) == (cfg.OPTIM.NAME, cfg.OPTIM.ADAM_EPS)
+    assert cfg.MODEL.BACKBONE.NAME and cfg.INPUT.TRANSFORMS
+    optimiser = {"TCP": ("adam", 1e-3), "CLIPLoRA": ("adamw", 1e-8)}.get(path.parent.name, ("sgd", 1e-8))
+    assert optimiser == (cfg.OPTIM.NAME, cfg.OPTIM.ADAM_EPS)
+
+
+CLASSES = {
+    "imagenet": 1000,
+    "caltech101": 100,
+    "oxford_pets": 37,
+    "stanford_cars": 196,
+    "oxford_flowers": 102,
+    "food101": 101,
+    "fgvc_aircraft": 100,
+    "sun397": 397,
+    "dtd": 47,
+    "eurosat": 10,
+    "ucf101": 101,
+}
+
+
+@pytest.mark.parametrize("dataset, classes", CLASSES.items())
+def test_clip_lora_makes_the_steps_of_the_paper(dataset, classes):
+    """500 x shots steps of 32 images, where 16 shots make whole epochs of them."""
+    cfg = merged(ROOT / "configs" / "trainers" / "CLIPLoRA" / f"vit_b16_r2_{dataset}.yaml")
+    steps = cfg.OPTIM.MAX_EPOCH * (16 * classes // cfg.DATALOADER.TRAIN_X.BATCH_SIZE)
+    assert steps == pytest.approx(500 * 16, rel=0.011) and cfg.DATALOADER.TRAIN_X.BATCH_SIZE == 32
+    own = cfg.TRAINER.CLIPLORA
+    assert (own.RANK, own.LORA_ALPHA, own.DROPOUT) == (2, 1.0, 0.25)
+    assert (cfg.OPTIM.LR, cfg.OPTIM.WEIGHT_DECAY, cfg.OPTIM.LR_SCHEDULER) == (2e-4, 0.01, "cosine")
 
 
 @pytest.mark.parametrize("path", DATASETS, ids=lambda path: path.stem)

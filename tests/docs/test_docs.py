@@ -55,6 +55,8 @@ METHODS = {
     "tcp": "TCP",
     "mma": "MultiModalAdapter",
     "coprompt": "CoPrompt",
+    "linear_probe": "LinearProbe",
+    "clip_lora": "CLIPLoRA",
     "prometar": "ProMetaR",
 }
 CONFIG = r"(?:vit_b16|coprompt)[\w+]*"

@@ -15,6 +15,7 @@ from tools.benchmark import parse_args
 
 BOUNDS = {"ProMetaR": 6_750, "IVLP": 950, "MaPLe": 1_000, "CoOp": 700, "VPT": 450, "CoCoOp": 720}
 BOUNDS |= {"KgCoOp": 710, "ProGrad": 890, "PromptSRC": 1_150, "TCP": 720, "MultiModalAdapter": 1_050, "CoPrompt": 1_220}
+BOUNDS |= {"LinearProbe": 195, "CLIPLoRA": 1_400}
 VIEWS = {
     *("view", "t", "transpose", "permute", "expand", "slice", "select", "unsqueeze", "squeeze", "detach", "alias"),
     *("split", "split_with_sizes", "unbind", "as_strided", "lift_fresh", "_unsafe_view", "_reshape_alias"),

@@ -19,6 +19,8 @@ METHODS = {
     "MaPLe": {},
     "TCP": {"OPTIM.NAME": "adam", "OPTIM.ADAM_EPS": 1e-3},
     "CoPrompt": {},
+    "LinearProbe": {"CLAP_WEIGHT": 1.0},
+    "CLIPLoRA": {"OPTIM.NAME": "adamw"},
     "ProMetaR": {"ADAPT_LR": 0.1, "LR_RATIO": 1.0},
     "PromptSRC": {"GPA_MEAN": 2.0, "GPA_STD": 1.0},
     "CoOp, two workers": {"DATALOADER.NUM_WORKERS": 2, "DATALOADER.TRAIN_X.BATCH_SIZE": 3},

@@ -40,7 +40,7 @@ def test_a_step_in_chunks_equals_a_whole_one(trainer, tmp_path):
     after = []
     for chunk in (0, 3):
         arguments = ["--trainer", trainer, "--backbone", "tiny", "--device", "cpu", "TRAINER.TEXT_CHUNK", str(chunk)]
-        arguments += STRONG_META_STEP
+        arguments += [*STRONG_META_STEP, "TRAINER.CLIPLORA.DROPOUT", "0.0"]  # chunks have rows of their own to drop
         bench = Bench(parse_args(arguments), classes=7, folder=str(tmp_path))
         bench.reset()
         bench.step()

@@ -6,7 +6,7 @@ import math
 
 from yacs.config import CfgNode
 
-from dassl.config.ranges import POSITIVE, Range, at_least, between, check_values
+from dassl.config.ranges import BELOW_ONE, POSITIVE, Range, at_least, between, check_values
 from dassl.config.ranges import check_ranges as check_ranges_of_dassl
 
 MOST_TOKENS = 10_000
@@ -36,6 +36,10 @@ _RANGES = {
     "ADAPTER_END": at_least(0),
     "ADAPTER_DIM": between(1, MOST_TOKENS),
     "ADAPTER_SCALE": POSITIVE,
+    "CLAP_WEIGHT": at_least(0),
+    "RANK": between(1, MOST_TOKENS),
+    "LORA_ALPHA": POSITIVE,
+    "DROPOUT": BELOW_ONE,
 }
 """By the key's name, which means the same in every method."""
 

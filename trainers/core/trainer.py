@@ -38,7 +38,7 @@ from trainers.core.unknown_words import warn_of_unknown_words
 
 LEARNED_NAME = re.compile(
     r"(^|\.)(ctx|VPT|VPT_shallow)$|compound_prompt|meta_net\.|^(prompt_learner\.)?proj\."
-    r"|(text|visual|shared)_adapter\.|^adapter_(image|text)\."
+    r"|(text|visual|shared)_adapter\.|^adapter_(image|text)\.|^lora\.|^classifier\."
 )
 """What published checkpoints call learned tensors; everything else in them is the frozen CLIP."""
 
@@ -214,8 +214,11 @@ class PromptTrainer(TrainerX):
     def _start_from(self, path: str) -> None:
         """Take the learned tensors of a checkpoint, ours or published, as start values."""
         checkpoint = read_checkpoint(path)
-        check_weights(checkpoint, path)
-        state, module = checkpoint["state_dict"], self.registered_module()
+        record, module = check_weights(checkpoint, path), self.registered_module()
+        self._refuse_other_classes(record, path)
+        state = self.state_for_own_classes(
+            checkpoint["state_dict"], osp.dirname(osp.dirname(osp.abspath(path))), record and record.classnames
+        )
         load_learned(module, state, path, self.unused_in_checkpoints)
         own = module.state_dict()
         values = sum(tensor.numel() for tensor in own.values())
@@ -349,17 +352,36 @@ class PromptTrainer(TrainerX):
         check_same_run(list(paths.values()), records)
         if records[0] is None:
             print(f"{directory} records nothing about its training: only the shapes of its tensors are checked")
-        for name, checkpoint in checkpoints.items():
+        for (name, checkpoint), record in zip(checkpoints.items(), records, strict=True):
             print(f'Loading weights to {name} from "{paths[name]}" (epoch = {checkpoint.get("epoch")})')
-            load_learned(self._models[name], checkpoint["state_dict"], paths[name], self.unused_in_checkpoints)
+            state = self.state_for_own_classes(checkpoint["state_dict"], directory, record and record.classnames)
+            load_learned(self._models[name], state, paths[name], self.unused_in_checkpoints)
+
+    def state_for_own_classes(
+        self, state: Mapping[str, Tensor], folder: str, classnames: str | None
+    ) -> Mapping[str, Tensor]:
+        """What is loaded of the tensors of a model that may have been trained on other classes; here all of them.
+
+        Args:
+            state: the tensors by name.
+            folder: of the run that wrote them.
+            classnames: digest of the class names of the training (`classnames_digest`); None where it is not recorded.
+
+        Returns:
+            Tensors by name.
+        """
+        return state
 
     def check_checkpoint(self, name: str, checkpoint: dict[str, Any], path: str, resuming: bool) -> RunRecord | None:
         """As Dassl's; prompts that stand for one class each are evaluated on the classes of their training only."""
         record = super().check_checkpoint(name, checkpoint, path, resuming)
+        self._refuse_other_classes(record, path)
+        return record
+
+    def _refuse_other_classes(self, record: RunRecord | None, path: str) -> None:
         classes = classnames_digest(self.recorded_classnames)
         if record is not None and self.prompts.class_specific and record.classnames != classes:
             raise UserError(f"{path}: its prompts are class-specific (CSC), they stand for no other class names")
-        return record
 
     def models_to_load(self, directory: str) -> list[str]:
         """Names of the registered models whose checkpoints an evaluation loads, the prompts' first."""
