@@ -42,7 +42,10 @@ class CoPromptPrompts(MaPLePrompts):
 
     def __init__(self, clip: CLIP, classnames: list[str], settings: CfgNode, key: str) -> None:
         draw_clip(clip)  # the published code builds a second CLIP, for the teacher
-        super().__init__(clip, classnames, settings, key)
+        super().__init__(
+            clip, classnames, settings.N_CTX, settings.CTX_INIT, settings.PROMPT_DEPTH, f"{key}.PROMPT_DEPTH"
+        )
+        self.text_prompts = None  # the adapter takes part
         joint = clip.text_projection.shape[1]
         for name in SHARES:
             down = nn.Linear(joint, joint // REDUCTION, bias=False)

@@ -116,6 +116,7 @@ class MultiModalAdapter(PromptTrainer):
     paper_date = "2024-06"
     recipes = {"mma": Recipes("_ep5", by_dataset={"imagenet": "vit_b16_ep5_imnet"})}
     registered_name = "adapter_learner"
+    family_alias, family_has_own_settings = "MMA", True
 
     @staticmethod
     def add_config(cfg: CfgNode) -> None:
@@ -132,13 +133,17 @@ class MultiModalAdapter(PromptTrainer):
         )
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
-        s = self.settings
+        return self.family(clip, classnames, self.settings, "TRAINER.MMADAPTER")
+
+    @staticmethod
+    def family(clip: CLIP, classnames: list[str], settings: CfgNode, key: str) -> Prompts:
+        s = settings
         if not isinstance(clip.visual, VisionTransformer):
             raise UserError("MultiModalAdapter adapts the blocks of a ViT: choose a ViT backbone, not a ResNet")
         layers = min(len(clip.transformer.resblocks), len(clip.visual.transformer.resblocks))
         if not 0 <= s.ADAPTER_START <= s.ADAPTER_END <= layers:
             raise UserError(
-                f"TRAINER.MMADAPTER.ADAPTER_START is {s.ADAPTER_START} and ADAPTER_END {s.ADAPTER_END}: they should "
+                f"{key}.ADAPTER_START is {s.ADAPTER_START} and ADAPTER_END {s.ADAPTER_END}: they should "
                 f"lie between 0 and {layers}, the number of layers of both towers, and END not below START"
             )
         prompts = [f"{readable(s.TEXT_CTX_INIT)} {readable(name)}.".strip() for name in classnames]

@@ -25,12 +25,12 @@ from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.utils import MismatchError, UserError
+from trainers.core.divergence import REDUCTIONS, divergence
 from trainers.core.facts import Recipes
 from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized
 from trainers.core.trainer import PromptTrainer
 from trainers.ivlp import IVLPPrompts
 
-REDUCTIONS = ("mean", "batchmean")
 AGGREGATION = "gaussian_aggregation"
 """Key of the training state: the mean so far, and after the last epoch the prompts that it replaced."""
 
@@ -74,7 +74,11 @@ class PromptSRC(PromptTrainer):
             raise UserError(f"TRAINER.PROMPTSRC.KL_REDUCTION is {chosen!r}: choose {' or '.join(REDUCTIONS)}")
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
-        return IVLPPrompts(clip, classnames, self.settings, "TRAINER.PROMPTSRC")
+        return self.family(clip, classnames, self.settings, "TRAINER.PROMPTSRC")
+
+    @staticmethod
+    def family(clip: CLIP, classnames: list[str], settings: CfgNode, key: str) -> Prompts:
+        return IVLPPrompts(clip, classnames, settings, key)
 
     def prepare_training(self) -> None:
         super().prepare_training()
@@ -104,9 +108,7 @@ class PromptSRC(PromptTrainer):
 
     def divergence(self, teacher_logits: Tensor, logits: Tensor) -> Tensor:
         """KL(p0 || p) of logits [B, C], summed over images and classes and divided as KL_REDUCTION says."""
-        log_p0, log_p = teacher_logits.log_softmax(dim=-1), logits.log_softmax(dim=-1)
-        total = F.kl_div(log_p, log_p0, reduction="sum", log_target=True)
-        return total / (logits.numel() if self.settings.KL_REDUCTION == "mean" else len(logits))
+        return divergence(teacher_logits, logits, self.settings.KL_REDUCTION)
 
     def forward_backward(self, batch: dict) -> dict[str, float]:
         numbers = super().forward_backward(batch)
