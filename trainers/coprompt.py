@@ -20,7 +20,7 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.utils import UserError
 from trainers.core.descriptions import description_features, read_descriptions
-from trainers.core.facts import Recipes
+from trainers.core.facts import BASE_TO_NEW, CROSS_DATASET, PublishedRow, Recipes
 from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized
 from trainers.core.trainer import PromptTrainer
 from trainers.maple import MaPLePrompts
@@ -72,6 +72,7 @@ class CoPrompt(PromptTrainer):
     config_node = "COPROMPT"
     paper_date = "2023-06"
     recipes = {"coprompt": Recipes("_coprompt", unprefixed="coprompt", dataset_pattern="coprompt_{}")}
+    published = (PublishedRow("CoPrompt", "coprompt", (BASE_TO_NEW, CROSS_DATASET)),)
     registered_name = "MultiModalPromptLearner"
     views = 2
 

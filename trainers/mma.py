@@ -21,7 +21,7 @@ from clip.published_start import draw_clip
 from clip.towers import Branch, output_with_branches
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
-from trainers.core.facts import Recipes
+from trainers.core.facts import BASE_TO_NEW, CROSS_DATASET, PublishedRow, Recipes
 from trainers.core.prompts import Prompts, Theta, readable
 from trainers.core.templates import tokenize_prompts
 from trainers.core.trainer import PromptTrainer
@@ -115,6 +115,7 @@ class MultiModalAdapter(PromptTrainer):
     config_node = "MMADAPTER"
     paper_date = "2024-06"
     recipes = {"mma": Recipes("_ep5", by_dataset={"imagenet": "vit_b16_ep5_imnet"})}
+    published = (PublishedRow("MMA", "vit_b16_ep5", (BASE_TO_NEW, CROSS_DATASET)),)
     registered_name = "adapter_learner"
     family_alias, family_has_own_settings = "MMA", True
 

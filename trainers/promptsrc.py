@@ -26,7 +26,7 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.utils import MismatchError, UserError
 from trainers.core.divergence import REDUCTIONS, divergence
-from trainers.core.facts import Recipes
+from trainers.core.facts import BASE_TO_NEW, FEW_SHOT, TRANSFER, PublishedRow, Recipes
 from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized
 from trainers.core.trainer import PromptTrainer
 from trainers.ivlp import IVLPPrompts
@@ -47,8 +47,17 @@ class PromptSRC(PromptTrainer):
             "_c2_ep20_batch4_4+4ctx",
             cross_dataset="_c2_ep20_batch4_4+4ctx_cross_datasets",
             few_shot="_c2_ep50_batch4_4+4ctx_few_shot",
+            few_shot_by_dataset=dict.fromkeys(
+                ("stanford_cars", "oxford_flowers", "fgvc_aircraft", "dtd", "eurosat"),
+                "vit_b16_c2_ep50_batch4_4+4ctx_few_shot_gpa45",
+            ),
         )
     }
+    published = (
+        PublishedRow("PromptSRC", "vit_b16_c2_ep20_batch4_4+4ctx", (BASE_TO_NEW,)),
+        PublishedRow("PromptSRC", "vit_b16_c2_ep20_batch4_4+4ctx_cross_datasets", TRANSFER),
+        PublishedRow("PromptSRC", "vit_b16_c2_ep50_batch4_4+4ctx_few_shot", (FEW_SHOT,)),
+    )
 
     @staticmethod
     def add_config(cfg: CfgNode) -> None:
