@@ -137,7 +137,7 @@ class Bench:
         self.trainer.num_batches, self.trainer.batch_idx, self.trainer.epoch = 10**9, 1, 0
         labels = torch.arange(args.batch_size) % classes
         self.batch = {"img": torch.randn(args.batch_size, 3, size, size), "label": labels}
-        if self.trainer.views == 2:
+        if cfg.DATALOADER.K_TRANSFORMS == 2:
             self.batch["img2"] = self.batch["img"].flip(-1)
         if isinstance(self.trainer, CoPrompt):  # encoded once before training, and no part of a step
             joint = clip.text_projection.shape[1]
