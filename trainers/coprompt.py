@@ -20,7 +20,7 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.utils import UserError
 from trainers.core.descriptions import description_features, read_descriptions
-from trainers.core.facts import Recipes
+from trainers.core.facts import BASE_TO_NEW, CROSS_DATASET, PublishedRow, Recipes
 from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized
 from trainers.core.trainer import PromptTrainer
 from trainers.maple import MaPLePrompts
@@ -42,7 +42,10 @@ class CoPromptPrompts(MaPLePrompts):
 
     def __init__(self, clip: CLIP, classnames: list[str], settings: CfgNode, key: str) -> None:
         draw_clip(clip)  # the published code builds a second CLIP, for the teacher
-        super().__init__(clip, classnames, settings, key)
+        super().__init__(
+            clip, classnames, settings.N_CTX, settings.CTX_INIT, settings.PROMPT_DEPTH, f"{key}.PROMPT_DEPTH"
+        )
+        self.text_prompts = None  # the adapter takes part
         joint = clip.text_projection.shape[1]
         for name in SHARES:
             down = nn.Linear(joint, joint // REDUCTION, bias=False)
@@ -69,6 +72,7 @@ class CoPrompt(PromptTrainer):
     config_node = "COPROMPT"
     paper_date = "2023-06"
     recipes = {"coprompt": Recipes("_coprompt", unprefixed="coprompt", dataset_pattern="coprompt_{}")}
+    published = (PublishedRow("CoPrompt", "coprompt", (BASE_TO_NEW, CROSS_DATASET)),)
     registered_name = "MultiModalPromptLearner"
     views = 2
     choices = {"DISTILL": ("cosine", "mse")}

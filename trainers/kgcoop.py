@@ -22,7 +22,7 @@ from clip.published_start import draw_clip, draw_prompt
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from trainers.coop import CoOp, CoOpPrompts
-from trainers.core.facts import Recipes
+from trainers.core.facts import BASE_TO_NEW, PublishedRow, Recipes
 from trainers.core.prompts import (
     ContextPrompts,
     Prompts,
@@ -42,6 +42,7 @@ class KgCoOp(CoOp):
     config_node = "KGCOOP"
     paper_date = "2023-03"
     recipes = {"kgcoop": Recipes("_ep100_ctxv1")}
+    published = (PublishedRow("KgCoOp", "vit_b16_ep100_ctxv1", (BASE_TO_NEW,)),)
     unused_in_checkpoints = ("meta_net.linear1.weight", "meta_net.linear1.bias")
 
     @staticmethod

@@ -15,6 +15,7 @@ from yacs.config import CfgNode
 from clip.model import CLIP
 from clip.published_start import draw_clip, draw_prompt
 from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import UserError
 from trainers.core.facts import BASE_TO_NEW, FEW_SHOT, TRANSFER, PublishedRow, Recipes
 from trainers.core.prompts import (
     CONTEXT,
@@ -35,14 +36,15 @@ class MaPLePrompts(Prompts):
     """Learns the context and one text prompt per deeper layer, [n, d_text], and a projection for each.
 
     Args:
-        settings: node with N_CTX, CTX_INIT and PROMPT_DEPTH.
-        key: where that node stands in the config, for error messages.
+        n_ctx: n, number of tokens in each tower.
+        ctx_init: words that a context of up to 4 tokens starts from.
+        depth: number of layers with tokens of their own.
+        key: of the depth in the config, for error messages.
     """
 
-    def __init__(self, clip: CLIP, classnames: list[str], settings: CfgNode, key: str) -> None:
-        n_ctx, ctx_init, depth = settings.N_CTX, settings.CTX_INIT, settings.PROMPT_DEPTH
-        check_text_depth(clip, depth, f"{key}.PROMPT_DEPTH")
-        check_vision_depth(clip, depth, f"{key}.PROMPT_DEPTH")
+    def __init__(self, clip: CLIP, classnames: list[str], n_ctx: int, ctx_init: str, depth: int, key: str) -> None:
+        check_text_depth(clip, depth, key)
+        check_vision_depth(clip, depth, key)
         draw_clip(clip)
         context = ContextPrompts(clip, classnames, n_ctx, context_words(ctx_init, n_ctx))
         text_width, vision_width = clip.transformer.width, clip.visual.transformer.width
@@ -58,6 +60,7 @@ class MaPLePrompts(Prompts):
             tensors |= projection(f"{PROJECTIONS}.{i}", common)
         super().__init__(clip, tensors)
         self.context, self.deep_names = context, [f"{LAYERS}.{i}" for i in deep]
+        self.text_prompts = [CONTEXT, *self.deep_names]
 
     def text_features(self, theta: Theta) -> Tensor:
         return self.context.encode(self.clip, theta[CONTEXT], [theta[name] for name in self.deep_names])
@@ -94,4 +97,17 @@ class MaPLe(PromptTrainer):
         )
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
-        return MaPLePrompts(clip, classnames, self.settings, "TRAINER.MAPLE")
+        s = self.settings
+        return MaPLePrompts(clip, classnames, s.N_CTX, s.CTX_INIT, s.PROMPT_DEPTH, "TRAINER.MAPLE.PROMPT_DEPTH")
+
+    @staticmethod
+    def family(clip: CLIP, classnames: list[str], settings: CfgNode, key: str) -> Prompts:
+        s = settings
+        for name in ("N_CTX", "PROMPT_DEPTH"):
+            text, vision = s[f"{name}_TEXT"], s[f"{name}_VISION"]
+            if text != vision:
+                raise UserError(
+                    f"{key}.{name}_TEXT is {text} and {name}_VISION {vision}: MaPLe's visual tokens are projections of "
+                    "its text tokens, set both to the same number"
+                )
+        return MaPLePrompts(clip, classnames, s.N_CTX_TEXT, s.CTX_INIT, s.PROMPT_DEPTH_TEXT, f"{key}.PROMPT_DEPTH_TEXT")

@@ -21,7 +21,7 @@ from clip.published_start import draw_clip
 from clip.towers import Branch, output_with_branches
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
-from trainers.core.facts import Recipes
+from trainers.core.facts import BASE_TO_NEW, CROSS_DATASET, PublishedRow, Recipes
 from trainers.core.prompts import Prompts, Theta, readable
 from trainers.core.templates import tokenize_prompts
 from trainers.core.trainer import PromptTrainer
@@ -115,7 +115,9 @@ class MultiModalAdapter(PromptTrainer):
     config_node = "MMADAPTER"
     paper_date = "2024-06"
     recipes = {"mma": Recipes("_ep5", by_dataset={"imagenet": "vit_b16_ep5_imnet"})}
+    published = (PublishedRow("MMA", "vit_b16_ep5", (BASE_TO_NEW, CROSS_DATASET)),)
     registered_name = "adapter_learner"
+    family_alias, family_has_own_settings = "MMA", True
 
     @staticmethod
     def add_config(cfg: CfgNode) -> None:
@@ -132,13 +134,17 @@ class MultiModalAdapter(PromptTrainer):
         )
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
-        s = self.settings
+        return self.family(clip, classnames, self.settings, "TRAINER.MMADAPTER")
+
+    @staticmethod
+    def family(clip: CLIP, classnames: list[str], settings: CfgNode, key: str) -> Prompts:
+        s = settings
         if not isinstance(clip.visual, VisionTransformer):
             raise UserError("MultiModalAdapter adapts the blocks of a ViT: choose a ViT backbone, not a ResNet")
         layers = min(len(clip.transformer.resblocks), len(clip.visual.transformer.resblocks))
         if not 0 <= s.ADAPTER_START <= s.ADAPTER_END <= layers:
             raise UserError(
-                f"TRAINER.MMADAPTER.ADAPTER_START is {s.ADAPTER_START} and ADAPTER_END {s.ADAPTER_END}: they should "
+                f"{key}.ADAPTER_START is {s.ADAPTER_START} and ADAPTER_END {s.ADAPTER_END}: they should "
                 f"lie between 0 and {layers}, the number of layers of both towers, and END not below START"
             )
         prompts = [f"{readable(s.TEXT_CTX_INIT)} {readable(name)}.".strip() for name in classnames]

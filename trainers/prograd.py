@@ -27,7 +27,7 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.utils import UserError
 from trainers.coop import EPOCHS_BY_SHOTS, CoOp, CoOpPrompts
-from trainers.core.facts import Recipes
+from trainers.core.facts import BASE_TO_NEW, PublishedRow, Recipes
 from trainers.core.linearized import Gradients, Linearized, each, feature_cotangents
 from trainers.core.prompts import ContextPrompts, Prompts, Theta, at_least_float32, normalized, start_dtype
 from trainers.core.templates import method_template
@@ -42,7 +42,18 @@ class ProGrad(CoOp):
 
     config_node = "PROGRAD"
     paper_date = "2022-05"
-    recipes = {"prograd": Recipes("_ep100", cross_dataset="_ep50", few_shot_by_shots=EPOCHS_BY_SHOTS)}
+    recipes = {
+        "prograd": Recipes(
+            "_ep100",
+            cross_dataset="_ep50",
+            few_shot_by_shots=EPOCHS_BY_SHOTS,
+            few_shot_by_dataset=dict.fromkeys(
+                ("oxford_flowers", "dtd", "eurosat"), dict.fromkeys((8, 16), "vit_b16_lambda08")
+            ),
+            by_dataset={"imagenet": "vit_b16_ep50"},
+        )
+    }
+    published = (PublishedRow("ProGrad (as listed by KgCoOp)", "vit_b16_ep100", (BASE_TO_NEW,)),)
     choices = {"CTX_FILL": ("zeros", "noise")}
 
     @staticmethod

@@ -38,6 +38,7 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError
 from dassl.utils.files import remove_folder_atomically
 from dassl.utils.torchtools import POINTER_NAME
+from trainers.core.divergence import divergence
 from trainers.core.facts import BASE_TO_NEW, TRANSFER, PublishedRow, Recipes
 from trainers.core.families import build_family
 from trainers.core.linearized import Gradients, Linearized, each, feature_cotangents
@@ -49,16 +50,21 @@ Inner = tuple[Gradients, Gradients, Gradients]
 """g, r and gamma of the inner update."""
 
 MODULATOR = "GradientModulator"
+MOST_WEIGHTS = 2**26
+"""Of the network for one whole tensor (256 MiB). With `DIM_RATE` 8 that is enough for 20 tokens of width 768."""
+REGULARIZERS = ("l1", "promptsrc")
 
 
 class GradientModulator(nn.Module):
-    """M_phi: for each prompt tensor k, gamma_k = sigmoid(W2 W1 [g_k ; r_k]) in (0, 1), of k's shape (eq. 9).
+    """M_phi: for each learned tensor k, gamma_k = sigmoid(W2 W1 [g_k ; r_k]) in (0, 1), of k's shape (eq. 9).
 
     One gamma serves `dim_rate` adjacent entries. There is no activation between W1 and W2, and no bias.
+    A network that reads a whole tensor grows with the square of its size. Where it would have more than `MOST_WEIGHTS`
+    weights, the tensor is taken as rows, by its last axis, and one network serves all of them.
 
     Args:
         prompts: the tensors to be modulated.
-        dim_rate: entries per gamma; must divide the size of every tensor.
+        dim_rate: entries per gamma; must divide the size of every tensor, or of a row of it.
     """
 
     def __init__(self, prompts: Mapping[str, Tensor], dim_rate: int) -> None:
@@ -67,11 +73,16 @@ class GradientModulator(nn.Module):
         self.linear_text_gamma = nn.ModuleList()
         self.dim_rate = dim_rate
         self._index: dict[str, tuple[str, int]] = {}
+        self._as_read: dict[str, tuple[int, ...]] = {}
         # visual layers are made first, as published: their start is drawn before that of the text side
         for name, prompt in sorted(prompts.items(), key=lambda named: not is_visual(named[0])):
-            size = prompt.numel()
+            self._as_read[name] = shape_as_read(prompt, dim_rate)
+            size = self._as_read[name][-1]
             if dim_rate < 1 or size % dim_rate:
-                raise UserError(f"TRAINER.PROMETAR.DIM_RATE {dim_rate} does not divide the {size} values of {name}")
+                part = "a row of " * (size < prompt.numel())
+                raise UserError(
+                    f"TRAINER.PROMETAR.DIM_RATE {dim_rate} does not divide the {size} values of {part}{name}"
+                )
             hidden = size // dim_rate
             side = "linear_vision_gamma" if is_visual(name) else "linear_text_gamma"
             self._index[name] = side, len(self[side])
@@ -86,12 +97,21 @@ class GradientModulator(nn.Module):
         """gamma for every prompt tensor; g, r: gradients of L and R, of the prompts' shapes."""
         coarse = []
         for name, (side, index) in self._index.items():
-            pair = torch.cat([g[name].flatten(), r[name].flatten()])  # [2 n d]
-            coarse.append(self[side][index](pair))  # [n d / dim_rate]
+            shape = self._as_read[name]
+            pair = torch.cat([g[name].reshape(shape), r[name].reshape(shape)], dim=-1)  # [2 n d], or [rows, 2 d]
+            coarse.append(self[side][index](pair).flatten())  # [n d / dim_rate]
         # the sigmoid and the repetition once for all tensors, not for each
         fine = torch.cat(coarse).sigmoid()[:, None].expand(-1, self.dim_rate).flatten()
         parts = fine.split([g[name].numel() for name in self._index])
         return {name: part.view_as(g[name]) for name, part in zip(self._index, parts, strict=True)}
+
+
+def shape_as_read(tensor: Tensor, dim_rate: int) -> tuple[int, ...]:
+    """The shape in which the modulator's network gets a tensor: [values], or [rows, values of a row]."""
+    size = tensor.numel()
+    hidden = size // max(dim_rate, 1)
+    weights = 2 * size * hidden + hidden**2  # of W1 and W2
+    return (size,) if weights <= MOST_WEIGHTS else (size // tensor.shape[-1], tensor.shape[-1])
 
 
 def modulated(g: Gradients, gamma: Gradients, r: Gradients) -> Gradients:
@@ -108,8 +128,8 @@ def _for_each(
 
 
 def is_visual(name: str) -> bool:
-    """Whether a prompt tensor belongs to the image tower, by its published name."""
-    return name.startswith("image_encoder.")
+    """Whether a learned tensor belongs to the image tower alone, by its published name."""
+    return name.startswith("image_encoder.") or ".visual_" in name
 
 
 class Task(NamedTuple):
@@ -176,6 +196,9 @@ class ProMetaR(PromptTrainer):
         ),
         "prometar_coop": Recipes("_c2_ep10_batch4_4ctx_coop"),
         "prometar_vpt": Recipes("_c2_ep10_batch4_4ctx_vpt"),
+        "prometar_maple": Recipes("_c2_ep10_batch4_2ctx_maple"),
+        "prometar_promptsrc": Recipes("_c2_ep10_batch4_4+4ctx_promptsrc"),
+        "prometar_mma": Recipes("_ep10_batch4_mma"),
     }
     published = (
         PublishedRow("ProMetaR", "vit_b16_c2_ep10_batch4_4+4ctx", (BASE_TO_NEW,)),
@@ -187,13 +210,14 @@ class ProMetaR(PromptTrainer):
     def add_config(cfg: CfgNode) -> None:
         cfg.TRAINER.PROMETAR = CfgNode(
             dict(
-                PROMPTS="IVLP",  # prompts to train: IVLP, CoOp or VPT
+                PROMPTS="IVLP",  # what to train: IVLP, CoOp, VPT, MaPLe, PromptSRC or MultiModalAdapter (MMA)
                 N_CTX_VISION=4,  # number of visual tokens
                 N_CTX_TEXT=4,  # number of context tokens
                 CTX_INIT="a photo of a",  # words that the context starts from (up to 4 tokens)
                 PREC="fp16",  # fp16, bf16, fp32, amp
                 PROMPT_DEPTH_VISION=9,  # layers with visual tokens of their own, 0 for none
                 PROMPT_DEPTH_TEXT=9,  # layers with text tokens of their own, 1 for the context alone
+                REGULARIZER="l1",  # R: R_txt + R_img (l1), or that and the divergence of the logits (promptsrc)
                 TEXT_LOSS_WEIGHT=50.0,  # weight of R_txt
                 IMAGE_LOSS_WEIGHT=20.0,  # weight of R_img
                 ADAPT_LR=0.0005,  # a, rate of the inner update
@@ -234,8 +258,13 @@ class ProMetaR(PromptTrainer):
             )
         )
 
+    def check_cfg(self, cfg: CfgNode) -> None:
+        super().check_cfg(cfg)
+        if (chosen := cfg.TRAINER.PROMETAR.REGULARIZER) not in REGULARIZERS:
+            raise UserError(f"TRAINER.PROMETAR.REGULARIZER is {chosen!r}: choose {' or '.join(REGULARIZERS)}")
+
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
-        return build_family(self.settings.PROMPTS, clip, classnames, self.settings, "TRAINER.PROMETAR")
+        return build_family(self.settings.PROMPTS, clip, classnames, self.cfg.TRAINER, self.config_node)
 
     def prepare_training(self) -> None:
         super().prepare_training()
@@ -289,6 +318,8 @@ class ProMetaR(PromptTrainer):
         gamma = self.gamma(phi, g, r)
         update = modulated(g, gamma, r)
         reported = {"loss_base": losses.base, "loss_text": losses.text, "loss_image": losses.image}
+        if self.settings.REGULARIZER == "promptsrc":
+            reported["loss_logits"] = losses.divergence
         return BaseStep(update, teacher, reported | {"acc": compute_accuracy(losses.logits, labels)[0]})
 
     def meta_step(self, theta: Theta, phi: Theta, batch: Batch, task: Task) -> MetaStep:
@@ -306,18 +337,18 @@ class ProMetaR(PromptTrainer):
     def feature_gradients(self, text: Tensor, image: Tensor, batch: Batch) -> tuple[tuple[Tensor, Tensor], Losses]:
         """Gradients of L and of R with respect to the features text [C, e] and image [B, e]; [2, C, e] and [2, B, e].
 
-        R_txt touches only text tensors and R_img only visual ones: their sum has both gradients.
+        One R serves all tensors: R_txt has no gradient for those of the image tower, and R_img none for those of text.
         """
 
         def losses_of(text: Tensor, image: Tensor) -> tuple[tuple[Tensor, Tensor], Losses]:
             losses = self.feature_losses(text, image, batch)
-            return (losses.base, losses.text + losses.image), losses
+            return (losses.base, losses.text + losses.image + losses.divergence), losses
 
         gradients, _, losses = feature_cotangents(losses_of, text, image)
         return gradients, losses
 
     def losses(self, theta: Theta, batch: Batch) -> Losses:
-        """L, R_txt and R_img of prompts theta, the regularisers with their weights."""
+        """L and the parts of R of prompts theta, with their weights."""
         with self.precision.autocast():
             text, image = self.prompts.text_features(theta), self.prompts.image_features(theta, batch.images)
         return self.feature_losses(text, image, batch)
@@ -330,7 +361,15 @@ class ProMetaR(PromptTrainer):
         base = F.cross_entropy(at_least_float32(logits), batch.labels)
         text_loss = self.settings.TEXT_LOSS_WEIGHT * (text - self.teacher_text).abs().mean()
         image_loss = self.settings.IMAGE_LOSS_WEIGHT * (image - batch.teacher).abs().mean()
-        return Losses(base, text_loss, image_loss, logits)
+        return Losses(base, text_loss, image_loss, self.divergence(logits, batch), logits)
+
+    def divergence(self, logits: Tensor, batch: Batch) -> Tensor:
+        """KL(p0 || p) of the unprompted CLIP's logits [B, C] and these, divided by B C; 0 where R is without it."""
+        if self.settings.REGULARIZER != "promptsrc":
+            return logits.new_zeros(())
+        with self.precision.autocast():
+            teacher_logits = self.prompts.similarity(batch.teacher, self.teacher_text)  # [B, C]
+        return divergence(at_least_float32(teacher_logits), at_least_float32(logits), "mean")
 
     def gamma(self, phi: Theta, g: Gradients, r: Gradients) -> Gradients:
         """gamma_k = M_phi(g_k, r_k) for every prompt tensor."""
@@ -456,11 +495,12 @@ class MetaStep(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """L, R_txt and R_img (scalars, the regularisers weighted) and the logits [B, C]."""
+    """L and the parts of R (scalars, weighted), and the logits [B, C]."""
 
     base: Tensor
     text: Tensor
     image: Tensor
+    divergence: Tensor
     logits: Tensor
 
 

@@ -25,7 +25,8 @@ from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.utils import MismatchError
-from trainers.core.facts import Recipes
+from trainers.core.divergence import REDUCTIONS, divergence
+from trainers.core.facts import BASE_TO_NEW, FEW_SHOT, TRANSFER, PublishedRow, Recipes
 from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized
 from trainers.core.trainer import PromptTrainer
 from trainers.ivlp import IVLPPrompts
@@ -46,9 +47,18 @@ class PromptSRC(PromptTrainer):
             "_c2_ep20_batch4_4+4ctx",
             cross_dataset="_c2_ep20_batch4_4+4ctx_cross_datasets",
             few_shot="_c2_ep50_batch4_4+4ctx_few_shot",
+            few_shot_by_dataset=dict.fromkeys(
+                ("stanford_cars", "oxford_flowers", "fgvc_aircraft", "dtd", "eurosat"),
+                "vit_b16_c2_ep50_batch4_4+4ctx_few_shot_gpa45",
+            ),
         )
     }
-    choices = {"KL_REDUCTION": ("mean", "batchmean")}
+    published = (
+        PublishedRow("PromptSRC", "vit_b16_c2_ep20_batch4_4+4ctx", (BASE_TO_NEW,)),
+        PublishedRow("PromptSRC", "vit_b16_c2_ep20_batch4_4+4ctx_cross_datasets", TRANSFER),
+        PublishedRow("PromptSRC", "vit_b16_c2_ep50_batch4_4+4ctx_few_shot", (FEW_SHOT,)),
+    )
+    choices = {"KL_REDUCTION": REDUCTIONS}
 
     @staticmethod
     def add_config(cfg: CfgNode) -> None:
@@ -69,7 +79,11 @@ class PromptSRC(PromptTrainer):
         )
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
-        return IVLPPrompts(clip, classnames, self.settings, "TRAINER.PROMPTSRC")
+        return self.family(clip, classnames, self.settings, "TRAINER.PROMPTSRC")
+
+    @staticmethod
+    def family(clip: CLIP, classnames: list[str], settings: CfgNode, key: str) -> Prompts:
+        return IVLPPrompts(clip, classnames, settings, key)
 
     def prepare_training(self) -> None:
         super().prepare_training()
@@ -97,9 +111,7 @@ class PromptSRC(PromptTrainer):
 
     def divergence(self, teacher_logits: Tensor, logits: Tensor) -> Tensor:
         """KL(p0 || p) of logits [B, C], summed over images and classes and divided as KL_REDUCTION says."""
-        log_p0, log_p = teacher_logits.log_softmax(dim=-1), logits.log_softmax(dim=-1)
-        total = F.kl_div(log_p, log_p0, reduction="sum", log_target=True)
-        return total / (logits.numel() if self.settings.KL_REDUCTION == "mean" else len(logits))
+        return divergence(teacher_logits, logits, self.settings.KL_REDUCTION)
 
     def forward_backward(self, batch: dict) -> dict[str, float]:
         numbers = super().forward_backward(batch)

@@ -19,7 +19,7 @@ from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.utils import UserError
-from trainers.core.facts import Recipes
+from trainers.core.facts import BASE_TO_NEW, CROSS_DATASET, PublishedRow, Recipes
 from trainers.core.prompts import CONTEXT, ContextPrompts, Prompts, Theta, at_least_float32, normalized, readable
 from trainers.core.templates import method_template, template_features
 from trainers.core.trainer import PromptTrainer
@@ -71,6 +71,7 @@ class TCP(PromptTrainer):
     recipes = {
         "tcp": Recipes("_ep100_ctxv1", by_dataset={name: "vit_b16_ep25_ctxv1" for name in ("imagenet", "sun397")})
     }
+    published = (PublishedRow("TCP", "vit_b16_ep100_ctxv1", (BASE_TO_NEW, CROSS_DATASET)),)
     registered_name = "prompt_learner"
 
     @staticmethod

@@ -67,17 +67,33 @@ def find_method(name: str) -> Method:
 def default_recipe(method: Method, setting: str, dataset: str, shots: int) -> Recipe:
     """The recipe of a method for a setting; `dataset` is the one that is trained on.
 
+    A data set with settings of its own is reported under the name of the others.
+    """
+    usual = _usual_recipe(method, setting, dataset, shots)
+    own = _config_of_dataset(method, setting, dataset, shots)
+    return Recipe(own, usual.name) if own else usual
+
+
+def _config_of_dataset(method: Method, setting: str, dataset: str, shots: int) -> str:
+    """The config file of a data set that was published with settings of its own; "" for others."""
+    recipes = method.recipes
+    if setting == "few_shot" and (own := recipes.few_shot_by_dataset.get(dataset)):
+        return own if isinstance(own, str) else own.get(shots, "")
+    if dataset in recipes.by_dataset:
+        return recipes.by_dataset[dataset]
+    own = recipes.dataset_pattern.format(dataset)
+    return own if own and (ROOT / "configs" / "trainers" / method.folder / f"{own}.yaml").is_file() else ""
+
+
+def _usual_recipe(method: Method, setting: str, dataset: str, shots: int) -> Recipe:
+    """The recipe for data sets without settings of their own.
+
     The embedded model is trained with the base-to-new config in few-shot classification too: it has no longer ones.
     """
     embedded = dataset in EMBEDDED
     backbone = EMBEDDED_BACKBONE if embedded else BACKBONE
     recipes = method.recipes
     usual = recipes.unprefixed if recipes.unprefixed and not embedded else backbone + recipes.config
-    if dataset in recipes.by_dataset:
-        return Recipe(recipes.by_dataset[dataset], usual)
-    own = recipes.dataset_pattern.format(dataset)
-    if own and (ROOT / "configs" / "trainers" / method.folder / f"{own}.yaml").is_file():
-        return Recipe(own, usual)
     if setting in ("cross_dataset", "domain_generalization"):
         return Recipe(backbone + recipes.cross_dataset if recipes.cross_dataset else usual)
     if setting == "few_shot" and not embedded:

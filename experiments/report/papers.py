@@ -38,6 +38,8 @@ AVERAGED = {
 }
 AVERAGE = "Average"
 OOD_AVERAGE = "OOD average"
+AVERAGE_OVER_TARGETS = " (10 targets)"
+"""What some tables write behind the average of the cross-dataset setting."""
 
 # Published method, trainer and config file of its recipe, and the settings that it was published for. Recipes of one
 # name keep their own rows: three are in circulation as "IVLP". Methods without an entry have no trainer here.
@@ -93,7 +95,12 @@ class Comparison:
 def published_figures() -> dict[tuple[str, str, str, str], Published]:
     """All published figures by setting, method, data set and metric."""
     with FIGURES.open(encoding="utf-8", newline="") as file:
-        rows = [Published(**row | {"value": float(row["value"])}) for row in csv.DictReader(file)]
+        rows = [
+            Published(
+                **row | {"value": float(row["value"]), "dataset": row["dataset"].removesuffix(AVERAGE_OVER_TARGETS)}
+            )
+            for row in csv.DictReader(file)
+        ]
     return {(row.setting, row.method, row.dataset, row.metric): row for row in rows}
 
 

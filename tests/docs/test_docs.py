@@ -37,7 +37,7 @@ from shapes_world.suites import SUITES
 from tools import describe_classes
 from trainers.core.imagenet_templates import IMAGENET_TEMPLATES_SELECT
 from trainers.core.trainer import PromptTrainer
-from trainers.prometar import GradientModulator
+from trainers.prometar import GradientModulator, shape_as_read
 
 ROOT = Path(train.__file__).parent
 DOCS = ROOT / "docs"
@@ -271,6 +271,22 @@ def test_learned_tensors_are_those_of_the_page(page, vit_b16):
             modulator = GradientModulator(trainer.prompts.tensors(), trainer.settings.DIM_RATE)
         assert tensors_in(network) == shapes_of(modulator)
         assert number_before(network, "values") == sum(tensor.numel() for tensor in modulator.parameters())
+
+
+def test_modulators_are_as_large_as_the_page_says(vit_b16):
+    text = section("methods/prometar", "Other prompts and adapters")
+    table = [cells for cells in rows(text) if len(cells) == 5]
+    assert len(table) == 3
+    for config, *numbers in table:
+        trainer = built(vit_b16, "ProMetaR", code(config))
+        theta, rate = trainer.prompts.tensors(), trainer.settings.DIM_RATE
+        sizes = [tensor.numel() for tensor in theta.values()]
+        with torch.device("meta"):
+            modulator = GradientModulator(theta, rate)
+        by_rows = sum(len(shape_as_read(tensor, rate)) > 1 for tensor in theta.values())
+        counted = [sum(sizes), sum(tensor.numel() for tensor in modulator.parameters()), by_rows]
+        counted += [sum(2 * size * (size // rate) + (size // rate) ** 2 for size in sizes)]
+        assert [int(re.sub(r"\D", "", number)) for number in numbers] == counted, config
 
 
 def values_in_the_index(page: str) -> int:

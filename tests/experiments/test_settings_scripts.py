@@ -20,7 +20,7 @@ from dassl.utils import UserError
 from dassl.utils.locks import lock
 from experiments import __main__ as program
 from experiments.launch import single as one
-from experiments.plan.methods import EMBEDDED, METHODS, VARIANTS, default_recipe
+from experiments.plan.methods import EMBEDDED, METHODS, VARIANTS, Recipe, default_recipe
 from experiments.plan.settings import SETTINGS
 
 ROOT = Path(train.__file__).parent
@@ -83,9 +83,30 @@ def test_data_sets_with_published_settings_of_their_own_get_them(places):
     assert "/coprompt_dtd/" in folder_of(places, "test_new", "coprompt", "dtd", "1")
     assert "/coprompt/" in folder_of(places, "train_base", "coprompt", "folder", "1")
     assert default_recipe(METHODS["coprompt"], "base2new", "dtd", 16).name == "coprompt"
+    assert default_recipe(METHODS["prograd"], "base2new", "imagenet", 16) == Recipe("vit_b16_ep50", "vit_b16_ep100")
     for method in METHODS.values():
-        for config in method.by_dataset.values():
+        further = method.recipes.few_shot_by_dataset.values()
+        by_shots = [config for own in further for config in ([own] if isinstance(own, str) else own.values())]
+        for config in (*method.recipes.by_dataset.values(), *by_shots):
             assert (ROOT / "configs" / "trainers" / method.folder / f"{config}.yaml").is_file()
+
+
+def test_few_shot_settings_of_some_data_sets_are_taken_there_only():
+    """Expected: the READMEs and scripts of ProGrad (lambda) and PromptSRC (mean and width of the epochs' weights)."""
+    prograd, promptsrc = METHODS["prograd"], METHODS["promptsrc"]
+    usual = Recipe("vit_b16", "vit_b16_epochs_by_shots")
+    for dataset in ("oxford_flowers", "dtd", "eurosat"):
+        expected = {4: "vit_b16_ep100", 8: "vit_b16_lambda08", 16: "vit_b16_lambda08"}
+        for shots, config in expected.items():
+            recipe = default_recipe(prograd, "few_shot", dataset, shots)
+            assert recipe == Recipe(config, usual.reported)
+        assert default_recipe(prograd, "base2new", dataset, 16).config == "vit_b16_ep100"
+    assert default_recipe(prograd, "few_shot", "food101", 16) == usual
+    name = "vit_b16_c2_ep50_batch4_4+4ctx_few_shot"
+    for dataset in ("stanford_cars", "oxford_flowers", "fgvc_aircraft", "dtd", "eurosat"):
+        assert default_recipe(promptsrc, "few_shot", dataset, 1) == Recipe(f"{name}_gpa45", name)
+        assert default_recipe(promptsrc, "base2new", dataset, 16).config == "vit_b16_c2_ep20_batch4_4+4ctx"
+    assert default_recipe(promptsrc, "few_shot", "food101", 1).config == name
 
 
 @pytest.mark.parametrize("base", ["vit_b16", "vit_shapes"])

@@ -13,6 +13,7 @@ from dataclasses import fields, is_dataclass, replace
 import pytest
 import torch
 from golden_data import images
+from meta_by_hand import FAMILY_OPTIONS
 from tiny_runs import NODES, build_trainer, learned, set_position
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -25,11 +26,15 @@ from trainers.core import captured
 from trainers.core.captured import CapturedFunctions
 
 STRONG = {"ADAPT_LR": 0.5, "LR_RATIO": 1.0, "OPTIM_VNET.LR": 10.0}
+ADAPTERS = FAMILY_OPTIONS["MultiModalAdapter"] | {"TRAINER.MMADAPTER.ADAPTER_START": 1}
 VARIANTS = {name: (name, {}) for name in NODES} | {
     "ProMetaR": ("ProMetaR", STRONG),
     "ProMetaR, phi by Adam": ("ProMetaR", STRONG | {"OPTIM_VNET.NAME": "adam", "OPTIM_VNET.STEP_LR": True}),
     "ProMetaR on CoOp": ("ProMetaR", STRONG | {"PROMPTS": "CoOp", "FAST_ADAPTATION": True}),
     "ProMetaR on VPT": ("ProMetaR", STRONG | {"PROMPTS": "VPT", "PREC": "bf16"}),
+    "ProMetaR on MaPLe": ("ProMetaR", STRONG | {"PROMPTS": "MaPLe", "TRAINER.TEXT_CHUNK": 4}),
+    "ProMetaR on PromptSRC": ("ProMetaR", STRONG | {"PROMPTS": "PromptSRC", "REGULARIZER": "promptsrc"}),
+    "ProMetaR on MMA": ("ProMetaR", STRONG | {"PROMPTS": "MMA", "PREC": "amp"} | ADAPTERS),
     "ProMetaR in chunks": ("ProMetaR", STRONG | {"PROMPTS": "CoOp", "TRAINER.TEXT_CHUNK": 4}),
     "ProMetaR, amp": ("ProMetaR", STRONG | {"PREC": "amp"}),
     "IVLP, amp": ("IVLP", {"PREC": "amp"}),
@@ -41,6 +46,12 @@ def one_call_warms_up(monkeypatch):
     """The stand-in needs no more, and these tests are many."""
     if not torch.cuda.is_available():
         monkeypatch.setattr(captured, "WARM_UP_CALLS", 1)
+
+
+@pytest.fixture(autouse=True)
+def large_tensors_are_read_by_rows(monkeypatch):
+    """The networks of MaPLe's projections would take most of the time."""
+    monkeypatch.setattr(prometar, "MOST_WEIGHTS", 2**17)
 
 
 @pytest.fixture(autouse=True)

@@ -10,14 +10,19 @@ from __future__ import annotations
 import pytest
 import torch
 from golden_data import images
-from meta_by_hand import MetaByHand, encoders, teacher_text_features
+from meta_by_hand import FAMILY_OPTIONS, nets, scheme, teacher_text_features
 from tiny_runs import CLASSNAMES, build_in_float64, load_tiny_clip
 from torch.autograd import grad
 
 from trainers import prometar
 
 NAMES = [name.replace("_", " ") for name in CLASSNAMES]
-FAMILIES = ["IVLP", "CoOp", "VPT"]
+FAMILIES = ["IVLP", "CoOp", "VPT", "MaPLe", "PromptSRC", "MultiModalAdapter"]
+READ_BY_ROWS = {
+    "MaPLe": {"prompt_learner.proj.weight": 64, "prompt_learner.compound_prompt_projections.0.weight": 64},
+    "MultiModalAdapter": {"adapter_learner.text_adapter.0.up.weight": 8, "adapter_learner.text_adapter.1.up.weight": 8},
+}
+"""Tensors of the text side whose network reads rows, and the length of a row, where `MOST_WEIGHTS` is low."""
 # rates at which the second-order part is large; as in the amplified golden recordings
 AMPLIFIED = {"ADAPT_LR": 0.5, "LR_RATIO": 1.0, "N_CTX_TEXT": 2, "N_CTX_VISION": 2, "MONITOR": False}
 
@@ -41,19 +46,15 @@ class Scene:
         lam = torch.tensor([0.7, 0.25], dtype=torch.float64)
         self.task = prometar.Task(torch.tensor([0, 1]), torch.tensor([2, 3]), lam, torch.tensor([1, 0]))
         state = trainer.prompts.clip.state_dict()
-        s = trainer.settings
-        self.by_hand = MetaByHand(
-            encoders(family, state, NAMES, s.N_CTX_TEXT),
-            state,
-            teacher_text,
-            s.ADAPT_LR,
-            s.LR_RATIO,
-            s.DIM_RATE,
-            first_order,
-        )
+        self.by_hand = scheme(family, state, NAMES, teacher_text, trainer.settings, first_order)
 
     def outer_loss(self, theta, phi):
         return self.trainer.meta_gradient(theta, phi, self.batch, self.task)[0]
+
+    def factor(self, name):
+        """What our gradient of a tensor of theta or phi is the derivative's multiple by."""
+        names = {net: own for own, net in nets(self.theta).items()}
+        return self.by_hand.factor(names.get(".".join(name.split(".")[:2]), name))
 
     def ours(self):
         return self.trainer.meta_gradient(self.theta, self.phi, self.batch, self.task)[:3]
@@ -71,7 +72,10 @@ def teacher_text(backbones):
 @pytest.fixture
 def scene(tiny_cfg, teacher_text, monkeypatch):
     def make(family, first_order=False, **options):
-        settings = AMPLIFIED | {"PROMPTS": family, "FAST_ADAPTATION": first_order} | options
+        settings = AMPLIFIED | FAMILY_OPTIONS.get(family, {}) | {"PROMPTS": family, "FAST_ADAPTATION": first_order}
+        if family in READ_BY_ROWS:
+            monkeypatch.setattr(prometar, "MOST_WEIGHTS", 2**16)  # the tiny towers' largest tensors are small
+        settings |= options
         trainer = build_in_float64(tiny_cfg("ProMetaR", settings), monkeypatch)
         return Scene(trainer, teacher_text, family, first_order)
 
@@ -120,7 +124,7 @@ def test_outer_gradient_is_the_derivative(scene, family, of):
             return point.outer_loss(theta, phi)
 
         difference = (loss_at(step) - loss_at(-step)) / (2 * step)
-        along = sum((gradient[k] * direction[k]).sum() for k in where)
+        along = sum((gradient[k] * direction[k]).sum() / point.factor(k) for k in where)
         assert along.abs() > 1e-6
         torch.testing.assert_close(along, difference, rtol=1e-5, atol=0)
 
@@ -142,11 +146,22 @@ def test_first_order_leaves_out_exactly_the_second_order_terms(scene, family):
     query = grad(by_hand.query_loss(fast, second.images, second.labels, task), list(fast.values()))
     missing = grad(list(modulated.values()), list(theta.values()), grad_outputs=query)
     query, missing = (dict(zip(theta, tensors, strict=True)) for tensors in (query, missing))
+    query, missing = (
+        {name: by_hand.factor(name) * tensor for name, tensor in tensors.items()} for tensors in (query, missing)
+    )
 
     assert relative(theta_1, query) < 1e-9
     difference = {k: theta_2[k] - theta_1[k] for k in theta}
     assert relative(difference, {k: -by_hand.adapt_lr * v for k, v in missing.items()}) < 1e-8
     assert all(missing[k].norm() * by_hand.adapt_lr > 0.01 * query[k].norm() for k in theta)  # not a small matter
+
+
+@pytest.mark.parametrize("family", READ_BY_ROWS)
+def test_large_tensors_are_read_by_rows(scene, family):
+    point = scene(family)
+    for name, width in READ_BY_ROWS[family].items():
+        assert point.phi[f"{nets(point.theta)[name]}.0.weight"].shape == (width // 8, 2 * width)
+        assert point.theta[name].shape[1] == width and len(point.theta[name]) > 1
 
 
 @pytest.mark.parametrize("dim_rate", [1, 2, 16, 64])
@@ -166,7 +181,8 @@ def test_prompts_that_do_not_say_how_the_towers_take_them(scene, family, monkeyp
     point = scene(family)
     expected_loss, expected_theta, expected_phi = point.ours()
     names = point.trainer.prompts.image_prompts
-    monkeypatch.setattr(point.trainer.prompts, "visual_prompts", lambda theta: [theta[name] for name in names])
+    if names is not None:
+        monkeypatch.setattr(point.trainer.prompts, "visual_prompts", lambda theta: [theta[name] for name in names])
     monkeypatch.setattr(point.trainer.prompts, "text_prompts", None)
     monkeypatch.setattr(point.trainer.prompts, "image_prompts", None)
     loss, theta_gradient, phi_gradient = point.ours()

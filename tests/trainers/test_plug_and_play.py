@@ -1,4 +1,4 @@
-"""`TRAINER.PROMETAR.PROMPTS`: the meta-regularised scheme on IVLP's, CoOp's and VPT's prompts.
+"""`TRAINER.PROMETAR.PROMPTS`: the meta-regularised scheme on every family of prompts or adapters.
 
 Expected values: the scheme applied by hand (tests/helpers/meta_by_hand.py) over two batches, momentum and random draws
 included, in float64.
@@ -9,9 +9,10 @@ from __future__ import annotations
 import pytest
 import torch
 from golden_data import images
-from meta_by_hand import MetaByHand, encoders, sgd, teacher_text_features
+from meta_by_hand import FAMILY_OPTIONS, scheme, sgd, teacher_text_features
 from tiny_runs import CLASSNAMES, build_in_float64, learned, load_tiny_clip, set_position
 
+from trainers import prometar
 from trainers.core.families import families
 from trainers.prometar import Task
 
@@ -25,8 +26,39 @@ LEARNED = {
     },
     "CoOp": {"prompt_learner.ctx": (2, 64)},
     "VPT": {"image_encoder.VPT": (3, 128), "image_encoder.transformer.resblocks.1.VPT_shallow": (3, 128)},
+    "MaPLe": {
+        "prompt_learner.ctx": (2, 64),
+        "prompt_learner.proj.weight": (128, 64),
+        "prompt_learner.proj.bias": (128,),
+        "prompt_learner.compound_prompts_text.0": (2, 64),
+        "prompt_learner.compound_prompt_projections.0.weight": (128, 64),
+        "prompt_learner.compound_prompt_projections.0.bias": (128,),
+    },
+    "MultiModalAdapter": {
+        f"adapter_learner.{name}.{kind}": shape[: 2 if kind == "weight" else 1]
+        for layer in (0, 1)
+        for name, shape in {
+            f"text_adapter.{layer}.down.0": (8, 64),
+            f"text_adapter.{layer}.up": (64, 8),
+            f"visual_adapter.{layer}.down.0": (8, 128),
+            f"visual_adapter.{layer}.up": (128, 8),
+            f"shared_adapter.{layer}.0": (8, 8),
+        }.items()
+        for kind in ("weight", "bias")
+    },
 }
+LEARNED["PromptSRC"] = LEARNED["IVLP"]
 SETTINGS = {"N_CTX_TEXT": 2, "N_CTX_VISION": 3, "ADAPT_LR": 0.5, "LR_RATIO": 1.0, "MONITOR": False}
+
+
+@pytest.fixture(autouse=True)
+def read_by_rows(monkeypatch):
+    """Tensors of more than 500 values, which would each get a large network, are taken as rows."""
+    monkeypatch.setattr(prometar, "MOST_WEIGHTS", 2**16)
+
+
+def settings_of(family):
+    return SETTINGS | FAMILY_OPTIONS.get(family, {}) | {"PROMPTS": family}
 
 
 def draws_by_hand(labels):
@@ -45,13 +77,13 @@ def test_every_family_is_tested():
 
 @pytest.mark.parametrize("family", LEARNED)
 def test_two_batches_are_those_of_the_scheme_by_hand(family, tiny_cfg, monkeypatch):
-    trainer = build_in_float64(tiny_cfg("ProMetaR", SETTINGS | {"PROMPTS": family}), monkeypatch)
+    trainer = build_in_float64(tiny_cfg("ProMetaR", settings_of(family)), monkeypatch)
     theta = {name: tensor.detach().clone() for name, tensor in trainer.prompts.tensors().items()}
     assert {name: tuple(tensor.shape) for name, tensor in theta.items()} == LEARNED[family]
     phi = {name: tensor.detach().clone() for name, tensor in trainer.modulator.named_parameters()}
     start = dict(theta)
     state = trainer.prompts.clip.state_dict()
-    by_hand = MetaByHand(encoders(family, state, NAMES, 2), state, teacher_text_features(state, NAMES), 0.5, 1.0, 8)
+    by_hand = scheme(family, state, NAMES, teacher_text_features(state, NAMES), trainer.settings)
 
     batches = [(images()["train_images"][k].double(), images()["train_labels"][k]) for k in (1, 3)]
     torch.manual_seed(9)
@@ -72,7 +104,9 @@ def test_two_batches_are_those_of_the_scheme_by_hand(family, tiny_cfg, monkeypat
         outer, theta_gradients, phi_gradients = by_hand.outer_gradients(theta, phi, batch, labels, task)
         sgd(theta, theta_gradients, momentum, lr=0.0025)
         sgd(phi, phi_gradients, phi_momentum, lr=0.0025)
-        reported = [summary[name] for name in ("loss_base", "loss_text", "loss_image", "loss")]
+        names = ["loss_base", "loss_text", "loss_image", *["loss_logits"] * (family == "PromptSRC"), "loss"]
+        reported = [summary[name] for name in names]
+        assert ("loss_logits" in summary) == ("loss_logits" in names)
         assert reported == pytest.approx([*parts, outer.item()], abs=1e-9)
 
     ours = learned(trainer)
@@ -83,7 +117,7 @@ def test_two_batches_are_those_of_the_scheme_by_hand(family, tiny_cfg, monkeypat
 
 @pytest.mark.parametrize("family", LEARNED)
 def test_checkpoint_names_are_those_of_the_prompts(family, tiny_trainer, tmp_path):
-    trainer = tiny_trainer("ProMetaR", SETTINGS | {"PROMPTS": family})
+    trainer = tiny_trainer("ProMetaR", settings_of(family))
     trainer.save_model(0, str(tmp_path))
     state = torch.load(tmp_path / "VLPromptLearner" / "model.pth.tar-1", weights_only=True)["state_dict"]
     assert {name: tuple(tensor.shape) for name, tensor in state.items()} == LEARNED[family]
@@ -106,5 +140,5 @@ def test_the_teacher_is_the_same_whatever_the_prompts(tiny_trainer, backbones):
     state = load_tiny_clip(backbones["vit"]).state_dict()
     expected = teacher_text_features(state, NAMES)
     for family in LEARNED:
-        teacher = tiny_trainer("ProMetaR", SETTINGS | {"PROMPTS": family}).teacher_text
+        teacher = tiny_trainer("ProMetaR", settings_of(family)).teacher_text
         assert (teacher - expected).abs().max() < 1e-5

@@ -73,15 +73,22 @@ def test_a_clip_without_prompts_draws_as_under_coop(tiny_cfg, backbones, trainer
     assert torch.equal(torch.get_rng_state(), expected)
 
 
-@pytest.mark.parametrize("family, alone", [("CoOp", "CoOp"), ("VPT", "VPT")])
+@pytest.mark.parametrize(
+    "family, alone",
+    [("CoOp", "CoOp"), ("VPT", "VPT"), ("MaPLe", "MaPLe"), ("PromptSRC", "PromptSRC"), ("MMA", "MultiModalAdapter")],
+)
 def test_other_prompts_under_prometar_start_as_they_do_alone(tiny_cfg, family, alone):
     """The published code has no such run: as with its own prompts, two more CLIPs follow the first."""
-    options = {"N_CTX_TEXT": 5, "N_CTX_VISION": 2, "PROMPT_DEPTH_VISION": 2, "PROMPTS": family}
+    visual = {"N_CTX_VISION": 5 if family == "MaPLe" else 2, "PROMPT_DEPTH_VISION": 2}
+    adapters = {"ADAPTER_START": 2, "ADAPTER_END": 3, "ADAPTER_DIM": 8}
+    options = {"N_CTX_TEXT": 5, "PROMPTS": family} | visual
+    options |= {f"TRAINER.MMADAPTER.{key}": value for key, value in adapters.items()}
     torch.manual_seed(3)
     prompts = build_trainer(tiny_cfg("ProMetaR", options)).prompts.tensors()
     torch.manual_seed(3)
-    own = {"CoOp": {"N_CTX": 5}, "VPT": {"N_CTX_VISION": 2, "PROMPT_DEPTH_VISION": 2}}[family]
-    expected = build_trainer(tiny_cfg(alone, own)).prompts.tensors()
+    own = {"CoOp": {"N_CTX": 5}, "VPT": visual, "MaPLe": {"N_CTX": 5}, "MMA": adapters}
+    own |= {"PromptSRC": {"N_CTX_TEXT": 5} | visual}
+    expected = build_trainer(tiny_cfg(alone, own[family])).prompts.tensors()
     assert prompts.keys() == expected.keys()
     assert all(torch.equal(prompts[name], expected[name]) for name in expected)
 

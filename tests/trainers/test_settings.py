@@ -35,6 +35,18 @@ IMPOSSIBLE = {
     "MaPLe of depth 0": ("MaPLe", {"PROMPT_DEPTH": 0}, ["TRAINER.MAPLE.PROMPT_DEPTH is 0"]),
     "no visual tokens": ("VPT", {"N_CTX_VISION": 0}, ["at least 1 token"]),
     "unknown prompts": ("ProMetaR", {"PROMPTS": "LoRA"}, ["TRAINER.PROMETAR.PROMPTS", "'LoRA'", "IVLP"]),
+    "unknown R": ("ProMetaR", {"REGULARIZER": "l2"}, ["TRAINER.PROMETAR.REGULARIZER is 'l2'", "l1 or promptsrc"]),
+    "MaPLe with more visual tokens": (
+        "ProMetaR",
+        {"PROMPTS": "MaPLe", "N_CTX_TEXT": 2},
+        ["TRAINER.PROMETAR.N_CTX_TEXT is 2 and N_CTX_VISION 4", "same number"],
+    ),
+    "MaPLe less deep in the image tower": (
+        "ProMetaR",
+        {"PROMPTS": "MaPLe", "PROMPT_DEPTH_VISION": 1},
+        ["TRAINER.PROMETAR.PROMPT_DEPTH_TEXT is 2 and PROMPT_DEPTH_VISION 1"],
+    ),
+    "MMA under its other name": ("ProMetaR", {"PROMPTS": "MMA"}, ["TRAINER.MMADAPTER.ADAPTER_START is 5", "3, the"]),
     "context too long": ("CoOp", {"N_CTX": 73}, ["too long"]),
     "wrong image size": ("CoOp", {"INPUT.SIZE": "(224, 224)"}, ["64x64", "(224, 224)", "INPUT.SIZE"]),
     "unknown KL_REDUCTION": ("PromptSRC", {"KL_REDUCTION": "sum"}, ["KL_REDUCTION is 'sum'", "batchmean"]),

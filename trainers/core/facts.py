@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from dassl.engine import TRAINER_REGISTRY
 
 BASE_TO_NEW = "base2new"
-TRANSFER = ("cross_dataset", "domain_generalization")
+CROSS_DATASET = "cross_dataset"
+TRANSFER = (CROSS_DATASET, "domain_generalization")
 FEW_SHOT = "few_shot"
 ALL_SETTINGS = (BASE_TO_NEW, *TRANSFER, FEW_SHOT)
 
@@ -30,6 +31,8 @@ class Recipes:
         cross_dataset: for cross-dataset and domain generalisation.
         few_shot: for few-shot classification with the large backbone.
         few_shot_by_shots: the same where it differs with the number of shots.
+        few_shot_by_dataset: whole names of config files for data sets that were published with settings of their own in
+            few-shot classification; by the number of shots where only some of them were.
         unprefixed: whole name of the config file for the large backbone, where it was published without a prefix.
         by_dataset: whole names of config files for data sets that were published with settings of their own, in every
             setting that trains on them; their results are reported under the name of the others.
@@ -42,6 +45,7 @@ class Recipes:
     cross_dataset: str = ""
     few_shot: str = ""
     few_shot_by_shots: Mapping[int, str] = field(default_factory=dict, hash=False)
+    few_shot_by_dataset: Mapping[str, str | Mapping[int, str]] = field(default_factory=dict, hash=False)
     unprefixed: str = ""
     by_dataset: Mapping[str, str] = field(default_factory=dict, hash=False)
     dataset_pattern: str = ""

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# bash scripts/prometar_maple/base2new_test.sh DATASET SEED [CFG [KEY VALUE ...]]
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../run.sh" test_new prometar_maple "$@"

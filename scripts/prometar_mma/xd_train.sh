@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# bash scripts/prometar_mma/xd_train.sh DATASET SEED [CFG [KEY VALUE ...]]
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../run.sh" source prometar_mma "$@"
