@@ -28,8 +28,8 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
+from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import UserError
-from datasets.acquire.names import readers
 from datasets.layout.draws import MAX_VAL_SHOTS
 from experiments.launch.gpus import shared_gpus
 from experiments.plan.declaration import Selection, read_experiment
@@ -69,7 +69,7 @@ def work_of(run: Run) -> Work:
     """Steps and test batches of a run. Raises UserError when the size of its data set is not known."""
     config = run.config()
     name = config["DATASET"]["NAME"]
-    counts = readers()[name].counts if name in readers() else None
+    counts = DATASET_REGISTRY.stated(name, "counts", None)
     if counts is None:
         raise UserError(f"the number of images in {name} is not known: choose others by --datasets")
     base = math.ceil(counts.classes / 2)

@@ -35,6 +35,10 @@ class Registry:
             raise UnknownNameError(unknown_name_message(self._name, name, self.registered_names()))
         return self._obj_map[name]
 
+    def stated(self, name: str, attribute: str, default: Any) -> Any:
+        """What a registered class states itself; what it inherits is its base's, not its own."""
+        return vars(self.get(name)).get(attribute, default)
+
     def registered_names(self) -> list[str]:
         """Names in order of registration."""
         return list(self._obj_map)

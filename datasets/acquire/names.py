@@ -21,7 +21,13 @@ def readers() -> dict[str, type[CoOpLayout]]:
 
 def downloadable() -> list[str]:
     """Names of the data sets that `datasets.prepare` gets."""
-    return [name for name, cls in readers().items() if cls.pieces]
+    return [name for name in readers() if DATASET_REGISTRY.stated(name, "pieces", ())]
+
+
+def readers_of_papers() -> dict[str, str]:
+    """Registered name -> name in the papers' tables, of the readers that state one."""
+    names = {name: DATASET_REGISTRY.stated(name, "paper_name", "") for name in readers()}
+    return {name: paper_name for name, paper_name in names.items() if paper_name}
 
 
 def generated() -> list[str]:
@@ -32,7 +38,7 @@ def generated() -> list[str]:
 def expected_counts(name: str) -> Counts | None:
     """What the data set should hold; None if its reader does not say so."""
     if name not in SUITES:
-        return readers()[name].counts
+        return DATASET_REGISTRY.stated(name, "counts", None)
     suite = SUITES[name]
     classes = len(suite.class_names)
     return Counts(classes, *(classes * suite.count(part) for part in Parts._fields))
@@ -44,10 +50,10 @@ def resolve(name: str) -> str:
     Raises:
         UserError: there is no such data set.
     """
-    known = [*downloadable(), *generated()]
+    known, classes = [*downloadable(), *generated()], readers()
     spellings = {}
     for each in known:
-        cls = readers()[each]
+        cls = classes[each]
         for spelling in (each, cls.dataset_dir if cls.generated else cls.__module__.rpartition(".")[2]):
             spellings[spelling.lower()] = each
     if name.lower() not in spellings:

@@ -9,20 +9,25 @@ from functools import cache
 from pathlib import Path
 
 import trainers  # noqa: F401  registers the methods
-from dassl.engine import TRAINER_REGISTRY
-from datasets.acquire.names import readers
-from trainers.core.facts import lineage
+from datasets.acquire.names import readers_of_papers
+from trainers.core.facts import fact, lineage
 
 from .recipes import Recipe
 
 FIGURES = Path(__file__).parent.parent / "paper_figures.csv"
 
 
+@cache
+def _rows() -> list[dict[str, str]]:
+    """The table of published figures as it is written."""
+    with FIGURES.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def _readers_in(setting: str) -> dict[str, str]:
     """Registered name of a reader -> its name in the papers' tables, in their order."""
-    by_paper_name = {cls.paper_name: name for name, cls in readers().items() if cls.paper_name}
-    with open(FIGURES, newline="", encoding="utf-8") as file:
-        named = dict.fromkeys(row["dataset"] for row in csv.DictReader(file) if row["setting"] == setting)
+    by_paper_name = {paper_name: name for name, paper_name in readers_of_papers().items()}
+    named = dict.fromkeys(row["dataset"] for row in _rows() if row["setting"] == setting)
     return {by_paper_name[name]: name for name in named if name in by_paper_name}
 
 
@@ -44,9 +49,7 @@ AVERAGE_OVER_TARGETS = " (10 targets)"
 # Published method, trainer and config file of its recipe, and the settings that it was published for. Recipes of one
 # name keep their own rows: three are in circulation as "IVLP". Methods without an entry have no trainer here.
 RECIPES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = tuple(
-    (row.method, trainer, row.config, row.settings)
-    for trainer in lineage()
-    for row in getattr(TRAINER_REGISTRY.get(trainer), "published", ())
+    (row.method, trainer, row.config, row.settings) for trainer in lineage() for row in fact(trainer, "published", ())
 )
 BACKBONE, SHOTS = "ViT-B/16", 16
 
@@ -94,13 +97,10 @@ class Comparison:
 @cache
 def published_figures() -> dict[tuple[str, str, str, str], Published]:
     """All published figures by setting, method, data set and metric."""
-    with FIGURES.open(encoding="utf-8", newline="") as file:
-        rows = [
-            Published(
-                **row | {"value": float(row["value"]), "dataset": row["dataset"].removesuffix(AVERAGE_OVER_TARGETS)}
-            )
-            for row in csv.DictReader(file)
-        ]
+    rows = [
+        Published(**row | {"value": float(row["value"]), "dataset": row["dataset"].removesuffix(AVERAGE_OVER_TARGETS)})
+        for row in _rows()
+    ]
     return {(row.setting, row.method, row.dataset, row.metric): row for row in rows}
 
 

@@ -63,7 +63,7 @@ class PublishedRow(NamedTuple):
 
 def fact(trainer: str, name: str, default: Any) -> Any:
     """What a registered trainer says itself; what it inherits is its base's, not its own."""
-    return vars(TRAINER_REGISTRY.get(trainer)).get(name, default)
+    return TRAINER_REGISTRY.stated(trainer, name, default)
 
 
 def lineage() -> list[str]:

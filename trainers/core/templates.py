@@ -25,7 +25,7 @@ DEFAULT_TEMPLATE = "a photo of a {}."
 CUSTOM_TEMPLATES = {
     name: DATASET_REGISTRY.get(name).template
     for name in DATASET_REGISTRY.registered_names()
-    if getattr(DATASET_REGISTRY.get(name), "paper_name", "")
+    if DATASET_REGISTRY.stated(name, "paper_name", "")
 }
 """Registered name -> template of the papers' data sets, as their readers state it."""
 
