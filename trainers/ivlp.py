@@ -89,9 +89,6 @@ class IVLP(PromptTrainer):
             )
         )
 
-    def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
-        return self.family(clip, classnames, self.settings, "TRAINER.IVLP")
-
     @staticmethod
     def family(clip: CLIP, classnames: list[str], settings: CfgNode, key: str) -> Prompts:
         return IVLPPrompts(clip, classnames, settings, key)

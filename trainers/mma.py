@@ -133,9 +133,6 @@ class MultiModalAdapter(PromptTrainer):
             )
         )
 
-    def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
-        return self.family(clip, classnames, self.settings, "TRAINER.MMADAPTER")
-
     @staticmethod
     def family(clip: CLIP, classnames: list[str], settings: CfgNode, key: str) -> Prompts:
         s = settings

@@ -20,16 +20,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from yacs.config import CfgNode
 
-from clip.model import CLIP
 from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.utils import MismatchError
 from trainers.core.divergence import REDUCTIONS, divergence
 from trainers.core.facts import BASE_TO_NEW, FEW_SHOT, TRANSFER, PublishedRow, Recipes
-from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized
+from trainers.core.prompts import Theta, at_least_float32, normalized
 from trainers.core.trainer import PromptTrainer
-from trainers.ivlp import IVLPPrompts
+from trainers.ivlp import IVLP
 
 AGGREGATION = "gaussian_aggregation"
 """Key of the training state: the mean so far, and after the last epoch the prompts that it replaced."""
@@ -78,12 +77,7 @@ class PromptSRC(PromptTrainer):
             )
         )
 
-    def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
-        return self.family(clip, classnames, self.settings, "TRAINER.PROMPTSRC")
-
-    @staticmethod
-    def family(clip: CLIP, classnames: list[str], settings: CfgNode, key: str) -> Prompts:
-        return IVLPPrompts(clip, classnames, settings, key)
+    family = staticmethod(IVLP.family)
 
     def prepare_training(self) -> None:
         super().prepare_training()

@@ -56,9 +56,6 @@ class VPT(PromptTrainer):
             )
         )
 
-    def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
-        return self.family(clip, classnames, self.settings, "TRAINER.VPT")
-
     @staticmethod
     def family(clip: CLIP, classnames: list[str], settings: CfgNode, key: str) -> Prompts:
         s, depth = settings, f"{key}.PROMPT_DEPTH_VISION"

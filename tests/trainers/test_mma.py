@@ -6,58 +6,16 @@ Expected values: the formulas of the paper on `plain_clip`, in float64; sizes di
 from __future__ import annotations
 
 import pytest
-import torch
 import torch.nn.functional as F
 from by_definition import check_objective
 from golden_data import training_batch
-from plain_clip import block, layers_of, quick_gelu, similarity
+from plain_clip import similarity
+from plain_mma import mma_image, mma_text
 from tiny_runs import CLASSNAMES, build_trainer, set_position
 
 from clip.clip import tokenize
 
 NAMES = [name.replace("_", " ") for name in CLASSNAMES]
-
-
-def mma_adapter(theta, side, layer, scale, u):
-    def linear(name, x):
-        prefix = f"adapter_learner.{name}"
-        return F.linear(x, theta[f"{prefix}.weight"], theta[f"{prefix}.bias"])
-
-    hidden = linear(f"shared_adapter.{layer}.0", linear(f"{side}.{layer}.down.0", u).relu()).relu()
-    return scale * linear(f"{side}.{layer}.up", hidden)
-
-
-def mma_tower(state, prefix, x, mask, theta, side, layers, scale):
-    for number in range(layers_of(state, prefix)):
-        name = f"{prefix}.{number}"
-        u = F.layer_norm(x, x.shape[-1:], state[f"{name}.ln_1.weight"], state[f"{name}.ln_1.bias"])
-        x = block(state, name, x, mask, quick_gelu)
-        if number + 1 in layers:
-            x = x + mma_adapter(theta, side, number + 1, scale, u)
-    return x
-
-
-def mma_text(state, tokens, theta, layers, scale):
-    x = state["token_embedding.weight"][tokens]
-    if 0 in layers:
-        x = x + mma_adapter(theta, "text_adapter", 0, scale, x)
-    x = x + state["positional_embedding"]
-    mask = torch.full((77, 77), float("-inf"), dtype=x.dtype).triu(1)
-    x = mma_tower(state, "transformer.resblocks", x, mask, theta, "text_adapter", layers, scale)
-    x = F.layer_norm(x, x.shape[-1:], state["ln_final.weight"], state["ln_final.bias"])
-    return x[torch.arange(len(x)), tokens.argmax(dim=-1)] @ state["text_projection"]
-
-
-def mma_image(state, images, theta, layers, scale):
-    x = F.conv2d(images, state["visual.conv1.weight"], stride=16).flatten(2).transpose(1, 2)
-    x = torch.cat([state["visual.class_embedding"].expand(len(x), 1, -1), x], dim=1)
-    x = x + state["visual.positional_embedding"]
-    x = F.layer_norm(x, x.shape[-1:], state["visual.ln_pre.weight"], state["visual.ln_pre.bias"])
-    if 0 in layers:
-        x = x + mma_adapter(theta, "visual_adapter", 0, scale, x)
-    x = mma_tower(state, "visual.transformer.resblocks", x, None, theta, "visual_adapter", layers, scale)
-    x = F.layer_norm(x[:, 0], x.shape[-1:], state["visual.ln_post.weight"], state["visual.ln_post.bias"])
-    return x @ state["visual.proj"]
 
 
 MMA_CASES = {

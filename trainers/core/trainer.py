@@ -154,8 +154,11 @@ class PromptTrainer(TrainerX):
         """Add the method's defaults to `cfg.TRAINER`."""
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
-        """The method's learned tensors and encoders."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what it learns")
+        """The method's learned tensors and encoders; those of its `family` if it is one (`trainers.core.families`)."""
+        family = getattr(self, "family", None)
+        if family is None:
+            raise NotImplementedError(f"{type(self).__name__} does not say what it learns")
+        return family(clip, classnames, self.settings, f"TRAINER.{self.config_node}")
 
     def registered_module(self) -> nn.Module:
         """The module whose state dict is saved."""
