@@ -23,7 +23,6 @@ from yacs.config import CfgNode
 
 from clip.model import CLIP
 from dassl.data.data_manager import build_data_loader
-from dassl.data.transforms import build_transform
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.run_record import CLASSNAMES_NAME, classnames_digest, read_classnames
 from dassl.metrics import compute_accuracy
@@ -86,6 +85,8 @@ class LinearProbe(PromptTrainer):
     @same_random_state_afterwards()
     def multipliers(self) -> Tensor:
         """lambda [C]; each training image counts once, as it is tested on (not augmented)."""
+        from dassl.data.transforms import build_transform  # torchvision, which takes two seconds
+
         cfg, images = self.cfg, self.dm.dataset.train_x
         size, transform = cfg.DATALOADER.TEST.BATCH_SIZE, build_transform(cfg, is_train=False)
         loader = build_data_loader(cfg, data_source=images, batch_size=size, tfm=transform, is_train=False)

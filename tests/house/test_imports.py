@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 
 import pytest
 from import_graph import PROGRAMS, ROOMS, ROOT, circle, imports, modules, room, upward
@@ -49,3 +51,12 @@ def test_the_list_of_rooms_is_complete():
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert packages == set(ROOMS)
     assert {path.stem for path in ROOT.glob("*.py")} == set(PROGRAMS)
+
+
+def test_importing_all_methods_loads_neither_torchvision_nor_triton():
+    """They take two seconds together, at each start of every program; they are imported where they are used."""
+    code = (
+        "import sys, train; print([name for name in ('torchvision', 'triton', 'tensorboard') if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
