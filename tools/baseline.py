@@ -13,10 +13,13 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
-from clip.model import causal_attention, full_attention
+from clip.model import Attention, ResidualAttentionBlock, causal_attention, full_attention
+from trainers.clip_lora import TEXT as LORA_TEXT
+from trainers.clip_lora import VISUAL as LORA_VISUAL
+from trainers.clip_lora import LowRankPrompts
 from trainers.cocoop import CoCoOpPrompts
 from trainers.coprompt import CoPromptPrompts
 from trainers.core.prompts import CONTEXT, Prompts, Theta, normalized
@@ -32,12 +35,13 @@ class PlainPrompts:
 
     def __init__(self, prompts: Prompts) -> None:
         self.prompts, self.clip = prompts, prompts.clip
+        self._fixed_text = prompts.text_features  # kept: a step calls `text_features` in the place of it
 
     def text_features(self, theta: Theta, context: Tensor | None = None) -> Tensor:
         """[C, e], not normalised."""
         method, clip = self.prompts, self.clip
         if not hasattr(method, "context"):  # fixed class prompts
-            return method.text_features(theta)
+            return self._fixed_text(theta)
         tokens = method.context.tokens.to(clip.logit_scale.device)
         context = theta[CONTEXT] if context is None else context
         rows = clip.token_embedding(tokens)  # [C, 77, d]
@@ -141,7 +145,39 @@ class PlainCoPrompt(PlainPrompts):
         return self.prompts.adapted(theta, "adapter_image", super().image_features(theta, images))
 
 
-PLAIN = {TCPPrompts: PlainTCP, MMAPrompts: PlainMMA, CoPromptPrompts: PlainCoPrompt}
+class PlainLoRA(PlainPrompts):
+    """CLIP-LoRA's without dropout: the weights of q, k and v with B A added, in every block."""
+
+    def text_features(self, theta: Theta, kept: None = None) -> Tensor:
+        tokens = self.prompts.context.tokens.to(self.clip.logit_scale.device)
+        return self.text_from_rows(theta, self.clip.token_embedding(tokens), tokens)
+
+    def image_features(self, theta: Theta, images: Tensor, kept: None = None) -> Tensor:
+        return self.encode_image(images, (), theta)
+
+    def layer(self, theta: Theta, side: str, layer: int, x: Tensor) -> Tensor:
+        prefix, attention = (LORA_TEXT, causal_attention) if side == TEXT else (LORA_VISUAL, full_attention)
+        block = self.prompts.towers[prefix].resblocks[layer]
+        a, b = theta[f"{prefix}.{layer}.A"], theta[f"{prefix}.{layer}.B"]  # [3, r, d], [3, d, r]
+        added = self.prompts.gamma * (b @ a).flatten(0, 1)  # [3 d, d]
+        weight = block.attn.in_proj_weight
+        return functional_call(
+            _Transform(block), {"block.attn.in_proj_weight": weight + added.to(weight)}, (x, attention)
+        )
+
+
+class _Transform(nn.Module):
+    """`ResidualAttentionBlock.transform` as a forward pass, which can be called with other weights."""
+
+    def __init__(self, block: ResidualAttentionBlock) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor, attention: Attention) -> Tensor:
+        return self.block.transform(x, attention)
+
+
+PLAIN = {LowRankPrompts: PlainLoRA, TCPPrompts: PlainTCP, MMAPrompts: PlainMMA, CoPromptPrompts: PlainCoPrompt}
 
 
 def plain_prompts(prompts: Prompts) -> PlainPrompts:

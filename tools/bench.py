@@ -57,7 +57,8 @@ OPTIONS = {
     "MultiModalAdapter": ["TRAINER.MMADAPTER.PREC", "fp16"],  # as the others; its own default is amp
     "CoPrompt": ["DATALOADER.K_TRANSFORMS", 2],
     "LinearProbe": [],
-    "CLIPLoRA": ["TRAINER.CLIPLORA.PREC", "fp16"],
+    # dropout is drawn for the rows that are computed, and the plain way computes others
+    "CLIPLoRA": ["TRAINER.CLIPLORA.PREC", "fp16", "TRAINER.CLIPLORA.DROPOUT", 0.0],
     "ProMetaR": ["OPTIM_VNET.NAME", "sgd"],
 }
 DEPTH_KEYS = {

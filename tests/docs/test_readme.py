@@ -99,8 +99,8 @@ def test_running_a_method(run, place):
     assert "(1 runs)" in parsed
 
     plan, report = (run(line) for line in COMMANDS if line.startswith("python -m experiments"))
-    # two runs for each of 11 data sets, 3 seeds and 6 methods; of zero-shot one seed
-    assert plan.count("train.py") == 11 * 2 * (3 * 6 + 1) and "--trainer ProMetaR" in plan
+    # two runs for each of 11 data sets, 3 seeds and 17 methods; of zero-shot one seed
+    assert plan.count("train.py") == 11 * 2 * (3 * 17 + 1) and "--trainer ProMetaR" in plan
     assert "EuroSAT" in report and (folder / "output" / "report" / "report.html").is_file()
 
     assert "Results are available in" in run(method[0])

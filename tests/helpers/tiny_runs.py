@@ -55,6 +55,8 @@ FOR_TINY_TOWERS = {
 }
 """Settings that fit towers of three layers, and show in their logits."""
 NODES |= {"LinearProbe": "LINEARPROBE", "CLIPLoRA": "CLIPLORA"}
+WITHOUT_RECORDING = {"LinearProbe", "CLIPLoRA"}
+"""Trainers that are tested against their definitions: their published code was not recorded."""
 ZERO_SHOT_NODES = {"ZeroshotCLIP": "ZEROSHOTCLIP", "ZeroshotCLIP2": "ZEROSHOTCLIP2"}
 
 STRONG_META_STEP = ["TRAINER.PROMETAR.ADAPT_LR", "0.5", "TRAINER.PROMETAR.LR_RATIO", "1.0", "OPTIM_VNET.LR", "10.0"]

@@ -24,9 +24,9 @@ def counted(tiny_trainer, monkeypatch):
         trainer = tiny_trainer(name, {"DATALOADER.TEST.BATCH_SIZE": 3} | options)
         encode, trainer.count = trainer.prompts.text_features, 0
 
-        def text_features(theta):
+        def text_features(theta, *inputs):
             trainer.count += 1
-            return encode(theta)
+            return encode(theta, *inputs)
 
         monkeypatch.setattr(trainer.prompts, "text_features", text_features)
         return trainer

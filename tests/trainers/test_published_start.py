@@ -10,7 +10,7 @@ import pytest
 import torch
 from golden_data import compact_names, compact_recording, start_draws, tower_of
 from golden_replay import stored_name
-from tiny_runs import CLASSNAMES, NODES, build_trainer, learned, load_tiny_clip
+from tiny_runs import CLASSNAMES, NODES, WITHOUT_RECORDING, build_trainer, learned, load_tiny_clip
 from torch import nn
 
 from clip import clip as entry_points
@@ -52,7 +52,7 @@ def test_the_generator_stands_where_the_published_code_leaves_it(tiny_cfg, name)
 
 
 def test_there_is_a_recorded_start_of_every_trainer():
-    assert {start["trainer"] for start in start_draws().values()} == {*NODES}
+    assert {start["trainer"] for start in start_draws().values()} == {*NODES} - WITHOUT_RECORDING
 
 
 @pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "ZeroshotCLIP2", "build_model", "load"])
