@@ -45,7 +45,8 @@ class ImageTower(nn.Module):
         self.learned = nn.ParameterList(nn.Parameter(tensor.detach().clone(), False) for tensor in learned.values())
 
     def forward(self, images: Tensor) -> Tensor:
-        for prompts in self._adapted:
+        if self._adapted:
+            (prompts,) = self._adapted
             theta = dict(zip(self._names, self.learned, strict=True))
             return normalized(prompts.image_features(theta, images))
         return normalized(self.visual(images, list(self.prompts)) if len(self.prompts) else self.visual(images))

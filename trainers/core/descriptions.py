@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clip.clip import tokenize
 from clip.model import CLIP
 from dassl.utils import UserError, read_json
 from trainers.core.prompts import normalized
-from trainers.core.templates import kept_text_features, readable
+from trainers.core.templates import kept_text_features, readable, tokenize_prompts
 
 KEPT = "normalised features of one sentence a class after the other"
 """What a file of their features holds; part of its name."""
@@ -60,14 +59,9 @@ def description_features(clip: CLIP, descriptions: Sequence[Sequence[str]]) -> T
     @torch.no_grad()
     def encode() -> Tensor:
         device = clip.logit_scale.device
-        tokens = [_tokenize(clip, texts).to(device) for texts in zip(*descriptions, strict=True)]  # R of [C, L]
+        tokens = [
+            tokenize_prompts(texts, clip, "sentence").to(device) for texts in zip(*descriptions, strict=True)
+        ]  # R of [C, L]
         return torch.stack([normalized(clip.encode_text(of_all_classes)) for of_all_classes in tokens])
 
     return kept_text_features(clip, [KEPT, [list(sentences) for sentences in descriptions]], encode)
-
-
-def _tokenize(clip: CLIP, texts: Sequence[str]) -> Tensor:
-    try:
-        return tokenize(texts, clip.context_length)
-    except RuntimeError as error:
-        raise UserError(f"a sentence is too long for the text tower: {error}") from error

@@ -74,8 +74,13 @@ def readable(classname: str) -> str:
     return classname.replace("_", " ")
 
 
-def tokenize_prompts(texts: Sequence[str], clip: CLIP) -> Tensor:
+def tokenize_prompts(texts: Sequence[str], clip: CLIP, part: str = "class name") -> Tensor:
     """Token ids [C, L] of class prompts.
+
+    Args:
+        texts: C prompts.
+        clip: the model, whose text tower has L positions.
+        part: what of a prompt may be too long, for the error message.
 
     Raises:
         UserError: a prompt is too long for the text tower.
@@ -83,7 +88,7 @@ def tokenize_prompts(texts: Sequence[str], clip: CLIP) -> Tensor:
     try:
         return tokenize(texts, clip.context_length)
     except RuntimeError as error:
-        raise UserError(f"a class name is too long for the text tower: {error}") from error
+        raise UserError(f"a {part} is too long for the text tower: {error}") from error
 
 
 @torch.no_grad()
