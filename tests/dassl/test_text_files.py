@@ -51,7 +51,7 @@ def test_ordinary_yaml(tmp_path):
         ("a: 2020-99-99", "month"),
     ],
 )
-def test_yaml_that_is_refused(tmp_path, text, says):
+def test_yaml_that_is_refused(tmp_path, text, says, untraced):
     path = tmp_path / "a.yaml"
     path.write_text(text)
     start = time.process_time()
