@@ -7,6 +7,8 @@ import io
 import os
 from typing import NamedTuple
 
+from yacs.config import CfgNode
+
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import is_image_name
 from dassl.utils.numerals import whole_number
@@ -28,11 +30,11 @@ class ImageCSV(OwnData):
     """
 
     @classmethod
-    def folder_of(cls, cfg) -> str:
+    def folder_of(cls, cfg: CfgNode) -> str:
         return cls.own_path(cfg)
 
     def open(self, folder: str, output_dir: str = "") -> None:
-        """Here ``folder`` is the CSV file."""
+        """Here `folder` is the CSV file."""
         self.csv_path = folder
         self.fewshot_folder = f"split_fewshot_{self.display_name}"  # several CSV files may lie in one folder
         super().open(os.path.dirname(folder), output_dir)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 
+from yacs.config import CfgNode
+
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets.layout.custom_data import OwnData, complete
 from datasets.layout.errors import BadDataError, MissingDataError
@@ -35,7 +37,7 @@ class ImageFolder(OwnData):
     split_file = "split_folder.json"
 
     @classmethod
-    def folder_of(cls, cfg) -> str:
+    def folder_of(cls, cfg: CfgNode) -> str:
         return cls.own_path(cfg)
 
     @property

@@ -1,4 +1,4 @@
-"""ImageNet (Deng et al., 2009), and what its companions share with it: ``classnames.txt`` and folders named by wnid."""
+"""ImageNet (Deng et al., 2009), and what its companions share with it: `classnames.txt` and folders named by wnid."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def read_class(folder: str, label: int, classname: str) -> list[Datum]:
 
 
 def absent_wnids(image_dir: str, classnames_path: str) -> list[str]:
-    """The wnids of ``classnames.txt`` that have no folder."""
+    """The wnids of `classnames.txt` that have no folder."""
     present = set(class_folders(image_dir))
     return [wnid for wnid in read_classnames(classnames_path) if wnid not in present]
 
@@ -72,7 +72,7 @@ def read_wnid_folders(image_dir: str, classnames_path: str) -> list[Datum]:
 
 
 class WnidLayout(CoOpLayout):
-    """A data set of wnid folders with ``classnames.txt`` beside them."""
+    """A data set of wnid folders with `classnames.txt` beside them."""
 
     @property
     def classnames_path(self) -> str:

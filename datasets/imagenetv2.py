@@ -17,7 +17,7 @@ NUM_CLASSES = 1000
 
 @DATASET_REGISTRY.register()
 class ImageNetV2(TestOnlyDataset):
-    """ImageNet's 1,000 classes; the folders are named by label, in the order of ``classnames.txt``."""
+    """ImageNet's 1,000 classes; the folders are named by label, in the order of `classnames.txt`."""
 
     dataset_dir = "imagenetv2"
     image_folder = "imagenetv2-matched-frequency-format-val"

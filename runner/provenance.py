@@ -35,7 +35,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def git_state() -> dict[str, Any]:
-    """``git_commit`` of the project (None outside a repository) and ``git_dirty``: a tracked file differs from it."""
+    """`git_commit` of the project (None outside a repository) and `git_dirty`: a tracked file differs from it."""
     commit = _git("rev-parse", "HEAD")
     if not commit or _git("rev-parse", "--show-toplevel") != str(ROOT):
         return {"git_commit": None, "git_dirty": False}
@@ -56,7 +56,7 @@ def draw_digest(items: Iterable[Any], root: str) -> str:
     """SHA-256 of the training items in their order: label and path relative to `root`, a line each.
 
     Args:
-        items: with ``label`` and ``impath``.
+        items: with `label` and `impath`.
         root: folder of the data sets; a path outside of it counts as it is.
     """
     digest = hashlib.sha256()

@@ -107,7 +107,7 @@ class Recording:
         return [f"{flag} is {there} there, {here} here" for flag, there, here in pairs if there != here]
 
     def finish(self, trainer: Any) -> None:
-        """Write ``<output folder>/result.json`` about a trainer that has done its work. Raises UnwritableFileError.
+        """Write `<output folder>/result.json` about a trainer that has done its work. Raises UnwritableFileError.
 
         With TEST.NO_TEST there is no result, and no file.
         """

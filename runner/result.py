@@ -31,7 +31,7 @@ Text in chunks is rounded differently; a CPU rounds differently from a GPU and r
 
 
 def write_result(folder: Path, content: dict[str, Any]) -> None:
-    """Write ``folder/result.json`` in one step; schema, date and the mark of completeness are added.
+    """Write `folder/result.json` in one step; schema, date and the mark of completeness are added.
 
     Raises UnwritableFileError.
     """

@@ -1,4 +1,4 @@
-"""Putting YAML files and ``KEY VALUE`` pairs into the configuration, with errors a user can act on."""
+"""Putting YAML files and `KEY VALUE` pairs into the configuration, with errors a user can act on."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _NAMED = 3  # keys that an error message suggests
 
 
 def merge_file(cfg: CfgNode, path: str) -> None:
-    """Merge a YAML file into ``cfg``.
+    """Merge a YAML file into `cfg`.
 
     Raises MissingFileError, UnreadableFileError, UnknownKeyError (with the most similar key), BadTypeError or
-    BadValueError, each naming the file. ``cfg`` is unchanged when an error is raised.
+    BadValueError, each naming the file. `cfg` is unchanged when an error is raised.
     """
     content = read_yaml(path)
     if content is None:
@@ -35,9 +35,9 @@ def merge_file(cfg: CfgNode, path: str) -> None:
 
 
 def merge_opts(cfg: CfgNode, opts: list[Any]) -> None:
-    """Merge ``["KEY.A", value, "KEY.B", value, ...]`` into ``cfg``; strings are read as Python literals if they can be.
+    """Merge `["KEY.A", value, "KEY.B", value, ...]` into `cfg`; strings are read as Python literals if they can be.
 
-    Raises UnknownKeyError, BadTypeError or BadValueError. ``cfg`` is unchanged when an error is raised.
+    Raises UnknownKeyError, BadTypeError or BadValueError. `cfg` is unchanged when an error is raised.
     """
     _check_pairs(opts, dict(_leaves(cfg)))
     _merge(cfg, list(zip(opts[0::2], opts[1::2], strict=True)), "")

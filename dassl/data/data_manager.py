@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+from yacs.config import CfgNode
 
 from dassl.utils.errors import BadValueError, UserError
 from dassl.utils.images import read_image
@@ -25,9 +26,9 @@ from .samplers import build_sampler
 class DatasetWrapper(Dataset):
     """Images of a list, read and transformed.
 
-    An item is a dictionary with ``label``, ``domain``, ``impath``, ``index`` and ``img``. With K_TRANSFORMS above 1
-    (training only) ``img`` is a list of that many views; with a list of transforms there are ``img``, ``img2``, ...;
-    with RETURN_IMG0 there is ``img0``, the image resized only.
+    An item is a dictionary with `label`, `domain`, `impath`, `index` and `img`. With K_TRANSFORMS above 1
+    (training only) `img` is a list of that many views; with a list of transforms there are `img`, `img2`, ...;
+    with RETURN_IMG0 there is `img0`, the image resized only.
 
     Args:
         data_source: the images.
@@ -36,7 +37,7 @@ class DatasetWrapper(Dataset):
 
     def __init__(
         self,
-        cfg: Any,
+        cfg: CfgNode,
         data_source: Sequence[Datum],
         transform: Callable | Sequence[Callable] | None = None,
         is_train: bool = False,
@@ -154,7 +155,7 @@ def _without_traceback(message: str) -> str:
 
 
 def build_data_loader(
-    cfg: Any,
+    cfg: CfgNode,
     sampler_type: str = "SequentialSampler",
     data_source: Sequence[Datum] | None = None,
     batch_size: int = 64,
@@ -203,14 +204,14 @@ class DataManager:
     """The data set of the configuration and its loaders; prints a summary.
 
     Args:
-        custom_tfm_train: transform for training in place of the one of ``cfg.INPUT``.
+        custom_tfm_train: transform for training in place of the one of `cfg.INPUT`.
         custom_tfm_test: transform for validation and test.
         dataset_wrapper: class to use in place of DatasetWrapper.
     """
 
     def __init__(
         self,
-        cfg: Any,
+        cfg: CfgNode,
         custom_tfm_train: Callable | Sequence[Callable] | None = None,
         custom_tfm_test: Callable | Sequence[Callable] | None = None,
         dataset_wrapper: type[Dataset] | None = None,
@@ -221,7 +222,7 @@ class DataManager:
         tfm_train = _chosen_transform(cfg, custom_tfm_train, is_train=True)
         tfm_test = _chosen_transform(cfg, custom_tfm_test, is_train=False)
 
-        def train_loader(data_source: list[Datum], settings: Any) -> DataLoader:
+        def train_loader(data_source: list[Datum], settings: CfgNode) -> DataLoader:
             return build_data_loader(
                 cfg,
                 sampler_type=settings.SAMPLER,
@@ -291,7 +292,7 @@ class DataManager:
     def lab2cname(self) -> dict[int, str]:
         return self._lab2cname
 
-    def show_dataset_summary(self, cfg: Any) -> None:
+    def show_dataset_summary(self, cfg: CfgNode) -> None:
         """Print a table with the data set's name, domains and numbers of classes and images."""
         rows = [("Dataset", printable(getattr(self.dataset, "display_name", cfg.DATASET.NAME)))]
         if cfg.DATASET.SOURCE_DOMAINS:
@@ -306,7 +307,7 @@ class DataManager:
         print(_table(rows))
 
 
-def _chosen_transform(cfg: Any, custom: Any, is_train: bool) -> Any:
+def _chosen_transform(cfg: CfgNode, custom: Any, is_train: bool) -> Any:
     if custom is None:
         from .transforms import build_transform
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Sampler
 from torch.utils.data.sampler import RandomSampler, SequentialSampler
+from yacs.config import CfgNode
 
 from dassl.utils.errors import BadValueError
 from dassl.utils.names import check_availability
@@ -73,7 +74,7 @@ class _DomainSampler(_PlannedSampler):
 
 
 class RandomDomainSampler(_DomainSampler):
-    """Each batch: ``n_domain`` random domains (0 for all) with equally many images."""
+    """Each batch: `n_domain` random domains (0 for all) with equally many images."""
 
     def next_domains(self) -> list[int]:
         return random.sample(self.domains, self.n_domain)
@@ -90,7 +91,7 @@ class SeqDomainSampler(_DomainSampler):
 
 
 class RandomClassSampler(_PlannedSampler):
-    """Each batch: ``batch_size // n_ins`` random classes with ``n_ins`` images each.
+    """Each batch: `batch_size // n_ins` random classes with `n_ins` images each.
 
     A class with fewer images has some drawn repeatedly. Ends when too few classes are left for a batch.
     """
@@ -122,7 +123,7 @@ class RandomClassSampler(_PlannedSampler):
         return planned
 
     def _chunks(self, label: int) -> list[list[int]]:
-        """The images of a class in random order, cut into pieces of ``n_ins``; a shorter rest is left out."""
+        """The images of a class in random order, cut into pieces of `n_ins`; a shorter rest is left out."""
         indices = list(self.index_dic[label])
         if len(indices) < self.n_ins:
             indices = np.random.choice(indices, size=self.n_ins, replace=True).tolist()
@@ -136,13 +137,13 @@ AVAI_SAMPLERS = ["RandomDomainSampler", "SeqDomainSampler", "RandomSampler", "Se
 
 def build_sampler(
     sampler_type: str,
-    cfg: Any = None,
+    cfg: CfgNode | None = None,
     data_source: Sequence[Any] | None = None,
     batch_size: int = 32,
     n_domain: int = 0,
     n_ins: int = 16,
 ) -> Sampler[int]:
-    """The sampler called ``sampler_type``.
+    """The sampler called `sampler_type`.
 
     RandomSampler and SequentialSampler are PyTorch's, RandomSampler without a generator of its own: each epoch takes
     one number from PyTorch's global generator. The others draw with Python's (and NumPy's) global generator.

@@ -25,7 +25,7 @@ class NonFiniteLogitsError(UserError, FloatingPointError):
 
 
 def non_finite_tensors(models: Mapping[str, nn.Module | None], gradients: bool = True) -> list[str]:
-    """``<model>/<parameter>`` of each that holds NaN or infinite values, with how many; or whose gradient does."""
+    """`<model>/<parameter>` of each that holds NaN or infinite values, with how many; or whose gradient does."""
     found = []
     for model_name, model in models.items():
         for name, parameter in model.named_parameters() if model is not None else ():
@@ -37,7 +37,7 @@ def non_finite_tensors(models: Mapping[str, nn.Module | None], gradients: bool =
 
 
 def non_finite_losses(values: Mapping[str, Any] | None) -> list[str]:
-    """``<name> = <value>`` of each loss in what a training step reports that is NaN or infinite."""
+    """`<name> = <value>` of each loss in what a training step reports that is NaN or infinite."""
     losses = {name: float(value) for name, value in (values or {}).items() if "loss" in name}
     return [f"{name} = {value}" for name, value in losses.items() if not math.isfinite(value)]
 

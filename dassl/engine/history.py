@@ -14,7 +14,7 @@ HISTORY_NAME = "history.jsonl"
 
 
 class EpochHistory:
-    """Averages of the epochs trained so far, in memory (`epochs`) and in ``<folder>/history.jsonl``.
+    """Averages of the epochs trained so far, in memory (`epochs`) and in `<folder>/history.jsonl`.
 
     Args:
         folder: output folder of the run.
@@ -25,7 +25,7 @@ class EpochHistory:
         self.epochs: list[dict[str, float]] = []
 
     def resume(self, completed: int, folder: StrPath) -> None:
-        """Take up the lines of the first ``completed`` epochs from the history in ``folder``.
+        """Take up the lines of the first `completed` epochs from the history in `folder`.
 
         Later epochs are trained again; their lines are dropped. Raises UnreadableFileError or UnwritableFileError.
         """

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from yacs.config import CfgNode
+
 from dassl.config import get_cfg_default, plain
 from dassl.config.differences import (
     BACKBONE_KEY,
@@ -46,7 +48,7 @@ class RunChecks:
     configuration. Others behave as Dassl does and print a warning that names the keys.
     """
 
-    cfg: Any
+    cfg: CfgNode
     max_epoch: int
     lab2cname: dict[int, str]
     changes_no_number: frozenset[str] = CHANGES_NO_NUMBER
@@ -118,7 +120,7 @@ class RunChecks:
         self._object(directory, lines, _remedy(differences, resuming))
 
     def check_checkpoint(self, name: str, checkpoint: Mapping[str, Any], path: str, resuming: bool) -> RunRecord | None:
-        """Compare the record in a checkpoint of the model ``name`` with its own folder and with this run.
+        """Compare the record in a checkpoint of the model `name` with its own folder and with this run.
 
         Returns:
             The record; None where the checkpoint has none.

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import yaml
+from yacs.config import CfgNode
 
 from dassl.config.differences import BACKBONE_KEY, EXTEND_KEY, INIT_KEY, Difference, leaves, without_extension
 from dassl.config.tree import plain
@@ -96,7 +97,7 @@ _KINDS = {
 }
 
 
-def write_record(folder: StrPath, cfg: Any, classnames: Sequence[str]) -> None:
+def write_record(folder: StrPath, cfg: CfgNode, classnames: Sequence[str]) -> None:
     """Put both files into `folder`, unless they hold just this already."""
     texts = {
         CONFIG_NAME: yaml.safe_dump(plain(cfg), sort_keys=False, allow_unicode=True),
@@ -136,7 +137,7 @@ def has_checkpoints(folder: StrPath) -> bool:
     return any(any(Path(folder).glob(pattern)) for pattern in (f"*/{POINTER_NAME}", f"*/{checkpoint_name('*')}"))
 
 
-def counting_config(cfg: Any, exempt: Collection[str]) -> dict[str, Any]:
+def counting_config(cfg: CfgNode, exempt: Collection[str]) -> dict[str, Any]:
     """The nested configuration without the keys in `exempt`."""
     tree: dict[str, Any] = {}
     for key, value in leaves(plain(cfg)):

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from yacs.config import CfgNode
 
 from dassl.config import check_ranges
 from dassl.data import DataManager
@@ -78,7 +79,7 @@ class TrainerBase:
     def register_model(self, name: str = "model", model: Any = None, optim: Any = None, sched: Any = None) -> None:
         """Put a model under the trainer's care: it is saved, loaded, switched between modes and updated by name.
 
-        Raises ValueError before ``super().__init__()`` was called, AssertionError when the name is taken.
+        Raises ValueError before `super().__init__()` was called, AssertionError when the name is taken.
         """
         if "_models" not in self.__dict__:
             raise ValueError("register_model() called before super().__init__()")
@@ -88,7 +89,7 @@ class TrainerBase:
         self._scheds[name] = sched
 
     def get_model_names(self, names: str | list[str] | None = None) -> list[str]:
-        """All registered names, or ``names`` as a list after checking that they are registered."""
+        """All registered names, or `names` as a list after checking that they are registered."""
         registered = list(self._models)
         if names is None:
             return registered
@@ -98,7 +99,7 @@ class TrainerBase:
         return names
 
     def set_model_mode(self, mode: str = "train", names: str | list[str] | None = None) -> None:
-        """Switch models to ``train``, or to ``eval`` (also called ``test``). Raises KeyError for another mode."""
+        """Switch models to `train`, or to `eval` (also called `test`). Raises KeyError for another mode."""
         if mode not in ("train", "test", "eval"):
             raise KeyError(f'unknown mode "{mode}": train, eval or test')
         for name in self.get_model_names(names):
@@ -115,7 +116,7 @@ class TrainerBase:
         return self._optims[self.get_model_names(names)[0]].param_groups[0]["lr"]
 
     def detect_anomaly(self, loss: torch.Tensor, name: str = "loss") -> None:
-        """Raise NonFiniteLossError when the loss is infinite or NaN; ``name`` is what the message calls it."""
+        """Raise NonFiniteLossError when the loss is infinite or NaN; `name` is what the message calls it."""
         if not torch.isfinite(loss).all():
             self._stop_for_anomaly([f"{name} = {loss.detach().float().sum().item()}"])
 
@@ -156,7 +157,7 @@ class TrainerBase:
                 self._optims[name].step()
 
     def model_backward_and_update(self, loss: torch.Tensor, names: str | list[str] | None = None) -> None:
-        """Zero the gradients, back-propagate ``loss``, step the optimisers."""
+        """Zero the gradients, back-propagate `loss`, step the optimisers."""
         self.model_zero_grad(names)
         self.model_backward(loss)
         self.model_update(names)
@@ -166,14 +167,14 @@ class TrainerBase:
     def save_model(
         self, epoch: int, directory: str, is_best: bool = False, val_result: float | None = None, model_name: str = ""
     ) -> None:
-        """Write a checkpoint of every model to ``<directory>/<name>/``.
+        """Write a checkpoint of every model to `<directory>/<name>/`.
 
         The first model's comes last: once it is there, so are those of the others, and the training state is in it.
         All say which run wrote them.
 
         Args:
-            epoch: index of the epoch just completed; the file is numbered ``epoch + 1``.
-            is_best: write ``model-best.pth.tar`` as well.
+            epoch: index of the epoch just completed; the file is numbered `epoch + 1`.
+            is_best: write `model-best.pth.tar` as well.
             val_result: result on the validation images.
             model_name: another file name.
         """
@@ -193,7 +194,7 @@ class TrainerBase:
             save_checkpoint(content, osp.join(directory, name), is_best=is_best, model_name=model_name)
 
     def checkpoint_content(self, name: str, epoch: int, val_result: float | None = None) -> dict[str, Any]:
-        """What the checkpoint of the model ``name`` holds; a trainer may store less of the model, or more beside it."""
+        """What the checkpoint of the model `name` holds; a trainer may store less of the model, or more beside it."""
         optim, sched = self._optims[name], self._scheds[name]
         return {
             "state_dict": self._models[name].state_dict(),
@@ -248,7 +249,7 @@ class TrainerBase:
         return False
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Load every model from ``<directory>/<name>/``: the checkpoint of ``epoch``, by default the best one.
+        """Load every model from `<directory>/<name>/`: the checkpoint of `epoch`, by default the best one.
 
         Raises MissingFileError, UnreadableFileError or MismatchError.
         """
@@ -317,7 +318,7 @@ class TrainerBase:
     # TensorBoard
 
     def init_writer(self, log_dir: str) -> None:
-        """Event files go to ``log_dir``; the writer is made at the first value."""
+        """Event files go to `log_dir`; the writer is made at the first value."""
         if self._writer_dir is None:
             print(f"Initialize tensorboard (log_dir={log_dir})")
             self._writer_dir = log_dir
@@ -354,7 +355,7 @@ class TrainerBase:
     # Training
 
     def train(self, start_epoch: int, max_epoch: int) -> None:
-        """Train from ``start_epoch`` (which `before_train` may move, on resuming) up to ``max_epoch``."""
+        """Train from `start_epoch` (which `before_train` may move, on resuming) up to `max_epoch`."""
         self.start_epoch = start_epoch
         self.max_epoch = max_epoch
         self.before_train()
@@ -402,7 +403,7 @@ class TrainerBase:
 class SimpleTrainer(RunChecks, TrainerBase):
     """A trainer with data, a model, an evaluator and an output folder, all from the configuration."""
 
-    def __init__(self, cfg: Any) -> None:
+    def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
         self.check_ranges(cfg)
         self.check_cfg(cfg)
@@ -420,15 +421,15 @@ class SimpleTrainer(RunChecks, TrainerBase):
         self.epoch_history = EpochHistory(self.output_dir)
         self.test_seconds: float | None = None  # of the last evaluation
 
-    def check_ranges(self, cfg: Any) -> None:
+    def check_ranges(self, cfg: CfgNode) -> None:
         """Check the numbers of the configuration; a trainer with numbers of its own adds them. Raises BadValueError."""
         check_ranges(cfg)
 
-    def check_cfg(self, cfg: Any) -> None:
+    def check_cfg(self, cfg: CfgNode) -> None:
         """Raise when the configuration does not suit the trainer."""
 
     def build_data_loader(self) -> None:
-        """Make ``train_loader_x``, ``train_loader_u``, ``val_loader``, ``test_loader``, ``lab2cname``, ``dm``."""
+        """Make `train_loader_x`, `train_loader_u`, `val_loader`, `test_loader`, `lab2cname`, `dm`."""
         dm = DataManager(self.cfg)
         self.train_loader_x = dm.train_loader_x
         self.train_loader_u = dm.train_loader_u  # None without unlabelled images
@@ -440,7 +441,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
         self.dm = dm
 
     def build_model(self) -> None:
-        """Make and register the model, its optimiser and scheduler; here the SimpleNet of ``cfg.MODEL``."""
+        """Make and register the model, its optimiser and scheduler; here the SimpleNet of `cfg.MODEL`."""
         cfg = self.cfg
         print("Building model")
         self.model = SimpleNet(cfg, cfg.MODEL, self.num_classes)
@@ -542,7 +543,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
                     write_bytes_atomically(own, file.read())
 
     def training_state(self) -> dict[str, Any]:
-        """As TrainerBase's, with the best result so far and the loss scale (of ``self.scaler``, where there is one)."""
+        """As TrainerBase's, with the best result so far and the loss scale (of `self.scaler`, where there is one)."""
         state = super().training_state()
         state["best_result"] = self.best_result
         state["steps"] = (self.epoch + 1) * getattr(self, "num_batches", 0)
@@ -560,7 +561,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
-        """Evaluate on ``test`` or ``val`` (default: TEST.SPLIT); returns the evaluator's first result.
+        """Evaluate on `test` or `val` (default: TEST.SPLIT); returns the evaluator's first result.
 
         Without validation images the test images are used, as the printed line says.
         """
@@ -598,9 +599,9 @@ class SimpleTrainer(RunChecks, TrainerBase):
         return tuple(tensor.to(self.device, non_blocking=True) for tensor in tensors)
 
     def train_on_batches(self, batches: Iterable[tuple], num_batches: int) -> None:
-        """One epoch: ``forward_backward(*batch)`` for each, with averages, log lines, TensorBoard and a bar.
+        """One epoch: `forward_backward(*batch)` for each, with averages, log lines, TensorBoard and a bar.
 
-        Sets ``self.batch_idx`` and ``self.num_batches``, which schedules inside `forward_backward` go by.
+        Sets `self.batch_idx` and `self.num_batches`, which schedules inside `forward_backward` go by.
         """
         self.set_model_mode("train")
         self.num_batches = num_batches
@@ -651,7 +652,7 @@ class TrainerX(SimpleTrainer):
 
 
 class TrainerXU(SimpleTrainer):
-    """Trains on labelled and unlabelled images side by side; ``forward_backward(batch_x, batch_u)``.
+    """Trains on labelled and unlabelled images side by side; `forward_backward(batch_x, batch_u)`.
 
     TRAIN.COUNT_ITER says whose length an epoch has; the shorter loader starts again as often as needed.
     """

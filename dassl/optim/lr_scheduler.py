@@ -1,7 +1,7 @@
 """Learning-rate schedules from the configuration, with warm-up.
 
 Schedules are stepped once an epoch. Their state dicts hold plain data only, so that a checkpoint can be read with
-``weights_only=True`` and a resumed run follows the very same rates.
+`weights_only=True` and a resumed run follows the very same rates.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections import Counter
 from typing import Any
 
 from torch.optim import Optimizer, lr_scheduler
+from yacs.config import CfgNode
 
 from dassl.utils.errors import BadValueError, MismatchError
 from dassl.utils.names import check_availability
@@ -20,7 +21,7 @@ AVAI_WARMUPS = ["linear", "constant"]
 
 
 class _WarmupScheduler(lr_scheduler.LRScheduler):
-    """Sets the rates of the first ``warmup_epoch`` epochs, then hands over to ``successor``."""
+    """Sets the rates of the first `warmup_epoch` epochs, then hands over to `successor`."""
 
     def __init__(
         self,
@@ -35,7 +36,7 @@ class _WarmupScheduler(lr_scheduler.LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def warmup_lr(self) -> list[float]:
-        """The rate of each parameter group in epoch ``self.last_epoch``, in the warm-up; each kind has its own."""
+        """The rate of each parameter group in epoch `self.last_epoch`, in the warm-up; each kind has its own."""
         raise NotImplementedError
 
     def get_lr(self) -> list[float]:
@@ -51,13 +52,13 @@ class _WarmupScheduler(lr_scheduler.LRScheduler):
             super().step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain data; ``successor`` is the successor's own state dict."""
+        """Plain data; `successor` is the successor's own state dict."""
         hidden = ("optimizer", "successor")
         own = {key: value for key, value in vars(self).items() if key not in hidden}
         return {**own, "successor": self.successor.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Accepts our state dicts and Dassl's, in which ``successor`` was an object with the same values."""
+        """Accepts our state dicts and Dassl's, in which `successor` was an object with the same values."""
         successor = state_dict.get("successor")
         if not isinstance(successor, dict):
             raise MismatchError("the scheduler state lacks the schedule that follows the warm-up")
@@ -70,7 +71,7 @@ def _known(state: dict[str, Any], template: dict[str, Any], without: tuple[str, 
 
 
 class ConstantWarmupScheduler(_WarmupScheduler):
-    """The rate ``cons_lr`` during the warm-up."""
+    """The rate `cons_lr` during the warm-up."""
 
     def __init__(
         self,
@@ -89,7 +90,7 @@ class ConstantWarmupScheduler(_WarmupScheduler):
 
 
 class LinearWarmupScheduler(_WarmupScheduler):
-    """The rate ``min_lr`` in the first epoch, then ``lr * epoch / warmup_epoch``."""
+    """The rate `min_lr` in the first epoch, then `lr * epoch / warmup_epoch`."""
 
     def __init__(
         self,
@@ -119,8 +120,8 @@ class _PlainMultiStepLR(lr_scheduler.MultiStepLR):
         super().load_state_dict({**state_dict, "milestones": Counter(state_dict["milestones"])})
 
 
-def build_lr_scheduler(optimizer: Optimizer, optim_cfg: Any) -> lr_scheduler.LRScheduler:
-    """The schedule that ``optim_cfg`` (``cfg.OPTIM`` or a node like it) describes, to be stepped after every epoch.
+def build_lr_scheduler(optimizer: Optimizer, optim_cfg: CfgNode) -> lr_scheduler.LRScheduler:
+    """The schedule that `optim_cfg` (`cfg.OPTIM` or a node like it) describes, to be stepped after every epoch.
 
     Raises UnknownNameError for an unknown schedule or warm-up, BadValueError for a STEPSIZE that does not suit.
     """
@@ -149,7 +150,7 @@ def enter_schedule(scheduler: lr_scheduler.LRScheduler, epochs: int) -> None:
             scheduler.step()
 
 
-def _main_schedule(optimizer: Optimizer, optim_cfg: Any) -> lr_scheduler.LRScheduler:
+def _main_schedule(optimizer: Optimizer, optim_cfg: CfgNode) -> lr_scheduler.LRScheduler:
     if optim_cfg.LR_SCHEDULER == "cosine":
         return lr_scheduler.CosineAnnealingLR(optimizer, float(optim_cfg.MAX_EPOCH))
     stepsize = optim_cfg.STEPSIZE

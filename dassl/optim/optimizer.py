@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import nn, optim
+from yacs.config import CfgNode
 
 from dassl.utils.errors import BadValueError
 from dassl.utils.names import check_availability
@@ -16,10 +17,10 @@ AVAI_OPTIMS = ["adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw"]
 
 def build_optimizer(
     model: nn.Module | Iterable[nn.Parameter] | list[dict[str, Any]],
-    optim_cfg: Any,
+    optim_cfg: CfgNode,
     param_groups: list[dict[str, Any]] | None = None,
 ) -> optim.Optimizer:
-    """The optimiser that ``optim_cfg`` (the node ``cfg.OPTIM`` or one like it) describes.
+    """The optimiser that `optim_cfg` (the node `cfg.OPTIM` or one like it) describes.
 
     Args:
         model: a module, an iterable of parameters, or parameter groups.
@@ -38,7 +39,7 @@ def build_optimizer(
         raise BadValueError(f"the optimizer {optim_cfg.NAME} cannot be made of these settings: {error}") from error
 
 
-def _make(param_groups: list[Any], optim_cfg: Any) -> optim.Optimizer:
+def _make(param_groups: list[Any], optim_cfg: CfgNode) -> optim.Optimizer:
     # foreach: a few operations for all tensors together, on a CPU too, in place of a few for each
     common = {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY, "foreach": True}
     eps = getattr(optim_cfg, "ADAM_EPS", 1e-8)  # nodes that other repositories add do not have this key
@@ -68,7 +69,7 @@ def _all_parameters(model: nn.Module | Iterable[Any]) -> list[Any]:
     return list(model.parameters() if isinstance(model, nn.Module) else model)
 
 
-def _staged_groups(model: Any, optim_cfg: Any) -> list[dict[str, Any]]:
+def _staged_groups(model: Any, optim_cfg: CfgNode) -> list[dict[str, Any]]:
     """Children in NEW_LAYERS learn with LR, all others with LR * BASE_LR_MULT."""
     if not isinstance(model, nn.Module):
         raise TypeError("OPTIM.STAGED_LR needs a module, since NEW_LAYERS are names of its children")

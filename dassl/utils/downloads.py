@@ -14,7 +14,7 @@ _CHUNK = 1 << 20
 
 
 def download_url(url: str, dst: str, from_gdrive: bool = True) -> None:
-    """Download ``url`` to the file ``dst``; a failed download leaves no file.
+    """Download `url` to the file `dst`; a failed download leaves no file.
 
     Args:
         from_gdrive: the address is one of Google Drive (fetched with gdown).

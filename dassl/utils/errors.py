@@ -9,7 +9,7 @@ _LONGEST = 4000
 
 
 class UserError(Exception):
-    """Raised with a one-line message. Programs print ``error: <message>`` to stderr and exit with status 1."""
+    """Raised with a one-line message. Programs print `error: <message>` to stderr and exit with status 1."""
 
     def __str__(self) -> str:
         """The message on one line, without hidden characters. (KeyError, a base of some subclasses, shows its repr.)"""

@@ -28,7 +28,7 @@ def mkdir_if_missing(dirname: StrPath) -> None:
 
 
 def check_isfile(fpath: StrPath) -> bool:
-    """Whether ``fpath`` is a file; prints a line when it is not."""
+    """Whether `fpath` is a file; prints a line when it is not."""
     found = os.path.isfile(fpath)
     if not found:
         print(f'No file found at "{fpath}"')
@@ -132,7 +132,7 @@ def write_text_atomically(fpath: StrPath, text: str) -> None:
 
 
 def write_bytes_atomically(fpath: StrPath, data: bytes | memoryview) -> None:
-    """Replace ``fpath`` by ``data`` in one step: readers see the old file or the new one, never a part.
+    """Replace `fpath` by `data` in one step: readers see the old file or the new one, never a part.
 
     Raises UnwritableFileError (disk full, no permission, ...) and then leaves an existing file as it was.
     """
@@ -157,7 +157,7 @@ def write_bytes_atomically(fpath: StrPath, data: bytes | memoryview) -> None:
 
 
 def remove_unfinished_files(folder: StrPath) -> None:
-    """Remove what killed processes left of their atomic writes in ``folder``; no one else may be writing there."""
+    """Remove what killed processes left of their atomic writes in `folder`; no one else may be writing there."""
     if os.path.isdir(folder):
         for name in os.listdir(folder):
             if name.startswith(".") and name.endswith(_UNFINISHED):
@@ -183,7 +183,7 @@ def remove_folder_atomically(folder: StrPath) -> None:
 
 
 def _sync_folder(folder: str) -> None:
-    """Let the new name in ``folder`` outlive a power failure, on file systems that can do this."""
+    """Let the new name in `folder` outlive a power failure, on file systems that can do this."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

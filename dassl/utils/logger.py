@@ -1,4 +1,4 @@
-"""Everything printed also goes to ``log.txt``."""
+"""Everything printed also goes to `log.txt`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Logger:
 
     Progress bars redraw themselves with a carriage return; such text goes to the console alone. Other hidden characters
     are shown by their number in both.
-    Everything else a stream can do (``isatty``, ``fileno``, ``encoding``) is the console's.
+    Everything else a stream can do (`isatty`, `fileno`, `encoding`) is the console's.
     """
 
     def __init__(self, console: IO[str], file: _LogFile | None = None) -> None:
@@ -71,8 +71,8 @@ def setup_logger(output: str | None = None) -> None:
     """Copy stdout and stderr from now on to a log file.
 
     Args:
-        output: a folder, which gets ``log.txt``, or a file name ending in ``.txt`` or ``.log``. When the file exists,
-            the new one is called ``<name>-<year>-<month>-<day>-<hour>-<minute>-<second>``, so nothing is overwritten.
+        output: a folder, which gets `log.txt`, or a file name ending in `.txt` or `.log`. When the file exists,
+            the new one is called `<name>-<year>-<month>-<day>-<hour>-<minute>-<second>`, so nothing is overwritten.
             None or empty: nothing happens.
 
     Raises UnwritableFileError when the file cannot be made.

@@ -27,7 +27,7 @@ class AverageMeter:
         self.count = 0
 
     def update(self, val: float | torch.Tensor, n: int = 1) -> None:
-        """Add ``val``, counted ``n`` times."""
+        """Add `val`, counted `n` times."""
         if isinstance(val, torch.Tensor):
             val = val.item()
         self.val = val
@@ -37,7 +37,7 @@ class AverageMeter:
 
 
 class MetricMeter:
-    """One AverageMeter per metric: ``update({"loss": 1.2, "acc": 50.0})``, then ``str(meter)``."""
+    """One AverageMeter per metric: `update({"loss": 1.2, "acc": 50.0})`, then `str(meter)`."""
 
     def __init__(self, delimiter: str = " ") -> None:
         self.meters: dict[str, AverageMeter] = defaultdict(AverageMeter)

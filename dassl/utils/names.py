@@ -9,7 +9,7 @@ from .errors import UnknownNameError
 
 
 def get_most_similar_str_to_a_from_b(a: str, b: Iterable[str]) -> str:
-    """The entry of ``b`` that resembles ``a`` most, or an empty string when ``b`` is empty."""
+    """The entry of `b` that resembles `a` most, or an empty string when `b` is empty."""
     by_folded = {name.casefold(): name for name in b}
     nearest = difflib.get_close_matches(str(a).casefold(), by_folded, n=1, cutoff=0.0)
     return by_folded[nearest[0]] if nearest else ""
@@ -25,6 +25,6 @@ def unknown_name_message(kind: str, requested: str, available: Iterable[str]) ->
 
 
 def check_availability(requested: str, available: list[str], kind: str = "name") -> None:
-    """Raise UnknownNameError when ``requested`` is not in ``available``."""
+    """Raise UnknownNameError when `requested` is not in `available`."""
     if requested not in available:
         raise UnknownNameError(unknown_name_message(kind, requested, available))

@@ -19,7 +19,7 @@ _OF_PARAMETERS_SHAPE = ("momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg
 
 
 def check_optimizer_state(optimizer: torch.optim.Optimizer, state: Any) -> None:
-    """Raise ValueError where ``state`` does not fit the optimiser; settings it lacks are taken from the optimiser."""
+    """Raise ValueError where `state` does not fit the optimiser; settings it lacks are taken from the optimiser."""
     if not isinstance(state, dict) or not isinstance(state.get("param_groups"), list):
         raise ValueError("it holds no parameter groups")
     if not isinstance(state.get("state"), dict):
@@ -56,7 +56,7 @@ def _check_tensors(index: Any, values: dict[str, Any], parameter: torch.Tensor |
 
 
 def check_scheduler_state(scheduler: Any, state: Any) -> None:
-    """Raise ValueError where ``state`` has other kinds of values than the schedule's own state."""
+    """Raise ValueError where `state` has other kinds of values than the schedule's own state."""
     if not isinstance(state, dict):
         raise ValueError("it is no dictionary")
     _check_like(scheduler.state_dict(), state, "state")

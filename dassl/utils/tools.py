@@ -27,5 +27,5 @@ __all__ = [
 
 
 def tolist_if_not(x: Any) -> list:
-    """``x`` itself when it is a list, otherwise a list that holds it."""
+    """`x` itself when it is a list, otherwise a list that holds it."""
     return x if isinstance(x, list) else [x]

@@ -24,7 +24,7 @@ BEST_NAME = "model-best.pth.tar"
 
 
 def checkpoint_name(epoch: int | str) -> str:
-    """File name of the checkpoint written after ``epoch`` epochs."""
+    """File name of the checkpoint written after `epoch` epochs."""
     return f"model.pth.tar-{epoch}"
 
 
@@ -35,15 +35,15 @@ def save_checkpoint(
     remove_module_from_keys: bool = True,
     model_name: str = "",
 ) -> None:
-    """Write ``state`` to ``<save_dir>/model.pth.tar-<epoch>`` and its name to ``<save_dir>/checkpoint``.
+    """Write `state` to `<save_dir>/model.pth.tar-<epoch>` and its name to `<save_dir>/checkpoint`.
 
     Both files are replaced atomically, the name last, so a failure leaves the last good checkpoint in force.
 
     Args:
-        state: at least ``state_dict`` and ``epoch`` (epochs completed); usually ``optimizer``, ``scheduler`` and
-            ``val_result`` as well.
-        is_best: write ``model-best.pth.tar`` as well.
-        remove_module_from_keys: drop the prefix ``module.`` that DataParallel adds.
+        state: at least `state_dict` and `epoch` (epochs completed); usually `optimizer`, `scheduler` and
+            `val_result` as well.
+        is_best: write `model-best.pth.tar` as well.
+        remove_module_from_keys: drop the prefix `module.` that DataParallel adds.
         model_name: another file name.
 
     Raises UnwritableFileError when the disk is full or the folder cannot be written.
@@ -75,7 +75,7 @@ def load_checkpoint(fpath: str | os.PathLike) -> dict[str, Any]:
 
 
 def last_checkpoint_file(fdir: str) -> str:
-    """Name of the checkpoint that ``<fdir>/checkpoint`` names. Raises MissingFileError or UnreadableFileError."""
+    """Name of the checkpoint that `<fdir>/checkpoint` names. Raises MissingFileError or UnreadableFileError."""
     pointer = osp.join(fdir, POINTER_NAME)
     try:
         with open(pointer, encoding="utf-8") as file:
@@ -124,7 +124,7 @@ def resume_from_checkpoint(
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
     file_name: str = "",
 ) -> int:
-    """Load a checkpoint in ``fdir`` into model, optimiser and scheduler; returns the number of epochs completed.
+    """Load a checkpoint in `fdir` into model, optimiser and scheduler; returns the number of epochs completed.
 
     Args:
         file_name: of the checkpoint; the last one by default.
@@ -144,7 +144,7 @@ def restore_checkpoint(fpath: str, model: nn.Module, optimizer: Any = None, sche
 
 
 def read_training_checkpoint(fpath: str) -> dict[str, Any]:
-    """The content of a checkpoint with ``state_dict`` and ``epoch``. Raises MissingFileError or UnreadableFileError."""
+    """The content of a checkpoint with `state_dict` and `epoch`. Raises MissingFileError or UnreadableFileError."""
     print(f'Loading checkpoint from "{fpath}"')
     checkpoint = load_checkpoint(fpath)
     for key, kind in (("state_dict", dict), ("epoch", int)):
@@ -158,7 +158,7 @@ def read_training_checkpoint(fpath: str) -> dict[str, Any]:
 def load_training_checkpoint(
     checkpoint: dict[str, Any], fpath: str, model: nn.Module, optimizer: Any = None, scheduler: Any = None
 ) -> None:
-    """Load what `read_training_checkpoint` gave; ``fpath`` is named in a MismatchError."""
+    """Load what `read_training_checkpoint` gave; `fpath` is named in a MismatchError."""
     targets = (
         ("state_dict", model, None),
         ("optimizer", optimizer, check_optimizer_state),
@@ -171,7 +171,7 @@ def load_training_checkpoint(
 
 
 def load_state_into_model(model: nn.Module, state_dict: dict[str, torch.Tensor], source: str) -> None:
-    """``model.load_state_dict`` with a one-line MismatchError that names ``source`` and the tensors."""
+    """`model.load_state_dict` with a one-line MismatchError that names `source` and the tensors."""
     _load_into(model, state_dict, source)
 
 
@@ -248,7 +248,7 @@ def open_all_layers(model: nn.Module) -> None:
 
 
 def open_specified_layers(model: nn.Module, open_layers: str | list[str]) -> None:
-    """Train the named children of ``model`` only; the others are frozen and in evaluation mode.
+    """Train the named children of `model` only; the others are frozen and in evaluation mode.
 
     Raises ValueError for a name that is no child of the model.
     """

@@ -134,7 +134,7 @@ def _same_bytes(parts: Parts) -> Iterator[tuple[str, str, Datum]]:
 
 
 def _distinct(parts: Parts) -> Parts:
-    """``parts`` with an empty val where val is the test part."""
+    """`parts` with an empty val where val is the test part."""
     return parts._replace(val=[]) if parts.val is parts.test else parts
 
 

@@ -21,9 +21,9 @@ CHUNK = 1 << 16  # what a broken connection loses at most
 
 
 def fetch_url(url: str, path: str, md5: str = "") -> None:
-    """Download ``url`` to ``path``.
+    """Download `url` to `path`.
 
-    What has arrived is kept in ``path + ".part"``, also between runs, and the rest is asked for with a range request
+    What has arrived is kept in `path + ".part"`, also between runs, and the rest is asked for with a range request
     (from the start if the server knows no ranges).
 
     Raises:
@@ -50,7 +50,7 @@ def fetch_url(url: str, path: str, md5: str = "") -> None:
 
 
 def _fetch_rest(url: str, part: str) -> bool:
-    """Append to ``part`` what is lacking; returns whether it is complete now, as far as the server says."""
+    """Append to `part` what is lacking; returns whether it is complete now, as far as the server says."""
     start = os.path.getsize(part) if os.path.exists(part) else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
@@ -121,7 +121,7 @@ def fetch_drive(drive_id: str, path: str) -> None:
 
 
 def check_md5(path: str, expected: str, origin: str) -> None:
-    """Remove ``path`` and raise ``UserError`` if it is not the expected file."""
+    """Remove `path` and raise `UserError` if it is not the expected file."""
     found = md5_of(path)
     if found != expected:
         os.remove(path)

@@ -14,7 +14,7 @@ from datasets.layout.sources import Piece, Source
 
 
 def install(source: Source, path: str, piece: Piece, folder: str) -> None:
-    """Put what the file ``path`` holds below ``folder``, the data set's; ``piece.provides`` comes last.
+    """Put what the file `path` holds below `folder`, the data set's; `piece.provides` comes last.
 
     Raises:
         UserError: the archive is damaged, holds other things, or paths that lead out of the folder.
@@ -44,7 +44,7 @@ def install(source: Source, path: str, piece: Piece, folder: str) -> None:
 
 @contextmanager
 def staging(folder: str) -> Iterator[str]:
-    """A hidden folder inside ``folder``, gone afterwards, from which things can be moved by renaming."""
+    """A hidden folder inside `folder`, gone afterwards, from which things can be moved by renaming."""
     os.makedirs(folder, exist_ok=True)
     stage = tempfile.mkdtemp(prefix=".prepare-", dir=folder)
     try:
@@ -61,7 +61,7 @@ def _inside(stage: str, inside: str, archive: str) -> str:
 
 
 def _pairs(origin: str, to: str) -> list[tuple[str, str]]:
-    """(what to move, where to); for "." all that lies in the folder ``origin``."""
+    """(what to move, where to); for "." all that lies in the folder `origin`."""
     if to != ".":
         return [(origin, to)]
     return [(os.path.join(origin, name), name) for name in sorted(os.listdir(origin))]
@@ -76,7 +76,7 @@ def _move(origin: str, target: str) -> None:
 
 
 def arrange_imagenet(source: Source, path: str, stage: str) -> None:
-    """Unpack ImageNet's train or val archive into ``stage/train`` or ``stage/val``, one folder per wnid.
+    """Unpack ImageNet's train or val archive into `stage/train` or `stage/val`, one folder per wnid.
 
     torchvision does the work; it also verifies the MD5 sums.
     """

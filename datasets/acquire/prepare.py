@@ -35,7 +35,7 @@ class Options(NamedTuple):
         root: the data folder.
         from_dir: a folder with archives that the user has, or "".
         mirror: an address below which all files are found under their own names, or "".
-        any_hash: accept archives from ``from_dir`` whose MD5 is not the known one (packed anew, for instance).
+        any_hash: accept archives from `from_dir` whose MD5 is not the known one (packed anew, for instance).
         keep_archives: do not remove downloaded archives.
     """
 
@@ -85,7 +85,7 @@ def _in_place(piece: Piece, folder: str, options: Options) -> bool:
 
 
 def _place(piece: Piece, folder: str, options: Options) -> None:
-    """Put one piece in place from the first source that has it; ``UserError`` says why the last one failed."""
+    """Put one piece in place from the first source that has it; `UserError` says why the last one failed."""
     if _copy_classnames(piece, folder, options.root):
         return
     for source in piece.sources:

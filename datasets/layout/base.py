@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 
+from yacs.config import CfgNode
+
 from dassl.data.datasets import DatasetBase
 from dassl.utils import BadValueError
 from datasets.layout import draws, splits
@@ -35,7 +37,7 @@ class CoOpLayout(DatasetBase):
     generated: bool = False  # made by `shapes_world`, not downloaded
 
     @classmethod
-    def folder_of(cls, cfg) -> str:
+    def folder_of(cls, cfg: CfgNode) -> str:
         """Absolute path of the data set's folder. Raises BadValueError without DATASET.ROOT."""
         if not cfg.DATASET.ROOT:
             raise BadValueError(f"which data folder has {cls.__name__}? give --root DATA, or set the variable DATA")
@@ -54,7 +56,7 @@ class CoOpLayout(DatasetBase):
 
     @classmethod
     def at(cls, folder: str):
-        """A reader of the data set in ``folder`` that has read nothing yet (for ``python -m datasets.check``)."""
+        """A reader of the data set in `folder` that has read nothing yet (for `python -m datasets.check`)."""
         reader = cls.__new__(cls)
         reader.open(folder)
         return reader
@@ -90,7 +92,7 @@ class CoOpLayout(DatasetBase):
         return self._store.find(self.split_file) if self.split_file else None
 
     def read(self) -> Parts:
-        """The three parts as they are on disk; raises ``MissingDataError`` or ``BadDataError``."""
+        """The three parts as they are on disk; raises `MissingDataError` or `BadDataError`."""
         root = os.path.dirname(self.dataset_dir)
         if not os.path.isdir(root):
             raise MissingDataError(f"folder {self.dataset_dir} is missing, and so is {root} (--root)")
@@ -105,7 +107,7 @@ class CoOpLayout(DatasetBase):
         return parts
 
     def read_annotations(self) -> Parts:
-        """The three parts from the data set's own files, drawing with ``random`` where it has fewer."""
+        """The three parts from the data set's own files, drawing with `random` where it has fewer."""
         raise MissingDataError(f"split file {self.split_path} is missing")
 
     def absent_classes(self) -> list[str]:
@@ -113,7 +115,7 @@ class CoOpLayout(DatasetBase):
         return []
 
     def check_parts(self, parts: Parts, source: str) -> None:
-        """Raise ``BadDataError`` if the labels of the parts do not fit together."""
+        """Raise `BadDataError` if the labels of the parts do not fit together."""
         splits.check_labels(parts, source)
 
     def use_listed_twice(self, description: str) -> None:
@@ -155,7 +157,7 @@ class CoOpDataset(CoOpLayout):
     read_and_split_data = staticmethod(splits.read_and_split_data)
     subsample_classes = staticmethod(subsample_classes)
 
-    def __init__(self, cfg) -> None:
+    def __init__(self, cfg: CfgNode) -> None:
         subsample = check_subsample(cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"))
         self.open(self.folder_of(cfg), cfg.OUTPUT_DIR)
         with explained(self.name, self.remedy):
@@ -185,7 +187,7 @@ class CoOpDataset(CoOpLayout):
         print(f"Saved split to {path}")
         return self.read()
 
-    def draw(self, parts: Parts, cfg) -> Parts:
+    def draw(self, parts: Parts, cfg: CfgNode) -> Parts:
         """Reduce train and val to the few-shot draw of the configuration."""
         num_shots, given = cfg.DATASET.NUM_SHOTS, cfg.DATASET.get("FEWSHOT_SPLIT", "")
         if num_shots < 1:

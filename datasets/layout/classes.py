@@ -16,7 +16,7 @@ SUBSAMPLES = ("all", "base", "new")
 
 
 def check_subsample(value: str) -> str:
-    """Return ``value`` if DATASET.SUBSAMPLE_CLASSES may have it."""
+    """Return `value` if DATASET.SUBSAMPLE_CLASSES may have it."""
     if value not in SUBSAMPLES:
         raise BadValueError(f"DATASET.SUBSAMPLE_CLASSES is {value!r}; it can be {', '.join(SUBSAMPLES)}")
     return value

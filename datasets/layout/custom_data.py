@@ -6,6 +6,8 @@ import random
 from collections.abc import Sequence
 from itertools import pairwise
 
+from yacs.config import CfgNode
+
 from dassl.data.datasets import Datum
 from dassl.utils import BadValueError
 from dassl.utils.numerals import whole_number
@@ -24,12 +26,12 @@ class OwnData(CoOpDataset):
 
     image_folder = ""
 
-    def __init__(self, cfg) -> None:
+    def __init__(self, cfg: CfgNode) -> None:
         self.classnames_file = full_path(cfg.DATASET.CLASSNAMES) if cfg.DATASET.get("CLASSNAMES", "") else None
         super().__init__(cfg)
 
     @classmethod
-    def own_path(cls, cfg) -> str:
+    def own_path(cls, cfg: CfgNode) -> str:
         """DATASET.PATH as an absolute path."""
         if not cfg.DATASET.get("PATH", ""):
             raise BadValueError(f"{cls.__name__}: DATASET.PATH is not set; append: DATASET.PATH my_images/")
@@ -71,12 +73,12 @@ class OwnData(CoOpDataset):
 
 
 def rename(item: Datum, names: dict[str, str]) -> Datum:
-    """``item`` with the class name that ``names`` gives."""
+    """`item` with the class name that `names` gives."""
     return Item(item.impath, item.label, names[item.classname])
 
 
 def map_parts(parts: Parts, change) -> Parts:
-    """Apply ``change`` to each part; a val part that is the test part stays that."""
+    """Apply `change` to each part; a val part that is the test part stays that."""
     train, test = change(parts.train), change(parts.test)
     return Parts(train, test if parts.val is parts.test else change(parts.val), test)
 
@@ -85,7 +87,7 @@ def read_names(path: str, keys: Sequence[str]) -> dict[str, str]:
     """Folder (or label) -> class name, one pair a line, separated by a tab or by the first blank.
 
     Raises:
-        BadDataError: unless the file names exactly ``keys``.
+        BadDataError: unless the file names exactly `keys`.
     """
     names: dict[str, str] = {}
     for line in read_lines(path):

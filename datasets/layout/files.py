@@ -12,7 +12,7 @@ from datasets.layout.errors import BadDataError, MissingDataError
 
 
 def require_folder(path: str, what: str) -> str:
-    """Return ``path`` if it is a folder; ``MissingDataError`` otherwise."""
+    """Return `path` if it is a folder; `MissingDataError` otherwise."""
     if not os.path.isdir(path):
         raise MissingDataError(f"{what} {path} is missing")
     return path
@@ -81,7 +81,7 @@ def missing_files(paths: Iterable[str]) -> list[str]:
 
 
 def require_images(paths: Sequence[str], listed_in: str) -> None:
-    """Raise ``MissingDataError`` unless every image that ``listed_in`` names exists."""
+    """Raise `MissingDataError` unless every image that `listed_in` names exists."""
     missing = missing_files(paths)
     if missing:
         raise MissingDataError(
@@ -135,7 +135,7 @@ def read_mat(path: str, variable: str) -> Any:
 
 
 def lookup(table: dict[str, Any], key: str, path: str, what: str) -> Any:
-    """``table[key]``, or an error that says which file names an unknown ``key``."""
+    """`table[key]`, or an error that says which file names an unknown `key`."""
     if key not in table:
         raise BadDataError(f"{path} names the unknown {what} {key!r}")
     return table[key]

@@ -1,7 +1,7 @@
 """How a reader says where its data set comes from and what it should hold.
 
 Addresses and counts: CoOp's DATASETS.md and the statistics table of the CoOp paper; MD5 sums and the addresses that
-replace dead ones: torchvision 0.29 (``torchvision/datasets/*.py``) and the data sets' own pages. The MD5 sums of
+replace dead ones: torchvision 0.29 (`torchvision/datasets/*.py`) and the data sets' own pages. The MD5 sums of
 StanfordCars and of Caltech101's inner archive are those of torchvision 0.13 and 0.17, which still downloaded them.
 torchvision itself checks ImageNet's archives.
 """
@@ -38,7 +38,7 @@ class Source(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A file or folder of a data set; it is in place when ``provides`` exists. Sources are tried in their order."""
+    """A file or folder of a data set; it is in place when `provides` exists. Sources are tried in their order."""
 
     provides: str
     sources: tuple[Source, ...]

@@ -1,4 +1,4 @@
-"""Split files (``split_zhou_*.json``) and the rules by which a split is made where there is none."""
+"""Split files (`split_zhou_*.json`) and the rules by which a split is made where there is none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PART_NAMES = ("train", "val", "test")
 
 
 class Parts(NamedTuple):
-    """The three parts of a data set. ``val is test`` where a data set has no validation part of its own."""
+    """The three parts of a data set. `val is test` where a data set has no validation part of its own."""
 
     train: list[Datum]
     val: list[Datum]
@@ -30,13 +30,13 @@ class Parts(NamedTuple):
 
 
 def relative_path(impath: str, folder: str) -> str:
-    """``impath`` relative to ``folder``, with forward slashes; unchanged if it lies elsewhere."""
+    """`impath` relative to `folder`, with forward slashes; unchanged if it lies elsewhere."""
     prefix = os.path.join(folder, "")
     return impath[len(prefix) :].replace(os.sep, "/") if impath.startswith(prefix) else impath
 
 
 def to_rows(items: Iterable[Datum], folder: str) -> list[list[Any]]:
-    """[path relative to ``folder``, label, class name] of each item."""
+    """[path relative to `folder`, label, class name] of each item."""
     return [[relative_path(item.impath, folder), item.label, item.classname] for item in items]
 
 
@@ -62,7 +62,7 @@ def read_split(filepath: str, path_prefix: str) -> Parts:
     """Read a split file.
 
     Args:
-        filepath: JSON ``{"train": [[path, label, class name], ...], "val": ..., "test": ...}``; other keys are ignored.
+        filepath: JSON `{"train": [[path, label, class name], ...], "val": ..., "test": ...}`; other keys are ignored.
         path_prefix: folder that the paths are relative to.
 
     Raises:
@@ -108,21 +108,21 @@ def _read_part(content: dict[str, Any], part: str, filepath: str, path_prefix: s
 
 
 def split_content(parts: Parts, path_prefix: str) -> dict[str, list[list[Any]]]:
-    """What ``read_split`` reads, for ``parts``."""
+    """What `read_split` reads, for `parts`."""
     return {name: to_rows(items, path_prefix) for name, items in zip(PART_NAMES, parts, strict=True)}
 
 
 def save_split(
     train: Sequence[Datum], val: Sequence[Datum], test: Sequence[Datum], filepath: str, path_prefix: str
 ) -> None:
-    """Write a split file that ``read_split`` reads; one that is there already stays."""
+    """Write a split file that `read_split` reads; one that is there already stays."""
     folder, name = os.path.split(os.path.abspath(filepath))
     content = split_content(Parts(list(train), list(val), list(test)), path_prefix)
     print(f"Saved split to {JsonStore(folder, folder).publish(name, content)}")
 
 
 def check_labels(parts: Parts, source: str) -> None:
-    """Raise ``BadDataError`` unless train has labels 0..n-1, the others no more, and each label one class name."""
+    """Raise `BadDataError` unless train has labels 0..n-1, the others no more, and each label one class name."""
     if not parts.train:
         raise BadDataError(f"{source}: the training part is empty")
     names: dict[int, str] = {}
@@ -146,7 +146,7 @@ def check_labels(parts: Parts, source: str) -> None:
 
 
 def cut(items: Sequence[Any], p_trn: float, p_val: float, what: str, rng: Any = random) -> tuple[list, list, list]:
-    """Shuffle the images of one class and cut them into three (sizes by ``round``, halves to even; rest is test)."""
+    """Shuffle the images of one class and cut them into three (sizes by `round`, halves to even; rest is test)."""
     shuffled = list(items)
     rng.shuffle(shuffled)
     n_train = round(len(shuffled) * p_trn)
@@ -160,7 +160,7 @@ def cut(items: Sequence[Any], p_trn: float, p_val: float, what: str, rng: Any = 
 def cut_classes(
     classes: Iterable[tuple[int, str, Sequence[str]]], p_trn: float = 0.5, p_val: float = 0.2, rng: Any = random
 ) -> Parts:
-    """Cut each class (label, class name, image paths) by ``cut``, in the order given."""
+    """Cut each class (label, class name, image paths) by `cut`, in the order given."""
     parts = Parts([], [], [])
     for label, classname, impaths in classes:
         for part, piece in zip(parts, cut(impaths, p_trn, p_val, f"class {classname!r}", rng), strict=True):
@@ -175,7 +175,7 @@ def read_and_split_data(
     ignored: Sequence[str] = (),
     new_cnames: dict[str, str] | None = None,
 ) -> Parts:
-    """Cut a folder with one subfolder per class, labels by ascending folder name, images drawn with ``random``."""
+    """Cut a folder with one subfolder per class, labels by ascending folder name, images drawn with `random`."""
     new_cnames = new_cnames or {}
     folders = [name for name in class_folders(image_dir) if name not in ignored]
     print(f"Splitting into {p_trn:.0%} train, {p_val:.0%} val, and {1 - p_trn - p_val:.0%} test")
@@ -196,7 +196,7 @@ def list_images(folder: str) -> list[str]:
 
 
 def split_trainval(trainval: Sequence[Datum], p_val: float = 0.2) -> tuple[list[Datum], list[Datum]]:
-    """Take the first ``round(p_val * n)`` shuffled images of each class as val; classes by first appearance."""
+    """Take the first `round(p_val * n)` shuffled images of each class as val; classes by first appearance."""
     print(f"Splitting trainval into {1 - p_val:.0%} train and {p_val:.0%} val")
     by_label: dict[int, list[int]] = defaultdict(list)
     for index, item in enumerate(trainval):

@@ -19,19 +19,19 @@ class JsonStore:
 
     Args:
         home: the folder of the data set.
-        spare: the folder used when ``home`` cannot be written to.
+        spare: the folder used when `home` cannot be written to.
     """
 
     def __init__(self, home: str, spare: str) -> None:
         self.home, self.spare = home, spare
 
     def find(self, name: str) -> str | None:
-        """Path of the file ``name`` (relative, with /) if it was published, else None."""
+        """Path of the file `name` (relative, with /) if it was published, else None."""
         paths = [os.path.join(folder, name) for folder in (self.home, self.spare)]
         return next((path for path in paths if os.path.isfile(path)), None)
 
     def publish(self, name: str, content: Any) -> str:
-        """Write ``content`` unless ``name`` exists by now; returns the path of the file that counts.
+        """Write `content` unless `name` exists by now; returns the path of the file that counts.
 
         The file appears complete or not at all, and of two runs that publish at once the first wins; so read the
         returned path again.

@@ -64,7 +64,7 @@ class Datum:
 class DatasetBase:
     """Labelled and unlabelled training images, validation and test images.
 
-    ``lab2cname``, ``classnames`` and ``num_classes`` come from the labelled training images.
+    `lab2cname`, `classnames` and `num_classes` come from the labelled training images.
 
     Args:
         train_x: labelled training images.
@@ -150,7 +150,7 @@ class DatasetBase:
                 raise BadValueError(f'unknown domain "{domain}" of {type(self).__name__}; it has {list(self.domains)}')
 
     def download_data(self, url: str, dst: str, from_gdrive: bool = True) -> None:
-        """Download an archive to the file ``dst`` and unpack it into the same folder, never outside of it."""
+        """Download an archive to the file `dst` and unpack it into the same folder, never outside of it."""
         download_url(url, dst, from_gdrive=from_gdrive)
         unpack_archive(dst, osp.dirname(osp.abspath(dst)))
 

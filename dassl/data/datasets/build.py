@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from yacs.config import CfgNode
+
 from dassl.utils.registry import Registry
 
 DATASET_REGISTRY = Registry("DATASET")
 
 
-def build_dataset(cfg: Any) -> Any:
-    """The data set ``cfg.DATASET.NAME``. Raises UnknownNameError that lists the available ones."""
+def build_dataset(cfg: CfgNode) -> Any:
+    """The data set `cfg.DATASET.NAME`. Raises UnknownNameError that lists the available ones."""
     dataset = DATASET_REGISTRY.get(cfg.DATASET.NAME)
     if cfg.VERBOSE:
         print(f"Loading dataset: {cfg.DATASET.NAME}")

@@ -1,4 +1,4 @@
-"""What the settings in ``cfg.INPUT`` may be, checked before the first image is read."""
+"""What the settings in `cfg.INPUT` may be, checked before the first image is read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterable
 from numbers import Real
 from typing import Any
+
+from yacs.config import CfgNode
 
 from dassl.config.ranges import LARGEST_ASPECT_RATIO
 from dassl.utils.errors import BadValueError
@@ -69,8 +71,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def check_input_settings(settings: Any, choices: Iterable[str]) -> None:
-    """Raise BadValueError when a setting of ``cfg.INPUT`` that the chosen transforms use makes no sense."""
+def check_input_settings(settings: CfgNode, choices: Iterable[str]) -> None:
+    """Raise BadValueError when a setting of `cfg.INPUT` that the chosen transforms use makes no sense."""
     used = {key for choice in choices for key in _USED_BY.get(choice, ())}
     for key in (*_ALWAYS, *sorted(used)):
         fits, wanted = _RULES[key]

@@ -18,7 +18,7 @@ _NAMES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
 
 class ResNet(Backbone):
-    """A ResNet without its classifier; ``pretrained`` downloads torchvision's first ImageNet weights."""
+    """A ResNet without its classifier; `pretrained` downloads torchvision's first ImageNet weights."""
 
     def __init__(self, name: str, pretrained: bool) -> None:
         import torchvision  # takes long to import and only these backbones need it

@@ -16,7 +16,7 @@ _ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": lambda: nn.LeakyReLU(0.1)}
 
 
 class MLP(nn.Sequential):
-    """Linear, batch norm, activation, dropout, once for each entry of ``hidden_layers``.
+    """Linear, batch norm, activation, dropout, once for each entry of `hidden_layers`.
 
     Maps [batch, in_features] to [batch, out_features]. Raises BadValueError for no layers or an unknown activation.
     """
@@ -56,5 +56,5 @@ class MLP(nn.Sequential):
 
 @HEAD_REGISTRY.register()
 def mlp(**kwargs: Any) -> MLP:
-    """The head ``mlp``."""
+    """The head `mlp`."""
     return MLP(**kwargs)
