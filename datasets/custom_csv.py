@@ -18,7 +18,7 @@ from datasets.layout.files import read_text, require_images
 from datasets.layout.items import Item
 from datasets.layout.splits import PART_NAMES, Parts
 
-COLUMNS = ("path", "label", "split")
+COLUMNS: tuple[str, ...] = ("path", "label", "split")
 
 
 @DATASET_REGISTRY.register()
@@ -129,7 +129,7 @@ def read_table(path: str) -> Table:
     if {"path", "label"} <= set(first):
         order, has_header = first, True
     else:
-        order, has_header = list(COLUMNS[: len(first)]), False
+        order, has_header = [*COLUMNS[: len(first)]], False
         _refuse_other_header(rows[0][1], path)
     if len(set(order)) < len(order):
         raise BadDataError(f"{path}: the header {','.join(first)!r} names a column twice")

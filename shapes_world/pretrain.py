@@ -160,7 +160,7 @@ def _train(model: CLIP, pool: Pool, tokenizer: RestrictedTokenizer, settings: Se
     optimizer = torch.optim.AdamW(_parameter_groups(model, settings.weight_decay), settings.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_then_cosine(settings.warmup_steps, total))
     rng = np.random.default_rng([settings.seed, settings.images])
-    losses: list[float] = []
+    order, losses = np.arange(len(pool.contents)), list[float]()
     model.train()
     for step in tqdm(range(total), "training", disable=None):
         if step % steps_per_epoch == 0:

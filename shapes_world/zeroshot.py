@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 
 import clip
+from clip.model import CLIP
 from dassl.command_line import ArgumentParser, errors_in_one_line
 from dassl.utils import UserError
 from shapes_world.suites import SUITES, Suite
@@ -31,7 +32,7 @@ def normalise(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def evaluate(
-    model: torch.nn.Module,
+    model: CLIP,
     tokenize: Callable[[Sequence[str]], torch.Tensor],
     per_class: int | None = None,
     suites: Sequence[str] = tuple(SUITES),
@@ -39,7 +40,6 @@ def evaluate(
     """Accuracy in percent on the test pictures: of each suite, and of Shapes' base and new halves among themselves.
 
     Args:
-        model: has encode_image and encode_text.
         tokenize: texts to what encode_text takes.
         per_class: number of test pictures per class; all of them if None.
         suites: names of the suites to measure.
@@ -62,7 +62,7 @@ def evaluate(
 
 @torch.no_grad()
 def _logits(
-    model: torch.nn.Module, tokenize: Callable[[Sequence[str]], torch.Tensor], suite: Suite, per_class: int | None
+    model: CLIP, tokenize: Callable[[Sequence[str]], torch.Tensor], suite: Suite, per_class: int | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     count = suite.count("test") if per_class is None else min(per_class, suite.count("test"))
     text = F.normalize(

@@ -64,7 +64,7 @@ class DatasetWrapper(Dataset):
         if self.transform is None:
             output["img"] = img0
         else:
-            transforms = self.transform if isinstance(self.transform, (list, tuple)) else [self.transform]
+            transforms = self.transform if isinstance(self.transform, Sequence) else [self.transform]
             for number, transform in enumerate(transforms, start=1):
                 output["img" if number == 1 else f"img{number}"] = self._transform_image(transform, img0)
         if self.return_img0:
@@ -86,14 +86,14 @@ class ImageLoader(DataLoader):
     _pass: _Pass | None = None
     """The latest one, where workers live on."""
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride] - PyTorch names its own class
         if not self.persistent_workers:
             return _Pass(self, super().__iter__())
         if self._pass is not None and self._pass.is_over and self._is_what_workers_have():
-            self.worker_init_fn.announce_next_pass()
+            self._seeds.announce_next_pass()
         else:  # the first pass; or the one before was left early or failed, and keeps its workers for itself
             self.let_go_of_workers()
-            self.worker_init_fn = EpochSeeds()
+            self._seeds = self.worker_init_fn = EpochSeeds()
             self._sent = dict(vars(self.dataset))
         self._pass = _Pass(self, super().__iter__())
         return self._pass
@@ -188,7 +188,7 @@ def build_data_loader(
     sampler = build_sampler(
         sampler_type, cfg=cfg, data_source=data_source, batch_size=batch_size, n_domain=n_domain, n_ins=n_ins
     )
-    wrapper = dataset_wrapper or DatasetWrapper
+    wrapper: Callable[..., Dataset] = dataset_wrapper or DatasetWrapper
     return ImageLoader(
         wrapper(cfg, data_source, transform=tfm, is_train=is_train),
         batch_size=batch_size,

@@ -32,7 +32,9 @@ class EpochSeeds:
 
     def __call__(self, worker_id: int) -> None:
         """In a worker, once: from now on its dataset's images are read by a `_SeededReader`."""
-        dataset = get_worker_info().dataset
+        info = get_worker_info()
+        assert info is not None, "only workers are seeded here"
+        dataset: Any = info.dataset
         dataset.__getitems__ = _SeededReader(dataset, worker_id, self._shared)
 
 

@@ -138,7 +138,7 @@ AVAI_SAMPLERS = ["RandomDomainSampler", "SeqDomainSampler", "RandomSampler", "Se
 def build_sampler(
     sampler_type: str,
     cfg: CfgNode | None = None,
-    data_source: Sequence[Any] | None = None,
+    data_source: Sequence[Any] = (),
     batch_size: int = 32,
     n_domain: int = 0,
     n_ins: int = 16,

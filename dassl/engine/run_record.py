@@ -79,7 +79,7 @@ class RunRecord:
             fits = fits and all(isinstance(text, str) for text in texts)
             fits = fits and all(isinstance(epoch, int) for epoch in record.extended_after)
         except (TypeError, ValueError, AttributeError, RecursionError):
-            fits = False
+            record, fits = None, False
         if not fits:
             raise UnreadableFileError(f'{path} is damaged: "{RUN_KEY}" does not describe a run')
         return record
@@ -181,7 +181,7 @@ def weights_digest(state: Mapping[str, Any]) -> str:
         if isinstance(tensor, torch.Tensor):
             digest.update(f"{name.removeprefix('module.')} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             values = tensor.detach().cpu().contiguous().reshape(-1)
-            digest.update(values.view(torch.uint8).numpy())
+            digest.update(values.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -63,6 +63,10 @@ TRAINING_STATE = "training_state"
 class TrainerBase:
     """Registered models with their optimisers and schedulers; the loop over epochs; checkpoints; TensorBoard."""
 
+    epoch: int
+    num_batches: int
+    batch_idx: int
+
     def __init__(self) -> None:
         self._models: OrderedDict[str, nn.Module] = OrderedDict()
         self._optims: OrderedDict[str, Any] = OrderedDict()
@@ -180,18 +184,16 @@ class TrainerBase:
         """
         names = self.get_model_names()
         contents = {name: self.checkpoint_content(name, epoch, val_result) for name in names}
-        run = self.run_record()
+        run, recorded = self.run_record(), dict[str, str]()
         if run is not None:
             self.write_run_record(directory)
             digests = {name: weights_digest(content["state_dict"]) for name, content in contents.items()}
-            text = replace(run, weights=digests).to_text()
+            recorded[RUN_KEY] = replace(run, weights=digests).to_text()
         for name in reversed(names):
             content = contents[name]
             if name == names[0]:
                 content[TRAINING_STATE] = self.training_state()
-            if run is not None:
-                content[RUN_KEY] = text
-            save_checkpoint(content, osp.join(directory, name), is_best=is_best, model_name=model_name)
+            save_checkpoint(content | recorded, osp.join(directory, name), is_best=is_best, model_name=model_name)
 
     def checkpoint_content(self, name: str, epoch: int, val_result: float | None = None) -> dict[str, Any]:
         """What the checkpoint of the model `name` holds; a trainer may store less of the model, or more beside it."""
@@ -403,6 +405,8 @@ class TrainerBase:
 class SimpleTrainer(RunChecks, TrainerBase):
     """A trainer with data, a model, an evaluator and an output folder, all from the configuration."""
 
+    scaler: Any  # a trainer that trains with `amp` sets it
+
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
         self.check_ranges(cfg)
@@ -456,7 +460,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
             print(f"Detected {torch.cuda.device_count()} GPUs (use nn.DataParallel)")
             self.model = nn.DataParallel(self.model)
 
-    def train(self) -> None:
+    def train(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - Dassl's signatures
         """The whole training: resume if there is something to resume from, train, save, test."""
         super().train(self.start_epoch, self.max_epoch)
 
@@ -590,12 +594,12 @@ class SimpleTrainer(RunChecks, TrainerBase):
         """Logits [batch, classes] of images."""
         return self.model(input)
 
-    def parse_batch_test(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    def parse_batch_test(self, batch: dict[str, Any]) -> tuple[torch.Tensor, ...]:
         """Images and labels on the trainer's device."""
         return self._on_device(batch["img"], batch["label"])
 
     def _on_device(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Copies on the trainer's device; those from pinned memory are not waited for."""
+        """Copies on the trainer's device; the host does not wait for copies from pinned memory."""
         return tuple(tensor.to(self.device, non_blocking=True) for tensor in tensors)
 
     def train_on_batches(self, batches: Iterable[tuple], num_batches: int) -> None:
@@ -646,7 +650,7 @@ class TrainerX(SimpleTrainer):
     def run_epoch(self) -> None:
         self.train_on_batches(((batch,) for batch in self.train_loader_x), len(self.train_loader_x))
 
-    def parse_batch_train(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def parse_batch_train(self, batch: dict[str, Any]) -> tuple[torch.Tensor, ...]:
         """Images, labels and domains on the trainer's device."""
         return self._on_device(batch["img"], batch["label"], batch["domain"])
 
@@ -658,6 +662,8 @@ class TrainerXU(SimpleTrainer):
     """
 
     def run_epoch(self) -> None:
+        if self.train_loader_u is None:
+            raise BadValueError(f"{type(self).__name__} needs unlabelled images, and this data set has none")
         lengths = {"train_x": len(self.train_loader_x), "train_u": len(self.train_loader_u)}
         lengths["smaller_one"] = min(lengths.values())
         check_availability(self.cfg.TRAIN.COUNT_ITER, list(lengths), kind="TRAIN.COUNT_ITER")
@@ -665,9 +671,9 @@ class TrainerXU(SimpleTrainer):
         batches_x, batches_u = _endless(self.train_loader_x), _endless(self.train_loader_u)
         self.train_on_batches(((next(batches_x), next(batches_u)) for _ in range(count)), count)
 
-    def parse_batch_train(
+    def parse_batch_train(  # pyright: ignore[reportIncompatibleMethodOverride] - Dassl's signatures
         self, batch_x: dict[str, Any], batch_u: dict[str, Any]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, ...]:
         """Labelled images, their labels, unlabelled images, on the trainer's device."""
         return self._on_device(batch_x["img"], batch_x["label"], batch_u["img"])
 

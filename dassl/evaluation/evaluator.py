@@ -46,7 +46,7 @@ class Classification(EvaluatorBase):
         super().__init__(cfg)
         if cfg.TEST.PER_CLASS_RESULT and lab2cname is None:
             raise ValueError("TEST.PER_CLASS_RESULT needs the class names (lab2cname)")
-        self._lab2cname = lab2cname
+        self._lab2cname = lab2cname or {}
         self.results: OrderedDict[str, float] | None = None  # what `evaluate` returned last
         self.per_class: dict[str, float] | None = None  # accuracy by class name, with TEST.PER_CLASS_RESULT
         self.reset()

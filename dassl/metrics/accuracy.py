@@ -18,6 +18,6 @@ def compute_accuracy(
 
     Returns one tensor of shape [1] per entry of `topk`, in percent.
     """
-    scores = output[0] if isinstance(output, (tuple, list)) else output
+    scores = output[0] if isinstance(output, Sequence) else output
     hits = scores.topk(max(topk), dim=1).indices == target.view(-1, 1)  # [batch, max k]
     return [hits[:, :k].any(dim=1).float().mean().mul(100.0).view(1) for k in topk]

@@ -10,6 +10,7 @@ import warnings
 from collections import Counter
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 from yacs.config import CfgNode
 
@@ -35,11 +36,11 @@ class _WarmupScheduler(lr_scheduler.LRScheduler):
         self.warmup_epoch = warmup_epoch
         super().__init__(optimizer, last_epoch)
 
-    def warmup_lr(self) -> list[float]:
+    def warmup_lr(self) -> list[float | Tensor]:
         """The rate of each parameter group in epoch `self.last_epoch`, in the warm-up; each kind has its own."""
         raise NotImplementedError
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         if self.last_epoch >= self.warmup_epoch:
             return self.successor.get_last_lr()
         return self.warmup_lr()
@@ -85,7 +86,7 @@ class ConstantWarmupScheduler(_WarmupScheduler):
         self.cons_lr = cons_lr
         super().__init__(optimizer, successor, warmup_epoch, last_epoch, verbose)
 
-    def warmup_lr(self) -> list[float]:
+    def warmup_lr(self) -> list[float | Tensor]:
         return [self.cons_lr for _ in self.base_lrs]
 
 
@@ -104,7 +105,7 @@ class LinearWarmupScheduler(_WarmupScheduler):
         self.min_lr = min_lr
         super().__init__(optimizer, successor, warmup_epoch, last_epoch, verbose)
 
-    def warmup_lr(self) -> list[float]:
+    def warmup_lr(self) -> list[float | Tensor]:
         if self.last_epoch == 0:
             return [self.min_lr for _ in self.base_lrs]
         return [lr * self.last_epoch / self.warmup_epoch for lr in self.base_lrs]
@@ -152,7 +153,7 @@ def enter_schedule(scheduler: lr_scheduler.LRScheduler, epochs: int) -> None:
 
 def _main_schedule(optimizer: Optimizer, optim_cfg: CfgNode) -> lr_scheduler.LRScheduler:
     if optim_cfg.LR_SCHEDULER == "cosine":
-        return lr_scheduler.CosineAnnealingLR(optimizer, float(optim_cfg.MAX_EPOCH))
+        return lr_scheduler.CosineAnnealingLR(optimizer, T_max=float(optim_cfg.MAX_EPOCH))  # pyright: ignore[reportArgumentType] - as in Dassl's checkpoints
     stepsize = optim_cfg.STEPSIZE
     if optim_cfg.LR_SCHEDULER == "single_step":
         last = stepsize[-1] if isinstance(stepsize, (list, tuple)) else stepsize

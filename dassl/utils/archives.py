@@ -150,7 +150,7 @@ def _write(entry: _Entry, target: str) -> None:
 def _entries(path: str) -> Iterator[_Entry] | None:
     """The entries of an archive in their order; None for a file of another kind."""
     try:
-        return _tar_entries(_open_tar(path))
+        return _tar_entries(*_open_tar(path))
     except tarfile.ReadError:
         return _zip_entries(zipfile.ZipFile(path)) if zipfile.is_zipfile(path) else None
 
@@ -182,24 +182,34 @@ class _Limited(io.RawIOBase):
         super().close()
 
 
-def _open_tar(path: str) -> tarfile.TarFile:
-    """Raises tarfile.ReadError for a file that is not a tar archive."""
+def _open_tar(path: str) -> tuple[_Limited, tarfile.TarFile]:
+    """The unpacked stream and the archive in it.
+
+    Raises:
+        tarfile.ReadError: the file is not a tar archive.
+    """
     with open(path, "rb") as file:
         start = file.read(6)
     opener = next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), open)
     stream = _Limited(opener(path, "rb"), LARGEST_RATIO * os.path.getsize(path) + ALLOWANCE)
     try:
-        return tarfile.open(fileobj=stream, mode="r:")
+        return stream, tarfile.open(fileobj=stream, mode="r:")
     except BaseException:
         stream.close()
         raise
 
 
-def _tar_entries(archive: tarfile.TarFile) -> Iterator[_Entry]:
-    with archive, archive.fileobj as stream:
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    content = archive.extractfile(member)
+    assert content is not None, "only regular files are opened"
+    return content
+
+
+def _tar_entries(stream: _Limited, archive: tarfile.TarFile) -> Iterator[_Entry]:
+    with archive, stream:
         for member in archive:
-            yield _Entry(member.name, member.size, _tar_kind(member), lambda member=member: archive.extractfile(member))
-            archive.members = []  # tarfile keeps them all
+            yield _Entry(member.name, member.size, _tar_kind(member), lambda member=member: _content(archive, member))
+            archive.members = []  # pyright: ignore[reportAttributeAccessIssue] - tarfile keeps them all; not in its stubs
         # tarfile takes a damaged header for the end
         stream.seek(archive.offset)
         if stream.read(_BLOCK).strip(b"\0"):

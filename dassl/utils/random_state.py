@@ -13,7 +13,9 @@ import torch
 
 def random_state() -> dict[str, Any]:
     """State of Python's, NumPy's and PyTorch's (CPU, and every GPU in use) global generators: numbers and tensors."""
-    name, keys, *rest = np.random.get_state()
+    of_numpy = np.random.get_state()
+    assert isinstance(of_numpy, tuple)
+    name, keys, *rest = of_numpy
     return {
         "python": random.getstate(),
         "numpy": (name, keys.tolist(), *rest),

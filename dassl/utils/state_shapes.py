@@ -84,7 +84,7 @@ def _check_like(own: Any, given: Any, name: str) -> None:
 
 
 def _is_like_number(value: Any, name: str) -> bool:
-    if not isinstance(value, Real) or not abs(value) < _LARGEST:  # NaN is not less
+    if not isinstance(value, (int, float)) or not abs(value) < _LARGEST:  # NaN is not less
         return False
     if name in _COUNTS:
         return isinstance(value, int) and value >= 0

@@ -87,7 +87,7 @@ def load_old_format(path: str | os.PathLike) -> Any:
     with open(path, "rb") as file:
         for _ in range(_OLD_FORMAT_PICKLES):  # then the tensors' values follow
             for opcode, argument, _ in pickletools.genops(file):
-                if opcode.name == "GLOBAL" and not _NOT_NEEDED.isdisjoint(_spellings(*argument.split(" ", 1))):
+                if opcode.name == "GLOBAL" and not _NOT_NEEDED.isdisjoint(_spellings(argument)):
                     raise ValueError(f"it uses {argument}")
     return torch.load(path, map_location="cpu", weights_only=True)
 
@@ -175,7 +175,7 @@ def _with_stand_ins(program: bytes) -> tuple[bytes, list[tuple[type[_StandIn], s
     unsafe = sorted(_unknown_names(program))
     if not unsafe:
         return program, []
-    stand_ins = [
+    stand_ins: list[tuple[type[_StandIn], str]] = [
         (type("StandIn", (_StandIn,), {"origin": name}), f"{_STAND_IN_MODULE}.stand_in_{number}")
         for number, name in enumerate(unsafe)
     ]
@@ -185,7 +185,7 @@ def _with_stand_ins(program: bytes) -> tuple[bytes, list[tuple[type[_StandIn], s
         objects += opcode.name in _OBJECT_OPCODES
         if opcode.name != "GLOBAL":
             continue
-        known_as = next((name for name in _spellings(*argument.split(" ", 1)) if name in names), None)
+        known_as = next((name for name in _spellings(argument) if name in names), None)
         if known_as is not None:
             edited += program[done:position] + b"c%b\n%b\n" % tuple(names[known_as].encode().split(b"."))
             end_of_module = program.index(b"\n", position)
@@ -204,11 +204,15 @@ def _unknown_names(program: bytes) -> set[str]:
     probe.seek(0)
     refused = set(torch.serialization.get_unsafe_globals_in_checkpoint(probe)) - set(_NUMPY_NUMBERS)
     named = {argument for opcode, argument, _ in pickletools.genops(program) if opcode.name == "GLOBAL"}
-    return refused | {name for pair in named for name in _spellings(*pair.split(" ", 1)) if name in _NOT_NEEDED}
+    return refused | {name for each in named for name in _spellings(each) if name in _NOT_NEEDED}
 
 
-def _spellings(module: str, name: str) -> tuple[str, str]:
-    """Protocol 2 spells names of the standard library as Python 2 did; PyTorch translates some of them back."""
+def _spellings(argument: Any) -> tuple[str, str]:
+    """Dotted name in the argument "module name" of a GLOBAL opcode, as written and as in Python 3.
+
+    Protocol 2 spells names of the standard library as Python 2 did; PyTorch translates some of them back.
+    """
+    module, name = argument.split(" ", 1)
     new_module, new_name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
     return f"{module}.{name}", f"{new_module}.{new_name}"
 
@@ -243,7 +247,7 @@ def class_of(value: Any) -> str | None:
     return origin if isinstance(origin, str) else None
 
 
-def attributes_of(stand_in: OrderedDict) -> dict[str, Any]:
+def attributes_of(stand_in: Mapping[Any, Any]) -> dict[str, Any]:
     """Attributes of the object that it took the place of."""
     return {key: item for key, item in vars(stand_in).items() if key != _MARK}
 
@@ -272,7 +276,7 @@ def _converted(value: dict | list | tuple, done: dict[int, Any]) -> Any:
     return items if type(value) is dict else _like(value, items)
 
 
-def _converted_items(items: Mapping[Any, Any], done: dict[int, Any]) -> dict[Any, Any]:
+def _converted_items(items: dict[Any, Any], done: dict[int, Any]) -> dict[Any, Any]:
     # not `items.items()`: an attribute of that name, out of the file, would hide the method
     return {key: without_stand_ins(item, done) for key, item in dict.items(items)}
 

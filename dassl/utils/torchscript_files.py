@@ -96,8 +96,7 @@ class _StateDict:
         if self._modules > _MOST_MODULES or depth > _DEEPEST:
             raise ValueError("its modules are nested too deeply or contain themselves")
         attributes = attributes_of(module)
-        declared = self._classes[class_of(module)]
-        for names in declared:
+        for names in self._classes[class_of(module) or ""]:
             # in the order of the attributes, as PyTorch lists them
             for name in (name for name in attributes if name in names):
                 self._add(f"{prefix}{name}", attributes[name])

@@ -22,7 +22,7 @@ def check_subsample(value: str) -> str:
     return value
 
 
-def subsample_classes(*args: Sequence[Datum], subsample: str = "all") -> Sequence[Sequence[Datum]]:
+def subsample_classes(*args: list[Datum], subsample: str = "all") -> Sequence[list[Datum]]:
     """Keep the base or the new classes of each list and relabel them from 0.
 
     Base classes are the first ceil(n/2) of the ascending labels of the first list (train), new ones the others.

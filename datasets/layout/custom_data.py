@@ -98,8 +98,9 @@ def read_names(path: str, keys: Sequence[str]) -> dict[str, str]:
         if key in names:
             raise BadDataError(f"{path} names {key!r} twice")
         names[key] = name
-    numbers = [whole_number(name.partition(" ")[0]) for name in names.values()]
-    if len(numbers) > 1 and None not in numbers and _are_consecutive(sorted(numbers)):
+    found = [whole_number(name.partition(" ")[0]) for name in names.values()]
+    numbers = sorted(number for number in found if number is not None)
+    if len(numbers) > 1 and len(numbers) == len(found) and _are_consecutive(numbers):
         raise BadDataError(f"{path}: class names start with a number ({next(iter(names.values()))!r}); leave it out")
     unnamed = [key for key in keys if key not in names]
     unknown = [key for key in names if key not in set(keys)]

@@ -126,6 +126,7 @@ def check_labels(parts: Parts, source: str) -> None:
     if not parts.train:
         raise BadDataError(f"{source}: the training part is empty")
     names: dict[int, str] = {}
+    trained = 0  # classes with training images
     for part, items in zip(PART_NAMES, parts, strict=True):
         for item in items:
             known = names.setdefault(item.label, item.classname)

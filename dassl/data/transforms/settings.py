@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from numbers import Real
 from typing import Any
 
 from yacs.config import CfgNode
@@ -31,7 +30,7 @@ _MOST_PIXELS = 10_000
 
 
 def _number(low: float, high: float) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, Real) and math.isfinite(value) and low <= value <= high
+    return lambda value: isinstance(value, (int, float)) and math.isfinite(value) and low <= value <= high
 
 
 def _whole(low: int, high: int) -> Callable[[Any], bool]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from dassl.utils.errors import BadValueError
@@ -49,9 +48,6 @@ class MLP(nn.Sequential):
     @property
     def out_features(self) -> int:
         return self._out_features
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x)
 
 
 @HEAD_REGISTRY.register()

@@ -15,8 +15,9 @@ class _ReverseGrad(torch.autograd.Function):
         return input.view_as(input)
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
-        return -ctx.grad_scaling * grad_output, None
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = grad_outputs
+        return -ctx.grad_scaling * gradient, None
 
 
 class ReverseGrad(nn.Module):
