@@ -6,7 +6,6 @@ This module imports nothing that takes time, so that a program can read its comm
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +13,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NoReturn
 
-from dassl.seeds import LARGEST_SEED
+from dassl.seeds import MAX_SEED
+from dassl.spelling import nearest_name
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as of a shell: 128 + SIGINT."""
@@ -121,8 +121,8 @@ class ArgumentParser(argparse.ArgumentParser):
         """Refuse a flag that is unknown or given twice; returns whether it takes values."""
         action = self._flags.get(name)
         if action is None:
-            nearest = difflib.get_close_matches(name, self._flags, n=1)
-            self.error(f"unknown flag {name}" + (f"; did you mean {nearest[0]}?" if nearest else ""))
+            nearest = nearest_name(name, self._flags)
+            self.error(f"unknown flag {name}" + (f"; did you mean {nearest}?" if nearest else ""))
         if name in given and action.nargs != 0 and name not in self._repeatable:
             self.error(f"{name} is given twice: give it once")
         given.add(name)
@@ -138,8 +138,8 @@ class ArgumentParser(argparse.ArgumentParser):
 
 def seed_number(text: str) -> int:
     """A seed on the command line, for argparse's `type`."""
-    if not text.isdecimal() or len(text) > len(str(LARGEST_SEED)) or int(text) > LARGEST_SEED:
-        raise argparse.ArgumentTypeError(f"a seed is a number from 0 to {LARGEST_SEED}, not {text!r}")
+    if not text.isdecimal() or len(text) > len(str(MAX_SEED)) or int(text) > MAX_SEED:
+        raise argparse.ArgumentTypeError(f"a seed is a number from 0 to {MAX_SEED}, not {text!r}")
     return int(text)
 
 

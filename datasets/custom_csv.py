@@ -12,7 +12,7 @@ from yacs.config import CfgNode
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import is_image_name
 from dassl.utils.numerals import whole_number
-from datasets.layout.custom_data import OwnData, complete
+from datasets.layout.custom_data import CustomData, complete
 from datasets.layout.errors import BadDataError
 from datasets.layout.files import read_text, require_images
 from datasets.layout.items import Item
@@ -22,7 +22,7 @@ COLUMNS: tuple[str, ...] = ("path", "label", "split")
 
 
 @DATASET_REGISTRY.register()
-class ImageCSV(OwnData):
+class ImageCSV(CustomData):
     """DATASET.PATH is a CSV file with the columns path, label and, optionally, split (train, val or test).
 
     Paths are absolute or relative to the file; labels are class names (or what DATASET.CLASSNAMES translates). Without
@@ -31,7 +31,7 @@ class ImageCSV(OwnData):
 
     @classmethod
     def folder_of(cls, cfg: CfgNode) -> str:
-        return cls.own_path(cfg)
+        return cls.data_path(cfg)
 
     def open(self, folder: str, output_dir: str = "") -> None:
         """Here `folder` is the CSV file."""

@@ -8,7 +8,7 @@ import re
 from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
-from datasets.layout.custom_data import OwnData, complete
+from datasets.layout.custom_data import CustomData, complete
 from datasets.layout.errors import BadDataError, MissingDataError
 from datasets.layout.files import class_folders, image_names, left_out, usable_images_below
 from datasets.layout.items import Item
@@ -27,7 +27,7 @@ _EXPECTED = "expected are <class>/<images>, or train/<class>/<images> with val a
 
 
 @DATASET_REGISTRY.register()
-class ImageFolder(OwnData):
+class ImageFolder(CustomData):
     """DATASET.PATH holds `train/<class>/...` with, optionally, `val` and `test`; or just `<class>/...`.
 
     The parts may have their other usual names (`SPELLINGS`). The latter form (or train alone) is cut 50/20/30 once; the
@@ -38,7 +38,7 @@ class ImageFolder(OwnData):
 
     @classmethod
     def folder_of(cls, cfg: CfgNode) -> str:
-        return cls.own_path(cfg)
+        return cls.data_path(cfg)
 
     @property
     def display_name(self) -> str:

@@ -12,7 +12,7 @@ from datasets.layout.files import class_folders, image_names, lookup, read_lines
 from datasets.layout.items import Item
 from datasets.layout.sources import CLASSNAMES, Counts, Piece, Source
 from datasets.layout.splits import Parts, list_images
-from datasets.layout.target import TestOnlyDataset
+from datasets.layout.target import TargetDataset
 
 _NEEDS_ACCOUNT = "ImageNet needs an account at https://image-net.org (ILSVRC2012, task 1 and 2)"
 _ARCHIVES = "ILSVRC2012_img_{}.tar"
@@ -79,7 +79,7 @@ class WnidLayout(CoOpLayout):
         return os.path.join(self.dataset_dir, "classnames.txt")
 
 
-class WnidTarget(WnidLayout, TestOnlyDataset):
+class WnidTarget(WnidLayout, TargetDataset):
     """A data set of wnid folders to test on."""
 
     def read_annotations(self) -> Parts:

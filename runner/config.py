@@ -14,7 +14,7 @@ from dassl.config import config_differences, get_cfg_default, leaves, merge_file
 from dassl.config.differences import is_inherited, of_the_model
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.run_record import has_record
-from dassl.seeds import LARGEST_SEED
+from dassl.seeds import MAX_SEED
 from dassl.utils import BadValueError
 from datasets.layout.base import full_path
 from runner.recording import row_name, trained_row_name
@@ -83,8 +83,8 @@ def setup_cfg(
         set_key(cfg, key, value)
     reset_cfg(cfg, args)
     merge_opts(cfg, args.opts)
-    if cfg.SEED > LARGEST_SEED:
-        raise BadValueError(f"SEED must be at most {LARGEST_SEED} (below 0: no fixed seed), not {cfg.SEED}")
+    if cfg.SEED > MAX_SEED:
+        raise BadValueError(f"SEED must be at most {MAX_SEED} (below 0: no fixed seed), not {cfg.SEED}")
     if cfg.DATASET.PATH:  # two working directories shall not give two data sets one path
         cfg.DATASET.PATH = full_path(cfg.DATASET.PATH)
     cfg.freeze()

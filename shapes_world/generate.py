@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from dassl.command_line import ArgumentParser, errors_in_one_line
 from dassl.utils import UserError
+from dassl.utils.files import current_umask
 from shapes_world.suites import SPLITS, SUITES, Suite
 
 IMAGES_FOLDER = "images"
@@ -91,18 +92,12 @@ def _write(suite: Suite, folder: Path) -> int:
 
 
 def _publish(part: Path, target: Path, suite: Suite) -> None:
-    part.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only their owner can enter
+    part.chmod(0o777 & ~current_umask())  # mkdtemp makes folders that only their owner can enter
     try:
         os.rename(part, target)
     except OSError:
         if not (target / suite.split_file).is_file():  # else another process was faster, with the same bytes
             raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from shapes_world.styles import Range, Style
+from shapes_world.styles import Bounds, Style
 from shapes_world.world import COLOURS, OPENINGS, OUTLINES, PATTERNS, PLAIN, SHAPE_SUBJECTS, Subject
 
 IMAGE_SIZE = 48  # pixels; the styles' blur is given at this size
@@ -41,7 +41,7 @@ def render(subject: Subject, style: Style, rng: np.random.Generator, size: int =
 class _Pose:
     """Position (pixels), radius (pixels) and rotation of something in a picture."""
 
-    def __init__(self, rng: np.random.Generator, radius: Range, rotation: float, margin: float, size: int):
+    def __init__(self, rng: np.random.Generator, radius: Bounds, rotation: float, margin: float, size: int):
         self.size = size
         self.radius = _draw(rng, radius) * size
         free = min(self.radius * margin, size / 2)
@@ -203,7 +203,7 @@ def _enlarge(values: np.ndarray, size: int) -> np.ndarray:
     return np.stack([np.asarray(c.resize((size, size), Image.Resampling.BICUBIC)) for c in channels], axis=2)
 
 
-def _draw(rng: np.random.Generator, bounds: Range) -> float:
+def _draw(rng: np.random.Generator, bounds: Bounds) -> float:
     return float(rng.uniform(*bounds))
 
 

@@ -10,8 +10,8 @@ from yacs.config import CfgNode
 
 from dassl.utils.errors import BadValueError
 
-MOST_WORKERS = 1024
-LARGEST_ASPECT_RATIO = 10_000  # of INPUT.MAX_ASPECT_RATIO: resized to a height of 224, such a strip takes 2 GB
+MAX_WORKERS = 1024
+MAX_ALLOWED_ASPECT_RATIO = 10_000  # of INPUT.MAX_ASPECT_RATIO: resized to a height of 224, such a strip takes 2 GB
 
 
 class Range(NamedTuple):
@@ -37,7 +37,7 @@ _BATCH = between(1, 2**31 - 1)
 
 _RANGES = {
     "INPUT.MAX_PIXELS": between(1, 2**31),
-    "INPUT.MAX_ASPECT_RATIO": between(1, LARGEST_ASPECT_RATIO),
+    "INPUT.MAX_ASPECT_RATIO": between(1, MAX_ALLOWED_ASPECT_RATIO),
     "INPUT.PIXEL_STD": POSITIVE,
     "INPUT.CROP_PADDING": at_least(0),
     "INPUT.RRCROP_SCALE": POSITIVE,
@@ -45,7 +45,7 @@ _RANGES = {
     "INPUT.RGS_P": between(0, 1),
     "INPUT.GB_P": between(0, 1),
     "DATASET.NUM_SHOTS": Range(lambda value: value >= -1, "at least 1 (-1 for all images, 0 for an evaluation only)"),
-    "DATALOADER.NUM_WORKERS": between(0, MOST_WORKERS),
+    "DATALOADER.NUM_WORKERS": between(0, MAX_WORKERS),
     "DATALOADER.K_TRANSFORMS": at_least(1),
     "DATALOADER.TRAIN_X.BATCH_SIZE": _BATCH,
     "DATALOADER.TRAIN_U.BATCH_SIZE": _BATCH,

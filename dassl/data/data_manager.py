@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from yacs.config import CfgNode
 
-from dassl.utils.errors import BadValueError, UserError
+from dassl.utils.errors import BadValueError, UserError, one_line
 from dassl.utils.images import read_image
 from dassl.utils.random_state import same_random_state_afterwards
 from dassl.utils.safe_text import printable
@@ -89,21 +89,21 @@ class ImageLoader(DataLoader):
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride] - PyTorch names its own class
         if not self.persistent_workers:
             return _Pass(self, super().__iter__())
-        if self._pass is not None and self._pass.is_over and self._is_what_workers_have():
+        if self._pass is not None and self._pass.is_over and self._workers_have_current_dataset():
             self._seeds.announce_next_pass()
         else:  # the first pass; or the one before was left early or failed, and keeps its workers for itself
-            self.let_go_of_workers()
+            self.release_workers()
             self._seeds = self.worker_init_fn = EpochSeeds()
             self._sent = dict(vars(self.dataset))
         self._pass = _Pass(self, super().__iter__())
         return self._pass
 
-    def _is_what_workers_have(self) -> bool:
+    def _workers_have_current_dataset(self) -> bool:
         """Whether no attribute of the data set has been replaced since it was sent to the workers."""
         now = vars(self.dataset)
         return now.keys() == self._sent.keys() and all(now[name] is self._sent[name] for name in now)
 
-    def let_go_of_workers(self) -> None:
+    def release_workers(self) -> None:
         """Let workers that live on end as soon as nobody reads from them."""
         self._pass = self._iterator = None
 
@@ -133,8 +133,9 @@ class _Pass:
             if "DataLoader worker" not in str(error) or "Traceback" in str(error):
                 raise
             self._end_workers(error)
-            reason = " ".join(str(error).split())
-            raise UserError(f"{reason} Fewer workers need less memory: DATALOADER.NUM_WORKERS 0") from None
+            raise UserError(
+                f"{one_line(error, 1000)} Fewer workers need less memory: DATALOADER.NUM_WORKERS 0"
+            ) from None
 
     def _end_workers(self, error: Exception) -> None:
         """Let go of PyTorch's iterator, which the error's frames refer to in a cycle.
@@ -145,7 +146,7 @@ class _Pass:
         self._batches = iter(())
         loader = self._loader()
         if loader is not None and loader._pass is self:
-            loader.let_go_of_workers()
+            loader.release_workers()
 
 
 def _without_traceback(message: str) -> str:
@@ -163,7 +164,7 @@ def build_data_loader(
     n_ins: int = 2,
     tfm: Callable | Sequence[Callable] | None = None,
     is_train: bool = True,
-    dataset_wrapper: type[Dataset] | None = None,
+    dataset_wrapper: Callable[..., Dataset] | None = None,
     lasting_workers: bool = False,
 ) -> DataLoader:
     """A loader of batches.
@@ -188,7 +189,7 @@ def build_data_loader(
     sampler = build_sampler(
         sampler_type, cfg=cfg, data_source=data_source, batch_size=batch_size, n_domain=n_domain, n_ins=n_ins
     )
-    wrapper: Callable[..., Dataset] = dataset_wrapper or DatasetWrapper
+    wrapper = dataset_wrapper or DatasetWrapper
     return ImageLoader(
         wrapper(cfg, data_source, transform=tfm, is_train=is_train),
         batch_size=batch_size,
@@ -214,7 +215,7 @@ class DataManager:
         cfg: CfgNode,
         custom_tfm_train: Callable | Sequence[Callable] | None = None,
         custom_tfm_test: Callable | Sequence[Callable] | None = None,
-        dataset_wrapper: type[Dataset] | None = None,
+        dataset_wrapper: Callable[..., Dataset] | None = None,
     ) -> None:
         # a split or a few-shot draw is drawn once and read from a file later: training must not depend on which
         with same_random_state_afterwards():

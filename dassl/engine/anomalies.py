@@ -16,12 +16,8 @@ EXAMPLES = 4
 """Names of one kind in a message, so that it fits a screen."""
 
 
-class NonFiniteLossError(UserError, FloatingPointError):
-    """A loss, a gradient or a learned tensor became infinite or NaN."""
-
-
-class NonFiniteLogitsError(UserError, FloatingPointError):
-    """Logits of an evaluation or a prediction are infinite or NaN."""
+class NonFiniteError(UserError, FloatingPointError):
+    """A loss, a gradient, a learned tensor or a logit is infinite or NaN."""
 
 
 def non_finite_tensors(models: Mapping[str, nn.Module | None], gradients: bool = True) -> list[str]:
@@ -53,7 +49,7 @@ def check_logits(
         models: where to look for the tensors that are not finite themselves.
 
     Raises:
-        NonFiniteLogitsError: names the images and the tensors.
+        NonFiniteError: names the images and the tensors.
     """
     bad = (~torch.isfinite(logits)).flatten(1).any(dim=1)  # [B]
     if not bad.any():
@@ -61,7 +57,7 @@ def check_logits(
     rows = bad.nonzero().flatten().tolist()
     tensors = non_finite_tensors(models or {}, gradients=False)
     named = [str(images[row]) for row in rows] if len(images) == len(bad) else []
-    raise NonFiniteLogitsError(
+    raise NonFiniteError(
         "use another checkpoint, or TRAINER.<name>.PREC fp32 if the trainer has it: "
         f"the logits of {len(rows)} of {len(bad)} images in a batch are NaN or infinite"
         + (f"; images: {listed(named, EXAMPLES)}" if named else "")

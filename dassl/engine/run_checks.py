@@ -60,7 +60,7 @@ class RunChecks:
         self.start_digest: str | None = None  # SHA-256 of the file of MODEL.INIT_WEIGHTS
         self.extended_after: list[int] = []
         self._images: dict[str, str] | None = None
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
 
     # What is recorded
 
@@ -117,7 +117,7 @@ class RunChecks:
         lines = [str(each) for each in differences]
         if resuming and not lines:
             lines = _classname_differences(read_classnames(directory), self.recorded_classnames)
-        self._object(directory, lines, _remedy(differences, resuming))
+        self._refuse_or_warn(directory, lines, _remedy(differences, resuming))
 
     def check_checkpoint(self, name: str, checkpoint: Mapping[str, Any], path: str, resuming: bool) -> RunRecord | None:
         """Compare the record in a checkpoint of the model `name` with its own folder and with this run.
@@ -147,7 +147,7 @@ class RunChecks:
         lines = [str(each) for each in differences]
         if resuming:
             lines += self._data_differences(record)
-        self._object(path, lines, _remedy(differences, resuming))
+        self._refuse_or_warn(path, lines, _remedy(differences, resuming))
         if resuming:
             self._take_over_extensions(record, checkpoint["epoch"])
         else:
@@ -205,15 +205,15 @@ class RunChecks:
         parts = [part for part in _PARTS if record.images.get(part) != own.images.get(part)]
         return lines + [f"the images of {part} are others there" for part in parts]
 
-    def _object(self, where: str, lines: Sequence[str], remedy: str) -> None:
+    def _refuse_or_warn(self, where: str, lines: Sequence[str], remedy: str) -> None:
         """Refuse what differs, or warn of it, once."""
         if not lines:
             return
         message = f"{where} was trained with another configuration: {'; '.join(lines)}"
         if not self.refuses_other_configurations:
-            if message not in self._said:
+            if message not in self._warned:
                 print(f"Warning: {message} (used all the same, as Dassl does)")
-            self._said.add(message)
+            self._warned.add(message)
             return
         raise BadValueError(f"{message}: {remedy}")
 

@@ -22,7 +22,7 @@ from dassl.data import DataManager
 from dassl.evaluation import build_evaluator
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.optim.lr_scheduler import enter_schedule
-from dassl.utils.errors import BadValueError, MismatchError, MissingFileError, UnwritableFileError
+from dassl.utils.errors import BadValueError, MismatchError, MissingFileError, UnwritableFileError, one_line
 from dassl.utils.files import file_sha256_if_any, mkdir_if_missing, remove_unfinished_files, write_bytes_atomically
 from dassl.utils.meters import AverageMeter, MetricMeter
 from dassl.utils.names import check_availability
@@ -44,7 +44,7 @@ from dassl.utils.torchtools import (
 
 from .anomalies import (
     EXAMPLES,
-    NonFiniteLossError,
+    NonFiniteError,
     check_logits,
     image_paths,
     listed,
@@ -120,7 +120,7 @@ class TrainerBase:
         return self._optims[self.get_model_names(names)[0]].param_groups[0]["lr"]
 
     def detect_anomaly(self, loss: torch.Tensor, name: str = "loss") -> None:
-        """Raise NonFiniteLossError when the loss is infinite or NaN; `name` is what the message calls it."""
+        """Raise NonFiniteError when the loss is infinite or NaN; `name` is what the message calls it."""
         if not torch.isfinite(loss).all():
             self._stop_for_anomaly([f"{name} = {loss.detach().float().sum().item()}"])
 
@@ -129,7 +129,7 @@ class TrainerBase:
         return dict(self._models)
 
     def _stop_for_anomaly(self, losses: list[str]) -> None:
-        """Raise NonFiniteLossError with the step, everything that is not finite, and the images concerned."""
+        """Raise NonFiniteError with the step, everything that is not finite, and the images concerned."""
         tensors = non_finite_tensors(self.checked_models())
         message = f"use a smaller OPTIM.LR or another PREC: infinite or NaN{self._position()}: "
         message += ", ".join(listed(names, EXAMPLES) for names in (losses, tensors) if names)
@@ -138,7 +138,7 @@ class TrainerBase:
             message += f"; images of the batch: {listed(current, EXAMPLES)}"
         if before and tensors:
             message += f"; of the batch before: {listed(before, EXAMPLES)}"
-        raise NonFiniteLossError(message)
+        raise NonFiniteError(message)
 
     def _position(self) -> str:
         if not hasattr(self, "batch_idx"):
@@ -224,8 +224,9 @@ class TrainerBase:
         try:
             self.load_training_state(state)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise MismatchError(f"the training state in {self._resumed_from} does not fit: {reason}") from error
+            raise MismatchError(
+                f"the training state in {self._resumed_from} does not fit: {one_line(error)}"
+            ) from error
 
     # The record of the run: `SimpleTrainer`, which has a configuration, keeps one
 
@@ -690,4 +691,4 @@ def _endless(loader: Iterable) -> Iterator:
     return batches()
 
 
-__all__ = ["NonFiniteLossError", "SimpleNet", "SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]
+__all__ = ["NonFiniteError", "SimpleNet", "SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]

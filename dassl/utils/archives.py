@@ -19,15 +19,15 @@ import zipfile
 from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple
 
-from .errors import UnreadableFileError, UnwritableFileError
+from .errors import UnreadableFileError, UnwritableFileError, one_line
 
-LARGEST_RATIO = 100
+MAX_RATIO = 100
 """Bytes that one byte of an archive may unpack to; images are compressed already, annotations shrink tenfold."""
-ALLOWANCE = 64 << 20
+MIN_LIMIT = 64 << 20
 """Bytes that any archive may unpack to, however small it is."""
-LONGEST_NAME, LONGEST_PATH, DEEPEST = 255, 1024, 32
+MAX_NAME_BYTES, MAX_PATH_BYTES, MAX_DEPTH = 255, 1024, 32
 """Bytes of a name, bytes of an entry's whole path, and its folders."""
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 _CHUNK = 1 << 20
 _BLOCK = 512
 _COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
@@ -60,10 +60,9 @@ def unpack_archive(path: str, folder: str) -> None:
     except (UnreadableFileError, UnwritableFileError):
         raise
     except Exception as error:  # each compression has errors of its own
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE:
             raise UnwritableFileError(f"cannot unpack {path} into {folder}: {error.strerror}") from error
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UnreadableFileError(f"cannot unpack {path}: {reason[:300]}") from error
+        raise UnreadableFileError(f"cannot unpack {path}: {one_line(error, 300)}") from error
     if skipped:
         print(f"{path}: entries passed over (links, devices, unprintable names): {len(skipped):,}, first {skipped[0]}")
 
@@ -81,13 +80,13 @@ def require_plain_tree(folder: str) -> None:
 def _unpack(entries: Iterator[_Entry], archive_size: int, folder: str) -> list[str]:
     """Returns a description of each entry that was passed over."""
     os.makedirs(folder, exist_ok=True)
-    allowed = LARGEST_RATIO * archive_size + ALLOWANCE
+    allowed = MAX_RATIO * archive_size + MIN_LIMIT
     free = shutil.disk_usage(folder).free
     total, skipped, made = 0, [], {""}
     for entry in entries:
         total += _BLOCK + (entry.size if entry.kind == "file" else 0)  # a block for the name and the file's record
         if total > allowed:
-            raise ValueError(f"it unpacks to more than {LARGEST_RATIO} times its size")
+            raise ValueError(f"it unpacks to more than {MAX_RATIO} times its size")
         if total > free:
             raise UnwritableFileError(f"cannot unpack into {folder}: {free:,} bytes are free, more are needed")
         if entry.kind not in ("file", "folder") or not entry.name.isprintable():
@@ -110,10 +109,10 @@ def _safe_parts(name: str) -> list[str]:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise ValueError(f"entry {shown} leads out of its folder")
-    if any(len(os.fsencode(part)) > LONGEST_NAME for part in parts) or len(os.fsencode(name)) > LONGEST_PATH:
+    if any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in parts) or len(os.fsencode(name)) > MAX_PATH_BYTES:
         raise ValueError(f"entry {shown} has too long a name")
-    if len(parts) > DEEPEST:
-        raise ValueError(f"entry {shown} lies in more than {DEEPEST} folders")
+    if len(parts) > MAX_DEPTH:
+        raise ValueError(f"entry {shown} lies in more than {MAX_DEPTH} folders")
     return parts
 
 
@@ -171,7 +170,7 @@ class _Limited(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         if whence != os.SEEK_SET or offset > self._limit:
-            raise ValueError(f"it unpacks to more than {LARGEST_RATIO} times its size")
+            raise ValueError(f"it unpacks to more than {MAX_RATIO} times its size")
         return self._file.seek(offset)
 
     def tell(self) -> int:
@@ -191,7 +190,7 @@ def _open_tar(path: str) -> tuple[_Limited, tarfile.TarFile]:
     with open(path, "rb") as file:
         start = file.read(6)
     opener = next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), open)
-    stream = _Limited(opener(path, "rb"), LARGEST_RATIO * os.path.getsize(path) + ALLOWANCE)
+    stream = _Limited(opener(path, "rb"), MAX_RATIO * os.path.getsize(path) + MIN_LIMIT)
     try:
         return stream, tarfile.open(fileobj=stream, mode="r:")
     except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ from .errors import BadValueError, MissingFileError, UnreadableFileError, Unwrit
 
 StrPath = str | os.PathLike
 _UNFINISHED = ".tmp"
+_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 def mkdir_if_missing(dirname: StrPath) -> None:
@@ -44,10 +46,15 @@ def listdir_nohidden(path: StrPath, sort: bool = False) -> list[str]:
     return sorted(items) if sort else items
 
 
+def file_digest(fpath: StrPath, algorithm: str) -> str:
+    """Digest of a file's content in hexadecimal digits; `algorithm` is one of `hashlib`, such as md5."""
+    with open(fpath, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
 def file_sha256(fpath: StrPath) -> str:
     """SHA-256 of a file's content, in hexadecimal digits."""
-    with open(fpath, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(fpath, "sha256")
 
 
 def file_sha256_if_any(fpath: StrPath) -> str | None:
@@ -99,10 +106,10 @@ def parse_json(text: str) -> Any:
     A key that occurs twice in one object, NaN and Infinity are refused: readers disagree about the first, and the
     others are not JSON. Raises ValueError, or RecursionError for a text that is nested too deeply.
     """
-    return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+    return json.loads(text, object_pairs_hook=_object_without_repeats, parse_constant=_refuse_constant)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) != len(pairs):
         repeated = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
@@ -126,15 +133,20 @@ def write_json(obj: Any, fpath: StrPath) -> None:
     write_text_atomically(fpath, text)
 
 
-def write_text_atomically(fpath: StrPath, text: str) -> None:
+def write_text_atomically(fpath: StrPath, text: str, replace: bool = True) -> None:
     """As `write_bytes_atomically`, for UTF-8 text."""
-    write_bytes_atomically(fpath, text.encode("utf-8"))
+    write_bytes_atomically(fpath, text.encode("utf-8"), replace)
 
 
-def write_bytes_atomically(fpath: StrPath, data: bytes | memoryview) -> None:
-    """Replace `fpath` by `data` in one step: readers see the old file or the new one, never a part.
+def write_bytes_atomically(fpath: StrPath, data: bytes | memoryview, replace: bool = True) -> None:
+    """Write `data` to `fpath` in one step: readers see the old file or the new one, never a part.
 
-    Raises UnwritableFileError (disk full, no permission, ...) and then leaves an existing file as it was.
+    Args:
+        replace: whether an existing file is replaced. If not, it stays, and so does the file of another process that
+            writes at the same time and is first.
+
+    Raises:
+        UnwritableFileError: disk full, no permission, ...; an existing file stays as it was.
     """
     folder = os.path.dirname(os.path.abspath(fpath))
     mkdir_if_missing(folder)
@@ -145,15 +157,28 @@ def write_bytes_atomically(fpath: StrPath, data: bytes | memoryview) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp gives 0600, which would lock out a group
-        os.replace(temporary, fpath)
+        os.chmod(temporary, 0o666 & ~current_umask())  # mkstemp gives 0600, which would lock out a group
+        if replace:
+            os.replace(temporary, fpath)
+        else:
+            _link_unless_it_exists(temporary, fpath)
         _sync_folder(folder)
-    except BaseException as error:
+    except OSError as error:
+        raise UnwritableFileError(f"cannot write {fpath}: {error.strerror or error}") from error
+    finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise UnwritableFileError(f"cannot write {fpath}: {error.strerror or error}") from error
-        raise
+
+
+def _link_unless_it_exists(temporary: str, fpath: StrPath) -> None:
+    try:
+        os.link(temporary, fpath)  # fails if the file exists, unlike os.replace
+    except FileExistsError:
+        return
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        os.replace(temporary, fpath)
 
 
 def remove_unfinished_files(folder: StrPath) -> None:
@@ -192,7 +217,8 @@ def _sync_folder(folder: str) -> None:
             os.close(handle)
 
 
-def _umask() -> int:
+def current_umask() -> int:
+    """Permission bits that new files of this process do not get."""
     current = os.umask(0)
     os.umask(current)
     return current

@@ -8,7 +8,7 @@ import stat
 
 from PIL import Image, UnidentifiedImageError
 
-from .errors import MissingFileError, UnreadableFileError
+from .errors import MissingFileError, UnreadableFileError, one_line
 
 _ANY_SUFFIX = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
 """Formats that are recognised whatever the file is called; every other one needs its own suffix."""
@@ -98,7 +98,7 @@ def read_image(
     except UnidentifiedImageError as error:
         raise UnreadableFileError(f"{path} is not an image that Pillow can read") from error
     except Exception as error:  # Pillow's readers raise what a damaged file makes of them
-        raise UnreadableFileError(f"cannot read the image {path}: {_one_line(error)}") from error
+        raise UnreadableFileError(f"cannot read the image {path}: {one_line(error)}") from error
 
 
 def _check_size(image: Image.Image, path: str | os.PathLike, max_pixels: int, max_aspect_ratio: int) -> None:
@@ -172,7 +172,3 @@ def _white(image: Image.Image, highest: float) -> int:
         return _SIXTEEN_BITS  # Pillow's PPM reader scales every wide image to 16 bits
     scales = (1, 255, _SIXTEEN_BITS) if image.mode == "F" else (255, _SIXTEEN_BITS)
     return next((white for white in scales if highest <= white), _SIXTEEN_BITS)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

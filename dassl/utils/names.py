@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
+
+from dassl.spelling import nearest_name
 
 from .errors import UnknownNameError
 
 
 def get_most_similar_str_to_a_from_b(a: str, b: Iterable[str]) -> str:
     """The entry of `b` that resembles `a` most, or an empty string when `b` is empty."""
-    by_folded = {name.casefold(): name for name in b}
-    nearest = difflib.get_close_matches(str(a).casefold(), by_folded, n=1, cutoff=0.0)
-    return by_folded[nearest[0]] if nearest else ""
+    return nearest_name(str(a), b, cutoff=0.0)
 
 
 def unknown_name_message(kind: str, requested: str, available: Iterable[str]) -> str:

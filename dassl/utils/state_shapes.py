@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-_LARGEST = 2**53
-_POSITIVE = ("T_max", "step_size", "warmup_epoch")
-_COUNTS = ("last_epoch", "_step_count")
-_HOW_NOT_WHAT = ("foreach", "fused", "capturable", "differentiable")
+_MAX_NUMBER = 2**53
+_POSITIVE_KEYS = ("T_max", "step_size", "warmup_epoch")
+_COUNT_KEYS = ("last_epoch", "_step_count")
+_IMPLEMENTATION_KEYS = ("foreach", "fused", "capturable", "differentiable")
 """Settings of an optimiser that say how it computes, not what: never taken from a file."""
-_OF_PARAMETERS_SHAPE = ("momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "grad_avg")
+_SHAPED_LIKE_PARAMETER = ("momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "grad_avg")
 
 
 def check_optimizer_state(optimizer: torch.optim.Optimizer, state: Any) -> None:
@@ -35,7 +35,7 @@ def check_optimizer_state(optimizer: torch.optim.Optimizer, state: Any) -> None:
         if "params" not in given:
             raise ValueError("a parameter group lists no parameters")
         parameters |= zip(given["params"], group["params"], strict=True)
-        given.update({key: value for key, value in ours.items() if key not in given or key in _HOW_NOT_WHAT})
+        given.update({key: value for key, value in ours.items() if key not in given or key in _IMPLEMENTATION_KEYS})
     for index, values in state["state"].items():
         if not isinstance(values, dict):
             raise ValueError(f"the state of parameter {index} is no dictionary")
@@ -44,7 +44,7 @@ def check_optimizer_state(optimizer: torch.optim.Optimizer, state: Any) -> None:
 
 def _check_tensors(index: Any, values: dict[str, Any], parameter: torch.Tensor | None) -> None:
     for name, value in list(values.items()):
-        if name in _OF_PARAMETERS_SHAPE and value is not None:
+        if name in _SHAPED_LIKE_PARAMETER and value is not None:
             if not isinstance(value, torch.Tensor) or value.is_complex():
                 raise ValueError(f"{name} of parameter {index} is no tensor of real numbers")
             if parameter is not None and value.shape != parameter.shape:
@@ -84,8 +84,8 @@ def _check_like(own: Any, given: Any, name: str) -> None:
 
 
 def _is_like_number(value: Any, name: str) -> bool:
-    if not isinstance(value, (int, float)) or not abs(value) < _LARGEST:  # NaN is not less
+    if not isinstance(value, (int, float)) or not abs(value) < _MAX_NUMBER:  # NaN is not less
         return False
-    if name in _COUNTS:
+    if name in _COUNT_KEYS:
         return isinstance(value, int) and value >= 0
-    return value > 0 if name in _POSITIVE else True
+    return value > 0 if name in _POSITIVE_KEYS else True

@@ -28,10 +28,10 @@ _MARK = "_dassl_stands_in_for_an_object"
 _NUMBER_KINDS = "fiub"
 _LOCAL_HEADER = 30
 """Bytes of a zip entry's own header, without its name."""
-_LARGEST_EFFORT = 20_000_000
+_MAX_EFFORT = 20_000_000
 """Replaced classes times objects. The unpickler looks at every allowed class for each object: about ten seconds."""
 _OBJECT_OPCODES = {"NEWOBJ", "REDUCE", "BUILD"}
-_NOT_NEEDED = {
+_FORBIDDEN = {
     "builtins.bytearray",
     *(
         f"torch._utils._rebuild_{kind}"
@@ -87,7 +87,7 @@ def load_old_format(path: str | os.PathLike) -> Any:
     with open(path, "rb") as file:
         for _ in range(_OLD_FORMAT_PICKLES):  # then the tensors' values follow
             for opcode, argument, _ in pickletools.genops(file):
-                if opcode.name == "GLOBAL" and not _NOT_NEEDED.isdisjoint(_spellings(argument)):
+                if opcode.name == "GLOBAL" and not _FORBIDDEN.isdisjoint(_spellings(argument)):
                     raise ValueError(f"it uses {argument}")
     return torch.load(path, map_location="cpu", weights_only=True)
 
@@ -190,13 +190,13 @@ def _with_stand_ins(program: bytes) -> tuple[bytes, list[tuple[type[_StandIn], s
             edited += program[done:position] + b"c%b\n%b\n" % tuple(names[known_as].encode().split(b"."))
             end_of_module = program.index(b"\n", position)
             done = program.index(b"\n", end_of_module + 1) + 1
-    if len(unsafe) * objects > _LARGEST_EFFORT:
+    if len(unsafe) * objects > _MAX_EFFORT:
         raise ValueError(f"it has {objects:,} objects of {len(unsafe):,} classes")
     return bytes(edited + program[done:]), stand_ins
 
 
 def _unknown_names(program: bytes) -> set[str]:
-    """The names that PyTorch's unpickler would refuse, less those of numpy's numbers; and those of `_NOT_NEEDED`."""
+    """The names that PyTorch's unpickler would refuse, less those of numpy's numbers; and those of `_FORBIDDEN`."""
     probe = io.BytesIO()
     with zipfile.ZipFile(probe, "w") as archive:
         archive.writestr("probe/data.pkl", program)
@@ -204,7 +204,7 @@ def _unknown_names(program: bytes) -> set[str]:
     probe.seek(0)
     refused = set(torch.serialization.get_unsafe_globals_in_checkpoint(probe)) - set(_NUMPY_NUMBERS)
     named = {argument for opcode, argument, _ in pickletools.genops(program) if opcode.name == "GLOBAL"}
-    return refused | {name for each in named for name in _spellings(each) if name in _NOT_NEEDED}
+    return refused | {name for each in named for name in _spellings(each) if name in _FORBIDDEN}
 
 
 def _spellings(argument: Any) -> tuple[str, str]:

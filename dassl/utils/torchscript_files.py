@@ -17,8 +17,8 @@ from torch import Tensor
 
 from .torch_archives import attributes_of, class_of, load_archive, open_checked, top_folder
 
-_LARGEST_CODE = 64 << 20
-_MOST_MODULES, _DEEPEST = 100_000, 100
+_MAX_CODE_BYTES = 64 << 20
+_MAX_MODULES, _MAX_DEPTH = 100_000, 100
 _CLASS = re.compile(
     r"^class (\w+)\(Module\):\n  __parameters__ = \[([^\]\n]*)\]\n(?:  __buffers__ = \[([^\]\n]*)\]\n)?", re.MULTILINE
 )
@@ -70,8 +70,8 @@ def _sources(archive: zipfile.ZipFile, folder: str) -> Iterator[tuple[str, str]]
     entries = [
         entry for entry in archive.infolist() if entry.filename.startswith(folder) and entry.filename.endswith(".py")
     ]
-    if sum(entry.file_size for entry in entries) > _LARGEST_CODE:
-        raise ValueError(f"its code unpacks to more than {_LARGEST_CODE:,} bytes")
+    if sum(entry.file_size for entry in entries) > _MAX_CODE_BYTES:
+        raise ValueError(f"its code unpacks to more than {_MAX_CODE_BYTES:,} bytes")
     for entry in entries:
         with archive.open(entry) as file:
             text = file.read(entry.file_size)  # no more than it says, whatever it unpacks to
@@ -93,7 +93,7 @@ class _StateDict:
 
     def _collect(self, module: OrderedDict, prefix: str, depth: int) -> None:
         self._modules += 1
-        if self._modules > _MOST_MODULES or depth > _DEEPEST:
+        if self._modules > _MAX_MODULES or depth > _MAX_DEPTH:
             raise ValueError("its modules are nested too deeply or contain themselves")
         attributes = attributes_of(module)
         for names in self._classes[class_of(module) or ""]:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from .checkpoint_files import read_checkpoint_file
-from .errors import MismatchError, MissingFileError, UnreadableFileError
+from .errors import MismatchError, MissingFileError, UnreadableFileError, one_line
 from .files import write_bytes_atomically, write_text_atomically
 from .numerals import whole_number
 from .state_shapes import check_optimizer_state, check_scheduler_state
@@ -181,8 +181,7 @@ def _load_into(target: Any, state: Any, source: str, check: Callable[[Any, Any],
             check(target, state)
         target.load_state_dict(state)
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise MismatchError(f"{source} does not fit: {reason[:600]}") from error
+        raise MismatchError(f"{source} does not fit: {one_line(error, 600)}") from error
 
 
 def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:

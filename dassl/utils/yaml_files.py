@@ -7,12 +7,12 @@ from typing import Any
 import yaml
 from yaml import MappingNode, Node, SafeLoader, ScalarNode
 
-from .errors import UnreadableFileError
+from .errors import UnreadableFileError, one_line
 from .files import StrPath, read_text
 
-MOST_VALUES = 100_000
+MAX_VALUES = 100_000
 """Values of a file after its aliases are unfolded."""
-DEEPEST = 50
+MAX_DEPTH = 50
 """Mappings and lists in one another."""
 
 
@@ -26,13 +26,13 @@ def read_yaml(path: StrPath) -> Any:
     Raises:
         MissingFileError: no such file.
         UnreadableFileError: it cannot be read or is not valid YAML, a key occurs twice in one mapping, a value
-            contains itself, or the aliases unfold to more than `MOST_VALUES` values; the file and the line are named.
+            contains itself, or the aliases unfold to more than `MAX_VALUES` values; the file and the line are named.
     """
     text = read_text(path)
     try:
         return parse_yaml(text)
     except (*_ERRORS, RecursionError, yaml.YAMLError) as error:
-        raise UnreadableFileError(f"cannot read {path}: {' '.join(str(error).split())[:500]}") from error
+        raise UnreadableFileError(f"cannot read {path}: {one_line(error, 500)}") from error
 
 
 def parse_yaml(text: str) -> Any:
@@ -59,14 +59,14 @@ class _Check:
         """How many values a node unfolds to, and how deep they lie. Each node is measured once. Raises ValueError."""
         if node in parents:
             raise ValueError(f"{_place(node)}: a value contains itself")
-        if len(parents) > DEEPEST:
-            raise ValueError(f"{_place(node)}: nested more than {DEEPEST} times")
+        if len(parents) > MAX_DEPTH:
+            raise ValueError(f"{_place(node)}: nested more than {MAX_DEPTH} times")
         if node not in self._measured:
             measures = [self.measure(child, (*parents, node)) for child in self._children(node)]
             size = 1 + sum(size for size, _ in measures)
             depth = 1 + max((depth for _, depth in measures), default=0)
-            if size > MOST_VALUES or depth > DEEPEST:
-                limits = f"{MOST_VALUES:,} values, or is nested more than {DEEPEST} times"
+            if size > MAX_VALUES or depth > MAX_DEPTH:
+                limits = f"{MAX_VALUES:,} values, or is nested more than {MAX_DEPTH} times"
                 raise ValueError(f"{_place(node)}: unfolds to more than {limits}")
             self._measured[node] = size, depth
         return self._measured[node]

@@ -30,13 +30,13 @@ from datasets.acquire.names import downloadable, expected_counts, generated, rea
 from datasets.custom_csv import ImageCSV
 from datasets.custom_folder import ImageFolder
 from datasets.layout.base import CoOpLayout, full_path
-from datasets.layout.custom_data import OwnData
-from datasets.layout.errors import BadDataError, MissingDataError, explained
+from datasets.layout.custom_data import CustomData
+from datasets.layout.errors import BadDataError, MissingDataError, with_remedy
 from datasets.layout.sources import Counts
-from datasets.layout.splits import Parts
+from datasets.layout.splits import PART_NAMES, Parts
 
 FAST_SAMPLE = 200
-MENTIONED = 10  # absent classes named in one line
+MAX_NAMED = 10  # absent classes named in one line
 
 
 class ImageBounds(NamedTuple):
@@ -70,7 +70,7 @@ def check(
     Raises:
         MissingDataError, BadDataError: what is wrong, the message that a training run would give where it sees it.
     """
-    with explained(reader.name, reader.remedy), contextlib.redirect_stdout(io.StringIO()):
+    with with_remedy(reader.name, reader.remedy), contextlib.redirect_stdout(io.StringIO()):
         parts = reader.read()
         labels = {item.label for part in parts for item in part}
         if class_counts is not None:
@@ -86,16 +86,16 @@ def check(
             bad_files += reasons
         wrong += [reader.listed_twice] if reader.listed_twice else []
         wrong += [f"{len(reasons):,} of {len(checked):,} images cannot be read, first: {reasons[0]}"] if reasons else []
-        if isinstance(reader, OwnData):
+        if isinstance(reader, CustomData):
             wrong += _repeated_content(reader, _distinct(parts))
         if wrong:
             raise BadDataError("; ".join(wrong))
-    sizes = ", ".join(f"{name} {len(items):,}" for name, items in zip(Parts._fields, _distinct(parts), strict=True))
+    sizes = ", ".join(f"{name} {len(items):,}" for name, items in zip(PART_NAMES, _distinct(parts), strict=True))
     served = " (the val images serve as test images, too)" if parts.val and parts.val is parts.test else ""
     return f"{len(labels):,} classes, {sizes}{served}; {len(checked):,} images decoded"
 
 
-def _repeated_content(reader: OwnData, parts: Parts) -> list[str]:
+def _repeated_content(reader: CustomData, parts: Parts) -> list[str]:
     """What is wrong because files have the same bytes; where the parts were cut by us, a pair in two of them is a note.
 
     One image under two labels teaches both; one in two parts is tested on after it was trained on.
@@ -122,7 +122,7 @@ def _repeated_content(reader: OwnData, parts: Parts) -> list[str]:
 def _same_bytes(parts: Parts) -> Iterator[tuple[str, str, Datum]]:
     """Digest, part and item of each image whose size another one has, too."""
     by_size: dict[int, list[tuple[str, Datum]]] = {}
-    for part, items in zip(Parts._fields, parts, strict=True):
+    for part, items in zip(PART_NAMES, parts, strict=True):
         for item in items:
             if os.path.isfile(item.impath):
                 by_size.setdefault(os.path.getsize(item.impath), []).append((part, item))
@@ -151,9 +151,9 @@ def _wrong_counts(reader: CoOpLayout, parts: Parts, classes: int, counts: Counts
     """Where the data differ from the published counts, in one clause."""
     wrong = []
     if classes != counts.classes:
-        absent = ", ".join(reader.absent_classes()[:MENTIONED])
+        absent = ", ".join(reader.absent_classes()[:MAX_NAMED])
         wrong.append(f"{classes:,} classes instead of {counts.classes:,}" + (f" (without {absent})" if absent else ""))
-    for part, items, expected in zip(Parts._fields, _distinct(parts), counts[1:], strict=True):
+    for part, items, expected in zip(PART_NAMES, _distinct(parts), counts[1:], strict=True):
         if expected is not None and len(items) != expected:
             wrong.append(f"{len(items):,} {part} images instead of {expected:,}")
     return [f"{reader.dataset_dir} has {', '.join(wrong)}"] if wrong else []
@@ -181,7 +181,7 @@ def _reason_unreadable(path: str, bounds: ImageBounds) -> str:
     return ""
 
 
-def report(
+def print_report(
     reader: CoOpLayout,
     fast: bool,
     counts: Counts | None,
@@ -245,7 +245,7 @@ def run(args: argparse.Namespace) -> bool:
     if args.path:
         path = full_path(args.path)
         reader = (ImageFolder if os.path.isdir(path) else ImageCSV).at(path)
-        return report(reader, args.fast, None, describe, bounds)
+        return print_report(reader, args.fast, None, describe, bounds)
     if not args.root:
         raise UserError("which data? give --root DATA (or set DATA), or --path for own images")
     root = full_path(args.root)
@@ -257,7 +257,7 @@ def run(args: argparse.Namespace) -> bool:
     for name in names:
         cls = readers()[name]
         reader = cls.at(os.path.join(root, cls.dataset_dir))
-        results.append(report(reader, args.fast, expected_counts(name), describe, bounds))
+        results.append(print_report(reader, args.fast, expected_counts(name), describe, bounds))
     return all(results)
 
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dassl.utils import UserError
+from dassl.utils import UserError, one_line
 from dassl.utils.archives import require_plain_tree, unpack_archive
 from datasets.layout.sources import Piece, Source
 
@@ -89,4 +89,4 @@ def arrange_imagenet(source: Source, path: str, stage: str) -> None:
             imagenet.parse_devkit_archive(stage, file=os.path.join(os.path.dirname(path), source.companion))
             imagenet.parse_val_archive(stage, file=path)
     except RuntimeError as error:  # absent or with a wrong MD5 sum
-        raise UserError(" ".join(str(error).split())) from None
+        raise UserError(one_line(error, 1000)) from None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-
 import datasets  # noqa: F401  registers the readers
 from dassl.data.datasets import DATASET_REGISTRY
+from dassl.spelling import nearest_name
 from dassl.utils import UserError
 from datasets.layout.base import CoOpLayout
 from datasets.layout.sources import Counts
-from datasets.layout.splits import Parts
+from datasets.layout.splits import PART_NAMES
 from shapes_world.suites import SUITES
 
 
@@ -35,7 +34,7 @@ def expected_counts(name: str) -> Counts | None:
         return readers()[name].counts
     suite = SUITES[name]
     classes = len(suite.class_names)
-    return Counts(classes, *(classes * suite.count(part) for part in Parts._fields))
+    return Counts(classes, *(classes * suite.count(part) for part in PART_NAMES))
 
 
 def resolve(name: str) -> str:
@@ -51,7 +50,7 @@ def resolve(name: str) -> str:
         for spelling in (each, cls.dataset_dir if cls.generated else cls.__module__.rpartition(".")[2]):
             spellings[spelling.lower()] = each
     if name.lower() not in spellings:
-        near = difflib.get_close_matches(name.lower(), spellings, n=1)
-        hint = f"; did you mean {spellings[near[0]]}?" if near else f"; there are {', '.join(known)}"
+        near = nearest_name(name, spellings)
+        hint = f"; did you mean {spellings[near]}?" if near else f"; there are {', '.join(known)}"
         raise UserError(f"unknown data set {name!r}{hint}")
     return spellings[name.lower()]

@@ -18,17 +18,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dassl.command_line import ArgumentParser
-from dassl.utils import UnreadableFileError, UserError
+from dassl.utils import UnreadableFileError, UserError, file_digest
+from dassl.utils.downloads import fetch_drive, fetch_url
 from dassl.utils.locks import locked_while_writing
-from datasets.acquire.check import report
-from datasets.acquire.fetch import fetch_drive, fetch_url, md5_of
+from datasets.acquire.check import print_report
 from datasets.acquire.install import install
 from datasets.acquire.names import downloadable, expected_counts, generated, readers, resolve
 from datasets.layout.base import full_path
 from datasets.layout.sources import CLASSNAMES, Piece, Source
 
 
-class Options(NamedTuple):
+class PrepareOptions(NamedTuple):
     """Where things come from and go to.
 
     Attributes:
@@ -50,7 +50,7 @@ class Options(NamedTuple):
         return os.path.join(self.root, ".downloads")
 
 
-def prepare(name: str, options: Options) -> bool:
+def prepare(name: str, options: PrepareOptions) -> bool:
     """Bring a data set into place and check it; returns whether it is in order.
 
     Raises:
@@ -68,10 +68,10 @@ def prepare(name: str, options: Options) -> bool:
             lacking = [piece for piece in cls.pieces if not _in_place(piece, folder, options)]
         if lacking:
             raise UserError(f"{name}: {_by_hand(lacking, name, options.root)}")
-    return report(cls.at(folder), fast=True, counts=expected_counts(name))
+    return print_report(cls.at(folder), fast=True, counts=expected_counts(name))
 
 
-def _in_place(piece: Piece, folder: str, options: Options) -> bool:
+def _in_place(piece: Piece, folder: str, options: PrepareOptions) -> bool:
     """Put one piece in place if it is not; returns whether it is now, and otherwise prints why not."""
     try:
         if not os.path.exists(os.path.join(folder, piece.provides)):
@@ -84,7 +84,7 @@ def _in_place(piece: Piece, folder: str, options: Options) -> bool:
     return False
 
 
-def _place(piece: Piece, folder: str, options: Options) -> None:
+def _place(piece: Piece, folder: str, options: PrepareOptions) -> None:
     """Put one piece in place from the first source that has it; `UserError` says why the last one failed."""
     if _copy_classnames(piece, folder, options.root):
         return
@@ -124,12 +124,12 @@ def _copy_classnames(piece: Piece, folder: str, root: str) -> bool:
     return copy is not None
 
 
-def _own_copy(source: Source, options: Options) -> str | None:
+def _own_copy(source: Source, options: PrepareOptions) -> str | None:
     """The file among those that the user has."""
     path = os.path.join(options.from_dir, source.file) if options.from_dir else ""
     if not os.path.isfile(path):
         return None
-    if source.md5 and not options.any_hash and md5_of(path) != source.md5:
+    if source.md5 and not options.any_hash and file_digest(path, "md5") != source.md5:
         raise UserError(f"{path} has another MD5 than {source.md5}; get it anew, or add --any-hash if it is all right")
     return path
 
@@ -138,7 +138,7 @@ def _files(source: Source) -> list[str]:
     return [source.file, source.companion] if source.companion else [source.file]
 
 
-def _download(source: Source, options: Options) -> None:
+def _download(source: Source, options: PrepareOptions) -> None:
     """Get the files of a source, unless they were kept from an earlier run."""
     for file in _files(source):
         path = os.path.join(options.downloads, file)
@@ -206,12 +206,12 @@ def run(args: argparse.Namespace) -> bool:
     from_dir = full_path(args.from_dir) if args.from_dir else ""
     if from_dir and not os.path.isdir(from_dir):
         raise UserError(f"folder {from_dir} is missing; check --from-dir")
-    options = Options(full_path(args.root), from_dir, args.mirror, args.any_hash, args.keep_archives)
+    options = PrepareOptions(full_path(args.root), from_dir, args.mirror, args.any_hash, args.keep_archives)
     names = downloadable() if args.names == ["all"] else [resolve(name) for name in args.names]
     return all([_prepare_and_report(name, options) for name in names])
 
 
-def _prepare_and_report(name: str, options: Options) -> bool:
+def _prepare_and_report(name: str, options: PrepareOptions) -> bool:
     """One data set that cannot be got does not keep the others from being got."""
     try:
         return prepare(name, options)

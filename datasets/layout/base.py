@@ -11,7 +11,7 @@ from dassl.data.datasets import DatasetBase
 from dassl.utils import BadValueError
 from datasets.layout import draws, splits
 from datasets.layout.classes import check_subsample, describe_same_text, subsample_classes
-from datasets.layout.errors import MissingDataError, Remedy, explained
+from datasets.layout.errors import MissingDataError, Remedy, with_remedy
 from datasets.layout.files import require_folder
 from datasets.layout.sources import Counts, Piece
 from datasets.layout.splits import Parts
@@ -160,7 +160,7 @@ class CoOpDataset(CoOpLayout):
     def __init__(self, cfg: CfgNode) -> None:
         subsample = check_subsample(cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"))
         self.open(self.folder_of(cfg), cfg.OUTPUT_DIR)
-        with explained(self.name, self.remedy):
+        with with_remedy(self.name, self.remedy):
             parts = self.name_classes(self.load())
             self.check_names(parts)
         if cfg.DATASET.NUM_SHOTS >= 1 or cfg.DATASET.get("FEWSHOT_SPLIT", ""):
@@ -200,7 +200,7 @@ class CoOpDataset(CoOpLayout):
             path = self._draw_file(num_shots, cfg.SEED, sources)
             remedy = Remedy("start the run again", "delete that file to draw anew")
         print(f"Loading preprocessed few-shot data from {path}")
-        with explained(self.name, remedy):
+        with with_remedy(self.name, remedy):
             seed = None if given else cfg.SEED
             drawn = draws.read_draw(path, self.name, num_shots, sources, self.dataset_dir, seed, self.names_in_data)
         if "val" in sources and "val" not in drawn:

@@ -21,7 +21,7 @@ from datasets.layout.splits import Parts, cut_classes
 SPLIT_SEED = 1  # fixed, so that the test images are the same whatever SEED a run has
 
 
-class OwnData(CoOpDataset):
+class CustomData(CoOpDataset):
     """Images below DATASET.PATH, class names from the data or from the file DATASET.CLASSNAMES."""
 
     image_folder = ""
@@ -31,7 +31,7 @@ class OwnData(CoOpDataset):
         super().__init__(cfg)
 
     @classmethod
-    def own_path(cls, cfg: CfgNode) -> str:
+    def data_path(cls, cfg: CfgNode) -> str:
         """DATASET.PATH as an absolute path."""
         if not cfg.DATASET.get("PATH", ""):
             raise BadValueError(f"{cls.__name__}: DATASET.PATH is not set; append: DATASET.PATH my_images/")

@@ -9,7 +9,7 @@ from typing import Any
 FOLDER_READER, CSV_READER = "ImageFolder", "ImageCSV"
 
 
-def own_data_path(settings: Mapping[str, Any]) -> str | None:
+def custom_data_path(settings: Mapping[str, Any]) -> str | None:
     """DATASET.PATH, without detours.
 
     Args:
@@ -24,9 +24,9 @@ def own_data_path(settings: Mapping[str, Any]) -> str | None:
     return os.path.normpath(os.path.expanduser(path))
 
 
-def own_data_name(settings: Mapping[str, Any]) -> str | None:
+def custom_data_name(settings: Mapping[str, Any]) -> str | None:
     """The folder's name, or the CSV file's without its suffix; None for data that is not own, or has no such name."""
-    path = own_data_path(settings)
+    path = custom_data_path(settings)
     if path is None:
         return None
     name = os.path.basename(path)

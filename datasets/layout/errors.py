@@ -33,7 +33,7 @@ class Remedy(NamedTuple):
 
 
 @contextmanager
-def explained(name: str, remedy: Remedy) -> Iterator[None]:
+def with_remedy(name: str, remedy: Remedy) -> Iterator[None]:
     """Open the message of a data error with the data set's name and close it with the remedy."""
     try:
         yield

@@ -15,8 +15,6 @@ from datasets.layout.files import class_folders, image_names, is_plain_text, rea
 from datasets.layout.items import Item
 from datasets.layout.store import JsonStore
 
-PART_NAMES = ("train", "val", "test")
-
 
 class Parts(NamedTuple):
     """The three parts of a data set. `val is test` where a data set has no validation part of its own."""
@@ -24,6 +22,9 @@ class Parts(NamedTuple):
     train: list[Datum]
     val: list[Datum]
     test: list[Datum]
+
+
+PART_NAMES = Parts._fields
 
 
 # ---------------------------------------------------------------- split files

@@ -6,21 +6,19 @@ from yacs.config import CfgNode
 
 from datasets.layout import splits
 from datasets.layout.base import CoOpLayout
-from datasets.layout.errors import BadDataError, explained
+from datasets.layout.errors import BadDataError, with_remedy
 from datasets.layout.splits import Parts
 
 
-class TestOnlyDataset(CoOpLayout):
+class TargetDataset(CoOpLayout):
     """A data set without training part: `train_x` is the test list, so that class names and counts are known.
 
     NUM_SHOTS, SEED and SUBSAMPLE_CLASSES have no effect, as in the lineage.
     """
 
-    __test__ = False  # not a test case, whatever pytest thinks of the name
-
     def __init__(self, cfg: CfgNode) -> None:
         self.open(self.folder_of(cfg), cfg.OUTPUT_DIR)
-        with explained(self.name, self.remedy):
+        with with_remedy(self.name, self.remedy):
             parts = self.read()
             self.check_names(parts)
         test = parts.test

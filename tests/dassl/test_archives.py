@@ -133,8 +133,8 @@ def test_links_that_were_there_before_are_not_followed(tmp_path, target):
 
 @pytest.fixture
 def small_limits(monkeypatch):
-    monkeypatch.setattr(archives_module, "ALLOWANCE", 100_000)
-    monkeypatch.setattr(archives_module, "LARGEST_RATIO", 20)
+    monkeypatch.setattr(archives_module, "MIN_LIMIT", 100_000)
+    monkeypatch.setattr(archives_module, "MAX_RATIO", 20)
 
 
 @pytest.mark.parametrize("kind", ["zip", "w:gz", "w:bz2", "w:xz"])

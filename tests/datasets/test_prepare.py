@@ -18,8 +18,9 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from dassl.utils import downloads
 from dassl.utils.locks import lock
-from datasets.acquire import fetch, prepare
+from datasets.acquire import prepare
 from datasets.acquire.names import downloadable, readers
 from datasets.eurosat import EuroSAT
 from datasets.imagenet import ImageNet
@@ -80,8 +81,8 @@ def server(tmp_path):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(fetch, "PAUSE", 0.0)
-    monkeypatch.setattr(fetch, "CHUNK", 1000)
+    monkeypatch.setattr(downloads, "PAUSE", 0.0)
+    monkeypatch.setattr(downloads, "CHUNK", 1000)
 
 
 @pytest.fixture
@@ -185,11 +186,11 @@ def test_a_download_that_breaks_off_goes_on(eurosat, server, run):
 
 
 def test_the_next_run_goes_on_where_the_last_gave_up(eurosat, server, run, folder, monkeypatch):
-    monkeypatch.setattr(fetch, "ATTEMPTS", 1)
+    monkeypatch.setattr(downloads, "ATTEMPTS", 1)
     server.break_after = server.break_again = 3000
     status, said = run("EuroSAT")
     assert status == 1
-    assert "(3,000 bytes so far); run again to go on" in said
+    assert "(3,000 bytes so far); run again to continue" in said
     assert not (folder / "2750").exists()
     server.break_after = 0
     assert run("EuroSAT")[0] == 0
@@ -326,7 +327,7 @@ def test_an_address_that_serves_a_web_page(eurosat, server, run):
 def test_no_server(eurosat, server, run, monkeypatch):
     server.shutdown()
     server.server_close()
-    monkeypatch.setattr(fetch, "ATTEMPTS", 1)
+    monkeypatch.setattr(downloads, "ATTEMPTS", 1)
     assert "no connection to 127.0.0.1" in run("EuroSAT")[1]
 
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from datasets.acquire.check import report
+from datasets.acquire.check import print_report
 from datasets.acquire.names import readers
 from datasets.oxford_pets import OxfordPets
 
@@ -78,7 +78,7 @@ def test_an_image_that_a_published_split_lists_twice_is_said(eurosat, build, cap
     change(eurosat, with_row(row))
     assert len(build("EuroSAT", eurosat).train_x) > 0
     assert re.search(f"Note: .*split_zhou_EuroSAT.json: {message}", capsys.readouterr().out)
-    assert not report(readers()["EuroSAT"].at(str(eurosat / "eurosat")), fast=True, counts=None)
+    assert not print_report(readers()["EuroSAT"].at(str(eurosat / "eurosat")), fast=True, counts=None)
     assert re.search(f"wrong .*{message}", capsys.readouterr().out)
 
 

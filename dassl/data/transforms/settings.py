@@ -8,7 +8,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from dassl.config.ranges import LARGEST_ASPECT_RATIO
+from dassl.config.ranges import MAX_ALLOWED_ASPECT_RATIO
 from dassl.utils.errors import BadValueError
 
 _ALWAYS = ("SIZE", "MAX_PIXELS", "MAX_ASPECT_RATIO")
@@ -26,7 +26,7 @@ _USED_BY = {
     "gaussian_noise": ("GN_MEAN", "GN_STD"),
 }
 
-_MOST_PIXELS = 10_000
+_MAX_LENGTH = 10_000
 
 
 def _number(low: float, high: float) -> Callable[[Any], bool]:
@@ -43,13 +43,13 @@ def _each(rule: Callable[[Any], bool], count: int) -> Callable[[Any], bool]:
 
 _TINY = 1e-6
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "SIZE": (_each(_whole(1, _MOST_PIXELS), 2), f"height and width, from 1 to {_MOST_PIXELS}"),
+    "SIZE": (_each(_whole(1, _MAX_LENGTH), 2), f"height and width, from 1 to {_MAX_LENGTH}"),
     "MAX_PIXELS": (_whole(1, 2**31), "a number of pixels"),
     "MAX_ASPECT_RATIO": (
-        _whole(1, LARGEST_ASPECT_RATIO),
-        f"how many times as long as wide an image may be, from 1 to {LARGEST_ASPECT_RATIO}",
+        _whole(1, MAX_ALLOWED_ASPECT_RATIO),
+        f"how many times as long as wide an image may be, from 1 to {MAX_ALLOWED_ASPECT_RATIO}",
     ),
-    "CROP_PADDING": (_whole(0, _MOST_PIXELS), "a number of pixels"),
+    "CROP_PADDING": (_whole(0, _MAX_LENGTH), "a number of pixels"),
     "RRCROP_SCALE": (
         lambda value: _each(_number(_TINY, 100), 2)(value) and value[0] <= value[1],
         "the smallest and the largest part of the area, such as (0.08, 1.0)",
@@ -59,10 +59,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **{f"COLORJITTER_{part}": (_number(0, 100), "a strength from 0 on") for part in "BCS"},
     "COLORJITTER_H": (_number(0, 0.5), "a strength from 0 to 0.5"),
     "RGS_P": (_number(0, 1), "a probability"),
-    "GB_K": (lambda value: _whole(1, _MOST_PIXELS)(value) and value % 2 == 1, "an odd number of pixels"),
+    "GB_K": (lambda value: _whole(1, _MAX_LENGTH)(value) and value % 2 == 1, "an odd number of pixels"),
     "GB_P": (_number(0, 1), "a probability"),
     "CUTOUT_N": (_whole(0, 10_000), "a number of holes"),
-    "CUTOUT_LEN": (_whole(0, _MOST_PIXELS), "a number of pixels"),
+    "CUTOUT_LEN": (_whole(0, _MAX_LENGTH), "a number of pixels"),
     "PIXEL_MEAN": (_each(_number(-1e6, 1e6), 3), "three numbers, one for each colour"),
     "PIXEL_STD": (_each(_number(_TINY, 1e6), 3), "three positive numbers, one for each colour"),
     "GN_MEAN": (_number(-1e6, 1e6), "a number"),
