@@ -1,9 +1,9 @@
-"""Which numbers are seeds."""
+"""Valid seeds."""
 
 MAX_SEED = 2**32 - 1
-"""NumPy's generator takes no larger one."""
+"""The largest seed of NumPy's generator."""
 
 
 def seed_problem(seed: int) -> str:
-    """What is wrong with a seed in words; empty if nothing is."""
+    """What is wrong with a seed; empty if it is valid."""
     return "" if 0 <= seed <= MAX_SEED else f"a seed is a number from 0 to {MAX_SEED}, not {seed}"

@@ -1,4 +1,4 @@
-"""Suggestions for mistyped names. Needs nothing that takes time to import."""
+"""Suggestions for mistyped names. Imports nothing slow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded suite: generated image worlds that need no download (see `shapes_world/`)."""
+"""The generated data sets, which need no download (see `shapes_world/`)."""
 
 from __future__ import annotations
 

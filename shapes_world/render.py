@@ -21,7 +21,7 @@ def render(subject: Subject, style: Style, rng: np.random.Generator, size: int =
     """Draw `subject` at a random position, scale, rotation, lighting and background.
 
     Returns:
-        an RGB picture of size x size pixels.
+        An RGB picture of size x size pixels.
     """
     picture = BACKGROUNDS[style.background](rng, size)
     for _ in range(rng.integers(style.clutter[0], style.clutter[1] + 1)):
@@ -65,7 +65,7 @@ class _Pose:
 def _paint(
     picture: np.ndarray, subject: Subject, medium: str, pose: _Pose, shadow: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Lay `subject` over `picture`, (size, size, 3) in [0, 1]."""
+    """Paint `subject` over `picture`, (size, size, 3) in [0, 1]."""
     mask = _mask(subject, pose)  # (size, size)
     colour = _colour(subject.colour, rng)  # (3,)
     second = _second_tone(colour, rng)  # (3,)
@@ -140,7 +140,7 @@ def _pattern(pattern: str, pose: _Pose, rng: np.random.Generator) -> np.ndarray:
     elif pattern == "ringed":
         wave = np.sin(frequency * np.hypot(u, v) + phase_v)
     else:
-        raise ValueError(f"unknown pattern {pattern!r}, known are {', '.join(PATTERNS)}")
+        raise ValueError(f"unknown pattern {pattern!r}; available: {', '.join(PATTERNS)}")
     return np.clip(wave * 2 + 0.5, 0, 1).astype(np.float32)
 
 
@@ -153,7 +153,7 @@ def _colour(name: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _second_tone(colour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Partner of `colour` in a pattern: much darker, or much lighter where that can be told apart."""
+    """Partner of `colour` in a pattern: much darker, or much lighter if that is distinguishable."""
     if colour.min() < 0.75 and rng.random() < 0.5:
         return colour * 0.25 + 0.75
     return colour * rng.uniform(0.2, 0.4)

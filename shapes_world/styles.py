@@ -12,11 +12,11 @@ Bounds = tuple[float, float]
 
 @dataclass(frozen=True)
 class Style:
-    """How one picture is made; each field is drawn afresh per image from its range."""
+    """How pictures are drawn; each range is sampled once per picture."""
 
     background: str  # "flat", "gradient", "texture" or "paper" (see render.BACKGROUNDS)
     radius: Bounds  # of the subject
-    rotation: float = 25.0  # at most so many degrees either way
+    rotation: float = 25.0  # maximum in degrees, in both directions
     medium: str = "paint"  # "paint", "inked" (paint with a dark contour) or "pencil" (contour and light hatching)
     clutter: tuple[int, int] = (0, 0)  # number of other outlines in the picture, both ends included
     light: Bounds = (0.9, 1.1)  # factor on the whole picture

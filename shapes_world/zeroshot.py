@@ -1,4 +1,4 @@
-"""Zero-shot accuracy of a CLIP on the downstream data sets, measured on the very pictures that are written to disk.
+"""Zero-shot accuracy of a CLIP on the downstream data sets, measured on the same pictures that are written to disk.
 
 python -m shapes_world.zeroshot [--backbone ViT-Shapes]
 """
@@ -37,15 +37,15 @@ def evaluate(
     per_class: int | None = None,
     suites: Sequence[str] = tuple(SUITES),
 ) -> dict[str, float]:
-    """Accuracy in percent on the test pictures: of each suite, and of Shapes' base and new halves among themselves.
+    """Accuracy in percent on the test pictures: of each suite, and of the base and new halves of Shapes alone.
 
     Args:
-        tokenize: texts to what encode_text takes.
+        tokenize: from texts to the input of encode_text.
         per_class: number of test pictures per class; all of them if None.
         suites: names of the suites to measure.
 
     Returns:
-        keys "Shapes base", "Shapes new" and the suites' names.
+        Accuracies with the keys "Shapes base", "Shapes new" and the suites' names.
     """
     accuracies: dict[str, float] = {}
     for name in suites:
@@ -81,7 +81,7 @@ def _accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = ArgumentParser(description="Zero-shot accuracy on the generated data sets.")
-    parser.add_argument("--backbone", default="ViT-Shapes", help="name or checkpoint file of a CLIP for their size")
+    parser.add_argument("--backbone", default="ViT-Shapes", help="name or checkpoint file of a CLIP")
     options = parser.parse_args(arguments)
     try:
         model, _ = clip.load(options.backbone, device="cpu")

@@ -17,13 +17,13 @@ from dassl.utils.names import check_availability
 
 
 class _PlannedSampler(Sampler[int]):
-    """A sampler whose length is known only by planning an epoch, which the constructor does once."""
+    """A sampler that plans an epoch at a time; the constructor plans one to find its length."""
 
     def __init__(self) -> None:
         self.length = len(list(iter(self)))
 
     def plan(self) -> list[int]:
-        """Indices of one epoch; each sampler has its own."""
+        """Indices of one epoch; each subclass defines them."""
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[int]:
@@ -59,7 +59,7 @@ class _DomainSampler(_PlannedSampler):
         super().__init__()
 
     def next_domains(self) -> list[int]:
-        """The domains of the next batch; each sampler has its own."""
+        """The domains of the next batch; each subclass defines them."""
         raise NotImplementedError
 
     def plan(self) -> list[int]:
@@ -106,9 +106,7 @@ class RandomClassSampler(_PlannedSampler):
         self.index_dic = _indices_by("label", data_source)
         self.labels = list(self.index_dic)
         if len(self.labels) < self.ncls_per_batch:
-            raise BadValueError(
-                f"{self.ncls_per_batch} classes a batch are wanted, but there are only {len(self.labels)}"
-            )
+            raise BadValueError(f"a batch needs {self.ncls_per_batch} classes, but there are only {len(self.labels)}")
         super().__init__()
 
     def plan(self) -> list[int]:
@@ -123,7 +121,7 @@ class RandomClassSampler(_PlannedSampler):
         return planned
 
     def _chunks(self, label: int) -> list[list[int]]:
-        """The images of a class in random order, cut into pieces of `n_ins`; a shorter rest is left out."""
+        """The images of a class in random order, cut into pieces of `n_ins`; a shorter rest is dropped."""
         indices = list(self.index_dic[label])
         if len(indices) < self.n_ins:
             indices = np.random.choice(indices, size=self.n_ins, replace=True).tolist()
@@ -145,9 +143,12 @@ def build_sampler(
 ) -> Sampler[int]:
     """The sampler called `sampler_type`.
 
-    RandomSampler and SequentialSampler are PyTorch's, RandomSampler without a generator of its own: each epoch takes
+    RandomSampler and SequentialSampler are PyTorch's, RandomSampler without its own generator: each epoch draws
     one number from PyTorch's global generator. The others draw with Python's (and NumPy's) global generator.
-    Raises UnknownNameError for an unknown name, BadValueError for numbers that do not fit.
+
+    Raises:
+        UnknownNameError: there is no such sampler.
+        BadValueError: the numbers do not fit together.
     """
     check_availability(sampler_type, AVAI_SAMPLERS, kind="sampler")
     match sampler_type:

@@ -12,7 +12,11 @@ TRAINER_REGISTRY = Registry("TRAINER")
 
 
 def build_trainer(cfg: CfgNode) -> Any:
-    """The trainer `cfg.TRAINER.NAME`. Raises UnknownNameError that lists the available ones."""
+    """The trainer `cfg.TRAINER.NAME`.
+
+    Raises:
+        UnknownNameError: there is no such name; the available ones are listed.
+    """
     trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
     if cfg.VERBOSE:
         print(f"Loading trainer: {cfg.TRAINER.NAME}")

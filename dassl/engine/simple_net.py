@@ -12,11 +12,11 @@ from dassl.modeling import build_backbone, build_head
 
 
 class SimpleNet(nn.Module):
-    """The network that `model_cfg` (the node `cfg.MODEL`) describes.
+    """The network of `model_cfg` (the node `cfg.MODEL`).
 
     Args:
-        num_classes: outputs of the classifier; without a positive number the features are returned.
-        kwargs: go to the backbone.
+        num_classes: outputs of the classifier; if not positive, the features are returned.
+        kwargs: passed to the backbone.
     """
 
     def __init__(self, cfg: CfgNode, model_cfg: CfgNode, num_classes: int, **kwargs: Any) -> None:

@@ -12,7 +12,11 @@ EVALUATOR_REGISTRY = Registry("EVALUATOR")
 
 
 def build_evaluator(cfg: CfgNode, **kwargs: Any) -> Any:
-    """The evaluator `cfg.TEST.EVALUATOR`. Raises UnknownNameError that lists the available ones."""
+    """The evaluator `cfg.TEST.EVALUATOR`.
+
+    Raises:
+        UnknownNameError: there is no such name; the available ones are listed.
+    """
     evaluator = EVALUATOR_REGISTRY.get(cfg.TEST.EVALUATOR)
     if cfg.VERBOSE:
         print(f"Loading evaluator: {cfg.TEST.EVALUATOR}")

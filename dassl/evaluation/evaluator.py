@@ -1,4 +1,4 @@
-"""Accuracy and its relatives over a whole data set."""
+"""Accuracy, error rate, F1 and confusion matrix of a whole data set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .build import EVALUATOR_REGISTRY
 
 
 class EvaluatorBase:
-    """Collects outputs batch by batch (`process`) and reports at the end (`evaluate`); subclasses say how."""
+    """Collects outputs batch by batch (`process`) and reports at the end (`evaluate`); subclasses define how."""
 
     def __init__(self, cfg: CfgNode) -> None:
         self.cfg = cfg
@@ -76,7 +76,8 @@ class Classification(EvaluatorBase):
     def evaluate(self) -> OrderedDict[str, float]:
         """Print and return `accuracy`, `error_rate`, `macro_f1` (and `perclass_accuracy`), in percent.
 
-        Raises ValueError when nothing was processed.
+        Raises:
+            ValueError: no batch was processed.
         """
         if not self._total:
             raise ValueError("nothing to evaluate: no batch was processed")

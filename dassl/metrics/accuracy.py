@@ -16,7 +16,8 @@ def compute_accuracy(
         output: scores [batch, classes]; of a list or tuple the first entry.
         target: labels [batch].
 
-    Returns one tensor of shape [1] per entry of `topk`, in percent.
+    Returns:
+        One tensor of shape [1] per entry of `topk`, in percent.
     """
     scores = output[0] if isinstance(output, Sequence) else output
     hits = scores.topk(max(topk), dim=1).indices == target.view(-1, 1)  # [batch, max k]

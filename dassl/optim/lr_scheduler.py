@@ -1,7 +1,7 @@
 """Learning-rate schedules from the configuration, with warm-up.
 
 Schedules are stepped once an epoch. Their state dicts hold plain data only, so that a checkpoint can be read with
-`weights_only=True` and a resumed run follows the very same rates.
+`weights_only=True` and a resumed run gets the same rates.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _WarmupScheduler(lr_scheduler.LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def warmup_lr(self) -> list[float | Tensor]:
-        """The rate of each parameter group in epoch `self.last_epoch`, in the warm-up; each kind has its own."""
+        """The rate of each parameter group in epoch `self.last_epoch`, in the warm-up; each subclass defines it."""
         raise NotImplementedError
 
     def get_lr(self) -> list[float | Tensor]:
@@ -62,7 +62,7 @@ class _WarmupScheduler(lr_scheduler.LRScheduler):
         """Accepts our state dicts and Dassl's, in which `successor` was an object with the same values."""
         successor = state_dict.get("successor")
         if not isinstance(successor, dict):
-            raise MismatchError("the scheduler state lacks the schedule that follows the warm-up")
+            raise MismatchError("the scheduler state does not contain the schedule after the warm-up")
         super().load_state_dict(_known(state_dict, vars(self), without=("optimizer", "successor")))
         self.successor.load_state_dict(_known(successor, self.successor.state_dict()))
 
@@ -124,7 +124,9 @@ class _PlainMultiStepLR(lr_scheduler.MultiStepLR):
 def build_lr_scheduler(optimizer: Optimizer, optim_cfg: CfgNode) -> lr_scheduler.LRScheduler:
     """The schedule that `optim_cfg` (`cfg.OPTIM` or a node like it) describes, to be stepped after every epoch.
 
-    Raises UnknownNameError for an unknown schedule or warm-up, BadValueError for a STEPSIZE that does not suit.
+    Raises:
+        UnknownNameError: there is no such schedule or warm-up.
+        BadValueError: STEPSIZE does not fit the schedule.
     """
     check_availability(optim_cfg.LR_SCHEDULER, AVAI_SCHEDS, kind="learning-rate scheduler")
     scheduler = _main_schedule(optimizer, optim_cfg)
@@ -139,14 +141,14 @@ def build_lr_scheduler(optimizer: Optimizer, optim_cfg: CfgNode) -> lr_scheduler
 
 
 def enter_schedule(scheduler: lr_scheduler.LRScheduler, epochs: int) -> None:
-    """Bring a fresh schedule, and its optimiser's rates, to where they stand after some epochs.
+    """Advance a new schedule and its optimiser's rates by some epochs.
 
     Args:
         scheduler: not stepped yet.
-        epochs: number of epochs that are over.
+        epochs: number of completed epochs.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch misses the optimiser's steps
+        warnings.simplefilter("ignore")  # PyTorch expects a step of the optimiser before each
         for _ in range(epochs):
             scheduler.step()
 

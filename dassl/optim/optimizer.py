@@ -24,9 +24,11 @@ def build_optimizer(
 
     Args:
         model: a module, an iterable of parameters, or parameter groups.
-        param_groups: parameter groups to use instead; then the rate cannot be staged as well.
+        param_groups: parameter groups to use instead; OPTIM.STAGED_LR has no effect then.
 
-    Raises UnknownNameError for an unknown optimiser, BadValueError for settings that no optimiser can have.
+    Raises:
+        UnknownNameError: there is no such optimiser.
+        BadValueError: the settings do not fit the optimiser.
     """
     check_availability(optim_cfg.NAME, AVAI_OPTIMS, kind="optimizer")
     if param_groups is not None and optim_cfg.STAGED_LR:
@@ -36,11 +38,11 @@ def build_optimizer(
     try:
         return _make(param_groups, optim_cfg)
     except ValueError as error:
-        raise BadValueError(f"the optimizer {optim_cfg.NAME} cannot be made of these settings: {error}") from error
+        raise BadValueError(f"the optimizer {optim_cfg.NAME} does not accept these settings: {error}") from error
 
 
 def _make(param_groups: list[Any], optim_cfg: CfgNode) -> optim.Optimizer:
-    # foreach: a few operations for all tensors together, on a CPU too, in place of a few for each
+    # foreach: one operation updates all tensors, instead of one operation per tensor; faster on CPUs as well
     common = {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY, "foreach": True}
     eps = getattr(optim_cfg, "ADAM_EPS", 1e-8)  # nodes that other repositories add do not have this key
     adam = {"betas": (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2), "eps": eps}

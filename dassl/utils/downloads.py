@@ -47,7 +47,7 @@ def fetch_url(url: str, path: str, md5: str = "") -> None:
 
     Args:
         path: absolute path of the new file.
-        md5: of the file, where it is known.
+        md5: of the file, if known.
 
     Raises:
         MissingFileError: the server does not send the file, the connection keeps failing, or the MD5 is wrong.
@@ -80,7 +80,7 @@ def fetch_url(url: str, path: str, md5: str = "") -> None:
 
 
 def _fetch_rest(url: str, part: str) -> bool:
-    """Append the missing bytes to `part`; returns whether it is complete now, as far as the server tells."""
+    """Append the missing bytes to `part`; returns whether it is complete now, if the server reports its size."""
     import requests
 
     start = os.path.getsize(part) if os.path.exists(part) else 0
@@ -165,7 +165,7 @@ def _fetch_with_gdown(path: str, page: str, **source: Any) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """One line; the messages of requests name internal objects that say nothing to a user."""
+    """One line; the messages of requests name internal objects that do not help a user."""
     import requests
 
     if isinstance(error, requests.ConnectionError) and error.request is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .safe_text import printable
 
 _MAX_LENGTH = 4000
-"""Characters of a message. What is wrong may be a name of a million characters; only its ends are shown."""
+"""Characters of a message. A wrong name may have a million characters; only both ends are shown."""
 
 
 def one_line(error: BaseException, longest: int = 200) -> str:
@@ -30,7 +30,7 @@ class MissingFileError(UserError, FileNotFoundError):
 
 
 class UnreadableFileError(UserError, OSError):
-    """A file exists but does not hold what it should (truncated, corrupt, of another kind)."""
+    """A file exists but does not have the expected content (truncated, damaged, another kind)."""
 
 
 class UnwritableFileError(UserError, OSError):

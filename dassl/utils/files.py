@@ -1,4 +1,4 @@
-"""Files and folders: reading, listing, and writing so that an interrupted or failed write loses nothing."""
+"""Files and folders: reading, listing, and atomic writing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, er
 
 
 def mkdir_if_missing(dirname: StrPath) -> None:
-    """Create a folder and its parents. Raises UnwritableFileError when that is not possible."""
+    """Create a folder and its parents.
+
+    Raises:
+        UnwritableFileError: the folder cannot be created.
+    """
     try:
         os.makedirs(dirname, exist_ok=True)
     except OSError as error:
@@ -38,7 +42,11 @@ def check_isfile(fpath: StrPath) -> bool:
 
 
 def listdir_nohidden(path: StrPath, sort: bool = False) -> list[str]:
-    """Names in a folder, without those that start with a dot. Raises MissingFileError when there is no such folder."""
+    """Names in a folder, without those that start with a dot.
+
+    Raises:
+        MissingFileError: there is no such folder.
+    """
     try:
         items = [name for name in os.listdir(path) if not name.startswith(".")]
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -58,12 +66,17 @@ def file_sha256(fpath: StrPath) -> str:
 
 
 def file_sha256_if_any(fpath: StrPath) -> str | None:
-    """SHA-256 of a regular file; None where nothing is named or there is no such file."""
+    """SHA-256 of a regular file; None if the path is empty or there is no such file."""
     return file_sha256(fpath) if fpath and os.path.isfile(fpath) else None
 
 
 def read_bytes(fpath: StrPath) -> bytes:
-    """The content of a regular file. Raises MissingFileError or UnreadableFileError, naming the file."""
+    """The content of a regular file.
+
+    Raises:
+        MissingFileError: there is no such file.
+        UnreadableFileError: it is not a regular file or cannot be read.
+    """
     try:
         # a FIFO or device might never end
         if not stat.S_ISREG(os.stat(fpath).st_mode):
@@ -80,7 +93,9 @@ def read_bytes(fpath: StrPath) -> bytes:
 def read_text(fpath: StrPath) -> str:
     """The content of a UTF-8 text file; a byte order mark at its start is dropped.
 
-    Raises MissingFileError or UnreadableFileError, naming the file.
+    Raises:
+        MissingFileError: there is no such file.
+        UnreadableFileError: it cannot be read or is not UTF-8.
     """
     try:
         return read_bytes(fpath).decode("utf-8-sig")
@@ -89,9 +104,11 @@ def read_text(fpath: StrPath) -> str:
 
 
 def read_json(fpath: StrPath) -> Any:
-    """The content of a JSON file, read as `parse_json` does.
+    """The content of a JSON file, read as in `parse_json`.
 
-    Raises MissingFileError or UnreadableFileError, naming the file.
+    Raises:
+        MissingFileError: there is no such file.
+        UnreadableFileError: it cannot be read or is not valid JSON.
     """
     text = read_text(fpath)
     try:
@@ -104,7 +121,11 @@ def parse_json(text: str) -> Any:
     """The content of a JSON text.
 
     A key that occurs twice in one object, NaN and Infinity are refused: readers disagree about the first, and the
-    others are not JSON. Raises ValueError, or RecursionError for a text that is nested too deeply.
+    others are not JSON.
+
+    Raises:
+        ValueError: the text is not valid JSON.
+        RecursionError: it is nested too deeply.
     """
     return json.loads(text, object_pairs_hook=_object_without_repeats, parse_constant=_refuse_constant)
 
@@ -124,7 +145,9 @@ def _refuse_constant(name: str) -> float:
 def write_json(obj: Any, fpath: StrPath) -> None:
     """Write JSON (indent 4) atomically, creating the folder when it is missing.
 
-    Raises BadValueError for NaN or an infinite number, which JSON does not have, and UnwritableFileError.
+    Raises:
+        BadValueError: the content has NaN or an infinite number, which JSON does not support.
+        UnwritableFileError: the file cannot be written.
     """
     try:
         text = json.dumps(obj, indent=4, separators=(",", ": "), allow_nan=False)
@@ -182,7 +205,7 @@ def _link_unless_it_exists(temporary: str, fpath: StrPath) -> None:
 
 
 def remove_unfinished_files(folder: StrPath) -> None:
-    """Remove what killed processes left of their atomic writes in `folder`; no one else may be writing there."""
+    """Remove unfinished files of killed processes from `folder`. No other process may be writing there."""
     if os.path.isdir(folder):
         for name in os.listdir(folder):
             if name.startswith(".") and name.endswith(_UNFINISHED):
@@ -191,14 +214,15 @@ def remove_unfinished_files(folder: StrPath) -> None:
 
 
 def remove_folder_atomically(folder: StrPath) -> None:
-    """Remove a folder with its content. A process killed meanwhile leaves all of it, or nothing under this name.
+    """Remove a folder with its content. A killed process leaves the whole folder or nothing under this name.
 
-    Raises UnwritableFileError.
+    Raises:
+        UnwritableFileError: the folder cannot be removed.
     """
     parent, name = os.path.split(os.path.abspath(folder))
     doomed = os.path.join(parent, f".{name}{_UNFINISHED}")
     try:
-        if os.path.isdir(doomed):  # of a process killed in here
+        if os.path.isdir(doomed):  # left by a process that was killed here
             shutil.rmtree(doomed)
         if os.path.isdir(folder):
             os.rename(folder, doomed)
@@ -208,7 +232,7 @@ def remove_folder_atomically(folder: StrPath) -> None:
 
 
 def _sync_folder(folder: str) -> None:
-    """Let the new name in `folder` outlive a power failure, on file systems that can do this."""
+    """Make a new name in `folder` survive a power failure, on file systems that support this."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

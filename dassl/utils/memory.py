@@ -11,10 +11,10 @@ _TOP_PAD = 64 << 20
 
 
 def keep_freed_memory() -> bool:
-    """Let malloc keep what tensors give back, instead of returning it to the kernel at once.
+    """Let malloc keep freed memory instead of returning it to the kernel at once.
 
-    By default glibc maps every large block anew and unmaps it when freed, so that each step of a CPU run faults in the
-    same gigabytes page by page, which costs dearly in a virtual machine. The process does not shrink between steps.
+    By default glibc maps every large block again and unmaps it when freed. So each step of a CPU run faults in the same
+    gigabytes page by page, which is slow in a virtual machine. With these settings the process keeps its size.
 
     Returns:
         Whether it took effect (only glibc has these settings).

@@ -1,4 +1,4 @@
-"""Running averages of what training reports."""
+"""Running averages of the values that training reports."""
 
 from __future__ import annotations
 
@@ -44,11 +44,15 @@ class MetricMeter:
         self.delimiter = delimiter
 
     def update(self, input_dict: Mapping[str, float | torch.Tensor] | None) -> None:
-        """Add one value per metric; None is ignored. Raises TypeError for anything but numbers."""
+        """Add one value per metric; None is ignored.
+
+        Raises:
+            TypeError: a value is not a number.
+        """
         if input_dict is None:
             return
         if not isinstance(input_dict, Mapping):
-            raise TypeError(f"MetricMeter.update() wants a dictionary of numbers, not {type(input_dict).__name__}")
+            raise TypeError(f"MetricMeter.update() needs a dictionary of numbers, not {type(input_dict).__name__}")
         for name, value in input_dict.items():
             if not isinstance(value, (Number, torch.Tensor)):
                 raise TypeError(f'metric "{name}" is not a number but {type(value).__name__}')

@@ -1,4 +1,4 @@
-"""Help with names that were mistyped."""
+"""Errors and suggestions for unknown names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def get_most_similar_str_to_a_from_b(a: str, b: Iterable[str]) -> str:
 
 
 def unknown_name_message(kind: str, requested: str, available: Iterable[str]) -> str:
-    """One line that says what was asked for, what is there, and what was probably meant."""
+    """One line with the requested name, the nearest one and all available ones."""
     names = list(available)
     if not names:
         return f'unknown {kind} "{requested}": none is registered'

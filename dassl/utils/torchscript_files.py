@@ -1,7 +1,7 @@
 """The tensors of a TorchScript archive, read as data: its code is never compiled or run.
 
 `torch.jit.load` runs code while it loads (a module's `__setstate__`). Here the module objects in the archive's pickle
-become plain containers, and of its code only the lists of parameters and buffers are read, as text.
+become plain containers. From the code, only the lists of parameters and buffers are read, as text.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _QUOTED = re.compile(r'"([^"\\]*)"')
 
 
 class _Declared(NamedTuple):
-    """Which attributes of a module class are in its state dict."""
+    """The attributes of a module class that belong to its state dict."""
 
     parameters: tuple[str, ...]
     buffers: tuple[str, ...]
@@ -41,7 +41,7 @@ def is_torchscript(path: str | os.PathLike) -> bool:
 
 
 def read_torchscript(path: str | os.PathLike) -> dict[str, Tensor]:
-    """What `torch.jit.load(path).state_dict()` gives, in the same order, on the CPU.
+    """The tensors of `torch.jit.load(path).state_dict()`, in the same order, on the CPU.
 
     Raises:
         Exception: of any kind, for a damaged or hostile file.
@@ -49,12 +49,12 @@ def read_torchscript(path: str | os.PathLike) -> dict[str, Tensor]:
     root = load_archive(path).content
     classes = _module_classes(path)
     if class_of(root) not in classes:
-        raise ValueError("it holds no TorchScript module")
+        raise ValueError("it has no TorchScript module")
     return _StateDict(classes).of(root)
 
 
 def _module_classes(path: str | os.PathLike) -> dict[str, _Declared]:
-    """What each module class in the archive's code declares, by the class's full name."""
+    """The declaration of each module class in the archive's code, by the class's full name."""
     found = {}
     with open_checked(path) as archive:
         for module, text in _sources(archive, f"{top_folder(archive)}/code/"):
@@ -74,7 +74,7 @@ def _sources(archive: zipfile.ZipFile, folder: str) -> Iterator[tuple[str, str]]
         raise ValueError(f"its code unpacks to more than {_MAX_CODE_BYTES:,} bytes")
     for entry in entries:
         with archive.open(entry) as file:
-            text = file.read(entry.file_size)  # no more than it says, whatever it unpacks to
+            text = file.read(entry.file_size)  # at most the stated size, whatever it unpacks to
         module = entry.filename.removeprefix(folder).removesuffix(".py").replace("/", ".")
         yield module, text.decode("utf-8")
 

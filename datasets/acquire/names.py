@@ -1,4 +1,4 @@
-"""Which data sets there are, and by which names a user may call them."""
+"""The data sets and the names under which a user can select them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def readers() -> dict[str, type[CoOpLayout]]:
 
 
 def downloadable() -> list[str]:
-    """Names of the data sets that `datasets.prepare` gets."""
+    """Names of the data sets that `datasets.prepare` downloads."""
     return [name for name, cls in readers().items() if cls.pieces]
 
 
@@ -29,7 +29,7 @@ def generated() -> list[str]:
 
 
 def expected_counts(name: str) -> Counts | None:
-    """What the data set should hold; None if its reader does not say so."""
+    """The expected numbers of classes and images; None if its reader does not define them."""
     if name not in SUITES:
         return readers()[name].counts
     suite = SUITES[name]
@@ -51,6 +51,6 @@ def resolve(name: str) -> str:
             spellings[spelling.lower()] = each
     if name.lower() not in spellings:
         near = nearest_name(name, spellings)
-        hint = f"; did you mean {spellings[near]}?" if near else f"; there are {', '.join(known)}"
+        hint = f"; did you mean {spellings[near]}?" if near else f"; available: {', '.join(known)}"
         raise UserError(f"unknown data set {name!r}{hint}")
     return spellings[name.lower()]

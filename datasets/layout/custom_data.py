@@ -1,9 +1,9 @@
-"""What the user's own images need, whether they come as a folder or as a CSV file."""
+"""Custom data, in a folder or listed in a CSV file."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from yacs.config import CfgNode
@@ -18,7 +18,7 @@ from datasets.layout.files import read_lines
 from datasets.layout.items import Item
 from datasets.layout.splits import Parts, cut_classes
 
-SPLIT_SEED = 1  # fixed, so that the test images are the same whatever SEED a run has
+SPLIT_SEED = 1  # fixed, so that the test images do not depend on SEED
 
 
 class CustomData(CoOpDataset):
@@ -39,11 +39,15 @@ class CustomData(CoOpDataset):
 
     @property
     def display_name(self) -> str:
-        """What own data is called in tables: the folder's name, or the CSV file's without its suffix."""
+        """The name of the data in tables: the folder's name, or the CSV file's without its suffix."""
         raise NotImplementedError
 
     def use_listed_twice(self, description: str) -> None:
-        """Refuse it: the user can correct the file. Raises BadDataError."""
+        """Refuse it, because the user can correct the file.
+
+        Raises:
+            BadDataError: always.
+        """
         raise BadDataError(description)
 
     @property
@@ -60,10 +64,10 @@ class CustomData(CoOpDataset):
     def check_names(self, parts: Parts) -> None:
         described = describe_same_text(class_names(parts))
         if described:
-            raise BadDataError(f"{self.source}: classes have {described}; rename or join them (DATASET.CLASSNAMES)")
+            raise BadDataError(f"{self.source}: classes have {described}; rename or merge them (DATASET.CLASSNAMES)")
 
     def parts_are_given(self) -> bool:
-        """Whether the user says which part an image belongs to."""
+        """Whether the user assigns the images to parts."""
         raise NotImplementedError
 
     @property
@@ -77,17 +81,17 @@ def rename(item: Datum, names: dict[str, str]) -> Datum:
     return Item(item.impath, item.label, names[item.classname])
 
 
-def map_parts(parts: Parts, change) -> Parts:
-    """Apply `change` to each part; a val part that is the test part stays that."""
+def map_parts(parts: Parts, change: Callable[[list[Datum]], list[Datum]]) -> Parts:
+    """Apply `change` to each part; a val part that is the test part stays so."""
     train, test = change(parts.train), change(parts.test)
     return Parts(train, test if parts.val is parts.test else change(parts.val), test)
 
 
 def read_names(path: str, keys: Sequence[str]) -> dict[str, str]:
-    """Folder (or label) -> class name, one pair a line, separated by a tab or by the first blank.
+    """Folder (or label) -> class name, one pair per line, separated by a tab or by the first blank.
 
     Raises:
-        BadDataError: unless the file names exactly `keys`.
+        BadDataError: the file does not name exactly `keys`.
     """
     names: dict[str, str] = {}
     for line in read_lines(path):
@@ -105,19 +109,21 @@ def read_names(path: str, keys: Sequence[str]) -> dict[str, str]:
     unnamed = [key for key in keys if key not in names]
     unknown = [key for key in names if key not in set(keys)]
     if unnamed or unknown:
-        wrong = f"has no class name for {unnamed[0]!r}" if unnamed else f"names {unknown[0]!r}, which the data lack"
-        raise BadDataError(f"{path} does not match the data: it {wrong}")
+        wrong = (
+            f"no class name for {unnamed[0]!r}" if unnamed else f"a name for {unknown[0]!r}, which the data do not have"
+        )
+        raise BadDataError(f"{path} does not match the data: it has {wrong}")
     return names
 
 
 def complete(parts: Parts) -> Parts:
-    """Make the parts that are not given: test is val if there is one; with train alone, train is cut 50/20/30."""
+    """Add the missing parts: test is val if there is one; a single train part is cut 50/20/30."""
     if not parts.train:
         raise BadDataError("the training part is empty")
     if parts.test:
         return parts
     if parts.val:
-        print("No test images given: the val images serve as test images, too")
+        print("No test images given: the val images are also the test images")
         return Parts(parts.train, parts.val, parts.val)
     print(f"Neither val nor test images given: cutting the images 50/20/30 with seed {SPLIT_SEED}")
     classes: dict[tuple[int, str], list[str]] = {}

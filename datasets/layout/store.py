@@ -1,4 +1,4 @@
-"""JSON files kept next to the data, or in the output folder when the data folder is read-only."""
+"""JSON files beside the data, or in the output folder if the data folder is read-only."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class JsonStore:
 
     Args:
         home: the folder of the data set.
-        spare: the folder used when `home` cannot be written to.
+        spare: the folder used if `home` is read-only.
     """
 
     def __init__(self, home: str, spare: str) -> None:
         self.home, self.spare = home, spare
 
     def find(self, name: str) -> str | None:
-        """Path of the file `name` (relative, with /) if it was published, else None."""
+        """Path of the file `name` (relative, with /) if it exists, else None."""
         paths = [os.path.join(folder, name) for folder in (self.home, self.spare)]
         return next((path for path in paths if os.path.isfile(path)), None)
 

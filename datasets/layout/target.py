@@ -1,4 +1,4 @@
-"""Data sets that are only tested on: the targets of domain generalisation."""
+"""Data sets for testing only: the targets of domain generalisation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datasets.layout.splits import Parts
 
 
 class TargetDataset(CoOpLayout):
-    """A data set without training part: `train_x` is the test list, so that class names and counts are known.
+    """A data set without training part: `train_x` is the test list, which defines class names and counts.
 
     NUM_SHOTS, SEED and SUBSAMPLE_CLASSES have no effect, as in the lineage.
     """

@@ -12,7 +12,11 @@ DATASET_REGISTRY = Registry("DATASET")
 
 
 def build_dataset(cfg: CfgNode) -> Any:
-    """The data set `cfg.DATASET.NAME`. Raises UnknownNameError that lists the available ones."""
+    """The data set `cfg.DATASET.NAME`.
+
+    Raises:
+        UnknownNameError: there is no such name; the available ones are listed.
+    """
     dataset = DATASET_REGISTRY.get(cfg.DATASET.NAME)
     if cfg.VERBOSE:
         print(f"Loading dataset: {cfg.DATASET.NAME}")

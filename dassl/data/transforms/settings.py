@@ -1,4 +1,4 @@
-"""What the settings in `cfg.INPUT` may be, checked before the first image is read."""
+"""Valid values of the settings in `cfg.INPUT`, checked before the first image is read."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "MAX_PIXELS": (_whole(1, 2**31), "a number of pixels"),
     "MAX_ASPECT_RATIO": (
         _whole(1, MAX_ALLOWED_ASPECT_RATIO),
-        f"how many times as long as wide an image may be, from 1 to {MAX_ALLOWED_ASPECT_RATIO}",
+        f"the largest ratio of an image's sides, from 1 to {MAX_ALLOWED_ASPECT_RATIO}",
     ),
     "CROP_PADDING": (_whole(0, _MAX_LENGTH), "a number of pixels"),
     "RRCROP_SCALE": (
@@ -56,7 +56,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "RANDAUGMENT_N": (_whole(0, 100), "a number of operations"),
     "RANDAUGMENT_M": (_whole(0, 30), "a strength from 0 to 30"),
-    **{f"COLORJITTER_{part}": (_number(0, 100), "a strength from 0 on") for part in "BCS"},
+    **{f"COLORJITTER_{part}": (_number(0, 100), "a strength of at least 0") for part in "BCS"},
     "COLORJITTER_H": (_number(0, 0.5), "a strength from 0 to 0.5"),
     "RGS_P": (_number(0, 1), "a probability"),
     "GB_K": (lambda value: _whole(1, _MAX_LENGTH)(value) and value % 2 == 1, "an odd number of pixels"),
@@ -66,14 +66,14 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "PIXEL_MEAN": (_each(_number(-1e6, 1e6), 3), "three numbers, one for each colour"),
     "PIXEL_STD": (_each(_number(_TINY, 1e6), 3), "three positive numbers, one for each colour"),
     "GN_MEAN": (_number(-1e6, 1e6), "a number"),
-    "GN_STD": (_number(0, 1e6), "a number from 0 on"),
+    "GN_STD": (_number(0, 1e6), "a number of at least 0"),
 }
 
 
 def check_input_settings(settings: CfgNode, choices: Iterable[str]) -> None:
-    """Raise BadValueError when a setting of `cfg.INPUT` that the chosen transforms use makes no sense."""
+    """Raise BadValueError when a setting of `cfg.INPUT` that the chosen transforms use is invalid."""
     used = {key for choice in choices for key in _USED_BY.get(choice, ())}
     for key in (*_ALWAYS, *sorted(used)):
-        fits, wanted = _RULES[key]
+        fits, expected = _RULES[key]
         if not fits(settings[key]):
-            raise BadValueError(f"INPUT.{key} should be {wanted}, not {settings[key]!r}")
+            raise BadValueError(f"INPUT.{key} should be {expected}, not {settings[key]!r}")

@@ -40,12 +40,12 @@ _ON_IMAGES = (
 )
 _ON_TENSORS = ("cutout", "normalize", "gaussian_noise", "instance_norm")
 _AT_TEST = ("normalize", "instance_norm")
-# center_crop is always applied at test time; it is a choice for the sake of older files.
+# center_crop is always applied at test time; older config files name it as a choice.
 AVAI_CHOICES = [*_CROPS, *_ON_IMAGES, *_ON_TENSORS, "center_crop"]
 
 
 def build_transform(cfg: CfgNode, is_train: bool = True, choices: Sequence[str] | None = None) -> Callable | None:
-    """The transform from PIL image to tensor [3, height, width] that `cfg.INPUT` describes.
+    """The transform from PIL image to tensor [3, height, width] of `cfg.INPUT`.
 
     Training: crop (RandomResizedCrop, RandomCrop or a translation; without one, Resize to SIZE), augmentations,
     ToTensor, normalisation. Test: Resize of the shorter side to max(SIZE), CenterCrop, ToTensor, normalisation.
@@ -53,8 +53,12 @@ def build_transform(cfg: CfgNode, is_train: bool = True, choices: Sequence[str] 
     Args:
         choices: names of transforms, default `cfg.INPUT.TRANSFORMS`.
 
-    Returns None when `cfg.INPUT.NO_TRANSFORM`. Raises UnknownNameError for an unknown choice or interpolation,
-    BadValueError for a setting that makes no sense.
+    Returns:
+        The transform; None with `cfg.INPUT.NO_TRANSFORM`.
+
+    Raises:
+        UnknownNameError: there is no such transform or interpolation.
+        BadValueError: a setting is invalid.
     """
     if cfg.INPUT.NO_TRANSFORM:
         print("Note: no transform is applied!")
@@ -71,7 +75,7 @@ def build_transform(cfg: CfgNode, is_train: bool = True, choices: Sequence[str] 
 
 def _train_steps(cfg: CfgNode, choices: Sequence[str]) -> list[Callable]:
     steps = []
-    # RandomCrop and RandomResizedCrop bring the image to its size; random_translation expects it to have that size.
+    # RandomCrop and RandomResizedCrop give the image its size; random_translation expects an image of that size.
     if "random_crop" not in choices and "random_resized_crop" not in choices:
         steps.append(transforms.Resize(cfg.INPUT.SIZE, interpolation=_interpolation(cfg)))
     steps += [_make(name, cfg) for name in (*_CROPS, *_ON_IMAGES) if name in choices]

@@ -21,7 +21,7 @@ class ResNet(Backbone):
     """A ResNet without its classifier; `pretrained` downloads torchvision's first ImageNet weights."""
 
     def __init__(self, name: str, pretrained: bool) -> None:
-        import torchvision  # takes long to import and only these backbones need it
+        import torchvision  # slow to import, and only these backbones need it
 
         super().__init__()
         try:

@@ -17,7 +17,10 @@ _ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": lambda: nn.LeakyReLU(0.1)}
 class MLP(nn.Sequential):
     """Linear, batch norm, activation, dropout, once for each entry of `hidden_layers`.
 
-    Maps [batch, in_features] to [batch, out_features]. Raises BadValueError for no layers or an unknown activation.
+    Maps [batch, in_features] to [batch, out_features].
+
+    Raises:
+        BadValueError: there are no layers, or the activation is unknown.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ class _ReverseGrad(torch.autograd.Function):
 
 
 class ReverseGrad(nn.Module):
-    """Passes its input on; the gradient comes back times `-grad_scaling`."""
+    """Identity whose gradient is multiplied by `-grad_scaling`."""
 
     def forward(self, x: Tensor, grad_scaling: float = 1.0) -> Tensor:
         return _ReverseGrad.apply(x, grad_scaling)
