@@ -128,7 +128,7 @@ def test_missing_truncated_and_foreign_files_are_named(tmp_path):
             load_checkpoint(tmp_path / name)
         assert "\n" not in str(caught.value)
     torch.save(torch.zeros(3), tmp_path / "tensor")
-    with pytest.raises(UnreadableFileError, match="holds a Tensor, not a dictionary"):
+    with pytest.raises(UnreadableFileError, match="its content is a Tensor, not a dictionary"):
         load_checkpoint(tmp_path / "tensor")
 
 

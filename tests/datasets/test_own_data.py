@@ -141,7 +141,7 @@ def test_class_names_from_a_file(images, fill, folder, tmp_path, put_lines):
     ("lines", "message"),
     [
         (["ant Ameise", "bee Biene"], "has no class name for 'cat'"),
-        (["ant Ameise", "bee Biene", "cat Katze", "dog Hund"], "names 'dog', which the data do not have"),
+        (["ant Ameise", "bee Biene", "cat Katze", "dog Hund"], "a name for 'dog', which the data do not have"),
         (["ant Ameise", "ant Biene"], "names 'ant' twice"),
         (["ant"], "line 'ant' is not a folder and its class name"),
         (["ant 0 Ameise", "bee 1 Biene", "cat 2 Katze"], "class names start with a number .'0 Ameise'.; leave it out"),
