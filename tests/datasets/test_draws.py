@@ -236,7 +236,9 @@ def test_a_kept_draw_has_the_names_of_the_class_list(eurosat, build):
     build("EuroSAT", eurosat, shots=1)
     split = eurosat / "eurosat" / "split_zhou_EuroSAT.json"
     split.write_text(split.read_text().replace('"dog"', '"hound"'))
-    with pytest.raises(UserError, match="shot_1-seed_1.json: .*'dog', but the name of this class is 'hound'; delete that file"):
+    with pytest.raises(
+        UserError, match="shot_1-seed_1.json: .*'dog', but the name of this class is 'hound'; delete that file"
+    ):
         build("EuroSAT", eurosat, shots=1)
 
 
