@@ -1,20 +1,20 @@
-"""What the command lines of all programs share: a mistake, an error or Ctrl-C is one line.
+"""Shared by the command lines of all programs: a mistake, an error or Ctrl-C is one line.
 
-This module imports nothing that takes time, so that a program can read its command line before its other imports.
+This module imports nothing slow, so that a program can read its command line before its other imports.
 """
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NoReturn
 
-from dassl.seeds import LARGEST_SEED
+from dassl.seeds import MAX_SEED
+from dassl.spelling import nearest_name
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as of a shell: 128 + SIGINT."""
@@ -22,7 +22,7 @@ INTERRUPTED = 130
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """For a program's outermost level: errors and Ctrl-C end it with one line on stderr.
+    """For the outermost level of a program: errors and Ctrl-C end it with one line on stderr.
 
     A UserError gives `error: <message>` and status 1, Ctrl-C `interrupted` and status 130.
     """
@@ -45,9 +45,9 @@ def end_imports_in_one_line() -> None:
 
 
 def end_imports_of_package_in_one_line() -> None:
-    """As `end_imports_in_one_line`, for a package whose modules are programs; without effect on those that import it.
+    """As `end_imports_in_one_line`, for a package whose modules are programs; no effect when it is imported.
 
-    `python -m package.module` imports the package before the module, and meanwhile calls the program `-m`.
+    `python -m package.module` imports the package before the module; until then, `sys.argv[0]` is `-m`.
     """
     if sys.argv[:1] == ["-m"]:
         end_imports_in_one_line()
@@ -67,8 +67,8 @@ def _end_in_one_line(
 class ArgumentParser(argparse.ArgumentParser):
     """Argparse's parser with stricter rules, and one line for each mistake (exit status 2).
 
-    Flags are written in full. An unknown flag is answered with the nearest one. A flag given twice is refused, since
-    the first value would be lost, and so is an empty value, which an unset shell variable leaves.
+    Flags are written in full. For an unknown flag the nearest one is suggested. A flag given twice is refused, because
+    the first value would be lost, and so is an empty value, the result of an unset shell variable.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -89,7 +89,10 @@ class ArgumentParser(argparse.ArgumentParser):
         self._flags_end_at_first_word = True
         return super().add_subparsers(**kwargs)
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    # typeshed declares this method by overloads
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Iterable[str] | None = None, namespace: Any = None
+    ) -> Any:
         words = list(sys.argv[1:] if args is None else args)
         self._check_flags(words)
         return super().parse_known_args(words, namespace)
@@ -118,8 +121,8 @@ class ArgumentParser(argparse.ArgumentParser):
         """Refuse a flag that is unknown or given twice; returns whether it takes values."""
         action = self._flags.get(name)
         if action is None:
-            nearest = difflib.get_close_matches(name, self._flags, n=1)
-            self.error(f"unknown flag {name}" + (f"; did you mean {nearest[0]}?" if nearest else ""))
+            nearest = nearest_name(name, self._flags)
+            self.error(f"unknown flag {name}" + (f"; did you mean {nearest}?" if nearest else ""))
         if name in given and action.nargs != 0 and name not in self._repeatable:
             self.error(f"{name} is given twice: give it once")
         given.add(name)
@@ -135,19 +138,19 @@ class ArgumentParser(argparse.ArgumentParser):
 
 def seed_number(text: str) -> int:
     """A seed on the command line, for argparse's `type`."""
-    if not text.isdecimal() or len(text) > len(str(LARGEST_SEED)) or int(text) > LARGEST_SEED:
-        raise argparse.ArgumentTypeError(f"a seed is a number from 0 to {LARGEST_SEED}, not {text!r}")
+    if not text.isdecimal() or len(text) > len(str(MAX_SEED)) or int(text) > MAX_SEED:
+        raise argparse.ArgumentTypeError(f"a seed is a number from 0 to {MAX_SEED}, not {text!r}")
     return int(text)
 
 
 def number_from(smallest: int) -> Any:
-    """For argparse's `type`: whole numbers that are not below `smallest`."""
+    """For argparse's `type`: whole numbers of at least `smallest`."""
 
     def number(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"a whole number is needed, not {text!r}") from None
+            raise argparse.ArgumentTypeError(f"should be a whole number, not {text!r}") from None
         if value < smallest:
             raise argparse.ArgumentTypeError(f"should be at least {smallest}, not {value}")
         return value

@@ -1,9 +1,9 @@
-"""Which numbers are seeds."""
+"""Valid seeds."""
 
-LARGEST_SEED = 2**32 - 1
-"""NumPy's generator takes no larger one."""
+MAX_SEED = 2**32 - 1
+"""The largest seed of NumPy's generator."""
 
 
 def seed_problem(seed: int) -> str:
-    """What is wrong with a seed in words; empty if nothing is."""
-    return "" if 0 <= seed <= LARGEST_SEED else f"a seed is a number from 0 to {LARGEST_SEED}, not {seed}"
+    """What is wrong with a seed; empty if it is valid."""
+    return "" if 0 <= seed <= MAX_SEED else f"a seed is a number from 0 to {MAX_SEED}, not {seed}"

@@ -1,7 +1,7 @@
 """Data sets in CoOp's folder layout; importing this package registers all of them.
 
-Each module is one reader, which states only what is its own, and is found by itself; `layout` has what they share.
-`python -m datasets.check` verifies data on disk, `python -m datasets.prepare` gets it.
+Each module is one reader and is found automatically; `layout` has their common code. `python -m datasets.check`
+verifies data on disk, `python -m datasets.prepare` downloads it.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Own images as a CSV file."""
+"""Custom data listed in a CSV file."""
 
 from __future__ import annotations
 
@@ -7,34 +7,36 @@ import io
 import os
 from typing import NamedTuple
 
+from yacs.config import CfgNode
+
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import is_image_name
 from dassl.utils.numerals import whole_number
-from datasets.layout.custom_data import OwnData, complete
+from datasets.layout.custom_data import CustomData, complete
 from datasets.layout.errors import BadDataError
 from datasets.layout.files import read_text, require_images
 from datasets.layout.items import Item
 from datasets.layout.splits import PART_NAMES, Parts
 
-COLUMNS = ("path", "label", "split")
+COLUMNS: tuple[str, ...] = ("path", "label", "split")
 
 
 @DATASET_REGISTRY.register()
-class ImageCSV(OwnData):
+class ImageCSV(CustomData):
     """DATASET.PATH is a CSV file with the columns path, label and, optionally, split (train, val or test).
 
-    Paths are absolute or relative to the file; labels are class names (or what DATASET.CLASSNAMES translates). Without
-    split column the images are cut 50/20/30 with a fixed seed; so the same file always gives the same split.
+    Paths are absolute or relative to the file; labels are class names, or the keys of DATASET.CLASSNAMES. Without split
+    column the images are cut 50/20/30 with a fixed seed, so the same file always gives the same split.
     """
 
     @classmethod
-    def folder_of(cls, cfg) -> str:
-        return cls.own_path(cfg)
+    def folder_of(cls, cfg: CfgNode) -> str:
+        return cls.data_path(cfg)
 
     def open(self, folder: str, output_dir: str = "") -> None:
-        """Here ``folder`` is the CSV file."""
+        """Here `folder` is the CSV file."""
         self.csv_path = folder
-        self.fewshot_folder = f"split_fewshot_{self.display_name}"  # several CSV files may lie in one folder
+        self.fewshot_folder = f"split_fewshot_{self.display_name}"  # several CSV files may share a folder
         super().open(os.path.dirname(folder), output_dir)
 
     @property
@@ -52,7 +54,7 @@ class ImageCSV(OwnData):
         table = read_table(self.csv_path)
         if table.unused_columns:
             unused = ", ".join(repr(column) for column in table.unused_columns)
-            self.note(f"left out in {self.csv_path}: the columns {unused} (used are {', '.join(COLUMNS)})")
+            self.note(f"left out in {self.csv_path}: the columns {unused} (used: {', '.join(COLUMNS)})")
         rows = self._each_once(table.rows)
         labels = {name: label for label, name in enumerate(sort_labels({row.label for row in rows}))}
         parts = Parts([], [], [])
@@ -62,15 +64,15 @@ class ImageCSV(OwnData):
         return complete(parts)
 
     def _each_once(self, rows: list[Row]) -> list[Row]:
-        """The rows with full paths, a repeated one once.
+        """The rows with full paths, without repetitions.
 
         Raises:
-            BadDataError: an image has two labels, or is in two parts.
+            BadDataError: an image has two labels or is in two parts.
         """
         seen: dict[str, Row] = {}
         repeated = []
         for row in rows:
-            path = os.path.normpath(os.path.join(self.dataset_dir, row.path))  # an absolute path stays as it is
+            path = os.path.normpath(os.path.join(self.dataset_dir, row.path))  # an absolute path is unchanged
             first = seen.setdefault(path, row._replace(path=path))
             for what, before, now in (("labels", first.label, row.label), ("parts", first.part, row.part)):
                 if before != now:
@@ -98,17 +100,17 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """What a CSV file says."""
+    """The content of a CSV file."""
 
     rows: list[Row]
     unused_columns: list[str]
 
 
 def read_table(path: str) -> Table:
-    """The lines of the file; a first line that names the columns may put them in another order.
+    """The rows of the file; a header line may give another order of the columns.
 
     Raises:
-        BadDataError: a line that is not a path and a label (and a part, if the first one has it).
+        BadDataError: a line is not a path and a label (and a part, if the first line has it).
     """
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     rows = []
@@ -127,7 +129,7 @@ def read_table(path: str) -> Table:
     if {"path", "label"} <= set(first):
         order, has_header = first, True
     else:
-        order, has_header = list(COLUMNS[: len(first)]), False
+        order, has_header = [*COLUMNS[: len(first)]], False
         _refuse_other_header(rows[0][1], path)
     if len(set(order)) < len(order):
         raise BadDataError(f"{path}: the header {','.join(first)!r} names a column twice")
@@ -139,12 +141,12 @@ def read_table(path: str) -> Table:
 
 
 def _refuse_other_header(cells: list[str], path: str) -> None:
-    """A first line that is neither a known header nor an image would count as a missing image."""
+    """Refuse a first line that is neither a header nor an image; it would be reported as a missing image."""
     name = cells[0]
     if not is_image_name(name) and not os.path.isfile(os.path.join(os.path.dirname(path), name)):
         raise BadDataError(
-            f"{path}: line 1 is {','.join(cells)!r}, not a path and a label (separated by a comma), nor a header: "
-            "that needs the columns path,label and, if you like, split"
+            f"{path}: line 1 is {','.join(cells)!r}, not a path and a label (separated by a comma), nor a header "
+            "with the columns path,label and, optionally, split"
         )
 
 
@@ -162,6 +164,6 @@ def _parse_row(line: int, cells: list[str], order: list[str], path: str) -> Row:
 
 
 def sort_labels(names: set[str]) -> list[str]:
-    """Ascending: as numbers if all are, else as text."""
+    """Ascending: as numbers if all are numbers, else as text."""
     numbers = {name: whole_number(name) for name in names}
     return sorted(names) if None in numbers.values() else sorted(names, key=lambda name: (numbers[name], name))

@@ -1,12 +1,14 @@
-"""Own images as a folder."""
+"""Custom data in a folder."""
 
 from __future__ import annotations
 
 import os
 import re
 
+from yacs.config import CfgNode
+
 from dassl.data.datasets import DATASET_REGISTRY, Datum
-from datasets.layout.custom_data import OwnData, complete
+from datasets.layout.custom_data import CustomData, complete
 from datasets.layout.errors import BadDataError, MissingDataError
 from datasets.layout.files import class_folders, image_names, left_out, usable_images_below
 from datasets.layout.items import Item
@@ -17,26 +19,26 @@ SPELLINGS = {
     "val": ("val", "valid", "validation", "validate", "dev", "development"),
     "test": ("test", "testing", "tst"),
 }
-"""How people call the folders of the parts, in upper or lower case, also as in `train_set` and `test-images`."""
+"""Usual names of the folders of the parts, in upper or lower case, also as in `train_set` and `test-images`."""
 
 _TRAILER = re.compile(r"[ _.-]?(set|images|imgs|data|split)$")
 
-_EXPECTED = "expected are <class>/<images>, or train/<class>/<images> with val and test beside it"
+_EXPECTED = "expected: <class>/<images>, or train/<class>/<images> with val and test beside it"
 
 
 @DATASET_REGISTRY.register()
-class ImageFolder(OwnData):
-    """DATASET.PATH holds `train/<class>/...` with, optionally, `val` and `test`; or just `<class>/...`.
+class ImageFolder(CustomData):
+    """DATASET.PATH has `train/<class>/...` with, optionally, `val` and `test`; or just `<class>/...`.
 
-    The parts may have their other usual names (`SPELLINGS`). The latter form (or train alone) is cut 50/20/30 once; the
-    split is kept in `split_folder.json` inside the folder.
+    The parts may have other usual names (`SPELLINGS`). Classes without parts (or train alone) are cut 50/20/30 once;
+    the split is kept in `split_folder.json` inside the folder.
     """
 
     split_file = "split_folder.json"
 
     @classmethod
-    def folder_of(cls, cfg) -> str:
-        return cls.own_path(cfg)
+    def folder_of(cls, cfg: CfgNode) -> str:
+        return cls.data_path(cfg)
 
     @property
     def display_name(self) -> str:
@@ -71,10 +73,10 @@ class ImageFolder(OwnData):
         return complete(Parts(*(self._read_part(part_dirs.get(part), labels) for part in PART_NAMES)))
 
     def _part_dirs(self) -> dict[str, str]:
-        """Folder of each part that is there; the whole folder for train if there are no parts."""
+        """Folder of each existing part; the whole folder for train if there are no parts."""
         for part, names in self._part_folders.items():
             if len(names) > 1:
-                raise BadDataError(f"{self.dataset_dir} has {' and '.join(names)}, which both stand for {part}")
+                raise BadDataError(f"{self.dataset_dir} has {' and '.join(names)}, which both mean {part}")
         if self._part_folders and "train" not in self._part_folders:
             names = ", ".join(name for names in self._part_folders.values() for name in names)
             raise MissingDataError(f"{self.dataset_dir} has {names} but no folder train; {_EXPECTED}")
@@ -94,7 +96,7 @@ class ImageFolder(OwnData):
         items = []
         for name in self._classes_in(folder):
             if name not in labels:
-                raise BadDataError(f"{folder} has the class folder {name!r}, which train lacks")
+                raise BadDataError(f"{folder} has the class folder {name!r}, which train does not have")
             items += [Item(impath, labels[name], name) for impath in self._read_class(os.path.join(folder, name))]
         self._unused += [os.path.join(folder, name) for name in self._beside_classes(folder)]
         return items
@@ -103,14 +105,14 @@ class ImageFolder(OwnData):
         images, others = usable_images_below(folder)
         if not images:
             kinds = f" but {left_out(others, folder)}" if others else ""
-            raise BadDataError(f"class folder {folder} holds no images{kinds}")
+            raise BadDataError(f"class folder {folder} has no images{kinds}")
         if all(os.path.dirname(path) != folder for path in images):
-            raise BadDataError(f"{folder} holds only folders, so it is not a class; {_EXPECTED}")
+            raise BadDataError(f"{folder} has only folders, so it is not a class; {_EXPECTED}")
         self._unused += others
         return images
 
     def _check_classes(self, parts: Parts, path: str) -> None:
-        """A split file of an earlier version, or of folders that have moved, may name classes that are not there."""
+        """Raise BadDataError if the split file names missing classes: it is old, or folders were moved."""
         folder = self._part_dirs()["train"]
         gone = {item.classname for item in parts.train}.difference(self._classes_in(folder))
         if gone:
@@ -119,7 +121,7 @@ class ImageFolder(OwnData):
             )
 
     def _images_of_classes(self) -> list[str]:
-        """All images; with a split file, nothing else has listed the folders."""
+        """All images in the folders, for a comparison with the split file."""
         folder = self._part_dirs()["train"]
         images = []
         for name in self._classes_in(folder):
@@ -130,7 +132,7 @@ class ImageFolder(OwnData):
         return images
 
     def _beside_classes(self, folder: str) -> list[str]:
-        """Names in a folder of classes that are not classes; those that this reader wrote are left unsaid."""
+        """Names in a folder of classes that are not classes; without those that this reader wrote."""
         own = {self.fewshot_folder, self.split_file}
         with os.scandir(folder) as entries:
             return [
@@ -140,7 +142,7 @@ class ImageFolder(OwnData):
             ]
 
     def _beside_parts(self) -> list[str]:
-        """What lies beside the folders of the parts."""
+        """Paths beside the folders of the parts."""
         if not self._part_folders:
             return []
         used = {name for names in self._part_folders.values() for name in names}
@@ -151,10 +153,10 @@ class ImageFolder(OwnData):
 
 
 def find_parts(folder: str) -> dict[str, list[str]]:
-    """The folders of the parts below `folder`, by part; empty where it holds classes.
+    """The folders of the parts below `folder`, by part; empty if it contains classes.
 
-    A folder called like a part is one if it holds folders: a class may be called train. Where there is one, all others
-    that are called so are parts, too.
+    A folder with the name of a part is a part if it contains folders, because a class may be called train. If there is
+    one part, all other folders with such names are parts as well.
     """
     named: dict[str, list[str]] = {}
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
@@ -166,17 +168,17 @@ def find_parts(folder: str) -> dict[str, list[str]]:
     all_names = [name for names in named.values() for name in names]
     visible = [name for name in all_folders if not name.startswith(".")]
     if "train" in named and len(named) > 1 and len(all_names) == len(visible):
-        return named  # nothing but parts; one without class folders is refused where it is read
-    return named if any(_holds_folders(os.path.join(folder, name)) for name in all_names) else {}
+        return named  # only parts; one without class folders is refused when it is read
+    return named if any(_has_folders(os.path.join(folder, name)) for name in all_names) else {}
 
 
 def part_called(name: str) -> str | None:
-    """The part that a folder of this name stands for."""
+    """The part that a folder of this name contains; None if it is not a usual name."""
     stem = _TRAILER.sub("", name.lower())
     return next((part for part, spellings in SPELLINGS.items() if stem in spellings), None)
 
 
-def _holds_folders(folder: str) -> bool:
-    """Whether a folder holds visible folders."""
+def _has_folders(folder: str) -> bool:
+    """Whether a folder contains visible folders."""
     with os.scandir(folder) as entries:
         return any(entry.is_dir() and not entry.name.startswith(".") for entry in entries)

@@ -1,4 +1,4 @@
-"""ImageNet (Deng et al., 2009), and what its companions share with it: ``classnames.txt`` and folders named by wnid."""
+"""ImageNet (Deng et al., 2009), and the common parts of its variants: `classnames.txt` and folders named by wnid."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datasets.layout.files import class_folders, image_names, lookup, read_lines
 from datasets.layout.items import Item
 from datasets.layout.sources import CLASSNAMES, Counts, Piece, Source
 from datasets.layout.splits import Parts, list_images
-from datasets.layout.target import TestOnlyDataset
+from datasets.layout.target import TargetDataset
 
 _NEEDS_ACCOUNT = "ImageNet needs an account at https://image-net.org (ILSVRC2012, task 1 and 2)"
 _ARCHIVES = "ILSVRC2012_img_{}.tar"
@@ -26,8 +26,8 @@ def read_classnames(path: str) -> dict[str, str]:
     """wnid -> class name of `classnames.txt` (lines like "n01440764 tench"), in the order of the file.
 
     Raises:
-        BadDataError: another form of the list. Labels are positions, so the wnids have to ascend; and in the form
-            "wnid number name" the number would become a part of the name.
+        BadDataError: the list has another form. Labels are positions, so the wnids must ascend; in the form
+            "wnid number name" the number would become part of the name.
     """
     classnames: dict[str, str] = {}
     latest = ""
@@ -40,9 +40,9 @@ def read_classnames(path: str) -> dict[str, str]:
         if wnid in classnames:
             raise BadDataError(f"{path}: line {number} names {wnid} a second time")
         if _NUMBER_FIRST.match(classname):
-            raise BadDataError(f"{path}: line {number} is {line!r}; a class name that starts with a number is not one")
+            raise BadDataError(f"{path}: line {number} is {line!r}; a class name cannot start with a number")
         if wnid < latest:
-            raise BadDataError(f"{path}: line {number} has {wnid} after {latest}; the wnids have to ascend")
+            raise BadDataError(f"{path}: line {number} has {wnid} after {latest}; the wnids must ascend")
         classnames[wnid], latest = classname, wnid
     return classnames
 
@@ -51,12 +51,12 @@ def read_class(folder: str, label: int, classname: str) -> list[Datum]:
     """The images of one class folder, which may not be empty."""
     impaths = list_images(folder)
     if not impaths:
-        raise MissingDataError(f"class folder {folder} holds no images")
+        raise MissingDataError(f"class folder {folder} has no images")
     return [Item(impath, label, classname) for impath in impaths]
 
 
 def absent_wnids(image_dir: str, classnames_path: str) -> list[str]:
-    """The wnids of ``classnames.txt`` that have no folder."""
+    """The wnids of `classnames.txt` that have no folder."""
     present = set(class_folders(image_dir))
     return [wnid for wnid in read_classnames(classnames_path) if wnid not in present]
 
@@ -72,15 +72,15 @@ def read_wnid_folders(image_dir: str, classnames_path: str) -> list[Datum]:
 
 
 class WnidLayout(CoOpLayout):
-    """A data set of wnid folders with ``classnames.txt`` beside them."""
+    """A data set of wnid folders with `classnames.txt` beside them."""
 
     @property
     def classnames_path(self) -> str:
         return os.path.join(self.dataset_dir, "classnames.txt")
 
 
-class WnidTarget(WnidLayout, TestOnlyDataset):
-    """A data set of wnid folders to test on."""
+class WnidTarget(WnidLayout, TargetDataset):
+    """A data set of wnid folders for testing."""
 
     def read_annotations(self) -> Parts:
         return Parts([], [], read_wnid_folders(self.image_dir, self.classnames_path))
@@ -88,7 +88,7 @@ class WnidTarget(WnidLayout, TestOnlyDataset):
 
 @DATASET_REGISTRY.register()
 class ImageNet(WnidLayout, CoOpDataset):
-    """1,000 classes. The validation images serve as val and as test set; val is never reduced by NUM_SHOTS."""
+    """1,000 classes. The validation images are both val and test set; val is never reduced by NUM_SHOTS."""
 
     dataset_dir = "imagenet"
     paper_name = "ImageNet"
@@ -127,10 +127,10 @@ class ImageNet(WnidLayout, CoOpDataset):
 
 
 def check_same_folders(train_dir: str, val_dir: str) -> None:
-    """Labels are positions among the class folders, so train and val need the same ones."""
+    """Labels are positions among the class folders, so train and val must have the same ones."""
     in_train = set(class_folders(train_dir))
     if os.path.isdir(val_dir) and image_names(val_dir):
-        raise BadDataError(f"{val_dir} holds images that are not sorted into one folder per wnid")
+        raise BadDataError(f"{val_dir} has images outside of wnid folders: sort them into one folder per wnid")
     in_val = set(class_folders(val_dir))
     for absent, folder in ((in_train - in_val, val_dir), (in_val - in_train, train_dir)):
         if absent:

@@ -10,14 +10,14 @@ from datasets.layout.errors import BadDataError
 from datasets.layout.files import require_folder
 from datasets.layout.sources import CLASSNAMES, Counts, archive
 from datasets.layout.splits import Parts
-from datasets.layout.target import TestOnlyDataset
+from datasets.layout.target import TargetDataset
 
 NUM_CLASSES = 1000
 
 
 @DATASET_REGISTRY.register()
-class ImageNetV2(TestOnlyDataset):
-    """ImageNet's 1,000 classes; the folders are named by label, in the order of ``classnames.txt``."""
+class ImageNetV2(TargetDataset):
+    """ImageNet's 1,000 classes; the folders are named by label, in the order of `classnames.txt`."""
 
     dataset_dir = "imagenetv2"
     image_folder = "imagenetv2-matched-frequency-format-val"

@@ -41,7 +41,7 @@ class OxfordFlowers(CoOpDataset):
     counts = Counts(102, 4093, 1633, 2463)
 
     def read_annotations(self) -> Parts:
-        """``imagelabels.mat`` holds a class from 1 for image_00001.jpg, image_00002.jpg, ..."""
+        """`imagelabels.mat` has a class from 1 for image_00001.jpg, image_00002.jpg, ..."""
         names_path = os.path.join(self.dataset_dir, "cat_to_name.json")
         labels = read_mat(os.path.join(self.dataset_dir, "imagelabels.mat"), "labels")
         names = read_json_object(names_path)

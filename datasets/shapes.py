@@ -1,4 +1,4 @@
-"""The embedded suite: generated image worlds that need no download (see ``shapes_world/``)."""
+"""The generated data sets, which need no download (see `shapes_world/`)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import shlex
 
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.layout.base import CoOpDataset, CoOpLayout
-from datasets.layout.target import TestOnlyDataset
+from datasets.layout.target import TargetDataset
 
 
-class Embedded(CoOpLayout):
+class GeneratedLayout(CoOpLayout):
     """A data set that is generated instead of downloaded."""
 
     generated = True
@@ -22,7 +22,7 @@ class Embedded(CoOpLayout):
 
 
 @DATASET_REGISTRY.register()
-class Shapes(Embedded, CoOpDataset):
+class Shapes(GeneratedLayout, CoOpDataset):
     """Coloured and patterned shapes."""
 
     dataset_dir = "shapes"
@@ -30,7 +30,7 @@ class Shapes(Embedded, CoOpDataset):
 
 
 @DATASET_REGISTRY.register()
-class Glyphs(Embedded, CoOpDataset):
+class Glyphs(GeneratedLayout, CoOpDataset):
     """Coloured letters and digits."""
 
     dataset_dir = "glyphs"
@@ -38,7 +38,7 @@ class Glyphs(Embedded, CoOpDataset):
 
 
 @DATASET_REGISTRY.register()
-class ShapesSketch(Embedded, TestOnlyDataset):
+class ShapesSketch(GeneratedLayout, TargetDataset):
     """Shapes as line drawings."""
 
     dataset_dir = "shapes_sketch"
@@ -46,7 +46,7 @@ class ShapesSketch(Embedded, TestOnlyDataset):
 
 
 @DATASET_REGISTRY.register()
-class ShapesNight(Embedded, TestOnlyDataset):
+class ShapesNight(GeneratedLayout, TargetDataset):
     """Shapes in the dark."""
 
     dataset_dir = "shapes_night"
@@ -54,7 +54,7 @@ class ShapesNight(Embedded, TestOnlyDataset):
 
 
 @DATASET_REGISTRY.register()
-class ShapesCluttered(Embedded, TestOnlyDataset):
+class ShapesCluttered(GeneratedLayout, TargetDataset):
     """Shapes among distractors."""
 
     dataset_dir = "shapes_cluttered"

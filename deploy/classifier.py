@@ -86,7 +86,7 @@ class Classifier:
                 bar.update(len(paths))
 
     def _best(self, paths: Sequence[str], pixels: Tensor, topk: int) -> Iterator[tuple[list[float], list[int]]]:
-        """Probabilities and labels of each image's best classes. Raises NonFiniteLogitsError for NaN or infinity."""
+        """Probabilities and labels of each image's best classes. Raises NonFiniteError for NaN or infinity."""
         logits = self.logits(pixels).float()  # [B, C]
         check_logits(logits, paths, self._trainer.checked_models())
         probabilities, labels = logits.softmax(dim=-1).topk(topk)  # [B, k] each

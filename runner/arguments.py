@@ -1,4 +1,4 @@
-"""The command line of `train.py`. Nothing here takes long to import: a mistake is answered at once."""
+"""The command line of `train.py`. Imports nothing slow, so that mistakes are reported at once."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ CONFIG_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+")
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments of `train.py`; without any, its usage is printed and the program ends with status 2."""
     parser = ArgumentParser(description="Train or evaluate one trainer on one data set.")
     parser.add_argument("--root", default=os.environ.get("DATA", ""), help="folder of the data sets (default: $DATA)")
     parser.add_argument("--output-dir", default="", help="output folder")
@@ -23,7 +24,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=seed_number, help="0 to 2**32 - 1 fixes the seed (default: no fixed seed)")
     parser.add_argument(
-        "--deterministic", action="store_true", default=None, help="the same bits in every run with one seed"
+        "--deterministic", action="store_true", default=None, help="the same bits in every run with the same seed"
     )
     parser.add_argument("--source-domains", nargs="+", help="source domains")
     parser.add_argument("--target-domains", nargs="+", help="target domains")
@@ -55,7 +56,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _check_list_has_no_key(parser: ArgumentParser, flag: str, values: Sequence[str]) -> None:
-    """A flag with a list of values takes the KEY VALUE pairs that follow it."""
+    """Refuse KEY VALUE pairs after a flag with a list of values, which would take them as values."""
     for value in values:
         if CONFIG_KEY.fullmatch(value):
             parser.error(f"{flag} would take {value} as one of its values: put another flag between the two")

@@ -29,15 +29,15 @@ def print_args(args: argparse.Namespace, cfg: CfgNode) -> None:
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """Raises BadValueError for flags that would have no effect."""
+    """Raise BadValueError for flags that would have no effect."""
     if not args.eval_only and (args.model_dir or args.load_epoch is not None):
         raise BadValueError("--model-dir and --load-epoch choose the model of an evaluation: add --eval-only")
     if args.eval_only and (args.resume or args.extend or args.no_train):
-        raise BadValueError("--resume, --extend and --no-train are about training: leave them or --eval-only out")
+        raise BadValueError("--resume, --extend and --no-train are for training: leave out either them or --eval-only")
 
 
 def check_is_complete(cfg: CfgNode) -> None:
-    """Raise UserError for a trainer or data set that is missing or unknown, before the output folder is made."""
+    """Raise UserError for a trainer or data set that is missing or unknown, before the output folder is created."""
     if not cfg.TRAINER.NAME:
         raise BadValueError("which trainer? give --trainer NAME, for instance --trainer ProMetaR")
     if not cfg.DATASET.NAME:
@@ -47,10 +47,10 @@ def check_is_complete(cfg: CfgNode) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Build the trainer and run it; no other process may be at work in the output folder.
+    """Build the trainer and run it; no other process may be working in the output folder.
 
     Raises:
-        UserError: something the user can fix, said in one line.
+        UserError: an error that the user can fix, on one line.
     """
     check_flags(args)
     cfg = evaluation_cfg(args) if args.eval_only else setup_cfg(args)
@@ -61,7 +61,11 @@ def main(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace, cfg: CfgNode, recording: Recording) -> None:
-    """What `main` does in the output folder. Raises UserError."""
+    """The part of `main` that works in the output folder.
+
+    Raises:
+        UserError: an error that the user can fix, on one line.
+    """
     if not args.no_train:
         recording.check_folder(default_cfg(), keeps_to_records(cfg.TRAINER.NAME))
     if cfg.SEED >= 0:
@@ -84,16 +88,16 @@ def run(args: argparse.Namespace, cfg: CfgNode, recording: Recording) -> None:
 
 
 def load_for_evaluation(trainer: TrainerBase, args: argparse.Namespace) -> None:
-    """Load the model of --model-dir into a trainer that learns.
+    """Load the model of --model-dir, for a trainer that learns.
 
     Raises:
-        UserError: none is named, or it does not fit.
+        UserError: no model is given, or it does not fit.
     """
     if trainer.get_model_names() and not args.model_dir:
         name = type(trainer).__name__
-        raise BadValueError(f"{name} learns: --eval-only needs the folder of a trained model (--model-dir)")
+        raise BadValueError(f"{name} needs a trained model: --eval-only needs its folder (--model-dir)")
     if args.model_dir and not trainer.get_model_names():
-        raise BadValueError(f"{type(trainer).__name__} learns nothing and takes no model: leave --model-dir out")
+        raise BadValueError(f"{type(trainer).__name__} does not learn and loads no model: leave --model-dir out")
     if args.model_dir:
-        trainer.check_folder(args.model_dir, resuming=False)  # files of other repositories load in their own ways
+        trainer.check_folder(args.model_dir, resuming=False)  # trainers of other repositories override load_model
     trainer.load_model(args.model_dir, epoch=args.load_epoch)

@@ -14,7 +14,7 @@ from dassl.config import config_differences, get_cfg_default, leaves, merge_file
 from dassl.config.differences import is_inherited, of_the_model
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.run_record import has_record
-from dassl.seeds import LARGEST_SEED
+from dassl.seeds import MAX_SEED
 from dassl.utils import BadValueError
 from datasets.layout.base import full_path
 from runner.recording import row_name, trained_row_name
@@ -23,7 +23,7 @@ from trainers.core.record import changes_no_number, read_record
 
 
 def reset_cfg(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Let the flags that were given overrule the config files."""
+    """Let given flags override the config files."""
     flags = {
         "root": "DATASET.ROOT",
         "output_dir": "OUTPUT_DIR",
@@ -71,8 +71,8 @@ def setup_cfg(
     """The frozen configuration: defaults, data set's file, method's file, flags, KEY VALUE pairs; later ones win.
 
     Args:
-        base: what takes the place of the defaults.
-        above_files: values by key that overrule the files, not the flags and pairs.
+        base: replaces the defaults.
+        above_files: values by key that override the files, but not the flags and pairs.
     """
     cfg = default_cfg() if base is None else base.clone()
     if args.dataset_config_file:
@@ -83,20 +83,20 @@ def setup_cfg(
         set_key(cfg, key, value)
     reset_cfg(cfg, args)
     merge_opts(cfg, args.opts)
-    if cfg.SEED > LARGEST_SEED:
-        raise BadValueError(f"SEED must be at most {LARGEST_SEED} (below 0: no fixed seed), not {cfg.SEED}")
-    if cfg.DATASET.PATH:  # two working directories shall not give two data sets one path
+    if cfg.SEED > MAX_SEED:
+        raise BadValueError(f"SEED must be at most {MAX_SEED} (below 0: no fixed seed), not {cfg.SEED}")
+    if cfg.DATASET.PATH:  # a relative path would mean different data in different working directories
         cfg.DATASET.PATH = full_path(cfg.DATASET.PATH)
     cfg.freeze()
     return cfg
 
 
 def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
-    """The configuration of an evaluation: what the model's folder records, and on top of it what the command says.
+    """The configuration of an evaluation: the record in the model's folder, overridden by the command.
 
-    What belongs to the evaluation (data set, classes, test batches, ...) is the command's alone. Where the command
-    contradicts the record in what belongs to the model, the trainer refuses to load it. The config file that the model
-    was trained with is no contradiction: what the training's command changed in it holds.
+    Settings of the evaluation (data set, classes, test batches, ...) come from the command alone. If the command
+    contradicts the record in settings of the model, the trainer refuses to load it. The config file of the training is
+    not a contradiction: the record's values override it.
     """
     cfg = setup_cfg(args)
     if not args.model_dir or not has_record(args.model_dir):
@@ -125,17 +125,17 @@ def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
 
 
 def warn_of_unknown_file(args: argparse.Namespace, model_cfg: CfgNode, command_cfg: CfgNode) -> None:
-    """Say where the given config file is not what a model was trained with, whose training left no result.json."""
+    """Warn if the given config file differs from the record of a model whose training has no result.json."""
     there, here = plain(model_cfg), plain(command_cfg)
     different = of_the_model(config_differences(there, here, {}, changes_no_number()))
     if different:
         print(
-            f"Warning: {args.model_dir} has no result.json, so it is not known whether its training used "
+            f"Warning: {args.model_dir} has no result.json, so it is unknown whether its training used "
             f"{args.config_file}; the model's own settings are used: {'; '.join(map(str, different))}"
         )
 
 
 def keeps_to_records(trainer: str) -> bool:
-    """Whether a trainer refuses folders of other configurations; those of other repositories do as Dassl does."""
+    """Whether a trainer refuses folders of other configurations; trainers of other repositories only warn."""
     found = TRAINER_REGISTRY.get(trainer) if trainer in TRAINER_REGISTRY else None
     return getattr(found, "refuses_other_configurations", False)

@@ -1,4 +1,4 @@
-"""Where a number comes from: versions, commit, hashes of the few-shot draw and of the weights, memory."""
+"""Provenance of a result: versions, commit, digest of the few-shot draw, memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def git_state() -> dict[str, Any]:
-    """``git_commit`` of the project (None outside a repository) and ``git_dirty``: a tracked file differs from it."""
+    """`git_commit` of the project (None outside a repository) and `git_dirty`, whether a tracked file was changed."""
     commit = _git("rev-parse", "HEAD")
     if not commit or _git("rev-parse", "--show-toplevel") != str(ROOT):
         return {"git_commit": None, "git_dirty": False}
@@ -43,7 +43,7 @@ def git_state() -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str:
-    """What git prints; nothing when there is no git or no repository."""
+    """The output of git; empty without git or a repository."""
     try:
         command = ["git", "-C", str(ROOT), "--no-optional-locks", *arguments]
         result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
@@ -53,11 +53,11 @@ def _git(*arguments: str) -> str:
 
 
 def draw_digest(items: Iterable[Any], root: str) -> str:
-    """SHA-256 of the training items in their order: label and path relative to `root`, a line each.
+    """SHA-256 of the training items in their order: label and path relative to `root`, one line each.
 
     Args:
-        items: with ``label`` and ``impath``.
-        root: folder of the data sets; a path outside of it counts as it is.
+        items: with `label` and `impath`.
+        root: folder of the data sets; a path outside of it is used as it is.
     """
     digest = hashlib.sha256()
     for label, listed, _ in listed_images(items, root):

@@ -1,4 +1,4 @@
-"""What train.py writes into result.json, gathered from the command line, the configuration and the trainer."""
+"""Collects the content of result.json from the command line, the configuration and the trainer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ from trainers.core.record import backbone_digest, changes_no_number
 
 
 def setting_and_part(text: str) -> tuple[str, str]:
-    """ "base2new/test_new" in its two parts. Raises BadValueError, which lists what there is."""
+    """The two parts of a text such as "base2new/test_new".
+
+    Raises:
+        BadValueError: there is no such setting; the available ones are listed.
+    """
     setting, _, part = text.partition("/")
     if part not in PARTS.get(setting, ()):
         known = ", ".join(f"{setting}/{part}" for setting, parts in PARTS.items() for part in parts)
@@ -29,24 +33,25 @@ def setting_and_part(text: str) -> tuple[str, str]:
 
 
 def row_name(args: argparse.Namespace) -> str:
-    """The name of the recipe that train.py's arguments give: --config-name, else the config file's."""
+    """The name of the recipe in train.py's arguments: --config-name, else the config file's name."""
     return args.config_name or Path(args.config_file).stem
 
 
 def trained_row_name(model_dir: str) -> str:
-    """The name under which the training of a model was recorded; "" where it left no result."""
+    """The name of the recipe in the result of a model's training; "" without a result."""
     trained = read_result(Path(model_dir)) if model_dir else None
     return (trained or {}).get("config", "")
 
 
 class Recording:
-    """Begun before the run, so that the commit is the one that ran; `finish` writes the file.
+    """Records a run. Created before the run, so that the commit is the one that ran; `finish` writes the file.
 
     Args:
         args: train.py's arguments.
         cfg: the run's configuration.
 
-    Raises BadValueError for an unknown --setting.
+    Raises:
+        BadValueError: --setting is unknown.
     """
 
     def __init__(self, args: argparse.Namespace, cfg: CfgNode) -> None:
@@ -55,11 +60,11 @@ class Recording:
         self._git = git_state()
 
     def check_folder(self, defaults: CfgNode, refuses: bool) -> None:
-        """Look at what an earlier command left in the output folder.
+        """Check the output folder for results of earlier commands.
 
         Args:
-            defaults: of keys that an earlier result may lack.
-            refuses: whether the trainer keeps to one configuration in a folder; else a warning is printed.
+            defaults: values of keys that an earlier result may not have.
+            refuses: whether the trainer refuses other configurations in a folder; else a warning is printed.
 
         Raises:
             BadValueError: another run's result would be replaced.
@@ -73,7 +78,7 @@ class Recording:
 
     def _training_there(self, folder: Path) -> str | None:
         if self._args.eval_only and has_checkpoints(folder):
-            return "has the checkpoints of a training: give the evaluation another --output-dir"
+            return "has the checkpoints of a training run: use another --output-dir for the evaluation"
         return None
 
     def _result_there(self, folder: Path, defaults: CfgNode) -> str | None:
@@ -81,7 +86,7 @@ class Recording:
         if result is None:
             return None
         if not self._args.eval_only and result.get("epochs") == 0:
-            return "has the result of an evaluation: give the training another --output-dir"
+            return "has the result of an evaluation: use another --output-dir for the training"
         here, there = plain(self._cfg), result.get("full_config", {})
         different = config_differences(there, here, plain(defaults), changes_no_number())
         different = by_content_of_files(different, result, here, backbone_digest)
@@ -92,11 +97,11 @@ class Recording:
             return None
         remedy = "use another --output-dir"
         if only_more_epochs(different) and not self._args.eval_only:
-            remedy = f"--extend ({EXTEND_KEY} True) trains that run on; or use another --output-dir"
+            remedy = f"--extend ({EXTEND_KEY} True) continues that run; or use another --output-dir"
         return f"has the result of another configuration: {'; '.join(lines)}: {remedy}"
 
     def _other_evaluation(self, result: dict[str, Any]) -> list[str]:
-        """Where a recorded evaluation is of another model, or was made for another part of the tables."""
+        """Differences in the model or in the table entry of a recorded evaluation."""
         model, args = result.get("model") or {}, self._args
         folder = os.path.abspath(model["folder"]) if model.get("folder") else None
         pairs = (
@@ -107,9 +112,12 @@ class Recording:
         return [f"{flag} is {there} there, {here} here" for flag, there, here in pairs if there != here]
 
     def finish(self, trainer: Any) -> None:
-        """Write ``<output folder>/result.json`` about a trainer that has done its work. Raises UnwritableFileError.
+        """Write `<output folder>/result.json` about a trainer that has finished.
 
         With TEST.NO_TEST there is no result, and no file.
+
+        Raises:
+            UnwritableFileError: the file cannot be written.
         """
         if getattr(trainer.evaluator, "results", None) is None:
             return
@@ -131,7 +139,7 @@ class Recording:
         }
 
     def _found(self, trainer: Any) -> dict[str, Any]:
-        """Results as the evaluator gave them last."""
+        """The evaluator's last results, and facts about training and model."""
         trained = not self._args.eval_only
         return {
             "classes": trainer.num_classes,
@@ -146,7 +154,7 @@ class Recording:
         }
 
     def _scored_model(self, run: RunRecord | None) -> dict[str, Any]:
-        """The model of an evaluation; `config` is its own, None where nothing is recorded about its training."""
+        """The model of an evaluation; `config` is that of its training, None without a record."""
         folder = self._args.model_dir
         config = run.config if run is not None else read_config(folder) if has_record(folder) else None
         return {

@@ -1,4 +1,4 @@
-"""result.json: what a finished run found out and how, beside its log. Its being there means that the run finished."""
+"""result.json: the results and the settings of a run. If the file exists, the run has finished."""
 
 from __future__ import annotations
 
@@ -23,24 +23,29 @@ PARTS = {
 
 WORKERS = "DATALOADER.NUM_WORKERS"
 SAME_RECIPE = frozenset({WORKERS, "TRAINER.TEXT_CHUNK", "USE_CUDA"})
-"""Config keys that change the numbers of one seed, but not the recipe.
+"""Config keys that change the numbers of a seed, but not the recipe.
 
-Each worker draws its own augmentations, so the number of workers changes the augmentation stream (of training alone).
-Text in chunks is rounded differently; a CPU rounds differently from a GPU and replaces fp16 by fp32.
+Each worker draws its own augmentations, so the number of workers changes the augmentation stream (only in training).
+Text in chunks is rounded differently; a CPU rounds differently from a GPU and uses fp32 instead of fp16.
 """
 
 
 def write_result(folder: Path, content: dict[str, Any]) -> None:
-    """Write ``folder/result.json`` in one step; schema, date and the mark of completeness are added.
+    """Write `folder/result.json` atomically; schema, date and the key `finished` are added.
 
-    Raises UnwritableFileError.
+    Raises:
+        UnwritableFileError: the file cannot be written.
     """
     date = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     write_json({"schema": SCHEMA, "finished": True, "date": date} | content, folder / RESULT_NAME)
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """The result of the run in `folder`; None when it has not finished. Raises UnreadableFileError, naming the file."""
+    """The result of the run in `folder`; None if the run has not finished.
+
+    Raises:
+        UnreadableFileError: the file is damaged or has another schema.
+    """
     path = folder / RESULT_NAME
     if not os.path.exists(path):
         return None
@@ -48,7 +53,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     if not isinstance(result, dict) or result.get("finished") is not True:
         raise UnreadableFileError(f"{path} is not a result of a finished run: delete it to run again")
     if result.get("schema") != SCHEMA:
-        raise UnreadableFileError(f"{path} has schema {result.get('schema')}, this version reads {SCHEMA}")
+        raise UnreadableFileError(f"{path} has schema {result.get('schema')}, but this version reads {SCHEMA}")
     problem = _problem(result)
     if problem is not None:
         raise UnreadableFileError(f"{path} is damaged: {problem}; delete it to run again")
@@ -56,10 +61,10 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 def _problem(result: dict[str, Any]) -> str | None:
-    """What is wrong with the entries that a launch needs."""
+    """The first problem with the entries that a launch needs; None if all are valid."""
     for key, kind in (("date", str), ("full_config", dict), ("results", dict)):
         if not isinstance(result.get(key), kind):
-            return f"{key} is {result.get(key)!r}" if key in result else f"it lacks {key}"
+            return f"{key} is {result.get(key)!r}" if key in result else f"{key} is missing"
     model = result.get("model")
     if model is not None and not (isinstance(model, dict) and isinstance(model.get("folder"), str)):
         return f"model is {str(model)[:80]!r}"
@@ -74,16 +79,17 @@ def _problem(result: dict[str, Any]) -> str | None:
 
 
 def is_percentage(value: Any) -> bool:
-    """Whether `value` is a number from 0 to 100; nan is none."""
+    """Whether `value` is a number from 0 to 100; NaN is not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 100
 
 
 def read_plan(output: Path) -> list[str]:
-    """Folders below `output` of all runs that were ever planned for it; none where nothing was planned.
+    """Folders below `output` of all runs that were ever planned for it.
 
-    Raises UnreadableFileError.
+    Raises:
+        UnreadableFileError: the file is damaged.
     """
-    path, remedy = output / PLAN_NAME, "delete it, the next launch writes it again"
+    path, remedy = output / PLAN_NAME, "delete it; the next launch writes it again"
     if not os.path.exists(path):
         return []
     content = read_json(path)
@@ -97,7 +103,7 @@ def read_plan(output: Path) -> list[str]:
 
 
 def is_below(folder: Any) -> bool:
-    """Whether `folder` is a relative path that stays below where it starts, and that a file system can have."""
+    """Whether `folder` is a valid relative path without `..`."""
     if not isinstance(folder, str) or "\0" in folder:
         return False
     try:

@@ -1,4 +1,4 @@
-"""Files that a configuration names, compared by what is in them: a file at another path may have the same weights."""
+"""Compares files in a configuration by content: a file at another path may have the same weights."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def by_content_of_files(
     """Differences between a result and a configuration, with backbone and start values compared by their files.
 
     Args:
-        differences: those between the values of all keys.
+        differences: of all keys, compared by value.
         result: content of result.json.
         config: the present configuration.
-        backbone_digest: gives the SHA-256 of a backbone's file; asked only if the result knows its own.
+        backbone_digest: returns the SHA-256 of a backbone's file; called only if the result has one.
     """
     recorded, found = dict(leaves(result.get("full_config", {}))), list(differences)
     if digest := result.get("weights_sha256"):
@@ -41,15 +41,15 @@ def by_content_of_files(
 
 
 def without_files(differences: Sequence[Difference]) -> list[Difference]:
-    """Differences less those between two paths, whose files only the checkpoints of an interrupted run know."""
+    """Differences without those between two file paths, which only the digests in checkpoints can decide."""
     files = {BACKBONE_KEY: local_backbone_digest, INIT_KEY: file_sha256_if_any}
     return [each for each in differences if each.key not in files or not (each.there and files[each.key](each.here))]
 
 
 def local_backbone_digest(backbone: str) -> str | None:
-    """SHA-256 of the file that a backbone's name gives as its path; None for a name whose file is downloaded.
+    """SHA-256 of a backbone's file, if its name is a path; None for the name of a downloaded backbone.
 
-    Remembered for each state of the file: a launch asks for all its runs.
+    Cached for each state of the file, because a launch asks for all its runs.
     """
     try:
         path = local_file(backbone)
@@ -58,9 +58,9 @@ def local_backbone_digest(backbone: str) -> str | None:
     if path is None:
         return None
     status = os.stat(path)
-    return _remembered_sha256(path, status.st_mtime_ns, status.st_size)
+    return _cached_sha256(path, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=64)
-def _remembered_sha256(path: str, modified: int, size: int) -> str:
+def _cached_sha256(path: str, modified: int, size: int) -> str:
     return file_sha256(path)

@@ -1,4 +1,4 @@
-"""Words for pictures: the caption templates of pre-training and the choice of one for a picture."""
+"""Captions for pictures: the templates of pre-training and the choice of one for a picture."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OWN_TEMPLATES: tuple[str, ...] = (
 )
 TEMPLATES: tuple[str, ...] = OWN_TEMPLATES + tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
 
-# Words that name the way a picture was drawn; half of the captions in such a style use them.
+# Templates that name the style of a picture; half of the captions in such a style use them.
 STYLE_TEMPLATES: dict[str, tuple[str, ...]] = {
     "clean": (
         "a photo of a clean {}.",
@@ -42,7 +42,7 @@ STYLE_TEMPLATES: dict[str, tuple[str, ...]] = {
     "sign": ("graffiti of a {}.", "a photo of a dirty {}.", "a bad photo of the {}."),
 }
 STYLE_WORDS_SHARE = 0.5
-PARTIAL_SHARE = 0.2  # captions that leave something unsaid
+PARTIAL_SHARE = 0.2  # captions without all attributes
 
 
 def write_caption(subject: Subject, style: str, rng: np.random.Generator) -> str:

@@ -22,19 +22,20 @@ from tqdm import tqdm
 
 from dassl.command_line import ArgumentParser, errors_in_one_line
 from dassl.utils import UserError
+from dassl.utils.files import current_umask
 from shapes_world.suites import SPLITS, SUITES, Suite
 
 IMAGES_FOLDER = "images"
 
 
 def generate(root: Path | str, names: Sequence[str] | None = None) -> None:
-    """Write the named data sets (all if None) below `root`; those already there stay as they are.
+    """Write the named data sets (all if None) below `root`; existing ones are kept.
 
     Args:
         names: registry names (Shapes) or names of config files (shapes).
 
     Raises:
-        UserError: unknown name, unwritable folder, or a folder of that name that holds something else.
+        UserError: unknown name, unwritable folder, or a folder of that name with other content.
     """
     known = SUITES | {suite.folder: suite for suite in SUITES.values()}
     for name in SUITES if names is None else names:
@@ -44,7 +45,7 @@ def generate(root: Path | str, names: Sequence[str] | None = None) -> None:
 
 
 def is_complete(root: Path | str, name: str) -> bool:
-    """Whether the data set of that name lies below `root`; it is put there in one piece, split file included."""
+    """Whether the data set of that name exists below `root`; it appears there in one step, with its split file."""
     return (Path(root) / SUITES[name].folder / SUITES[name].split_file).is_file()
 
 
@@ -55,7 +56,7 @@ def _generate_one(root: Path, suite: Suite) -> None:
         return
     if target.exists():
         raise UserError(
-            f"{target} exists but holds no {suite.split_file}: move it away, then generate {suite.name} again"
+            f"{target} exists but has no {suite.split_file}: move it away, then generate {suite.name} again"
         )
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -64,7 +65,7 @@ def _generate_one(root: Path, suite: Suite) -> None:
             count = _write(suite, part)
             _publish(part, target, suite)
         finally:
-            shutil.rmtree(part, ignore_errors=True)  # nothing left there once published
+            shutil.rmtree(part, ignore_errors=True)  # already moved if published
     except OSError as error:
         raise UserError(f"cannot write {suite.name} into {target}: {error.strerror or error}") from error
     print(f"{suite.name}: wrote {count} images of {len(suite.subjects)} classes to {target}")
@@ -91,18 +92,12 @@ def _write(suite: Suite, folder: Path) -> int:
 
 
 def _publish(part: Path, target: Path, suite: Suite) -> None:
-    part.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only their owner can enter
+    part.chmod(0o777 & ~current_umask())  # mkdtemp creates folders that only their owner can enter
     try:
         os.rename(part, target)
     except OSError:
-        if not (target / suite.split_file).is_file():  # else another process was faster, with the same bytes
+        if not (target / suite.split_file).is_file():  # else another process was faster and wrote the same bytes
             raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

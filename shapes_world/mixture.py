@@ -1,6 +1,6 @@
-"""The pictures of pre-training: how often each kind of subject and each style occurs.
+"""The pictures of pre-training: the shares of the subjects and styles.
 
-The styles of the downstream data sets are seen, but seldom.
+The styles of the downstream data sets occur, but rarely.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from clip import backbones
-from clip.model import CLIP
+from clip.model import CLIP, HEAD_WIDTH
 from dassl.command_line import ArgumentParser, errors_in_one_line, number_from, seed_number
 from dassl.utils import UserError
 from shapes_world.captions import write_caption
@@ -38,14 +39,13 @@ SHIPPED = Path(backbones.__file__).resolve().parent
 WEIGHTS_NAME = "vit_shapes.safetensors"
 LOG_NAME = "pretrain_log.txt"
 CONTEXT_LENGTH = 77
-HEAD_WIDTH = 64
 MAX_LOGIT_SCALE = math.log(100)
 INTERIM_PER_CLASS = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Everything that decides the result."""
+    """All settings that influence the result."""
 
     seed: int = 1
     images: int = 90_000  # pictures rendered
@@ -61,7 +61,7 @@ class Settings:
     text_width: int = 128
     text_layers: int = 3
     report_every: int = 50  # steps between two lines of the log
-    evaluate_every: int = 350  # steps between two looks at the zero-shot accuracy, on a few pictures per class
+    evaluate_every: int = 350  # steps between two zero-shot evaluations on a few pictures per class
     evaluated_per_class: int | None = None  # test pictures per class in the final zero-shot table; None: all
 
 
@@ -77,7 +77,7 @@ def pretrain(settings: Settings, out: Path, workers: int = 2) -> dict[str, float
     """Render, train, measure; write weights and log into the folder `out`.
 
     Returns:
-        zero-shot accuracies in percent, as `shapes_world.zeroshot.evaluate` names them.
+        Zero-shot accuracies in percent, named as in `shapes_world.zeroshot.evaluate`.
 
     Raises:
         UserError: `out` cannot be written.
@@ -111,7 +111,7 @@ def pretrain(settings: Settings, out: Path, workers: int = 2) -> dict[str, float
 
 
 def build_model(settings: Settings, vocabulary_size: int) -> CLIP:
-    """A freshly initialised CLIP of the settings' size."""
+    """A newly initialised CLIP of the settings' size."""
     model = CLIP(
         embed_dim=settings.embed_dim,
         image_resolution=IMAGE_SIZE,
@@ -160,7 +160,7 @@ def _train(model: CLIP, pool: Pool, tokenizer: RestrictedTokenizer, settings: Se
     optimizer = torch.optim.AdamW(_parameter_groups(model, settings.weight_decay), settings.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_then_cosine(settings.warmup_steps, total))
     rng = np.random.default_rng([settings.seed, settings.images])
-    losses: list[float] = []
+    order, losses = np.arange(len(pool.contents)), list[float]()
     model.train()
     for step in tqdm(range(total), "training", disable=None):
         if step % steps_per_epoch == 0:
@@ -207,14 +207,14 @@ def _warmup_then_cosine(warmup: int, total: int) -> Callable[[int], float]:
 
 
 def to_file_tensors(model: CLIP, token_ids: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The state dict as it is shipped: fp16, and the vocabulary ids of the token table's rows beside it."""
+    """The state dict for the shipped file: fp16, with the vocabulary ids of the token table's rows."""
     tensors = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
     return tensors | {"token_embedding.rows": token_ids.long()}
 
 
 @torch.no_grad()
 def round_to_half(model: CLIP) -> None:
-    """Give the model the values that the file holds."""
+    """Round the model's values to those in the file."""
     for parameter in model.parameters():
         parameter.copy_(parameter.half().float())
 
@@ -225,14 +225,14 @@ def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def _part(path: Path) -> Path:
-    """Where a file grows until it is complete."""
+    """Path of a file until it is complete."""
     return path.with_name(path.name + ".part")
 
 
 class _Log:
     """Lines with the seconds since the start, to a file and to standard output."""
 
-    def __init__(self, file):
+    def __init__(self, file: IO[str]) -> None:
         self.file = file
         self.start = time.monotonic()
 
@@ -243,11 +243,11 @@ class _Log:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = ArgumentParser(description="Pre-train the small CLIP of the embedded image world.")
+    parser = ArgumentParser(description="Pre-train the small CLIP of the generated image world.")
     parser.add_argument("--out", type=Path, default=SHIPPED, help="folder for the weights and the log")
     parser.add_argument("--workers", type=number_from(1), default=2, help="rendering processes")
     parser.add_argument(
-        "--threads", type=number_from(1), default=2, help="torch threads; part of what makes a run repeatable"
+        "--threads", type=number_from(1), default=2, help="torch threads; another number gives other rounding"
     )
     for field in dataclasses.fields(Settings):
         kind = float if isinstance(field.default, float) else int

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from shapes_world.styles import Range, Style
+from shapes_world.styles import Bounds, Style
 from shapes_world.world import COLOURS, OPENINGS, OUTLINES, PATTERNS, PLAIN, SHAPE_SUBJECTS, Subject
 
 IMAGE_SIZE = 48  # pixels; the styles' blur is given at this size
@@ -21,7 +21,7 @@ def render(subject: Subject, style: Style, rng: np.random.Generator, size: int =
     """Draw `subject` at a random position, scale, rotation, lighting and background.
 
     Returns:
-        an RGB picture of size x size pixels.
+        An RGB picture of size x size pixels.
     """
     picture = BACKGROUNDS[style.background](rng, size)
     for _ in range(rng.integers(style.clutter[0], style.clutter[1] + 1)):
@@ -41,7 +41,7 @@ def render(subject: Subject, style: Style, rng: np.random.Generator, size: int =
 class _Pose:
     """Position (pixels), radius (pixels) and rotation of something in a picture."""
 
-    def __init__(self, rng: np.random.Generator, radius: Range, rotation: float, margin: float, size: int):
+    def __init__(self, rng: np.random.Generator, radius: Bounds, rotation: float, margin: float, size: int):
         self.size = size
         self.radius = _draw(rng, radius) * size
         free = min(self.radius * margin, size / 2)
@@ -65,7 +65,7 @@ class _Pose:
 def _paint(
     picture: np.ndarray, subject: Subject, medium: str, pose: _Pose, shadow: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Lay `subject` over `picture`, (size, size, 3) in [0, 1]."""
+    """Paint `subject` over `picture`, (size, size, 3) in [0, 1]."""
     mask = _mask(subject, pose)  # (size, size)
     colour = _colour(subject.colour, rng)  # (3,)
     second = _second_tone(colour, rng)  # (3,)
@@ -140,7 +140,7 @@ def _pattern(pattern: str, pose: _Pose, rng: np.random.Generator) -> np.ndarray:
     elif pattern == "ringed":
         wave = np.sin(frequency * np.hypot(u, v) + phase_v)
     else:
-        raise ValueError(f"unknown pattern {pattern!r}, known are {', '.join(PATTERNS)}")
+        raise ValueError(f"unknown pattern {pattern!r}; available: {', '.join(PATTERNS)}")
     return np.clip(wave * 2 + 0.5, 0, 1).astype(np.float32)
 
 
@@ -153,7 +153,7 @@ def _colour(name: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _second_tone(colour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Partner of `colour` in a pattern: much darker, or much lighter where that can be told apart."""
+    """Partner of `colour` in a pattern: much darker, or much lighter if that is distinguishable."""
     if colour.min() < 0.75 and rng.random() < 0.5:
         return colour * 0.25 + 0.75
     return colour * rng.uniform(0.2, 0.4)
@@ -203,7 +203,7 @@ def _enlarge(values: np.ndarray, size: int) -> np.ndarray:
     return np.stack([np.asarray(c.resize((size, size), Image.Resampling.BICUBIC)) for c in channels], axis=2)
 
 
-def _draw(rng: np.random.Generator, bounds: Range) -> float:
+def _draw(rng: np.random.Generator, bounds: Bounds) -> float:
     return float(rng.uniform(*bounds))
 
 

@@ -7,25 +7,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-Range = tuple[float, float]
+Bounds = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Style:
-    """How one picture is made; each field is drawn afresh per image from its range."""
+    """How pictures are drawn; each range is sampled once per picture."""
 
     background: str  # "flat", "gradient", "texture" or "paper" (see render.BACKGROUNDS)
-    radius: Range  # of the subject
-    rotation: float = 25.0  # at most so many degrees either way
+    radius: Bounds  # of the subject
+    rotation: float = 25.0  # maximum in degrees, in both directions
     medium: str = "paint"  # "paint", "inked" (paint with a dark contour) or "pencil" (contour and light hatching)
     clutter: tuple[int, int] = (0, 0)  # number of other outlines in the picture, both ends included
-    light: Range = (0.9, 1.1)  # factor on the whole picture
-    slope: Range = (0.0, 0.0)  # relative difference of light between two sides
+    light: Bounds = (0.9, 1.1)  # factor on the whole picture
+    slope: Bounds = (0.0, 0.0)  # relative difference of light between two sides
     tint: float = 0.0  # relative deviation of each colour channel's light
     cast: tuple[float, float, float] = (1.0, 1.0, 1.0)  # constant colour of the light
-    shadow: Range = (0.0, 0.0)  # darkness of the subject's shadow
-    blur: Range = (0.0, 0.0)  # radius of the blur in pixels of a 48 pixel picture
-    noise: Range = (0.0, 0.02)  # standard deviation of the sensor noise
+    shadow: Bounds = (0.0, 0.0)  # darkness of the subject's shadow
+    blur: Bounds = (0.0, 0.0)  # radius of the blur in pixels of a 48 pixel picture
+    noise: Bounds = (0.0, 0.02)  # standard deviation of the sensor noise
 
 
 STYLES: dict[str, Style] = {

@@ -45,7 +45,7 @@ class Suite:
 
 
 def _choose(candidates: list[Subject], count: int, key: int) -> tuple[Subject, ...]:
-    """`count` of the candidates in mixed order, so that both halves of the labels are alike."""
+    """`count` of the candidates in random order, so that both halves of the labels are similar."""
     order = np.random.default_rng([DOWNSTREAM_SEED, key]).permutation(len(candidates))
     return tuple(candidates[i] for i in order[:count])
 
@@ -53,7 +53,7 @@ def _choose(candidates: list[Subject], count: int, key: int) -> tuple[Subject, .
 SHAPES_COLOURS = ("red", "orange", "brown", "pink", "purple", "blue")
 SHAPES_FORMS = ("circle", "oval", "ring", "pentagon", "hexagon", "heart", "star", "drop")
 GLYPHS_COLOURS = ("red", "orange", "green", "blue", "purple", "white")
-GLYPHS_FORMS = tuple(form for form in GLYPHS if form.split()[-1] not in "ioq01")  # those too like another one
+GLYPHS_FORMS = tuple(form for form in GLYPHS if form.split()[-1] not in "ioq01")  # without glyphs that resemble others
 
 _SHAPES_SUBJECTS = _choose([s for s in SHAPE_SUBJECTS if s.colour in SHAPES_COLOURS and s.form in SHAPES_FORMS], 60, 1)
 _GLYPHS_SUBJECTS = _choose([s for s in GLYPH_SUBJECTS if s.colour in GLYPHS_COLOURS and s.form in GLYPHS_FORMS], 48, 2)

@@ -1,4 +1,4 @@
-"""The part of CLIP's vocabulary that the small model knows: the only rows of the token table that are shipped."""
+"""The part of CLIP's vocabulary that the small model knows; only these rows of the token table are shipped."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RestrictedTokenizer:
         self._rows: dict[str, list[int]] = {}
 
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:
-        """Row numbers, (len(texts), longest), int64; positions after the end of a text hold row 0.
+        """Row numbers, (len(texts), longest), int64; positions after the end of a text have row 0.
 
         Raises:
             KeyError: a text has a token that is not in the table.

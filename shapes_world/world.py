@@ -1,4 +1,4 @@
-"""What exists in the generated image world: colours, patterns, outlines, glyphs and their compositions.
+"""The content of the generated image world: colours, patterns, outlines, glyphs and their compositions.
 
 Nothing here draws: `render.py` turns a `Subject` into pixels, `captions.py` into words.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Hue, saturation and value, each in [0, 1]; neighbours are meant to be confused under coloured or dim light.
+# Hue, saturation and value, each in [0, 1]; similar ones can be confused under coloured or dim light.
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.00, 0.85, 0.85),
     "orange": (0.07, 0.90, 0.95),
@@ -27,7 +27,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "white": (0.00, 0.03, 0.96),
 }
 
-PLAIN = "plain"  # the pattern without a word of its own: "blue ring", not "blue plain ring"
+PLAIN = "plain"  # the pattern without a word in the name: "blue ring", not "blue plain ring"
 PATTERNS: tuple[str, ...] = (PLAIN, "striped", "dotted", "checkered", "ringed", "hollow")
 
 LETTERS: tuple[str, ...] = tuple(f"letter {letter}" for letter in string.ascii_lowercase)
@@ -117,7 +117,7 @@ OUTLINES: dict[str, np.ndarray] = {
 }
 SHAPES: tuple[str, ...] = tuple(OUTLINES)
 
-# Radius of the opening, as a share of the outline, in forms that have one by nature.
+# Radius of the opening, as a share of the outline, in forms that always have one.
 OPENINGS: dict[str, float] = {"ring": 0.55}
 
 
@@ -139,7 +139,7 @@ class Subject:
         return " ".join((self.colour, self.form) if self.pattern == PLAIN else (self.colour, self.pattern, self.form))
 
 
-# A hollow circle is a ring, and the others have no room for a second opening.
+# A hollow circle is a ring; the others have no space for a second opening.
 WITHOUT_HOLLOW: frozenset[str] = frozenset({"circle", "ring", "crescent"})
 
 SHAPE_SUBJECTS: tuple[Subject, ...] = tuple(

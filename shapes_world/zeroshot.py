@@ -1,4 +1,4 @@
-"""Zero-shot accuracy of a CLIP on the downstream data sets, measured on the very pictures that are written to disk.
+"""Zero-shot accuracy of a CLIP on the downstream data sets, measured on the same pictures that are written to disk.
 
 python -m shapes_world.zeroshot [--backbone ViT-Shapes]
 """
@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 
 import clip
+from clip.model import CLIP
 from dassl.command_line import ArgumentParser, errors_in_one_line
 from dassl.utils import UserError
 from shapes_world.suites import SUITES, Suite
@@ -31,21 +32,20 @@ def normalise(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def evaluate(
-    model: torch.nn.Module,
+    model: CLIP,
     tokenize: Callable[[Sequence[str]], torch.Tensor],
     per_class: int | None = None,
     suites: Sequence[str] = tuple(SUITES),
 ) -> dict[str, float]:
-    """Accuracy in percent on the test pictures: of each suite, and of Shapes' base and new halves among themselves.
+    """Accuracy in percent on the test pictures: of each suite, and of the base and new halves of Shapes alone.
 
     Args:
-        model: has encode_image and encode_text.
-        tokenize: texts to what encode_text takes.
+        tokenize: from texts to the input of encode_text.
         per_class: number of test pictures per class; all of them if None.
         suites: names of the suites to measure.
 
     Returns:
-        keys "Shapes base", "Shapes new" and the suites' names.
+        Accuracies with the keys "Shapes base", "Shapes new" and the suites' names.
     """
     accuracies: dict[str, float] = {}
     for name in suites:
@@ -62,7 +62,7 @@ def evaluate(
 
 @torch.no_grad()
 def _logits(
-    model: torch.nn.Module, tokenize: Callable[[Sequence[str]], torch.Tensor], suite: Suite, per_class: int | None
+    model: CLIP, tokenize: Callable[[Sequence[str]], torch.Tensor], suite: Suite, per_class: int | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     count = suite.count("test") if per_class is None else min(per_class, suite.count("test"))
     text = F.normalize(
@@ -81,7 +81,7 @@ def _accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = ArgumentParser(description="Zero-shot accuracy on the generated data sets.")
-    parser.add_argument("--backbone", default="ViT-Shapes", help="name or checkpoint file of a CLIP for their size")
+    parser.add_argument("--backbone", default="ViT-Shapes", help="name or checkpoint file of a CLIP")
     options = parser.parse_args(arguments)
     try:
         model, _ = clip.load(options.backbone, device="cpu")

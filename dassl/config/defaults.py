@@ -19,15 +19,15 @@ _SAMPLED_LOADER = {
 _TREE: dict[str, Any] = {
     "VERSION": 1,
     "OUTPUT_DIR": "./output",
-    "RESUME": "",  # folder of an earlier run to go on from
-    "SEED": -1,  # negative: no seed is set
+    "RESUME": "",  # run folder to resume from
+    "SEED": -1,  # negative: no fixed seed
     "DETERMINISTIC": False,  # the same bits in every run with one seed on one machine
     "USE_CUDA": True,
     "VERBOSE": True,
     "INPUT": {
         "SIZE": (224, 224),  # height, width
-        "MAX_PIXELS": 89_478_485,  # an image with more is an error, not decoded
-        "MAX_ASPECT_RATIO": 200,  # an image that is longer than this times its width is an error, too
+        "MAX_PIXELS": 89_478_485,  # a larger image is an error and is not decoded
+        "MAX_ASPECT_RATIO": 200,  # longer side divided by shorter side; a larger ratio is an error
         "INTERPOLATION": "bilinear",
         "TRANSFORMS": (),
         "NO_TRANSFORM": False,
@@ -55,7 +55,7 @@ _TREE: dict[str, Any] = {
         "SOURCE_DOMAINS": (),
         "TARGET_DOMAINS": (),
         "NUM_LABELED": -1,
-        "NUM_SHOTS": -1,  # images per class, -1 for all (0: all too, in evaluations only)
+        "NUM_SHOTS": -1,  # images per class, -1 for all (0: also all, in evaluations only)
         "VAL_PERCENT": 0.1,
         "STL10_FOLD": -1,
         "CIFAR_C_TYPE": "",
@@ -102,7 +102,7 @@ _TREE: dict[str, Any] = {
     "TRAIN": {
         "CHECKPOINT_FREQ": 0,  # epochs; 0 for the last epoch only
         "PRINT_FREQ": 10,  # batches
-        "EXTEND": False,  # train a run in OUTPUT_DIR (or RESUME) on to more epochs than it was begun with
+        "EXTEND": False,  # continue a run in OUTPUT_DIR (or RESUME) that had fewer epochs
         "COUNT_ITER": "train_x",  # length of an epoch with two loaders: train_x, train_u or smaller_one
     },
     "TEST": {
@@ -150,5 +150,5 @@ _TREE: dict[str, Any] = {
 
 
 def get_cfg_default() -> CfgNode:
-    """A fresh configuration tree with every default."""
+    """A new configuration tree with all defaults."""
     return ConfigRoot(copy.deepcopy(_TREE))

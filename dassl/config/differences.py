@@ -1,4 +1,4 @@
-"""Where two configurations compute something else: the one comparison by which runs are told apart."""
+"""Differences between two configurations: the comparison that decides whether two runs are the same."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ CHANGES_NO_NUMBER = frozenset(
         "TEST.COMPUTE_CMAT",
     }
 )
-"""Keys of Dassl's tree that say where a run works and what it tells: every bit that it learns is the same."""
+"""Keys of Dassl's tree for paths and output. They do not change a bit of what a run learns."""
 
 BACKBONE_KEY, INIT_KEY = "MODEL.BACKBONE.NAME", "MODEL.INIT_WEIGHTS"
 EPOCHS_KEY, EXTEND_KEY = "OPTIM.MAX_EPOCH", "TRAIN.EXTEND"
 
-# An evaluation decides about these itself. The number of shots is the training's, though it stands among them.
+# An evaluation sets these keys itself, except the number of shots, which belongs to the training.
 _OF_EVALUATION = ("DATASET.", "TEST.", "DETERMINISTIC", "USE_CUDA", INIT_KEY)
 _OF_TRAINING = ("DATASET.NUM_SHOTS",)
 _LOADING = ("DATALOADER.NUM_WORKERS", "DATALOADER.TEST.")
@@ -56,13 +56,13 @@ def config_differences(
     defaults: dict[str, Any],
     exempt: Collection[str] = CHANGES_NO_NUMBER,
 ) -> list[Difference]:
-    """Where a recorded configuration computes something else than the present one.
+    """Keys in which a recorded configuration gives other results than the present one.
 
     Args:
         there: the recorded configuration, as `dassl.config.plain` gives it.
         here: the present one, in the same form.
-        defaults: values of keys that the record lacks because they are newer than the run.
-        exempt: keys that change no number.
+        defaults: values of keys that are newer than the recorded run.
+        exempt: keys that do not change the results.
     """
     recorded, default = dict(leaves(there)), dict(leaves(defaults))
     return [
@@ -73,7 +73,7 @@ def config_differences(
 
 
 class NamedFile(NamedTuple):
-    """The value of a key that names a file, and the file's SHA-256; None where it is not known."""
+    """The value of a key that names a file, and the file's SHA-256; None if it is not known."""
 
     name: str
     sha256: str | None
@@ -83,7 +83,7 @@ class NamedFile(NamedTuple):
 
 
 def by_content(differences: Sequence[Difference], key: str, there: NamedFile, here: NamedFile) -> list[Difference]:
-    """Compare a key that names a file by what the file has in it, where both digests are known.
+    """Compare a key that names a file by the file's content, if both digests are known.
 
     Args:
         differences: of all keys; this one compared by its text.
@@ -95,7 +95,7 @@ def by_content(differences: Sequence[Difference], key: str, there: NamedFile, he
 
 
 def of_the_model(differences: Sequence[Difference]) -> list[Difference]:
-    """Those in keys that belong to a trained model, not to the evaluation that scores it.
+    """The differences in keys that belong to a trained model, not to its evaluation.
 
     An evaluation chooses its own data set, classes, test batches and reading processes.
     """
@@ -103,12 +103,12 @@ def of_the_model(differences: Sequence[Difference]) -> list[Difference]:
 
 
 def is_inherited(key: str) -> bool:
-    """Whether an evaluation that says nothing of `key` takes the value of the training."""
+    """Whether an evaluation uses the training's value of `key` unless the command sets it."""
     return key.startswith(_OF_TRAINING) or not key.startswith(_OF_EVALUATION)
 
 
 def without_extension(differences: Sequence[Difference], extend: bool) -> list[Difference]:
-    """What remains when `TRAIN.EXTEND` (here: `extend`) allows a run to get more epochs."""
+    """The differences that remain if `TRAIN.EXTEND` (here: `extend`) allows more epochs."""
     if not extend or not _has_more_epochs(differences):
         return list(differences)
     return [each for each in differences if each.key != EXTEND_KEY and not _is_longer(each)]

@@ -1,4 +1,4 @@
-"""Putting YAML files and ``KEY VALUE`` pairs into the configuration, with errors a user can act on."""
+"""Merging YAML files and `KEY VALUE` pairs into the configuration, with errors that name the remedy."""
 
 from __future__ import annotations
 
@@ -19,25 +19,35 @@ _NAMED = 3  # keys that an error message suggests
 
 
 def merge_file(cfg: CfgNode, path: str) -> None:
-    """Merge a YAML file into ``cfg``.
+    """Merge a YAML file into `cfg`.
 
-    Raises MissingFileError, UnreadableFileError, UnknownKeyError (with the most similar key), BadTypeError or
-    BadValueError, each naming the file. ``cfg`` is unchanged when an error is raised.
+    `cfg` is unchanged when an error is raised. Each message names the file.
+
+    Raises:
+        MissingFileError: there is no such file.
+        UnreadableFileError: it cannot be read or is not a YAML mapping.
+        UnknownKeyError: it has an unknown key; the most similar one is suggested.
+        BadTypeError: a value has the wrong type.
     """
     content = read_yaml(path)
     if content is None:
         return
     if not isinstance(content, dict):
         raise UnreadableFileError(
-            f"the config file {path} should hold keys with values, not a {type(content).__name__}"
+            f"the config file {path} should contain keys with values, not a {type(content).__name__}"
         )
     _merge(cfg, list(_leaves(content)), f" in {path}")
 
 
 def merge_opts(cfg: CfgNode, opts: list[Any]) -> None:
-    """Merge ``["KEY.A", value, "KEY.B", value, ...]`` into ``cfg``; strings are read as Python literals if they can be.
+    """Merge `["KEY.A", value, "KEY.B", value, ...]` into `cfg`; strings are read as Python literals if they can be.
 
-    Raises UnknownKeyError, BadTypeError or BadValueError. ``cfg`` is unchanged when an error is raised.
+    `cfg` is unchanged when an error is raised.
+
+    Raises:
+        UnknownKeyError: there is no such key; the most similar one is suggested.
+        BadTypeError: a value has the wrong type.
+        BadValueError: the words are not KEY VALUE pairs.
     """
     _check_pairs(opts, dict(_leaves(cfg)))
     _merge(cfg, list(zip(opts[0::2], opts[1::2], strict=True)), "")
@@ -51,7 +61,7 @@ def clean_cfg(cfg: CfgNode, trainer: str) -> None:
 
 
 def _check_pairs(words: list[Any], known: dict[str, Any]) -> None:
-    """Raise BadValueError for words that are not KEY VALUE pairs, and say which word is the wrong one."""
+    """Raise BadValueError for words that are not KEY VALUE pairs, naming the wrong word."""
     for word in map(str, words):
         if _FLAG.match(word):
             raise BadValueError(f"{word} comes after the pair of {words[0]}: flags go before the KEY VALUE pairs")
@@ -66,13 +76,13 @@ def _check_pairs(words: list[Any], known: dict[str, Any]) -> None:
 
 
 def _odd_word(words: list[Any], known: dict[str, Any]) -> str:
-    """What is wrong in an odd number of words."""
+    """What is wrong with an odd number of words."""
     for key, value in zip(words[::2], [*words[1::2], None], strict=True):
         if key not in known:
             return f'"{key}" is not a key (a value with spaces needs quotation marks)'
         if value is None or value in known:
             return f"{key} has no value"
-    raise AssertionError("the last of an odd number of words has no value")
+    raise AssertionError("an odd number of words ends with a key without value")
 
 
 def _leaves(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -85,6 +95,7 @@ def _leaves(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _merge(cfg: CfgNode, pairs: list[tuple[str, Any]], where: str) -> None:
+    # on a copy first, so that an error leaves `cfg` as it was
     tried = cfg.clone()
     tried.defrost()
     for key, value in pairs:
@@ -100,20 +111,20 @@ def _merge(cfg: CfgNode, pairs: list[tuple[str, Any]], where: str) -> None:
 def _set(cfg: CfgNode, key: str, value: Any, where: str) -> None:
     known = dict(_leaves(cfg))
     if any(name.startswith(f"{key}.") for name in known):
-        raise BadTypeError(f'config key "{key}"{where} is a group of keys and takes no value')
+        raise BadTypeError(f'config key "{key}"{where} is a group of keys and cannot have a value')
     if key not in known and not _is_new_key_allowed(cfg, key):
         raise UnknownKeyError(f'unknown config key "{key}"{where}; did you mean {_nearest(key, known)}?')
     try:
         value = CfgNode._decode_cfg_value(value)
         if value is None and known.get(key) is not None:
-            raise TypeError("yacs would take it")
+            raise TypeError("yacs would accept None for any type")
         _check_is_usable(value)
         cfg.merge_from_other_cfg(_nested(key, value))
     except (
         ValueError, AssertionError, KeyError, SyntaxError, TypeError, RecursionError, MemoryError, OverflowError
     ) as error:  # fmt: skip
-        wanted = type(known.get(key)).__name__
-        raise BadTypeError(f"config key {key}{where} wants a {wanted}, but got {repr(value)[:200]}") from error
+        expected = type(known.get(key)).__name__
+        raise BadTypeError(f"config key {key}{where} needs a {expected}, not {repr(value)[:200]}") from error
 
 
 def _nearest(key: str, known: dict[str, Any]) -> str:
@@ -125,10 +136,10 @@ def _nearest(key: str, known: dict[str, Any]) -> str:
 
 
 def _check_is_usable(value: Any) -> None:
-    """Raise ValueError for whole numbers beyond 64 bits, NaN, infinity, and text that no file's name can have."""
+    """Raise ValueError for whole numbers beyond 64 bits, NaN, infinity, and text that cannot be a file name."""
     for part in value if isinstance(value, (list, tuple)) else [value]:
         if isinstance(part, int) and not -(2**63) <= part < 2**63:
-            raise ValueError("too large a number")
+            raise ValueError("the number is too large")
         if isinstance(part, float) and not math.isfinite(part):
             raise ValueError("not a finite number")
         if isinstance(part, str):

@@ -1,4 +1,4 @@
-"""The root of the configuration tree: yacs' node that also takes whole numbers for real ones."""
+"""The root of the configuration tree: a yacs node that accepts whole numbers for floats."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from yacs.config import CfgNode
 
 
 class ConfigRoot(CfgNode):
-    """As yacs' node, except that `OPTIM.LR 1` sets 1.0, where yacs refuses an int for a float.
+    """As yacs' node, except that `OPTIM.LR 1` sets 1.0; yacs refuses an int for a float.
 
     The nodes below it are plain `CfgNode`s, since yacs merges nodes of equal types only.
 

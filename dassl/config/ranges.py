@@ -1,4 +1,4 @@
-"""Which numbers of the configuration make sense. The others are refused by name before a run begins."""
+"""Valid ranges of the numbers in the configuration, checked before a run starts."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from yacs.config import CfgNode
 
 from dassl.utils.errors import BadValueError
 
-MOST_WORKERS = 1024
-LARGEST_ASPECT_RATIO = 10_000  # of INPUT.MAX_ASPECT_RATIO: resized to a height of 224, such a strip takes 2 GB
+MAX_WORKERS = 1024
+MAX_ALLOWED_ASPECT_RATIO = 10_000  # of INPUT.MAX_ASPECT_RATIO: resized to a height of 224, such a strip takes 2 GB
 
 
 class Range(NamedTuple):
-    """What a number may be."""
+    """The valid numbers of a key, as a test and in words."""
 
     includes: Callable[[float], bool]
     words: str
 
 
 def at_least(lowest: int) -> Range:
-    """Finite numbers from `lowest` on."""
-    return Range(lambda value: lowest <= value and math.isfinite(value), f"a number from {lowest} on")
+    """Finite numbers that are not below `lowest`."""
+    return Range(lambda value: lowest <= value and math.isfinite(value), f"at least {lowest}")
 
 
 def between(lowest: int, highest: int) -> Range:
@@ -37,7 +37,7 @@ _BATCH = between(1, 2**31 - 1)
 
 _RANGES = {
     "INPUT.MAX_PIXELS": between(1, 2**31),
-    "INPUT.MAX_ASPECT_RATIO": between(1, LARGEST_ASPECT_RATIO),
+    "INPUT.MAX_ASPECT_RATIO": between(1, MAX_ALLOWED_ASPECT_RATIO),
     "INPUT.PIXEL_STD": POSITIVE,
     "INPUT.CROP_PADDING": at_least(0),
     "INPUT.RRCROP_SCALE": POSITIVE,
@@ -45,7 +45,7 @@ _RANGES = {
     "INPUT.RGS_P": between(0, 1),
     "INPUT.GB_P": between(0, 1),
     "DATASET.NUM_SHOTS": Range(lambda value: value >= -1, "at least 1 (-1 for all images, 0 for an evaluation only)"),
-    "DATALOADER.NUM_WORKERS": between(0, MOST_WORKERS),
+    "DATALOADER.NUM_WORKERS": between(0, MAX_WORKERS),
     "DATALOADER.K_TRANSFORMS": at_least(1),
     "DATALOADER.TRAIN_X.BATCH_SIZE": _BATCH,
     "DATALOADER.TRAIN_U.BATCH_SIZE": _BATCH,
@@ -76,7 +76,7 @@ def check_ranges(cfg: CfgNode, optimisers: tuple[str, ...] = ("OPTIM",)) -> None
         optimisers: nodes with the keys of OPTIM.
 
     Raises:
-        BadValueError: a number outside of its range; names the key.
+        BadValueError: a number is outside its range; the key is named.
     """
     check_values(cfg, _RANGES)
     for node in optimisers:
@@ -84,7 +84,11 @@ def check_ranges(cfg: CfgNode, optimisers: tuple[str, ...] = ("OPTIM",)) -> None
 
 
 def check_values(cfg: CfgNode, ranges: Mapping[str, Range]) -> None:
-    """Check the numbers, or lists of numbers, of some keys, as far as `cfg` has them. Raises BadValueError."""
+    """Check the numbers, or lists of numbers, of those keys that `cfg` has.
+
+    Raises:
+        BadValueError: a number is outside its range; the key is named.
+    """
     for key, range_ in ranges.items():
         value = _value(cfg, key)
         if value is None:

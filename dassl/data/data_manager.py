@@ -1,4 +1,4 @@
-"""From a data set's lists to loaders of batches."""
+"""Loaders of batches from the lists of a data set."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+from yacs.config import CfgNode
 
-from dassl.utils.errors import BadValueError, UserError
+from dassl.utils.errors import BadValueError, UserError, one_line
 from dassl.utils.images import read_image
 from dassl.utils.random_state import same_random_state_afterwards
 from dassl.utils.safe_text import printable
@@ -19,24 +20,24 @@ from .datasets.base_dataset import Datum
 from .lasting_workers import EpochSeeds
 from .samplers import build_sampler
 
-# The transforms are imported where they are used: `import dassl.engine` need not wait for torchvision.
+# The transforms are imported where they are used, so that `import dassl.engine` does not import torchvision.
 
 
 class DatasetWrapper(Dataset):
-    """Images of a list, read and transformed.
+    """Reads and transforms the images of a list.
 
-    An item is a dictionary with ``label``, ``domain``, ``impath``, ``index`` and ``img``. With K_TRANSFORMS above 1
-    (training only) ``img`` is a list of that many views; with a list of transforms there are ``img``, ``img2``, ...;
-    with RETURN_IMG0 there is ``img0``, the image resized only.
+    An item is a dictionary with `label`, `domain`, `impath`, `index` and `img`. With K_TRANSFORMS above 1
+    (training only) `img` is a list of that many views; with a list of transforms there are `img`, `img2`, ...;
+    with RETURN_IMG0 there is `img0`, the image resized only.
 
     Args:
         data_source: the images.
-        transform: from PIL image to tensor; or a list of such; or None for the PIL image itself.
+        transform: from PIL image to tensor; or a list of transforms; or None for the PIL image itself.
     """
 
     def __init__(
         self,
-        cfg: Any,
+        cfg: CfgNode,
         data_source: Sequence[Datum],
         transform: Callable | Sequence[Callable] | None = None,
         is_train: bool = False,
@@ -48,7 +49,7 @@ class DatasetWrapper(Dataset):
         self.k_tfm = cfg.DATALOADER.K_TRANSFORMS if is_train else 1
         self.return_img0 = cfg.DATALOADER.RETURN_IMG0
         if self.k_tfm > 1 and transform is None:
-            raise BadValueError(f"DATALOADER.K_TRANSFORMS is {self.k_tfm}, but there is no transform to apply so often")
+            raise BadValueError(f"DATALOADER.K_TRANSFORMS is {self.k_tfm}, but there is no transform")
         from .transforms.transforms import build_unaugmented_transform
 
         self.to_tensor = build_unaugmented_transform(cfg)
@@ -63,7 +64,7 @@ class DatasetWrapper(Dataset):
         if self.transform is None:
             output["img"] = img0
         else:
-            transforms = self.transform if isinstance(self.transform, (list, tuple)) else [self.transform]
+            transforms = self.transform if isinstance(self.transform, Sequence) else [self.transform]
             for number, transform in enumerate(transforms, start=1):
                 output["img" if number == 1 else f"img{number}"] = self._transform_image(transform, img0)
         if self.return_img0:
@@ -78,37 +79,37 @@ class DatasetWrapper(Dataset):
 class ImageLoader(DataLoader):
     """PyTorch's DataLoader, with two differences.
 
-    Errors for the user come out of worker processes in one line; and with `persistent_workers` each pass draws the
-    same random numbers, in this process and in the workers, as it does with workers that are started for it.
+    A UserError in a worker process keeps its one-line message. With `persistent_workers`, each pass draws the same
+    random numbers, in this process and in the workers, as with new workers.
     """
 
     _pass: _Pass | None = None
-    """The latest one, where workers live on."""
+    """The latest pass, with persistent workers."""
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride] - PyTorch names its own class
         if not self.persistent_workers:
             return _Pass(self, super().__iter__())
-        if self._pass is not None and self._pass.is_over and self._is_what_workers_have():
-            self.worker_init_fn.announce_next_pass()
-        else:  # the first pass; or the one before was left early or failed, and keeps its workers for itself
-            self.let_go_of_workers()
-            self.worker_init_fn = EpochSeeds()
+        if self._pass is not None and self._pass.is_over and self._workers_have_current_dataset():
+            self._seeds.announce_next_pass()
+        else:  # the first pass, or the previous one was left early or failed and still uses its workers
+            self.release_workers()
+            self._seeds = self.worker_init_fn = EpochSeeds()
             self._sent = dict(vars(self.dataset))
         self._pass = _Pass(self, super().__iter__())
         return self._pass
 
-    def _is_what_workers_have(self) -> bool:
-        """Whether no attribute of the data set has been replaced since it was sent to the workers."""
+    def _workers_have_current_dataset(self) -> bool:
+        """Whether the data set still has the attributes with which it was sent to the workers."""
         now = vars(self.dataset)
         return now.keys() == self._sent.keys() and all(now[name] is self._sent[name] for name in now)
 
-    def let_go_of_workers(self) -> None:
-        """Let workers that live on end as soon as nobody reads from them."""
+    def release_workers(self) -> None:
+        """Let persistent workers end as soon as their pass is no longer used."""
         self._pass = self._iterator = None
 
 
 class _Pass:
-    """One pass over a loader; its worker errors lose the traceback that PyTorch puts into their message."""
+    """One pass over a loader; removes the traceback that PyTorch puts into the messages of worker errors."""
 
     def __init__(self, loader: ImageLoader, batches: Iterator[Any]) -> None:
         self._loader, self._batches = weakref.ref(loader), batches
@@ -123,7 +124,7 @@ class _Pass:
             return next(self._batches)
         except StopIteration:
             self.is_over = True
-            self._batches = iter(())  # the workers' next batches belong to another pass
+            self._batches = iter(())  # later batches of the workers belong to the next pass
             raise
         except UserError as error:
             self._end_workers(error)
@@ -132,29 +133,30 @@ class _Pass:
             if "DataLoader worker" not in str(error) or "Traceback" in str(error):
                 raise
             self._end_workers(error)
-            reason = " ".join(str(error).split())
-            raise UserError(f"{reason} Fewer workers need less memory: DATALOADER.NUM_WORKERS 0") from None
+            raise UserError(
+                f"{one_line(error, 1000)} Fewer workers need less memory: DATALOADER.NUM_WORKERS 0"
+            ) from None
 
     def _end_workers(self, error: Exception) -> None:
-        """Let go of PyTorch's iterator, which the error's frames refer to in a cycle.
+        """Release PyTorch's iterator, which is in a reference cycle with the error's frames.
 
-        Left to the garbage collector the workers would end only after five seconds each.
+        If the garbage collector did it, each worker would end only after five seconds.
         """
         error.__traceback__ = None
         self._batches = iter(())
         loader = self._loader()
         if loader is not None and loader._pass is self:
-            loader.let_go_of_workers()
+            loader.release_workers()
 
 
 def _without_traceback(message: str) -> str:
-    """The message that a worker's error had before PyTorch put it into a formatted traceback."""
+    """The original message of a worker's error, which PyTorch replaced by a formatted traceback."""
     lines = message.rstrip().splitlines()
     return lines[-1].partition(": ")[2] if len(lines) > 1 else message  # the last line is "module.Class: message"
 
 
 def build_data_loader(
-    cfg: Any,
+    cfg: CfgNode,
     sampler_type: str = "SequentialSampler",
     data_source: Sequence[Datum] | None = None,
     batch_size: int = 64,
@@ -162,7 +164,7 @@ def build_data_loader(
     n_ins: int = 2,
     tfm: Callable | Sequence[Callable] | None = None,
     is_train: bool = True,
-    dataset_wrapper: type[Dataset] | None = None,
+    dataset_wrapper: Callable[..., Dataset] | None = None,
     lasting_workers: bool = False,
 ) -> DataLoader:
     """A loader of batches.
@@ -173,10 +175,11 @@ def build_data_loader(
         n_domain: for RandomDomainSampler, domains per batch.
         n_ins: for RandomClassSampler, images per class in a batch.
         dataset_wrapper: class to use in place of DatasetWrapper.
-        lasting_workers: worker processes live on between epochs. Only for transforms and wrappers without a state of
-            their own, since a worker's copy of it does not start anew in each epoch.
+        lasting_workers: keep the worker processes between epochs. Only for transforms and wrappers without own
+            state, because a worker's copy of it is not reset in each epoch.
 
-    Raises BadValueError when there is no image, or for a batch size or a number of workers that makes no sense.
+    Raises:
+        BadValueError: there are no images, or the batch size or the number of workers is invalid.
     """
     if not data_source:
         raise BadValueError(f"no images to load for {'training' if is_train else 'evaluation'}")
@@ -203,25 +206,25 @@ class DataManager:
     """The data set of the configuration and its loaders; prints a summary.
 
     Args:
-        custom_tfm_train: transform for training in place of the one of ``cfg.INPUT``.
-        custom_tfm_test: transform for validation and test.
+        custom_tfm_train: replaces the training transform of `cfg.INPUT`.
+        custom_tfm_test: replaces the transform for validation and test.
         dataset_wrapper: class to use in place of DatasetWrapper.
     """
 
     def __init__(
         self,
-        cfg: Any,
+        cfg: CfgNode,
         custom_tfm_train: Callable | Sequence[Callable] | None = None,
         custom_tfm_test: Callable | Sequence[Callable] | None = None,
-        dataset_wrapper: type[Dataset] | None = None,
+        dataset_wrapper: Callable[..., Dataset] | None = None,
     ) -> None:
-        # a split or a few-shot draw is drawn once and read from a file later: training must not depend on which
+        # the first run draws the split and the few-shot images, later ones read them: both must train alike
         with same_random_state_afterwards():
             dataset = build_dataset(cfg)
         tfm_train = _chosen_transform(cfg, custom_tfm_train, is_train=True)
         tfm_test = _chosen_transform(cfg, custom_tfm_test, is_train=False)
 
-        def train_loader(data_source: list[Datum], settings: Any) -> DataLoader:
+        def train_loader(data_source: list[Datum], settings: CfgNode) -> DataLoader:
             return build_data_loader(
                 cfg,
                 sampler_type=settings.SAMPLER,
@@ -247,7 +250,7 @@ class DataManager:
             )
 
         if dataset_wrapper is None and None in (tfm_train, tfm_test):
-            raise BadValueError("images cannot be put into batches without transforms: set INPUT.NO_TRANSFORM False")
+            raise BadValueError("images without transforms cannot be batched: set INPUT.NO_TRANSFORM False")
         loaders = cfg.DATALOADER
         self._train_loader_x = train_loader(dataset.train_x, loaders.TRAIN_X)
         self._train_loader_u = None
@@ -291,7 +294,7 @@ class DataManager:
     def lab2cname(self) -> dict[int, str]:
         return self._lab2cname
 
-    def show_dataset_summary(self, cfg: Any) -> None:
+    def show_dataset_summary(self, cfg: CfgNode) -> None:
         """Print a table with the data set's name, domains and numbers of classes and images."""
         rows = [("Dataset", printable(getattr(self.dataset, "display_name", cfg.DATASET.NAME)))]
         if cfg.DATASET.SOURCE_DOMAINS:
@@ -306,7 +309,7 @@ class DataManager:
         print(_table(rows))
 
 
-def _chosen_transform(cfg: Any, custom: Any, is_train: bool) -> Any:
+def _chosen_transform(cfg: CfgNode, custom: Any, is_train: bool) -> Any:
     if custom is None:
         from .transforms import build_transform
 

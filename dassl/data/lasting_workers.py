@@ -1,9 +1,9 @@
-"""Loader workers that live on between epochs and draw in each epoch what fresh ones would draw.
+"""Loader workers that are kept between epochs and draw the same random numbers as new ones.
 
 PyTorch seeds a worker once, when its process starts: Python's `random`, PyTorch and NumPy, from the number that the
-loader draws when it begins a pass, and the worker's own number. With `persistent_workers` it neither draws that number
-for later passes nor seeds again. Here the loader announces each later pass's number through shared memory, and a worker
-seeds itself before it reads the first image of that pass.
+loader draws when a pass starts, and the worker's own number. With `persistent_workers`, PyTorch neither draws that
+number for later passes nor seeds again. Here the loader publishes each later pass's number in shared memory, and a
+worker seeds itself before it reads the first image of that pass.
 """
 
 from __future__ import annotations
@@ -20,24 +20,26 @@ _PASS, _BASE_SEED = 0, 1
 
 
 class EpochSeeds:
-    """The `worker_init_fn` of a loader, made anew for each set of workers."""
+    """The `worker_init_fn` of a loader; each set of workers has its own."""
 
     def __init__(self) -> None:
         self._shared = torch.zeros(2, dtype=torch.int64).share_memory_()  # number of the pass, its base seed
 
     def announce_next_pass(self) -> None:
-        """Draw what PyTorch draws when it begins a pass with fresh workers, and have these workers seeded with it."""
+        """Draw the number that PyTorch draws for a pass with new workers, and publish it to these workers."""
         self._shared[_BASE_SEED] = torch.empty((), dtype=torch.int64).random_()
         self._shared[_PASS] += 1
 
     def __call__(self, worker_id: int) -> None:
         """In a worker, once: from now on its dataset's images are read by a `_SeededReader`."""
-        dataset = get_worker_info().dataset
+        info = get_worker_info()
+        assert info is not None, "only workers are seeded here"
+        dataset: Any = info.dataset
         dataset.__getitems__ = _SeededReader(dataset, worker_id, self._shared)
 
 
 class _SeededReader:
-    """PyTorch's `__getitems__` of a dataset: reads the images of a batch, seeding first when a new pass has begun."""
+    """PyTorch's `__getitems__` of a dataset: reads the images of a batch; seeds first if a new pass has started."""
 
     def __init__(self, dataset: Dataset, worker_id: int, shared: torch.Tensor) -> None:
         self._dataset, self._worker_id, self._shared = dataset, worker_id, shared
@@ -55,7 +57,7 @@ class _SeededReader:
 
 
 def seed_as_fresh_worker(base_seed: int, worker_id: int) -> None:
-    """Seed the generators of this worker as PyTorch seeds those of a worker that starts.
+    """Seed the generators of this worker as PyTorch seeds those of a new worker.
 
     Args:
         base_seed: the number drawn for the pass.

@@ -10,19 +10,20 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Sampler
 from torch.utils.data.sampler import RandomSampler, SequentialSampler
+from yacs.config import CfgNode
 
 from dassl.utils.errors import BadValueError
 from dassl.utils.names import check_availability
 
 
 class _PlannedSampler(Sampler[int]):
-    """A sampler whose length is known only by planning an epoch, which the constructor does once."""
+    """A sampler that plans an epoch at a time; the constructor plans one to find its length."""
 
     def __init__(self) -> None:
         self.length = len(list(iter(self)))
 
     def plan(self) -> list[int]:
-        """Indices of one epoch; each sampler has its own."""
+        """Indices of one epoch; each subclass defines them."""
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[int]:
@@ -58,7 +59,7 @@ class _DomainSampler(_PlannedSampler):
         super().__init__()
 
     def next_domains(self) -> list[int]:
-        """The domains of the next batch; each sampler has its own."""
+        """The domains of the next batch; each subclass defines them."""
         raise NotImplementedError
 
     def plan(self) -> list[int]:
@@ -73,7 +74,7 @@ class _DomainSampler(_PlannedSampler):
 
 
 class RandomDomainSampler(_DomainSampler):
-    """Each batch: ``n_domain`` random domains (0 for all) with equally many images."""
+    """Each batch: `n_domain` random domains (0 for all) with equally many images."""
 
     def next_domains(self) -> list[int]:
         return random.sample(self.domains, self.n_domain)
@@ -90,7 +91,7 @@ class SeqDomainSampler(_DomainSampler):
 
 
 class RandomClassSampler(_PlannedSampler):
-    """Each batch: ``batch_size // n_ins`` random classes with ``n_ins`` images each.
+    """Each batch: `batch_size // n_ins` random classes with `n_ins` images each.
 
     A class with fewer images has some drawn repeatedly. Ends when too few classes are left for a batch.
     """
@@ -105,9 +106,7 @@ class RandomClassSampler(_PlannedSampler):
         self.index_dic = _indices_by("label", data_source)
         self.labels = list(self.index_dic)
         if len(self.labels) < self.ncls_per_batch:
-            raise BadValueError(
-                f"{self.ncls_per_batch} classes a batch are wanted, but there are only {len(self.labels)}"
-            )
+            raise BadValueError(f"a batch needs {self.ncls_per_batch} classes, but there are only {len(self.labels)}")
         super().__init__()
 
     def plan(self) -> list[int]:
@@ -122,7 +121,7 @@ class RandomClassSampler(_PlannedSampler):
         return planned
 
     def _chunks(self, label: int) -> list[list[int]]:
-        """The images of a class in random order, cut into pieces of ``n_ins``; a shorter rest is left out."""
+        """The images of a class in random order, cut into pieces of `n_ins`; a shorter rest is dropped."""
         indices = list(self.index_dic[label])
         if len(indices) < self.n_ins:
             indices = np.random.choice(indices, size=self.n_ins, replace=True).tolist()
@@ -136,17 +135,20 @@ AVAI_SAMPLERS = ["RandomDomainSampler", "SeqDomainSampler", "RandomSampler", "Se
 
 def build_sampler(
     sampler_type: str,
-    cfg: Any = None,
-    data_source: Sequence[Any] | None = None,
+    cfg: CfgNode | None = None,
+    data_source: Sequence[Any] = (),
     batch_size: int = 32,
     n_domain: int = 0,
     n_ins: int = 16,
 ) -> Sampler[int]:
-    """The sampler called ``sampler_type``.
+    """The sampler called `sampler_type`.
 
-    RandomSampler and SequentialSampler are PyTorch's, RandomSampler without a generator of its own: each epoch takes
+    RandomSampler and SequentialSampler are PyTorch's, RandomSampler without its own generator: each epoch draws
     one number from PyTorch's global generator. The others draw with Python's (and NumPy's) global generator.
-    Raises UnknownNameError for an unknown name, BadValueError for numbers that do not fit.
+
+    Raises:
+        UnknownNameError: there is no such sampler.
+        BadValueError: the numbers do not fit together.
     """
     check_availability(sampler_type, AVAI_SAMPLERS, kind="sampler")
     match sampler_type:

@@ -1,4 +1,4 @@
-"""What a run that must stop, since its numbers are no longer numbers, can say about the cause."""
+"""Diagnostics for runs stopped by NaN or infinite values."""
 
 from __future__ import annotations
 
@@ -13,19 +13,15 @@ from dassl.utils.errors import UserError
 
 _SHOWN = 32
 EXAMPLES = 4
-"""Names of one kind in a message, so that it fits a screen."""
+"""Number of names of one kind in a message."""
 
 
-class NonFiniteLossError(UserError, FloatingPointError):
-    """A loss, a gradient or a learned tensor became infinite or NaN."""
-
-
-class NonFiniteLogitsError(UserError, FloatingPointError):
-    """Logits of an evaluation or a prediction are infinite or NaN."""
+class NonFiniteError(UserError, FloatingPointError):
+    """A loss, a gradient, a learned tensor or a logit is infinite or NaN."""
 
 
 def non_finite_tensors(models: Mapping[str, nn.Module | None], gradients: bool = True) -> list[str]:
-    """``<model>/<parameter>`` of each that holds NaN or infinite values, with how many; or whose gradient does."""
+    """`<model>/<parameter>` and the number of NaN or infinite values, of each parameter or gradient that has some."""
     found = []
     for model_name, model in models.items():
         for name, parameter in model.named_parameters() if model is not None else ():
@@ -37,7 +33,7 @@ def non_finite_tensors(models: Mapping[str, nn.Module | None], gradients: bool =
 
 
 def non_finite_losses(values: Mapping[str, Any] | None) -> list[str]:
-    """``<name> = <value>`` of each loss in what a training step reports that is NaN or infinite."""
+    """`<name> = <value>` of each NaN or infinite loss among the values that a training step reports."""
     losses = {name: float(value) for name, value in (values or {}).items() if "loss" in name}
     return [f"{name} = {value}" for name, value in losses.items() if not math.isfinite(value)]
 
@@ -45,15 +41,15 @@ def non_finite_losses(values: Mapping[str, Any] | None) -> list[str]:
 def check_logits(
     logits: torch.Tensor, images: Sequence[Any] = (), models: Mapping[str, nn.Module | None] | None = None
 ) -> None:
-    """Raise when logits are NaN or infinite: their largest value names no class.
+    """Raise when logits are NaN or infinite: their maximum is not a prediction.
 
     Args:
         logits: [B, C].
-        images: the path of each of the B images, where known.
-        models: where to look for the tensors that are not finite themselves.
+        images: the paths of the B images, if known.
+        models: searched for tensors that are not finite.
 
     Raises:
-        NonFiniteLogitsError: names the images and the tensors.
+        NonFiniteError: the message names the images and the tensors.
     """
     bad = (~torch.isfinite(logits)).flatten(1).any(dim=1)  # [B]
     if not bad.any():
@@ -61,7 +57,7 @@ def check_logits(
     rows = bad.nonzero().flatten().tolist()
     tensors = non_finite_tensors(models or {}, gradients=False)
     named = [str(images[row]) for row in rows] if len(images) == len(bad) else []
-    raise NonFiniteLogitsError(
+    raise NonFiniteError(
         "use another checkpoint, or TRAINER.<name>.PREC fp32 if the trainer has it: "
         f"the logits of {len(rows)} of {len(bad)} images in a batch are NaN or infinite"
         + (f"; images: {listed(named, EXAMPLES)}" if named else "")
@@ -76,11 +72,11 @@ def check_logits(
 
 
 def image_paths(batches: Iterable[Any]) -> list[str]:
-    """The paths of all images in the batches of one training step, as far as these say them."""
+    """The paths of all images in the batches of one training step, if the batches contain them."""
     return [str(path) for batch in batches if isinstance(batch, Mapping) for path in batch.get("impath", ())]
 
 
 def listed(names: Iterable[str], shown: int = _SHOWN) -> str:
-    """The first `shown` names in one line, the rest of a longer list as a number."""
+    """The first `shown` names on one line, and the number of the others."""
     names = list(names)
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from yacs.config import CfgNode
+
 from dassl.utils.registry import Registry
 
 TRAINER_REGISTRY = Registry("TRAINER")
 
 
-def build_trainer(cfg: Any) -> Any:
-    """The trainer ``cfg.TRAINER.NAME``. Raises UnknownNameError that lists the available ones."""
+def build_trainer(cfg: CfgNode) -> Any:
+    """The trainer `cfg.TRAINER.NAME`.
+
+    Raises:
+        UnknownNameError: there is no such name; the available ones are listed.
+    """
     trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
     if cfg.VERBOSE:
         print(f"Loading trainer: {cfg.TRAINER.NAME}")

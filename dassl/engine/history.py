@@ -1,4 +1,4 @@
-"""The training curve: one line of averages per epoch, kept in a file so that it outlives an interrupted run."""
+"""The training curve: one line of averages per epoch, kept in a file, so that an interruption does not lose it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HISTORY_NAME = "history.jsonl"
 
 
 class EpochHistory:
-    """Averages of the epochs trained so far, in memory (`epochs`) and in ``<folder>/history.jsonl``.
+    """Averages of the epochs trained so far, in memory (`epochs`) and in `<folder>/history.jsonl`.
 
     Args:
         folder: output folder of the run.
@@ -25,9 +25,13 @@ class EpochHistory:
         self.epochs: list[dict[str, float]] = []
 
     def resume(self, completed: int, folder: StrPath) -> None:
-        """Take up the lines of the first ``completed`` epochs from the history in ``folder``.
+        """Continue the history in `folder` after its first `completed` epochs.
 
-        Later epochs are trained again; their lines are dropped. Raises UnreadableFileError or UnwritableFileError.
+        Later epochs are trained again; their lines are dropped.
+
+        Raises:
+            UnreadableFileError: the file is damaged.
+            UnwritableFileError: the new file cannot be written.
         """
         lines = _lines(Path(folder) / HISTORY_NAME) if completed else []
         kept = {line["epoch"]: line for line in lines if line["epoch"] <= completed}
@@ -36,7 +40,11 @@ class EpochHistory:
             write_text_atomically(self.path, "".join(f"{json.dumps(line)}\n" for line in self.epochs))
 
     def add(self, epoch: int, **averages: float) -> None:
-        """Append an epoch, counted from 1. Raises UnwritableFileError."""
+        """Append an epoch, counted from 1.
+
+        Raises:
+            UnwritableFileError: the file cannot be written.
+        """
         line = {"epoch": epoch, **averages}
         self.epochs.append(line)
         try:
@@ -53,14 +61,18 @@ class EpochHistory:
 
 
 def _lines(path: Path) -> list[dict[str, float]]:
-    """The file's lines, without a last one that an interruption cut short. Raises UnreadableFileError."""
+    """The file's lines, without an incomplete last one.
+
+    Raises:
+        UnreadableFileError: the file is damaged.
+    """
     if not path.is_file():
         return []
     try:
         texts = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError as error:
         raise UnreadableFileError(f"cannot read {path}: {error.strerror or error}") from error
-    whole = texts[:-1]  # what is behind the last line's end was cut short
+    whole = texts[:-1]  # text after the last line break is an incomplete line
     return [_read_line(text, f"{path}: line {number}") for number, text in enumerate(whole, 1)]
 
 
@@ -71,7 +83,7 @@ def _read_line(text: str, where: str) -> dict[str, float]:
         line = None
     if not isinstance(line, dict) or not all(map(_is_number, line.values())) or not isinstance(line.get("epoch"), int):
         shown = text if len(text) <= 100 else f"{text[:100]} ..."
-        remedy = "correct or delete the file (it has nothing but the training curve)"
+        remedy = "correct or delete the file (it contains only the training curve)"
         raise UnreadableFileError(f"{where} is not an epoch's averages: {shown!r}; {remedy}")
     return line
 

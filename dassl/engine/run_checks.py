@@ -1,9 +1,11 @@
-"""A trainer's part in keeping runs apart: it says what it runs, and compares that with what a folder records."""
+"""A trainer's record of its run, compared with the records in a folder and its checkpoints."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from yacs.config import CfgNode
 
 from dassl.config import get_cfg_default, plain
 from dassl.config.differences import (
@@ -40,13 +42,13 @@ _PARTS = ("train_x", "train_u", "val", "test")
 
 
 class RunChecks:
-    """What `SimpleTrainer` records, and what it makes of the records that it finds.
+    """What `SimpleTrainer` records, and how it handles the records that it finds.
 
-    A trainer with `refuses_other_configurations` stops where the record of a folder differs from its own
-    configuration. Others behave as Dassl does and print a warning that names the keys.
+    A trainer with `refuses_other_configurations` stops if the record of a folder differs from its own
+    configuration. Others behave like Dassl and print a warning that names the keys.
     """
 
-    cfg: Any
+    cfg: CfgNode
     max_epoch: int
     lab2cname: dict[int, str]
     changes_no_number: frozenset[str] = CHANGES_NO_NUMBER
@@ -58,7 +60,7 @@ class RunChecks:
         self.start_digest: str | None = None  # SHA-256 of the file of MODEL.INIT_WEIGHTS
         self.extended_after: list[int] = []
         self._images: dict[str, str] | None = None
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
 
     # What is recorded
 
@@ -68,11 +70,11 @@ class RunChecks:
         return [self.lab2cname[label] for label in sorted(self.lab2cname)]
 
     def frozen_weights_digest(self) -> str | None:
-        """SHA-256 of the file with the weights that the trainer does not learn; None where it does not know."""
+        """SHA-256 of the file with the weights that the trainer does not learn; None if unknown."""
         return None
 
     def run_record(self) -> RunRecord:
-        """What checkpoints of this run say about it; the weights are added when they are written."""
+        """The record in checkpoints of this run; the digests of the weights are added when they are written."""
         return RunRecord(
             config=counting_config(self.cfg, self.changes_no_number),
             classnames=classnames_digest(self.recorded_classnames),
@@ -84,7 +86,7 @@ class RunChecks:
         )
 
     def write_run_record(self, directory: str) -> None:
-        """Put `config.yaml` and `classnames.json` into a folder."""
+        """Write `config.yaml` and `classnames.json` into a folder."""
         write_record(directory, self.cfg, self.recorded_classnames)
 
     def _image_digests(self) -> dict[str, str]:
@@ -101,31 +103,31 @@ class RunChecks:
         """Compare the record in a run's folder with this run.
 
         Args:
-            directory: folder of a run; one that records nothing is not looked at.
-            resuming: whether that run is to be resumed; else its model is to be evaluated.
+            directory: folder of a run; a folder without record is not checked.
+            resuming: whether that run is resumed; otherwise its model is evaluated.
 
         Raises:
-            BadValueError: it differs, and the trainer refuses that.
+            BadValueError: it differs, and the trainer refuses other configurations.
         """
         if not has_record(directory) or (resuming and not has_checkpoints(directory)):
             return
         config = read_config(directory)
-        # files are compared by their content, which the checkpoints know
+        # files are compared by their content; their digests are in the checkpoints
         differences = self._differences(config, resuming, self.frozen_weights_digest(), self.start_digest)
         lines = [str(each) for each in differences]
         if resuming and not lines:
             lines = _classname_differences(read_classnames(directory), self.recorded_classnames)
-        self._object(directory, lines, _remedy(differences, resuming))
+        self._refuse_or_warn(directory, lines, _remedy(differences, resuming))
 
     def check_checkpoint(self, name: str, checkpoint: Mapping[str, Any], path: str, resuming: bool) -> RunRecord | None:
-        """Compare the record in a checkpoint of the model ``name`` with its own folder and with this run.
+        """Compare the record in a checkpoint of the model `name` with its own folder and with this run.
 
         Returns:
-            The record; None where the checkpoint has none.
+            The record; None if the checkpoint has none.
 
         Raises:
-            MismatchError: the pieces do not belong together.
-            BadValueError: they are another run's, and the trainer refuses that.
+            MismatchError: the files are not from one run.
+            BadValueError: the run differs, and the trainer refuses other configurations.
         """
         record = check_piece(name, checkpoint, path)
         if record is None:
@@ -140,12 +142,12 @@ class RunChecks:
         except MismatchError as error:
             if self.refuses_other_configurations:
                 raise
-            print(f"Warning: {error} (used all the same, as Dassl does)")
+            print(f"Warning: {error} (used nevertheless, as in Dassl)")
         differences = self._differences(record.config, resuming, record.frozen, record.start)
         lines = [str(each) for each in differences]
         if resuming:
             lines += self._data_differences(record)
-        self._object(path, lines, _remedy(differences, resuming))
+        self._refuse_or_warn(path, lines, _remedy(differences, resuming))
         if resuming:
             self._take_over_extensions(record, checkpoint["epoch"])
         else:
@@ -153,13 +155,13 @@ class RunChecks:
         return record
 
     def check_is_empty(self, directory: str) -> None:
-        """Look at a folder in which no checkpoint to resume from was found.
+        """Check a folder in which no checkpoint to resume from was found.
 
         Raises:
-            MissingFileError: it was given to be resumed, and the trainer refuses that.
+            MissingFileError: it was given with --resume, and the trainer refuses other configurations.
         """
         if self.refuses_other_configurations and self.cfg.RESUME and directory == self.cfg.RESUME:
-            raise MissingFileError(f"{directory} has no checkpoint that --resume could continue from")
+            raise MissingFileError(f"{directory} has no checkpoint to resume from (--resume)")
 
     def needs_more_epochs(self, record: RunRecord | None) -> bool:
         """Whether `TRAIN.EXTEND` gives the recorded run more epochs than it had."""
@@ -173,17 +175,17 @@ class RunChecks:
     def _differences(
         self, there: dict[str, Any], resuming: bool, frozen: str | None, start: str | None
     ) -> list[Difference]:
-        """Keys that count and differ; backbone and start values count by the files behind their names.
+        """Relevant keys that differ; backbone and start values are compared by the content of their files.
 
         Args:
-            frozen: SHA-256 of the recorded run's backbone, where it is known.
+            frozen: SHA-256 of the recorded run's backbone, if known.
             start: SHA-256 of the file that it started from.
         """
         here = plain(self.cfg)
         found = config_differences(there, here, self._default_config(), self.changes_no_number)
         found = without_extension(found, self.cfg.TRAIN.EXTEND) if resuming else of_the_model(found)
         files = [(BACKBONE_KEY, frozen, self.frozen_weights_digest())]
-        files += [(INIT_KEY, start, self.start_digest)] * resuming  # once trained, the start no longer counts
+        files += [(INIT_KEY, start, self.start_digest)] * resuming  # irrelevant for a trained model
         names = dict(leaves(there)), dict(leaves(here))
         for key, *digests in files:
             recorded, own = (NamedFile(of.get(key, ""), digest) for of, digest in zip(names, digests, strict=True))
@@ -199,28 +201,28 @@ class RunChecks:
 
     def _data_differences(self, record: RunRecord) -> list[str]:
         own = self.run_record()
-        lines = [] if record.classnames == own.classnames else ["the class names are others there"]
+        lines = [] if record.classnames == own.classnames else ["the class names are different"]
         parts = [part for part in _PARTS if record.images.get(part) != own.images.get(part)]
-        return lines + [f"the images of {part} are others there" for part in parts]
+        return lines + [f"the images of {part} are different" for part in parts]
 
-    def _object(self, where: str, lines: Sequence[str], remedy: str) -> None:
-        """Refuse what differs, or warn of it, once."""
+    def _refuse_or_warn(self, where: str, lines: Sequence[str], remedy: str) -> None:
+        """Refuse the differences, or print them once as a warning."""
         if not lines:
             return
         message = f"{where} was trained with another configuration: {'; '.join(lines)}"
         if not self.refuses_other_configurations:
-            if message not in self._said:
-                print(f"Warning: {message} (used all the same, as Dassl does)")
-            self._said.add(message)
+            if message not in self._warned:
+                print(f"Warning: {message} (used nevertheless, as in Dassl)")
+            self._warned.add(message)
             return
         raise BadValueError(f"{message}: {remedy}")
 
 
 def _remedy(differences: Sequence[Difference], resuming: bool) -> str:
     if not resuming:
-        return "leave these settings out, so that the model's own hold"
+        return "leave these settings out to use the model's own"
     if only_more_epochs(differences):
-        return f"--extend ({EXTEND_KEY} True) trains that run on, with the schedule of all its epochs"
+        return f"--extend ({EXTEND_KEY} True) continues that run with the schedule of all epochs"
     return "use another output folder, or the settings of that run"
 
 

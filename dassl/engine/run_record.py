@@ -1,8 +1,8 @@
-"""What a run's folder and its checkpoints record about the run, and whether these pieces belong together.
+"""The records of a run in its folder and its checkpoints, and whether they belong together.
 
-The folder holds `config.yaml`, the whole configuration, and `classnames.json`, the class names in the order of their
-labels. Every checkpoint holds the settings that change a number, and digests of classes, images, frozen weights and
-learned weights. Published checkpoints hold none of this and still load.
+The folder contains `config.yaml`, the whole configuration, and `classnames.json`, the class names in the order of their
+labels. Every checkpoint contains the settings that change a number, and digests of classes, images, frozen weights and
+learned weights. Published checkpoints contain none of this and still load.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import yaml
+from yacs.config import CfgNode
 
 from dassl.config.differences import BACKBONE_KEY, EXTEND_KEY, INIT_KEY, Difference, leaves, without_extension
 from dassl.config.tree import plain
@@ -27,7 +28,7 @@ from dassl.utils.yaml_files import read_yaml
 
 CONFIG_NAME, CLASSNAMES_NAME = "config.yaml", "classnames.json"
 
-# The backbone counts by the digest of its file; start values do not count once a model is trained.
+# The backbone is compared by its file's digest; start values are irrelevant for a trained model.
 _CHECKED_ELSEWHERE = (BACKBONE_KEY, INIT_KEY)
 
 RUN_KEY = "run"
@@ -36,17 +37,17 @@ RUN_KEY = "run"
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a checkpoint says about the run that wrote it.
+    """The record in a checkpoint of the run that wrote it.
 
     Args:
         config: nested configuration, without keys that change no number.
         classnames: SHA-256 of the class names in the order of their labels.
         images: SHA-256 of each part's list of images.
         epochs: number of epochs of the whole training.
-        frozen: SHA-256 of the file with the frozen weights; None where it is not known.
+        frozen: SHA-256 of the file with the frozen weights; None if unknown.
         start: SHA-256 of the file of `MODEL.INIT_WEIGHTS`; None without one.
         weights: SHA-256 of the learned weights of each registered model, all written together.
-        extended_after: numbers of epochs after which the run was given more.
+        extended_after: numbers of epochs after which the run was extended.
     """
 
     config: dict[str, Any]
@@ -64,10 +65,10 @@ class RunRecord:
 
     @staticmethod
     def of_checkpoint(checkpoint: Mapping[str, Any], path: StrPath) -> RunRecord | None:
-        """The record in a checkpoint; None in one that has none (published, or another project's).
+        """The record in a checkpoint; None if it has none (published, or from another project).
 
         Raises:
-            UnreadableFileError: something else lies in its place.
+            UnreadableFileError: the record is damaged.
         """
         if RUN_KEY not in checkpoint:
             return None
@@ -78,7 +79,7 @@ class RunRecord:
             fits = fits and all(isinstance(text, str) for text in texts)
             fits = fits and all(isinstance(epoch, int) for epoch in record.extended_after)
         except (TypeError, ValueError, AttributeError, RecursionError):
-            fits = False
+            record, fits = None, False
         if not fits:
             raise UnreadableFileError(f'{path} is damaged: "{RUN_KEY}" does not describe a run')
         return record
@@ -96,8 +97,8 @@ _KINDS = {
 }
 
 
-def write_record(folder: StrPath, cfg: Any, classnames: Sequence[str]) -> None:
-    """Put both files into `folder`, unless they hold just this already."""
+def write_record(folder: StrPath, cfg: CfgNode, classnames: Sequence[str]) -> None:
+    """Write both files into `folder`, unless they have this content already."""
     texts = {
         CONFIG_NAME: yaml.safe_dump(plain(cfg), sort_keys=False, allow_unicode=True),
         CLASSNAMES_NAME: json.dumps(list(classnames), indent=1),
@@ -109,25 +110,34 @@ def write_record(folder: StrPath, cfg: Any, classnames: Sequence[str]) -> None:
 
 
 def read_config(folder: StrPath) -> dict[str, Any]:
-    """The nested dictionary in a folder's `config.yaml`. Raises UnreadableFileError."""
+    """The nested dictionary in a folder's `config.yaml`.
+
+    Raises:
+        UnreadableFileError: the file is damaged.
+    """
     path = Path(folder, CONFIG_NAME)
     tree = read_yaml(path)
     if not isinstance(tree, dict):
-        raise UnreadableFileError(f"{path} does not hold a configuration")
+        raise UnreadableFileError(f"{path} does not contain a configuration")
     return tree
 
 
 def read_classnames(folder: StrPath) -> list[str]:
-    """The list in a folder's `classnames.json`. Raises MissingFileError or UnreadableFileError."""
+    """The list in a folder's `classnames.json`.
+
+    Raises:
+        MissingFileError: there is no such file.
+        UnreadableFileError: the file is damaged.
+    """
     path = Path(folder, CLASSNAMES_NAME)
     names = read_json(path)
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise UnreadableFileError(f"{path} does not hold a list of class names")
+        raise UnreadableFileError(f"{path} does not contain a list of class names")
     return names
 
 
 def has_record(folder: StrPath) -> bool:
-    """Whether a run in `folder` has said what it is."""
+    """Whether `folder` contains the record of a run."""
     return Path(folder, CONFIG_NAME).is_file()
 
 
@@ -136,7 +146,7 @@ def has_checkpoints(folder: StrPath) -> bool:
     return any(any(Path(folder).glob(pattern)) for pattern in (f"*/{POINTER_NAME}", f"*/{checkpoint_name('*')}"))
 
 
-def counting_config(cfg: Any, exempt: Collection[str]) -> dict[str, Any]:
+def counting_config(cfg: CfgNode, exempt: Collection[str]) -> dict[str, Any]:
     """The nested configuration without the keys in `exempt`."""
     tree: dict[str, Any] = {}
     for key, value in leaves(plain(cfg)):
@@ -156,7 +166,7 @@ def classnames_digest(classnames: Sequence[str]) -> str:
 
 
 def listed_images(items: Iterable[Any], root: StrPath) -> Iterator[tuple[int, str, str]]:
-    """Label, path as listed (relative to `root` where it lies below) and full path of each image."""
+    """Label, path as listed (relative to `root` if it is below) and full path of each image."""
     root = os.path.abspath(root)
     for item in items:
         path = os.path.abspath(item.impath)
@@ -180,19 +190,19 @@ def weights_digest(state: Mapping[str, Any]) -> str:
         if isinstance(tensor, torch.Tensor):
             digest.update(f"{name.removeprefix('module.')} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             values = tensor.detach().cpu().contiguous().reshape(-1)
-            digest.update(values.view(torch.uint8).numpy())
+            digest.update(values.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def check_piece(name: str, checkpoint: Mapping[str, Any], path: StrPath) -> RunRecord | None:
-    """The record in the checkpoint of the model `name`, after a look at whether everything around it agrees.
+    """The record in the checkpoint of the model `name`, checked against the checkpoint's other content.
 
     Args:
         checkpoint: content of the file.
         path: the file, in a folder of the model's name in the folder of its run.
 
     Returns:
-        None where the checkpoint records nothing.
+        None if the checkpoint has no record.
 
     Raises:
         MismatchError: the weights are not those that were written, or the epoch is impossible.
@@ -207,7 +217,11 @@ def check_piece(name: str, checkpoint: Mapping[str, Any], path: StrPath) -> RunR
 
 
 def check_weights(checkpoint: Mapping[str, Any], path: StrPath) -> RunRecord | None:
-    """The record in a checkpoint, None where it has none. Raises MismatchError when its weights are not its run's."""
+    """The record in a checkpoint, None if it has none.
+
+    Raises:
+        MismatchError: the weights are not those that the run wrote.
+    """
     record = RunRecord.of_checkpoint(checkpoint, path)
     if record is not None and weights_digest(checkpoint.get("state_dict") or {}) not in record.weights.values():
         raise MismatchError(f"{path} is damaged: its tensors are not those that the run wrote (SHA-256)")
@@ -219,14 +233,14 @@ def _check_epoch(record: RunRecord, epoch: Any, path: Path) -> None:
         raise MismatchError(f"{path} is damaged: its epoch is {epoch!r}, but the run has {record.epochs} epochs")
     number = path.name.removeprefix(checkpoint_name(""))
     if number != path.name and number != str(epoch):
-        raise MismatchError(f"{path} is damaged or renamed: it holds epoch {epoch}")
+        raise MismatchError(f"{path} is damaged or renamed: it contains epoch {epoch}")
 
 
 def check_record_files(record: RunRecord, path: StrPath) -> None:
-    """Compare the record in a checkpoint with the files of its run's folder, if there are any.
+    """Compare the record in a checkpoint with the files of its run's folder, if they exist.
 
     Raises:
-        MismatchError: `config.yaml` or `classnames.json` is another run's or was edited.
+        MismatchError: `config.yaml` or `classnames.json` is from another run or was edited.
     """
     folder = Path(path).parent.parent
     if not has_record(folder):
@@ -248,7 +262,11 @@ def check_record_files(record: RunRecord, path: StrPath) -> None:
 
 
 def check_same_run(paths: Sequence[StrPath], records: Sequence[RunRecord | None]) -> None:
-    """Raises MismatchError where checkpoints of several models were not written together by one run."""
+    """Check that the checkpoints of several models were written together by one run.
+
+    Raises:
+        MismatchError: they were not.
+    """
     for path, record in zip(paths[1:], records[1:], strict=True):
         if record != records[0]:
             raise MismatchError(f"{path} and {paths[0]} were not written together: they belong to different runs")

@@ -6,19 +6,20 @@ from typing import Any
 
 import torch
 from torch import nn
+from yacs.config import CfgNode
 
 from dassl.modeling import build_backbone, build_head
 
 
 class SimpleNet(nn.Module):
-    """The network that ``model_cfg`` (the node ``cfg.MODEL``) describes.
+    """The network of `model_cfg` (the node `cfg.MODEL`).
 
     Args:
-        num_classes: outputs of the classifier; without a positive number the features are returned.
-        kwargs: go to the backbone.
+        num_classes: outputs of the classifier; if not positive, the features are returned.
+        kwargs: passed to the backbone.
     """
 
-    def __init__(self, cfg: Any, model_cfg: Any, num_classes: int, **kwargs: Any) -> None:
+    def __init__(self, cfg: CfgNode, model_cfg: CfgNode, num_classes: int, **kwargs: Any) -> None:
         super().__init__()
         self.backbone = build_backbone(
             model_cfg.BACKBONE.NAME, verbose=cfg.VERBOSE, pretrained=model_cfg.BACKBONE.PRETRAINED, **kwargs
@@ -45,7 +46,7 @@ class SimpleNet(nn.Module):
         return self._fdim
 
     def forward(self, x: torch.Tensor, return_feature: bool = False) -> Any:
-        """Logits [batch, classes] of images; with ``return_feature`` also the features [batch, fdim]."""
+        """Logits [batch, classes] of images; with `return_feature` also the features [batch, fdim]."""
         features = self.backbone(x)
         if self.head is not None:
             features = self.head(features)

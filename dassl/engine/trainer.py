@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from yacs.config import CfgNode
 
 from dassl.config import check_ranges
 from dassl.data import DataManager
 from dassl.evaluation import build_evaluator
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.optim.lr_scheduler import enter_schedule
-from dassl.utils.errors import BadValueError, MismatchError, MissingFileError, UnwritableFileError
+from dassl.utils.errors import BadValueError, MismatchError, MissingFileError, UnwritableFileError, one_line
 from dassl.utils.files import file_sha256_if_any, mkdir_if_missing, remove_unfinished_files, write_bytes_atomically
 from dassl.utils.meters import AverageMeter, MetricMeter
 from dassl.utils.names import check_availability
@@ -43,7 +44,7 @@ from dassl.utils.torchtools import (
 
 from .anomalies import (
     EXAMPLES,
-    NonFiniteLossError,
+    NonFiniteError,
     check_logits,
     image_paths,
     listed,
@@ -62,6 +63,10 @@ TRAINING_STATE = "training_state"
 class TrainerBase:
     """Registered models with their optimisers and schedulers; the loop over epochs; checkpoints; TensorBoard."""
 
+    epoch: int
+    num_batches: int
+    batch_idx: int
+
     def __init__(self) -> None:
         self._models: OrderedDict[str, nn.Module] = OrderedDict()
         self._optims: OrderedDict[str, Any] = OrderedDict()
@@ -76,9 +81,11 @@ class TrainerBase:
     # Models
 
     def register_model(self, name: str = "model", model: Any = None, optim: Any = None, sched: Any = None) -> None:
-        """Put a model under the trainer's care: it is saved, loaded, switched between modes and updated by name.
+        """Register a model under a name, by which it is saved, loaded, updated and switched between modes.
 
-        Raises ValueError before ``super().__init__()`` was called, AssertionError when the name is taken.
+        Raises:
+            ValueError: `super().__init__()` was not called before.
+            AssertionError: the name is taken.
         """
         if "_models" not in self.__dict__:
             raise ValueError("register_model() called before super().__init__()")
@@ -88,7 +95,7 @@ class TrainerBase:
         self._scheds[name] = sched
 
     def get_model_names(self, names: str | list[str] | None = None) -> list[str]:
-        """All registered names, or ``names`` as a list after checking that they are registered."""
+        """All registered names, or `names` as a list after checking that they are registered."""
         registered = list(self._models)
         if names is None:
             return registered
@@ -98,7 +105,11 @@ class TrainerBase:
         return names
 
     def set_model_mode(self, mode: str = "train", names: str | list[str] | None = None) -> None:
-        """Switch models to ``train``, or to ``eval`` (also called ``test``). Raises KeyError for another mode."""
+        """Switch models to `train`, or to `eval` (also called `test`).
+
+        Raises:
+            KeyError: there is no such mode.
+        """
         if mode not in ("train", "test", "eval"):
             raise KeyError(f'unknown mode "{mode}": train, eval or test')
         for name in self.get_model_names(names):
@@ -115,16 +126,16 @@ class TrainerBase:
         return self._optims[self.get_model_names(names)[0]].param_groups[0]["lr"]
 
     def detect_anomaly(self, loss: torch.Tensor, name: str = "loss") -> None:
-        """Raise NonFiniteLossError when the loss is infinite or NaN; ``name`` is what the message calls it."""
+        """Raise NonFiniteError when the loss is infinite or NaN; `name` is its name in the message."""
         if not torch.isfinite(loss).all():
             self._stop_for_anomaly([f"{name} = {loss.detach().float().sum().item()}"])
 
     def checked_models(self) -> dict[str, nn.Module | None]:
-        """Where to look for tensors that are not finite: the registered models, and frozen ones beside them."""
+        """Models that are searched for NaN and infinite tensors: the registered ones; a trainer adds frozen ones."""
         return dict(self._models)
 
     def _stop_for_anomaly(self, losses: list[str]) -> None:
-        """Raise NonFiniteLossError with the step, everything that is not finite, and the images concerned."""
+        """Raise NonFiniteError with the step, the tensors that are not finite, and the images."""
         tensors = non_finite_tensors(self.checked_models())
         message = f"use a smaller OPTIM.LR or another PREC: infinite or NaN{self._position()}: "
         message += ", ".join(listed(names, EXAMPLES) for names in (losses, tensors) if names)
@@ -133,7 +144,7 @@ class TrainerBase:
             message += f"; images of the batch: {listed(current, EXAMPLES)}"
         if before and tensors:
             message += f"; of the batch before: {listed(before, EXAMPLES)}"
-        raise NonFiniteLossError(message)
+        raise NonFiniteError(message)
 
     def _position(self) -> str:
         if not hasattr(self, "batch_idx"):
@@ -156,7 +167,7 @@ class TrainerBase:
                 self._optims[name].step()
 
     def model_backward_and_update(self, loss: torch.Tensor, names: str | list[str] | None = None) -> None:
-        """Zero the gradients, back-propagate ``loss``, step the optimisers."""
+        """Zero the gradients, back-propagate `loss`, step the optimisers."""
         self.model_zero_grad(names)
         self.model_backward(loss)
         self.model_update(names)
@@ -166,34 +177,32 @@ class TrainerBase:
     def save_model(
         self, epoch: int, directory: str, is_best: bool = False, val_result: float | None = None, model_name: str = ""
     ) -> None:
-        """Write a checkpoint of every model to ``<directory>/<name>/``.
+        """Write a checkpoint of every model to `<directory>/<name>/`.
 
-        The first model's comes last: once it is there, so are those of the others, and the training state is in it.
-        All say which run wrote them.
+        The first model's is written last and contains the training state. If it exists, so do the others. All
+        contain the record of the run.
 
         Args:
-            epoch: index of the epoch just completed; the file is numbered ``epoch + 1``.
-            is_best: write ``model-best.pth.tar`` as well.
+            epoch: index of the epoch just completed; the file is numbered `epoch + 1`.
+            is_best: write `model-best.pth.tar` as well.
             val_result: result on the validation images.
             model_name: another file name.
         """
         names = self.get_model_names()
         contents = {name: self.checkpoint_content(name, epoch, val_result) for name in names}
-        run = self.run_record()
+        run, recorded = self.run_record(), dict[str, str]()
         if run is not None:
             self.write_run_record(directory)
             digests = {name: weights_digest(content["state_dict"]) for name, content in contents.items()}
-            text = replace(run, weights=digests).to_text()
+            recorded[RUN_KEY] = replace(run, weights=digests).to_text()
         for name in reversed(names):
             content = contents[name]
             if name == names[0]:
                 content[TRAINING_STATE] = self.training_state()
-            if run is not None:
-                content[RUN_KEY] = text
-            save_checkpoint(content, osp.join(directory, name), is_best=is_best, model_name=model_name)
+            save_checkpoint(content | recorded, osp.join(directory, name), is_best=is_best, model_name=model_name)
 
     def checkpoint_content(self, name: str, epoch: int, val_result: float | None = None) -> dict[str, Any]:
-        """What the checkpoint of the model ``name`` holds; a trainer may store less of the model, or more beside it."""
+        """Content of the checkpoint of the model `name`; a trainer may store less of the model, or add entries."""
         optim, sched = self._optims[name], self._scheds[name]
         return {
             "state_dict": self._models[name].state_dict(),
@@ -204,14 +213,14 @@ class TrainerBase:
         }
 
     def training_state(self) -> dict[str, Any]:
-        """What a resumed run needs beside models, optimisers and schedules to go on as if it had never stopped.
+        """What a resumed run needs, besides models, optimisers and schedules, to continue as if never interrupted.
 
-        Plain data and tensors. A trainer that keeps more between epochs adds it, and takes it in `load_training_state`.
+        Plain data and tensors. A trainer with more state adds it here and restores it in `load_training_state`.
         """
         return {"random": random_state()}
 
     def load_training_state(self, state: dict[str, Any]) -> None:
-        """Take what `training_state` gave; what does not fit shows in any of the usual exceptions."""
+        """Restore what `training_state` returned; a state that does not fit raises a built-in exception."""
         restore_random_state(state["random"])
 
     def _restore_training_state(self) -> None:
@@ -221,36 +230,40 @@ class TrainerBase:
         try:
             self.load_training_state(state)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise MismatchError(f"the training state in {self._resumed_from} does not fit: {reason}") from error
+            raise MismatchError(
+                f"the training state in {self._resumed_from} does not fit: {one_line(error)}"
+            ) from error
 
-    # The record of the run: `SimpleTrainer`, which has a configuration, keeps one
+    # The record of the run. `SimpleTrainer`, which has a configuration, overrides these methods
 
     def run_record(self) -> RunRecord | None:
-        """What checkpoints say about the run that wrote them."""
+        """The record of the run that its checkpoints contain; None: no record."""
         return None
 
     def write_run_record(self, directory: str) -> None:
-        """Write what a folder says about the run in it."""
+        """Write the record of the run into a folder."""
 
     def check_folder(self, directory: str, resuming: bool) -> None:
-        """Compare what a folder says about its run with this one."""
+        """Compare the record in a folder with this run."""
 
     def check_checkpoint(self, name: str, checkpoint: dict[str, Any], path: str, resuming: bool) -> RunRecord | None:
-        """Compare what a checkpoint says about its run with this one; returns what it says."""
+        """Compare the record in a checkpoint with this run; returns the record."""
         return check_piece(name, checkpoint, path)
 
     def check_is_empty(self, directory: str) -> None:
-        """Look at a folder in which no checkpoint to resume from was found."""
+        """Check a folder in which no checkpoint to resume from was found."""
 
     def needs_more_epochs(self, record: RunRecord | None) -> bool:
-        """Whether the recorded run is to be trained on for more epochs than it was begun with."""
+        """Whether the recorded run is extended to more epochs than it was started with."""
         return False
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Load every model from ``<directory>/<name>/``: the checkpoint of ``epoch``, by default the best one.
+        """Load every model from `<directory>/<name>/`: the checkpoint of `epoch`, by default the best one.
 
-        Raises MissingFileError, UnreadableFileError or MismatchError.
+        Raises:
+            MissingFileError: a checkpoint does not exist.
+            UnreadableFileError: a checkpoint is damaged.
+            MismatchError: a checkpoint belongs to another model or run.
         """
         if not directory:
             print("Note that load_model() is skipped as no pretrained model is given")
@@ -271,12 +284,14 @@ class TrainerBase:
             load_state_into_model(self._models[name], checkpoint.get("state_dict", {}), paths[name])
 
     def resume_model_if_exist(self, directory: str, names: str | list[str] | None = None) -> int:
-        """Load the last checkpoint that all models have; returns the number of epochs completed, 0 when there is none.
+        """Load the last checkpoint that all models have; returns the number of completed epochs, 0 without one.
 
         Args:
             names: the models to load; None: all.
 
-        Raises UnreadableFileError or MismatchError.
+        Raises:
+            UnreadableFileError: a checkpoint is damaged.
+            MismatchError: a checkpoint belongs to another model or run.
         """
         self.check_folder(directory, resuming=True)
         folders = {name: osp.join(directory, name) for name in self.get_model_names(names)}
@@ -301,13 +316,14 @@ class TrainerBase:
         return epoch
 
     def _restore_model(self, name: str, checkpoint: dict[str, Any], path: str, extend: bool) -> None:
-        """Load a checkpoint into model, optimiser and schedule; a run with more epochs keeps its new schedule."""
+        """Load a checkpoint into model, optimiser and schedule; an extended run keeps its new schedule."""
         model, optim, sched = self._models[name], self._optims[name], self._scheds[name]
         if not extend or sched is None:
             load_training_checkpoint(checkpoint, path, model, optim, sched)
             return
         old = checkpoint.get("scheduler")
-        was_stepped = isinstance(old, dict) and old.get("last_epoch", 0) > 0  # ProMetaR's second schedule may not be
+        # a trainer may have a schedule that it never steps
+        was_stepped = isinstance(old, dict) and old.get("last_epoch", 0) > 0
         enter_schedule(sched, checkpoint["epoch"] if was_stepped else 0)
         rates = [group["lr"] for group in optim.param_groups]
         load_training_checkpoint(checkpoint, path, model, optim)
@@ -317,13 +333,17 @@ class TrainerBase:
     # TensorBoard
 
     def init_writer(self, log_dir: str) -> None:
-        """Event files go to ``log_dir``; the writer is made at the first value."""
+        """Write event files to `log_dir`; the writer is created with the first value."""
         if self._writer_dir is None:
             print(f"Initialize tensorboard (log_dir={log_dir})")
             self._writer_dir = log_dir
 
     def flush_writer(self) -> None:
-        """Let the values so far outlive the process. Raises UnwritableFileError, as the two others do."""
+        """Write all values to disk.
+
+        Raises:
+            UnwritableFileError: the file cannot be written.
+        """
         if self._writer is not None:
             self._use_writer("flush")
 
@@ -342,9 +362,9 @@ class TrainerBase:
     def _use_writer(self, method: str, *arguments: Any) -> None:
         try:
             if self._writer is None:
-                from torch.utils.tensorboard import SummaryWriter  # takes long to import
+                from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-                # what a killed run wrote about the steps that are now taken again is not shown twice
+                # hides the values of a killed run for the steps that are now repeated
                 self._writer = SummaryWriter(log_dir=self._writer_dir, purge_step=self._first_new_step)
             getattr(self._writer, method)(*arguments)
         except OSError as error:
@@ -354,7 +374,7 @@ class TrainerBase:
     # Training
 
     def train(self, start_epoch: int, max_epoch: int) -> None:
-        """Train from ``start_epoch`` (which `before_train` may move, on resuming) up to ``max_epoch``."""
+        """Train from `start_epoch` (which `before_train` may change when resuming) to `max_epoch`."""
         self.start_epoch = start_epoch
         self.max_epoch = max_epoch
         self.before_train()
@@ -378,7 +398,7 @@ class TrainerBase:
     def after_epoch(self) -> None:
         pass
 
-    # What a trainer defines. No abstract methods: trainer files of the lineage leave out those they do not use.
+    # Defined by trainers. Not abstract: trainer files of the lineage omit methods that they do not use
 
     def run_epoch(self) -> None:
         raise NotImplementedError
@@ -402,7 +422,9 @@ class TrainerBase:
 class SimpleTrainer(RunChecks, TrainerBase):
     """A trainer with data, a model, an evaluator and an output folder, all from the configuration."""
 
-    def __init__(self, cfg: Any) -> None:
+    scaler: Any  # a trainer that trains with `amp` sets it
+
+    def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
         self.check_ranges(cfg)
         self.check_cfg(cfg)
@@ -420,15 +442,19 @@ class SimpleTrainer(RunChecks, TrainerBase):
         self.epoch_history = EpochHistory(self.output_dir)
         self.test_seconds: float | None = None  # of the last evaluation
 
-    def check_ranges(self, cfg: Any) -> None:
-        """Check the numbers of the configuration; a trainer with numbers of its own adds them. Raises BadValueError."""
+    def check_ranges(self, cfg: CfgNode) -> None:
+        """Check the numbers of the configuration; a trainer adds its own.
+
+        Raises:
+            BadValueError: a number is outside its range.
+        """
         check_ranges(cfg)
 
-    def check_cfg(self, cfg: Any) -> None:
-        """Raise when the configuration does not suit the trainer."""
+    def check_cfg(self, cfg: CfgNode) -> None:
+        """Raise an error if the trainer does not support the configuration."""
 
     def build_data_loader(self) -> None:
-        """Make ``train_loader_x``, ``train_loader_u``, ``val_loader``, ``test_loader``, ``lab2cname``, ``dm``."""
+        """Create `train_loader_x`, `train_loader_u`, `val_loader`, `test_loader`, `lab2cname`, `dm`."""
         dm = DataManager(self.cfg)
         self.train_loader_x = dm.train_loader_x
         self.train_loader_u = dm.train_loader_u  # None without unlabelled images
@@ -440,7 +466,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
         self.dm = dm
 
     def build_model(self) -> None:
-        """Make and register the model, its optimiser and scheduler; here the SimpleNet of ``cfg.MODEL``."""
+        """Create and register the model, its optimiser and scheduler; here the SimpleNet of `cfg.MODEL`."""
         cfg = self.cfg
         print("Building model")
         self.model = SimpleNet(cfg, cfg.MODEL, self.num_classes)
@@ -455,8 +481,8 @@ class SimpleTrainer(RunChecks, TrainerBase):
             print(f"Detected {torch.cuda.device_count()} GPUs (use nn.DataParallel)")
             self.model = nn.DataParallel(self.model)
 
-    def train(self) -> None:
-        """The whole training: resume if there is something to resume from, train, save, test."""
+    def train(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - Dassl's signatures
+        """The whole training: resume if possible, train, save, test."""
         super().train(self.start_epoch, self.max_epoch)
 
     def before_train(self) -> None:
@@ -468,7 +494,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
         self._resume()
         self.epoch_history.resume(self.start_epoch, self.cfg.RESUME or self.cfg.OUTPUT_DIR)
         if 0 < self.start_epoch < self.max_epoch and self._resumed_state is None:
-            print("Note: the checkpoint holds no state of the random generators: they go on from the seed")
+            print("Note: the checkpoint has no state of the random generators: they continue from the seed")
         self._take_over_best_model()
         writer_dir = osp.join(self.output_dir, "tensorboard")
         mkdir_if_missing(writer_dir)
@@ -476,20 +502,20 @@ class SimpleTrainer(RunChecks, TrainerBase):
         self.time_start = time.time()
 
     def _resume(self) -> None:
-        """Take up the run in RESUME or in OUTPUT_DIR, where there is one."""
+        """Resume the run in RESUME or in OUTPUT_DIR, if there is one."""
         directory = self.cfg.RESUME or self.cfg.OUTPUT_DIR
         if self.cfg.RESUME:
             self.check_folder(self.cfg.OUTPUT_DIR, resuming=True)
         self.start_epoch = self.resume_model_if_exist(directory)
         if self.cfg.TRAIN.EXTEND and not self.start_epoch:
-            raise BadValueError(f"{directory} has no checkpoint that --extend (TRAIN.EXTEND) could train on from")
+            raise BadValueError(f"{directory} has no checkpoint to extend (--extend, TRAIN.EXTEND)")
         if self.start_epoch > self.max_epoch:
             print(f"Warning: {directory} has been trained for {self.start_epoch} epochs, more than {self.max_epoch}")
         if self.extended_after and self.extended_after[-1] == self.start_epoch:
             print(
                 f"Extending the run: {self.cfg.OPTIM.LR_SCHEDULER} over {self.max_epoch} epochs from epoch "
-                f"{self.start_epoch + 1}, lr {self.get_current_lr():.4e}; the {self.start_epoch} epochs before had "
-                "the schedule that they were begun with"
+                f"{self.start_epoch + 1}, lr {self.get_current_lr():.4e}; the first {self.start_epoch} epochs keep "
+                "their schedule"
             )
 
     def after_train(self) -> None:
@@ -507,7 +533,8 @@ class SimpleTrainer(RunChecks, TrainerBase):
 
     def after_epoch(self) -> None:
         self.flush_writer()
-        if non_finite_tensors(self._models, gradients=False):  # a loss scaler leaves those of a skipped update
+        # without gradients: they may be infinite after an update that the loss scaler skipped
+        if non_finite_tensors(self._models, gradients=False):
             self._stop_for_anomaly([])
         last_epoch = self.epoch + 1 == self.max_epoch
         frequency = self.cfg.TRAIN.CHECKPOINT_FREQ
@@ -521,14 +548,14 @@ class SimpleTrainer(RunChecks, TrainerBase):
 
     def _check_loop_settings(self) -> None:
         if self.cfg.DATASET.NUM_SHOTS == 0:
-            raise BadValueError("DATASET.NUM_SHOTS is 0: training needs at least 1 image a class, or -1 for all images")
+            raise BadValueError("DATASET.NUM_SHOTS is 0: training needs at least 1 image per class (-1: all)")
         if self.cfg.TEST.FINAL_MODEL not in ("last_step", "best_val"):
             raise BadValueError(f'TEST.FINAL_MODEL should be last_step or best_val, not "{self.cfg.TEST.FINAL_MODEL}"')
         if self.cfg.TEST.FINAL_MODEL == "best_val" and not self.cfg.TEST.NO_TEST and self.val_loader is None:
             raise BadValueError("TEST.FINAL_MODEL best_val needs validation images, and this data set has none")
 
     def _take_over_best_model(self) -> None:
-        """A resumed run goes on comparing with the best model of the run before it, and keeps it until it is beaten."""
+        """Let a resumed run keep the best model of the interrupted run until it finds a better one."""
         folders = {name: osp.join(self.cfg.RESUME or self.output_dir, name) for name in self.get_model_names()}
         best = {name: osp.join(folder, BEST_NAME) for name, folder in folders.items()}
         if not self.start_epoch or self.cfg.TEST.FINAL_MODEL != "best_val" or not all(map(osp.isfile, best.values())):
@@ -542,7 +569,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
                     write_bytes_atomically(own, file.read())
 
     def training_state(self) -> dict[str, Any]:
-        """As TrainerBase's, with the best result so far and the loss scale (of ``self.scaler``, where there is one)."""
+        """As in TrainerBase, with the best result so far and the loss scale (of `self.scaler`, if there is one)."""
         state = super().training_state()
         state["best_result"] = self.best_result
         state["steps"] = (self.epoch + 1) * getattr(self, "num_batches", 0)
@@ -560,7 +587,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
-        """Evaluate on ``test`` or ``val`` (default: TEST.SPLIT); returns the evaluator's first result.
+        """Evaluate on `test` or `val` (default: TEST.SPLIT); returns the evaluator's first result.
 
         Without validation images the test images are used, as the printed line says.
         """
@@ -589,18 +616,18 @@ class SimpleTrainer(RunChecks, TrainerBase):
         """Logits [batch, classes] of images."""
         return self.model(input)
 
-    def parse_batch_test(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    def parse_batch_test(self, batch: dict[str, Any]) -> tuple[torch.Tensor, ...]:
         """Images and labels on the trainer's device."""
         return self._on_device(batch["img"], batch["label"])
 
     def _on_device(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Copies on the trainer's device; those from pinned memory are not waited for."""
+        """Copies on the trainer's device; the host does not wait for copies from pinned memory."""
         return tuple(tensor.to(self.device, non_blocking=True) for tensor in tensors)
 
     def train_on_batches(self, batches: Iterable[tuple], num_batches: int) -> None:
-        """One epoch: ``forward_backward(*batch)`` for each, with averages, log lines, TensorBoard and a bar.
+        """One epoch: `forward_backward(*batch)` for each, with averages, log lines, TensorBoard and a bar.
 
-        Sets ``self.batch_idx`` and ``self.num_batches``, which schedules inside `forward_backward` go by.
+        Sets `self.batch_idx` and `self.num_batches`, which schedules inside `forward_backward` use.
         """
         self.set_model_mode("train")
         self.num_batches = num_batches
@@ -645,18 +672,20 @@ class TrainerX(SimpleTrainer):
     def run_epoch(self) -> None:
         self.train_on_batches(((batch,) for batch in self.train_loader_x), len(self.train_loader_x))
 
-    def parse_batch_train(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def parse_batch_train(self, batch: dict[str, Any]) -> tuple[torch.Tensor, ...]:
         """Images, labels and domains on the trainer's device."""
         return self._on_device(batch["img"], batch["label"], batch["domain"])
 
 
 class TrainerXU(SimpleTrainer):
-    """Trains on labelled and unlabelled images side by side; ``forward_backward(batch_x, batch_u)``.
+    """Trains on labelled and unlabelled images side by side; `forward_backward(batch_x, batch_u)`.
 
-    TRAIN.COUNT_ITER says whose length an epoch has; the shorter loader starts again as often as needed.
+    TRAIN.COUNT_ITER selects the loader that determines the length of an epoch; the shorter loader is repeated.
     """
 
     def run_epoch(self) -> None:
+        if self.train_loader_u is None:
+            raise BadValueError(f"{type(self).__name__} needs unlabelled images, and this data set has none")
         lengths = {"train_x": len(self.train_loader_x), "train_u": len(self.train_loader_u)}
         lengths["smaller_one"] = min(lengths.values())
         check_availability(self.cfg.TRAIN.COUNT_ITER, list(lengths), kind="TRAIN.COUNT_ITER")
@@ -664,15 +693,15 @@ class TrainerXU(SimpleTrainer):
         batches_x, batches_u = _endless(self.train_loader_x), _endless(self.train_loader_u)
         self.train_on_batches(((next(batches_x), next(batches_u)) for _ in range(count)), count)
 
-    def parse_batch_train(
+    def parse_batch_train(  # pyright: ignore[reportIncompatibleMethodOverride] - Dassl's signatures
         self, batch_x: dict[str, Any], batch_u: dict[str, Any]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, ...]:
         """Labelled images, their labels, unlabelled images, on the trainer's device."""
         return self._on_device(batch_x["img"], batch_x["label"], batch_u["img"])
 
 
 def _endless(loader: Iterable) -> Iterator:
-    """Batches without end. The first pass begins at once, since a loader draws a random number when it begins."""
+    """Endless batches. The first pass starts at once, because a loader draws a random number when it starts."""
     first_pass = iter(loader)
 
     def batches() -> Iterator:
@@ -683,4 +712,4 @@ def _endless(loader: Iterable) -> Iterator:
     return batches()
 
 
-__all__ = ["NonFiniteLossError", "SimpleNet", "SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]
+__all__ = ["NonFiniteError", "SimpleNet", "SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from yacs.config import CfgNode
+
 from dassl.utils.registry import Registry
 
 EVALUATOR_REGISTRY = Registry("EVALUATOR")
 
 
-def build_evaluator(cfg: Any, **kwargs: Any) -> Any:
-    """The evaluator ``cfg.TEST.EVALUATOR``. Raises UnknownNameError that lists the available ones."""
+def build_evaluator(cfg: CfgNode, **kwargs: Any) -> Any:
+    """The evaluator `cfg.TEST.EVALUATOR`.
+
+    Raises:
+        UnknownNameError: there is no such name; the available ones are listed.
+    """
     evaluator = EVALUATOR_REGISTRY.get(cfg.TEST.EVALUATOR)
     if cfg.VERBOSE:
         print(f"Loading evaluator: {cfg.TEST.EVALUATOR}")

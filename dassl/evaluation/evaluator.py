@@ -1,4 +1,4 @@
-"""Accuracy and its relatives over a whole data set."""
+"""Accuracy, error rate, F1 and confusion matrix of a whole data set."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import Counter, OrderedDict
 from typing import Any
 
 import torch
+from yacs.config import CfgNode
 
 from dassl.utils.errors import BadValueError
 from dassl.utils.files import write_bytes_atomically
@@ -17,9 +18,9 @@ from .build import EVALUATOR_REGISTRY
 
 
 class EvaluatorBase:
-    """Collects outputs batch by batch (`process`) and reports at the end (`evaluate`); subclasses say how."""
+    """Collects outputs batch by batch (`process`) and reports at the end (`evaluate`); subclasses define how."""
 
-    def __init__(self, cfg: Any) -> None:
+    def __init__(self, cfg: CfgNode) -> None:
         self.cfg = cfg
 
     def reset(self) -> None:
@@ -37,15 +38,15 @@ class Classification(EvaluatorBase):
     """Accuracy, error rate and macro F1, all in percent.
 
     Args:
-        cfg: ``TEST.PER_CLASS_RESULT`` prints a line per class, ``TEST.COMPUTE_CMAT`` saves the confusion matrix.
+        cfg: `TEST.PER_CLASS_RESULT` prints a line per class, `TEST.COMPUTE_CMAT` saves the confusion matrix.
         lab2cname: class name of each label; needed for results per class.
     """
 
-    def __init__(self, cfg: Any, lab2cname: dict[int, str] | None = None, **kwargs: Any) -> None:
+    def __init__(self, cfg: CfgNode, lab2cname: dict[int, str] | None = None, **kwargs: Any) -> None:
         super().__init__(cfg)
         if cfg.TEST.PER_CLASS_RESULT and lab2cname is None:
             raise ValueError("TEST.PER_CLASS_RESULT needs the class names (lab2cname)")
-        self._lab2cname = lab2cname
+        self._lab2cname = lab2cname or {}
         self.results: OrderedDict[str, float] | None = None  # what `evaluate` returned last
         self.per_class: dict[str, float] | None = None  # accuracy by class name, with TEST.PER_CLASS_RESULT
         self.reset()
@@ -73,9 +74,10 @@ class Classification(EvaluatorBase):
         self._y_pred.extend(predicted)
 
     def evaluate(self) -> OrderedDict[str, float]:
-        """Print and return ``accuracy``, ``error_rate``, ``macro_f1`` (and ``perclass_accuracy``), in percent.
+        """Print and return `accuracy`, `error_rate`, `macro_f1` (and `perclass_accuracy`), in percent.
 
-        Raises ValueError when nothing was processed.
+        Raises:
+            ValueError: no batch was processed.
         """
         if not self._total:
             raise ValueError("nothing to evaluate: no batch was processed")

@@ -24,10 +24,11 @@ _METRICS = {"cosine": cosine_distance, "euclidean": euclidean_squared_distance}
 def compute_distance_matrix(input1: torch.Tensor, input2: torch.Tensor, metric: str = "euclidean") -> torch.Tensor:
     """Distances [m, n] between the rows of [m, d] and [n, d]; "euclidean" means squared.
 
-    Raises ValueError for other shapes or metrics.
+    Raises:
+        ValueError: the shapes do not fit, or there is no such metric.
     """
     if input1.dim() != 2 or input2.dim() != 2 or input1.shape[1] != input2.shape[1]:
-        raise ValueError(f"expected [m, d] and [n, d], got {tuple(input1.shape)} and {tuple(input2.shape)}")
+        raise ValueError(f"expected [m, d] and [n, d], not {tuple(input1.shape)} and {tuple(input2.shape)}")
     if metric not in _METRICS:
         raise ValueError(f'unknown distance metric "{metric}"; available: {", ".join(_METRICS)}')
     return _METRICS[metric](input1, input2)

@@ -1,4 +1,4 @@
-"""Backbones and heads by name. `dassl.modeling.ops` holds operations on batches, labels and models."""
+"""Backbones and heads by name. `dassl.modeling.ops` has operations on batches, labels and models."""
 
 from .backbone import BACKBONE_REGISTRY, Backbone, build_backbone
 from .head import HEAD_REGISTRY, build_head

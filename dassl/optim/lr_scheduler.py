@@ -1,7 +1,7 @@
 """Learning-rate schedules from the configuration, with warm-up.
 
 Schedules are stepped once an epoch. Their state dicts hold plain data only, so that a checkpoint can be read with
-``weights_only=True`` and a resumed run follows the very same rates.
+`weights_only=True` and a resumed run gets the same rates.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import warnings
 from collections import Counter
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
+from yacs.config import CfgNode
 
 from dassl.utils.errors import BadValueError, MismatchError
 from dassl.utils.names import check_availability
@@ -20,7 +22,7 @@ AVAI_WARMUPS = ["linear", "constant"]
 
 
 class _WarmupScheduler(lr_scheduler.LRScheduler):
-    """Sets the rates of the first ``warmup_epoch`` epochs, then hands over to ``successor``."""
+    """Sets the rates of the first `warmup_epoch` epochs, then hands over to `successor`."""
 
     def __init__(
         self,
@@ -34,11 +36,11 @@ class _WarmupScheduler(lr_scheduler.LRScheduler):
         self.warmup_epoch = warmup_epoch
         super().__init__(optimizer, last_epoch)
 
-    def warmup_lr(self) -> list[float]:
-        """The rate of each parameter group in epoch ``self.last_epoch``, in the warm-up; each kind has its own."""
+    def warmup_lr(self) -> list[float | Tensor]:
+        """The rate of each parameter group in epoch `self.last_epoch`, in the warm-up; each subclass defines it."""
         raise NotImplementedError
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         if self.last_epoch >= self.warmup_epoch:
             return self.successor.get_last_lr()
         return self.warmup_lr()
@@ -51,16 +53,16 @@ class _WarmupScheduler(lr_scheduler.LRScheduler):
             super().step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain data; ``successor`` is the successor's own state dict."""
+        """Plain data; `successor` is the successor's own state dict."""
         hidden = ("optimizer", "successor")
         own = {key: value for key, value in vars(self).items() if key not in hidden}
         return {**own, "successor": self.successor.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Accepts our state dicts and Dassl's, in which ``successor`` was an object with the same values."""
+        """Accepts our state dicts and Dassl's, in which `successor` was an object with the same values."""
         successor = state_dict.get("successor")
         if not isinstance(successor, dict):
-            raise MismatchError("the scheduler state lacks the schedule that follows the warm-up")
+            raise MismatchError("the scheduler state does not contain the schedule after the warm-up")
         super().load_state_dict(_known(state_dict, vars(self), without=("optimizer", "successor")))
         self.successor.load_state_dict(_known(successor, self.successor.state_dict()))
 
@@ -70,7 +72,7 @@ def _known(state: dict[str, Any], template: dict[str, Any], without: tuple[str, 
 
 
 class ConstantWarmupScheduler(_WarmupScheduler):
-    """The rate ``cons_lr`` during the warm-up."""
+    """The rate `cons_lr` during the warm-up."""
 
     def __init__(
         self,
@@ -84,12 +86,12 @@ class ConstantWarmupScheduler(_WarmupScheduler):
         self.cons_lr = cons_lr
         super().__init__(optimizer, successor, warmup_epoch, last_epoch, verbose)
 
-    def warmup_lr(self) -> list[float]:
+    def warmup_lr(self) -> list[float | Tensor]:
         return [self.cons_lr for _ in self.base_lrs]
 
 
 class LinearWarmupScheduler(_WarmupScheduler):
-    """The rate ``min_lr`` in the first epoch, then ``lr * epoch / warmup_epoch``."""
+    """The rate `min_lr` in the first epoch, then `lr * epoch / warmup_epoch`."""
 
     def __init__(
         self,
@@ -103,7 +105,7 @@ class LinearWarmupScheduler(_WarmupScheduler):
         self.min_lr = min_lr
         super().__init__(optimizer, successor, warmup_epoch, last_epoch, verbose)
 
-    def warmup_lr(self) -> list[float]:
+    def warmup_lr(self) -> list[float | Tensor]:
         if self.last_epoch == 0:
             return [self.min_lr for _ in self.base_lrs]
         return [lr * self.last_epoch / self.warmup_epoch for lr in self.base_lrs]
@@ -119,10 +121,12 @@ class _PlainMultiStepLR(lr_scheduler.MultiStepLR):
         super().load_state_dict({**state_dict, "milestones": Counter(state_dict["milestones"])})
 
 
-def build_lr_scheduler(optimizer: Optimizer, optim_cfg: Any) -> lr_scheduler.LRScheduler:
-    """The schedule that ``optim_cfg`` (``cfg.OPTIM`` or a node like it) describes, to be stepped after every epoch.
+def build_lr_scheduler(optimizer: Optimizer, optim_cfg: CfgNode) -> lr_scheduler.LRScheduler:
+    """The schedule that `optim_cfg` (`cfg.OPTIM` or a node like it) describes, to be stepped after every epoch.
 
-    Raises UnknownNameError for an unknown schedule or warm-up, BadValueError for a STEPSIZE that does not suit.
+    Raises:
+        UnknownNameError: there is no such schedule or warm-up.
+        BadValueError: STEPSIZE does not fit the schedule.
     """
     check_availability(optim_cfg.LR_SCHEDULER, AVAI_SCHEDS, kind="learning-rate scheduler")
     scheduler = _main_schedule(optimizer, optim_cfg)
@@ -137,21 +141,21 @@ def build_lr_scheduler(optimizer: Optimizer, optim_cfg: Any) -> lr_scheduler.LRS
 
 
 def enter_schedule(scheduler: lr_scheduler.LRScheduler, epochs: int) -> None:
-    """Bring a fresh schedule, and its optimiser's rates, to where they stand after some epochs.
+    """Advance a new schedule and its optimiser's rates by some epochs.
 
     Args:
         scheduler: not stepped yet.
-        epochs: number of epochs that are over.
+        epochs: number of completed epochs.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch misses the optimiser's steps
+        warnings.simplefilter("ignore")  # PyTorch expects a step of the optimiser before each
         for _ in range(epochs):
             scheduler.step()
 
 
-def _main_schedule(optimizer: Optimizer, optim_cfg: Any) -> lr_scheduler.LRScheduler:
+def _main_schedule(optimizer: Optimizer, optim_cfg: CfgNode) -> lr_scheduler.LRScheduler:
     if optim_cfg.LR_SCHEDULER == "cosine":
-        return lr_scheduler.CosineAnnealingLR(optimizer, float(optim_cfg.MAX_EPOCH))
+        return lr_scheduler.CosineAnnealingLR(optimizer, T_max=float(optim_cfg.MAX_EPOCH))  # pyright: ignore[reportArgumentType] - as in Dassl's checkpoints
     stepsize = optim_cfg.STEPSIZE
     if optim_cfg.LR_SCHEDULER == "single_step":
         last = stepsize[-1] if isinstance(stepsize, (list, tuple)) else stepsize

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import nn, optim
+from yacs.config import CfgNode
 
 from dassl.utils.errors import BadValueError
 from dassl.utils.names import check_availability
@@ -16,16 +17,18 @@ AVAI_OPTIMS = ["adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw"]
 
 def build_optimizer(
     model: nn.Module | Iterable[nn.Parameter] | list[dict[str, Any]],
-    optim_cfg: Any,
+    optim_cfg: CfgNode,
     param_groups: list[dict[str, Any]] | None = None,
 ) -> optim.Optimizer:
-    """The optimiser that ``optim_cfg`` (the node ``cfg.OPTIM`` or one like it) describes.
+    """The optimiser that `optim_cfg` (the node `cfg.OPTIM` or one like it) describes.
 
     Args:
         model: a module, an iterable of parameters, or parameter groups.
-        param_groups: parameter groups to use instead; then the rate cannot be staged as well.
+        param_groups: parameter groups to use instead; OPTIM.STAGED_LR has no effect then.
 
-    Raises UnknownNameError for an unknown optimiser, BadValueError for settings that no optimiser can have.
+    Raises:
+        UnknownNameError: there is no such optimiser.
+        BadValueError: the settings do not fit the optimiser.
     """
     check_availability(optim_cfg.NAME, AVAI_OPTIMS, kind="optimizer")
     if param_groups is not None and optim_cfg.STAGED_LR:
@@ -35,11 +38,11 @@ def build_optimizer(
     try:
         return _make(param_groups, optim_cfg)
     except ValueError as error:
-        raise BadValueError(f"the optimizer {optim_cfg.NAME} cannot be made of these settings: {error}") from error
+        raise BadValueError(f"the optimizer {optim_cfg.NAME} does not accept these settings: {error}") from error
 
 
-def _make(param_groups: list[Any], optim_cfg: Any) -> optim.Optimizer:
-    # foreach: a few operations for all tensors together, on a CPU too, in place of a few for each
+def _make(param_groups: list[Any], optim_cfg: CfgNode) -> optim.Optimizer:
+    # foreach: one operation updates all tensors, instead of one operation per tensor; faster on CPUs as well
     common = {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY, "foreach": True}
     eps = getattr(optim_cfg, "ADAM_EPS", 1e-8)  # nodes that other repositories add do not have this key
     adam = {"betas": (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2), "eps": eps}
@@ -68,7 +71,7 @@ def _all_parameters(model: nn.Module | Iterable[Any]) -> list[Any]:
     return list(model.parameters() if isinstance(model, nn.Module) else model)
 
 
-def _staged_groups(model: Any, optim_cfg: Any) -> list[dict[str, Any]]:
+def _staged_groups(model: Any, optim_cfg: CfgNode) -> list[dict[str, Any]]:
     """Children in NEW_LAYERS learn with LR, all others with LR * BASE_LR_MULT."""
     if not isinstance(model, nn.Module):
         raise TypeError("OPTIM.STAGED_LR needs a module, since NEW_LAYERS are names of its children")

@@ -13,9 +13,11 @@ from .errors import (
     UnreadableFileError,
     UnwritableFileError,
     UserError,
+    one_line,
 )
 from .files import (
     check_isfile,
+    file_digest,
     file_sha256,
     listdir_nohidden,
     mkdir_if_missing,
@@ -65,6 +67,7 @@ __all__ = [
     "count_num_param",
     "download_url",
     "errors_in_one_line",
+    "file_digest",
     "file_sha256",
     "get_most_similar_str_to_a_from_b",
     "image_suffixes",
@@ -78,6 +81,7 @@ __all__ = [
     "load_checkpoint",
     "load_pretrained_weights",
     "mkdir_if_missing",
+    "one_line",
     "open_all_layers",
     "open_specified_layers",
     "print_above_bar",

@@ -1,7 +1,7 @@
 """Unpacking archives whose content is not trusted.
 
-Only regular files and folders are made, one by one, below the folder asked for. This does not rely on the filters of
-Python's `tarfile`, whose check of links can be deceived by paths beyond the system's longest.
+Only regular files and folders are created, one by one, below the target folder. The filters of Python's `tarfile` are
+not used: paths beyond the system's maximum length deceive their check of links.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import zipfile
 from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple
 
-from .errors import UnreadableFileError, UnwritableFileError
+from .errors import UnreadableFileError, UnwritableFileError, one_line
 
-LARGEST_RATIO = 100
-"""Bytes that one byte of an archive may unpack to; images are compressed already, annotations shrink tenfold."""
-ALLOWANCE = 64 << 20
-"""Bytes that any archive may unpack to, however small it is."""
-LONGEST_NAME, LONGEST_PATH, DEEPEST = 255, 1024, 32
-"""Bytes of a name, bytes of an entry's whole path, and its folders."""
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+MAX_RATIO = 100
+"""Largest unpacked size per byte of an archive. Images are compressed already; annotations shrink tenfold."""
+MIN_LIMIT = 64 << 20
+"""Unpacked bytes that are allowed for archives of any size."""
+MAX_NAME_BYTES, MAX_PATH_BYTES, MAX_DEPTH = 255, 1024, 32
+"""Limits of an entry: bytes of a name, bytes of the whole path, number of folders."""
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 _CHUNK = 1 << 20
 _BLOCK = 512
 _COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
@@ -37,59 +37,61 @@ class _Entry(NamedTuple):
     name: str
     size: int
     kind: str
-    """ "file", "folder", or what else it is: such entries are passed over."""
+    """ "file", "folder", or another kind; entries of other kinds are skipped."""
     open: Callable[[], IO[bytes]]
 
 
 def unpack_archive(path: str, folder: str) -> None:
     """Unpack the files and folders of a tar (gzip, bzip2, xz or plain) or zip file into `folder`.
 
-    Links, devices, other special entries and names with control characters are passed over; one printed line names the
-    first. Permissions are those of new files. A file that is there already is replaced.
+    Links, devices, other special entries and names with control characters are skipped; one printed line names the
+    first. Permissions are those of new files. An existing file is replaced.
 
     Raises:
-        UnreadableFileError: the archive is damaged, a name would lead out of the folder or is too long, or what it
-            unpacks to is out of proportion to its size; the archive is named.
-        UnwritableFileError: the disk cannot hold it.
+        UnreadableFileError: the archive is damaged, a name leads out of the folder or is too long, or the unpacked
+            size is out of proportion; the archive is named.
+        UnwritableFileError: the disk is full or the folder cannot be written.
     """
     try:
         entries = _entries(path)
         if entries is None:
-            raise UnreadableFileError(f"{path} is neither a tar nor a zip archive (download broken off?)")
+            raise UnreadableFileError(f"{path} is neither a tar nor a zip archive (incomplete download?)")
         skipped = _unpack(entries, os.path.getsize(path), folder)
     except (UnreadableFileError, UnwritableFileError):
         raise
-    except Exception as error:  # each compression has errors of its own
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+    except Exception as error:  # each compression library raises its own errors
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE:
             raise UnwritableFileError(f"cannot unpack {path} into {folder}: {error.strerror}") from error
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UnreadableFileError(f"cannot unpack {path}: {reason[:300]}") from error
+        raise UnreadableFileError(f"cannot unpack {path}: {one_line(error, 300)}") from error
     if skipped:
-        print(f"{path}: entries passed over (links, devices, unprintable names): {len(skipped):,}, first {skipped[0]}")
+        print(f"{path}: entries skipped (links, devices, unprintable names): {len(skipped):,}, first {skipped[0]}")
 
 
 def require_plain_tree(folder: str) -> None:
-    """Raise UnreadableFileError unless all that lies below `folder` is folders and regular files of one name each."""
+    """Raise UnreadableFileError unless everything below `folder` is a folder or a regular file without hard links."""
     for here, folders, files in os.walk(folder):
         for name in (*folders, *files):
             status = os.lstat(os.path.join(here, name))
             plain = stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1)
             if not plain:
-                raise UnreadableFileError(f"{os.path.join(here, name)} is neither a file nor a folder; it is not used")
+                raise UnreadableFileError(
+                    f"{os.path.join(here, name)} is neither a file nor a folder: the archive is not used"
+                )
 
 
 def _unpack(entries: Iterator[_Entry], archive_size: int, folder: str) -> list[str]:
-    """Returns a description of each entry that was passed over."""
+    """Returns a description of each skipped entry."""
     os.makedirs(folder, exist_ok=True)
-    allowed = LARGEST_RATIO * archive_size + ALLOWANCE
+    allowed = MAX_RATIO * archive_size + MIN_LIMIT
     free = shutil.disk_usage(folder).free
     total, skipped, made = 0, [], {""}
     for entry in entries:
-        total += _BLOCK + (entry.size if entry.kind == "file" else 0)  # a block for the name and the file's record
+        # checked before writing; a block per entry limits archives of many empty files
+        total += _BLOCK + (entry.size if entry.kind == "file" else 0)
         if total > allowed:
-            raise ValueError(f"it unpacks to more than {LARGEST_RATIO} times its size")
+            raise ValueError(f"it unpacks to more than {MAX_RATIO} times its size")
         if total > free:
-            raise UnwritableFileError(f"cannot unpack into {folder}: {free:,} bytes are free, more are needed")
+            raise UnwritableFileError(f"cannot unpack into {folder}: only {free:,} bytes are free")
         if entry.kind not in ("file", "folder") or not entry.name.isprintable():
             skipped.append(f"{entry.name[:200]!r} ({entry.kind})")
             continue
@@ -103,22 +105,26 @@ def _unpack(entries: Iterator[_Entry], archive_size: int, folder: str) -> list[s
 
 
 def _safe_parts(name: str) -> list[str]:
-    """Folders and name of an entry. Raises ValueError for what is not a plain relative path."""
+    """Folders and name of an entry.
+
+    Raises:
+        ValueError: it is not a plain relative path, or too long.
+    """
     shown = repr(name if len(name) <= 100 else f"{name[:100]}...")
     if "\\" in name or name.startswith("/") or name[1:2] == ":":
         raise ValueError(f"entry {shown} is not a plain relative path")
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise ValueError(f"entry {shown} leads out of its folder")
-    if any(len(os.fsencode(part)) > LONGEST_NAME for part in parts) or len(os.fsencode(name)) > LONGEST_PATH:
-        raise ValueError(f"entry {shown} has too long a name")
-    if len(parts) > DEEPEST:
-        raise ValueError(f"entry {shown} lies in more than {DEEPEST} folders")
+    if any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in parts) or len(os.fsencode(name)) > MAX_PATH_BYTES:
+        raise ValueError(f"entry {shown} has a name that is too long")
+    if len(parts) > MAX_DEPTH:
+        raise ValueError(f"entry {shown} is nested in more than {MAX_DEPTH} folders")
     return parts
 
 
 def _make_folders(folder: str, parts: list[str], made: set[str]) -> None:
-    """Make the folders `parts`, one in the other; what is there already must be a folder, not a link to one."""
+    """Create the nested folders `parts`. Whatever exists already must be a folder, not a link to one."""
     inside = ""
     for part in parts:
         inside = os.path.join(inside, part)
@@ -128,21 +134,22 @@ def _make_folders(folder: str, parts: list[str], made: set[str]) -> None:
         try:
             os.mkdir(place)
         except FileExistsError:
+            # lstat: a link to a folder would lead out of the target folder
             if not stat.S_ISDIR(os.lstat(place).st_mode):
                 raise ValueError(f"{place} is not a folder") from None
         made.add(inside)
 
 
 def _write(entry: _Entry, target: str) -> None:
-    """A new file with the entry's content; an earlier one (or a link) of this name is removed, never written to."""
+    """Write the entry's content to a new file. An existing file or link is removed first, never written to."""
     if os.path.lexists(target):
         os.unlink(target)
     with entry.open() as source, open(target, "xb") as file:
-        left = entry.size
+        left = entry.size  # the checked size is the limit, even if the entry has more content
         while left:
             chunk = source.read(min(left, _CHUNK))
             if not chunk:
-                raise ValueError(f"entry {entry.name[:200]!r} is broken off")
+                raise ValueError(f"entry {entry.name[:200]!r} is incomplete")
             file.write(chunk)
             left -= len(chunk)
 
@@ -150,15 +157,15 @@ def _write(entry: _Entry, target: str) -> None:
 def _entries(path: str) -> Iterator[_Entry] | None:
     """The entries of an archive in their order; None for a file of another kind."""
     try:
-        return _tar_entries(_open_tar(path))
+        return _tar_entries(*_open_tar(path))
     except tarfile.ReadError:
         return _zip_entries(zipfile.ZipFile(path)) if zipfile.is_zipfile(path) else None
 
 
 class _Limited(io.RawIOBase):
-    """A seekable stream that refuses to be read in pieces, or to a place, out of proportion to the archive's size.
+    """A seekable stream with limits for the size of a read and for the position.
 
-    `tarfile` reads extended headers in one piece of the size that they claim.
+    `tarfile` reads an extended header at once, with the size that the header states.
     """
 
     def __init__(self, file: IO[bytes], limit: int) -> None:
@@ -171,7 +178,7 @@ class _Limited(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         if whence != os.SEEK_SET or offset > self._limit:
-            raise ValueError(f"it unpacks to more than {LARGEST_RATIO} times its size")
+            raise ValueError(f"it unpacks to more than {MAX_RATIO} times its size")
         return self._file.seek(offset)
 
     def tell(self) -> int:
@@ -182,25 +189,35 @@ class _Limited(io.RawIOBase):
         super().close()
 
 
-def _open_tar(path: str) -> tarfile.TarFile:
-    """Raises tarfile.ReadError for a file that is not a tar archive."""
+def _open_tar(path: str) -> tuple[_Limited, tarfile.TarFile]:
+    """The unpacked stream and the archive in it.
+
+    Raises:
+        tarfile.ReadError: the file is not a tar archive.
+    """
     with open(path, "rb") as file:
         start = file.read(6)
     opener = next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), open)
-    stream = _Limited(opener(path, "rb"), LARGEST_RATIO * os.path.getsize(path) + ALLOWANCE)
+    stream = _Limited(opener(path, "rb"), MAX_RATIO * os.path.getsize(path) + MIN_LIMIT)
     try:
-        return tarfile.open(fileobj=stream, mode="r:")
+        return stream, tarfile.open(fileobj=stream, mode="r:")
     except BaseException:
         stream.close()
         raise
 
 
-def _tar_entries(archive: tarfile.TarFile) -> Iterator[_Entry]:
-    with archive, archive.fileobj as stream:
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    content = archive.extractfile(member)
+    assert content is not None, "only regular files are opened"
+    return content
+
+
+def _tar_entries(stream: _Limited, archive: tarfile.TarFile) -> Iterator[_Entry]:
+    with archive, stream:
         for member in archive:
-            yield _Entry(member.name, member.size, _tar_kind(member), lambda member=member: archive.extractfile(member))
-            archive.members = []  # tarfile keeps them all
-        # tarfile takes a damaged header for the end
+            yield _Entry(member.name, member.size, _tar_kind(member), lambda member=member: _content(archive, member))
+            archive.members = []  # pyright: ignore[reportAttributeAccessIssue] - tarfile keeps them all; not in its stubs
+        # tarfile treats a damaged header as the end of the archive; a real end is a block of zeros
         stream.seek(archive.offset)
         if stream.read(_BLOCK).strip(b"\0"):
             raise ValueError(f"the header at byte {archive.offset:,} is damaged")
@@ -223,7 +240,7 @@ def _zip_entries(archive: zipfile.ZipFile) -> Iterator[_Entry]:
 
 
 def _zip_kind(entry: zipfile.ZipInfo) -> str:
-    """Archives made under Unix hold the file's mode."""
+    """The kind of an entry, from the file mode if the archive was made under Unix."""
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind in (0, stat.S_IFREG, stat.S_IFDIR):
         return "folder" if entry.is_dir() else "file"

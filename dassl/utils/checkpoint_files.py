@@ -1,8 +1,8 @@
-"""Reading a checkpoint file without ever running what may be hidden in it.
+"""Reading a checkpoint file without running code from it.
 
-Files are read by PyTorch's weights-only unpickler. Some checkpoints of the lineage hold Python objects beside the
-tensors (the warm-up schedulers of Dassl pickle the scheduler they hand over to). Such a file is still read, as
-`torch_archives` describes: an object becomes a dictionary of its values.
+Files are read by PyTorch's weights-only unpickler. Some checkpoints of the lineage contain Python objects beside the
+tensors (the warm-up schedulers of Dassl pickle the scheduler that follows them). Such a file is still read, as
+described in `torch_archives`: an object becomes a dictionary of its values.
 """
 
 from __future__ import annotations
@@ -20,19 +20,24 @@ def read_checkpoint_file(fpath: str | os.PathLike) -> dict[str, Any]:
     """The dictionary in a checkpoint file, tensors on the CPU.
 
     Python objects in it become plain dictionaries of their items and attributes; one printed line names their classes.
-    Raises MissingFileError, or UnreadableFileError when the file is truncated, damaged, or something else.
+
+    Raises:
+        MissingFileError: there is no such file.
+        UnreadableFileError: the file is truncated, damaged, or not a checkpoint.
     """
     if not os.path.isfile(fpath):
         raise MissingFileError(f"no such checkpoint file: {fpath}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about files of other kinds, which the error says better
+            warnings.simplefilter("ignore")  # about files of other kinds; the error below is clearer
             content = _read(fpath)
-    except Exception as error:  # whatever a damaged or hostile file provokes, the remedy is the same
+    except Exception as error:  # a damaged or hostile file can raise anything; the remedy is the same
         reason = f"truncated, damaged, or written by something else: {_summary(error)}"
         raise UnreadableFileError(f"{fpath} is not a checkpoint that can be read ({reason})") from error
     if not isinstance(content, dict):
-        raise UnreadableFileError(f"{fpath} is not a checkpoint: it holds a {type(content).__name__}, not a dictionary")
+        raise UnreadableFileError(
+            f"{fpath} is not a checkpoint: its content is a {type(content).__name__}, not a dictionary"
+        )
     return content
 
 
@@ -43,10 +48,10 @@ def _summary(error: Exception) -> str:
 
 
 def _read(fpath: str | os.PathLike) -> Any:
-    if not is_zip(fpath):  # PyTorch's older format, which has no checksums
+    if not is_zip(fpath):  # PyTorch's older format without checksums
         return load_old_format(fpath)
     content, replaced = load_archive(fpath)
     if replaced:
-        objects = printable(f"{fpath} holds Python objects ({', '.join(replaced)[:500]})")
-        print(f"Note: {objects}; their plain values are kept, nothing is run")
+        objects = printable(f"{fpath} contains Python objects ({', '.join(replaced)[:500]})")
+        print(f"Note: {objects}; only their plain values are read")
     return without_stand_ins(content)

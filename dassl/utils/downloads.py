@@ -1,57 +1,173 @@
-"""Downloading a file."""
+"""Downloads: resumed after an interruption, verified, and under their final name only when complete."""
 
 from __future__ import annotations
 
 import os
-import urllib.error
-import urllib.request
+import shutil
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from .errors import UnreadableFileError
-from .files import mkdir_if_missing
+from .errors import MissingFileError, UnwritableFileError, one_line
+from .files import file_digest, mkdir_if_missing
 from .progress import progress_bar
 
-_CHUNK = 1 << 20
+if TYPE_CHECKING:
+    import requests
+
+ATTEMPTS = 5
+PAUSE = 2.0  # seconds before the next attempt
+TIMEOUT = 60.0  # seconds without a byte
+CHUNK = 1 << 16  # bytes; a broken connection loses one chunk at most
 
 
 def download_url(url: str, dst: str, from_gdrive: bool = True) -> None:
-    """Download ``url`` to the file ``dst``; a failed download leaves no file.
+    """Download `url` to the file `dst`.
 
     Args:
-        from_gdrive: the address is one of Google Drive (fetched with gdown).
+        from_gdrive: whether the address is one of Google Drive.
 
-    Raises UnreadableFileError, naming the address.
+    Raises:
+        MissingFileError: the file cannot be downloaded; the address is named.
+        UnwritableFileError: the disk is full or the folder cannot be written.
     """
     print(f"Downloading {url} to {dst}")
-    mkdir_if_missing(os.path.dirname(os.path.abspath(dst)))
-    partial = f"{dst}.part"
-    fetch = _fetch_gdrive if from_gdrive else _fetch
-    try:
-        fetch(url, partial)
-        os.replace(partial, dst)
-    except (OSError, urllib.error.URLError, ValueError) as error:
-        raise UnreadableFileError(f"cannot download {url}: {' '.join(str(error).split())}") from error
-    finally:
-        if os.path.exists(partial):
-            os.unlink(partial)
+    if from_gdrive:
+        _fetch_with_gdown(os.path.abspath(dst), url, url=url)
+    else:
+        fetch_url(url, os.path.abspath(dst))
 
 
-def _fetch_gdrive(url: str, path: str) -> None:
-    import gdown
+def fetch_url(url: str, path: str, md5: str = "") -> None:
+    """Download a file from a web server.
 
-    try:
-        got = gdown.download(url, path, quiet=False)
-    except gdown.exceptions.GDownException as error:
-        raise OSError(f"{error}") from error
-    if got is None:
-        raise OSError("Google Drive did not hand out the file")
+    Received bytes are kept in `path + ".part"`, also between runs. The rest is requested with a range request; a
+    server without ranges sends the file from the start.
+
+    Args:
+        path: absolute path of the new file.
+        md5: of the file, if known.
+
+    Raises:
+        MissingFileError: the server does not send the file, the connection keeps failing, or the MD5 is wrong.
+        UnwritableFileError: the disk is full or the folder cannot be written.
+    """
+    import requests  # slow to import
+
+    part = path + ".part"
+    mkdir_if_missing(os.path.dirname(path))
+    reason = ""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(PAUSE)
+        try:
+            if _fetch_rest(url, part):
+                break
+            reason = "the connection was lost"
+        except requests.RequestException as error:
+            reason = _reason(error)
+        except (MissingFileError, UnwritableFileError):  # both are OSErrors
+            raise
+        except OSError as error:
+            raise UnwritableFileError(f"cannot write {part}: {error.strerror or error}") from error
+    else:
+        received = os.path.getsize(part) if os.path.exists(part) else 0
+        raise MissingFileError(f"cannot download {url}: {reason} ({received:,} bytes so far); run again to continue")
+    if md5:
+        _check_md5(part, md5, url)
+    os.replace(part, path)
 
 
-def _fetch(url: str, path: str) -> None:
-    with urllib.request.urlopen(url, timeout=60) as response, open(path, "wb") as file:
-        total = int(response.headers["Content-Length"]) if "Content-Length" in response.headers else None
-        with progress_bar(total=total, unit="B", unit_scale=True, desc=os.path.basename(path)) as bar:
-            while chunk := response.read(_CHUNK):
+def _fetch_rest(url: str, part: str) -> bool:
+    """Append the missing bytes to `part`; returns whether it is complete now, if the server reports its size."""
+    import requests
+
+    start = os.path.getsize(part) if os.path.exists(part) else 0
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        if response.status_code == requests.codes.requested_range_not_satisfiable:
+            return _is_already_complete(response, part, start)
+        if not response.ok:
+            raise MissingFileError(
+                f"cannot download {url}: the server answers {response.status_code} {response.reason}"
+            )
+        if response.headers.get("Content-Type", "").startswith("text/html"):
+            raise MissingFileError(f"cannot download {url}: the address now serves a web page")
+        resumed = response.status_code == requests.codes.partial_content
+        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            os.remove(part)  # the server sends another range than requested: start over
+            return False
+        length = response.headers.get("Content-Length")
+        rest = int(length) if length else None
+        _check_space(part, rest, url)
+        start = start if resumed else 0
+        total = None if rest is None else start + rest
+        name = os.path.basename(part).removesuffix(".part")
+        with (
+            open(part, "ab" if resumed else "wb") as file,
+            progress_bar(desc=name, initial=start, total=total, unit="B", unit_scale=True) as bar,
+        ):
+            for chunk in response.iter_content(CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
-    if total is not None and os.path.getsize(path) != total:
-        raise OSError(f"got {os.path.getsize(path)} of {total} bytes")
+        return total is None or os.path.getsize(part) == total
+
+
+def _is_already_complete(response: requests.Response, part: str, start: int) -> bool:
+    """Whether "no such range" means that `part` is the whole file; if not, it is removed to start over."""
+    if response.headers.get("Content-Range", "").endswith(f"/{start}"):
+        return True
+    os.remove(part)
+    return False
+
+
+def _check_space(part: str, needed: int | None, url: str) -> None:
+    folder = os.path.dirname(part)
+    free = shutil.disk_usage(folder).free
+    if needed is not None and needed > free:
+        raise UnwritableFileError(f"{url} needs {needed:,} bytes more, but {folder} has only {free:,} bytes free")
+
+
+def _check_md5(path: str, expected: str, origin: str) -> None:
+    """Remove `path` and raise MissingFileError if it is not the expected file."""
+    found = file_digest(path, "md5")
+    if found != expected:
+        os.remove(path)
+        raise MissingFileError(f"{origin} gave a file with MD5 {found}, not {expected}; it was removed")
+
+
+def fetch_drive(drive_id: str, path: str) -> None:
+    """Download a Google Drive file with gdown.
+
+    Args:
+        path: absolute path of the new file.
+
+    Raises:
+        MissingFileError: it cannot be downloaded; the page to open in a browser is named.
+    """
+    _fetch_with_gdown(path, f"https://drive.google.com/file/d/{drive_id}/view", id=drive_id)
+
+
+def _fetch_with_gdown(path: str, page: str, **source: Any) -> None:
+    import gdown  # slow to import
+
+    mkdir_if_missing(os.path.dirname(path))
+    part = path + ".part"
+    reason = "Google Drive did not send it"
+    try:
+        received = gdown.download(**source, output=part, quiet=not sys.stderr.isatty(), resume=True)
+    except Exception as error:  # gdown lets through whatever its libraries raise
+        received, reason = None, _reason(error)
+    if received is None:
+        raise MissingFileError(f"cannot download {os.path.basename(path)} from {page}: {reason}")
+    os.replace(part, path)
+
+
+def _reason(error: Exception) -> str:
+    """One line; the messages of requests name internal objects that do not help a user."""
+    import requests
+
+    if isinstance(error, requests.ConnectionError) and error.request is not None:
+        return f"no connection to {urlsplit(error.request.url).netloc}"
+    return one_line(error)

@@ -1,4 +1,4 @@
-"""Seeds, and what the programme runs on."""
+"""Seeds, determinism, and the hardware and software of a run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def set_random_seed(seed: int) -> None:
     """Seed Python's, NumPy's and PyTorch's (CPU and every GPU) global generators.
 
     Raises:
-        BadValueError: not a number that all of them take.
+        BadValueError: one of them does not accept the number.
     """
     if problem := seed_problem(seed):
         raise BadValueError(f"SEED: {problem}")
@@ -33,9 +33,9 @@ def set_random_seed(seed: int) -> None:
 
 
 def use_deterministic_algorithms() -> None:
-    """From now on PyTorch computes the same bits in every run on one machine, at some cost in speed on a GPU.
+    """Let PyTorch compute the same bits in every run on one machine, at some cost in speed on a GPU.
 
-    To be called before the first computation on a GPU. An operation that has no such form raises RuntimeError.
+    Must be called before the first computation on a GPU. Operations without a deterministic form raise RuntimeError.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS when it starts
     torch.use_deterministic_algorithms(True)

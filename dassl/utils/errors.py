@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from .safe_text import printable
 
-_LONGEST = 4000
-"""Characters of a message. What is wrong may be a name of a million characters; only its ends are shown."""
+_MAX_LENGTH = 4000
+"""Characters of a message. A wrong name may have a million characters; only both ends are shown."""
+
+
+def one_line(error: BaseException, longest: int = 200) -> str:
+    """The message of an error on one line, cut to `longest` characters; its class if it has no message."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 class UserError(Exception):
-    """Raised with a one-line message. Programs print ``error: <message>`` to stderr and exit with status 1."""
+    """Raised with a one-line message. Programs print `error: <message>` to stderr and exit with status 1."""
 
     def __str__(self) -> str:
         """The message on one line, without hidden characters. (KeyError, a base of some subclasses, shows its repr.)"""
         message = printable(" ".join(" ".join(str(arg) for arg in self.args).splitlines()))
-        if len(message) <= _LONGEST:
+        if len(message) <= _MAX_LENGTH:
             return message
-        return f"{message[: _LONGEST // 2 - 10]} ... {message[-_LONGEST // 2 + 10 :]}"
+        return f"{message[: _MAX_LENGTH // 2 - 10]} ... {message[-_MAX_LENGTH // 2 + 10 :]}"
 
 
 class MissingFileError(UserError, FileNotFoundError):
@@ -24,7 +30,7 @@ class MissingFileError(UserError, FileNotFoundError):
 
 
 class UnreadableFileError(UserError, OSError):
-    """A file exists but does not hold what it should (truncated, corrupt, of another kind)."""
+    """A file exists but does not have the expected content (truncated, damaged, another kind)."""
 
 
 class UnwritableFileError(UserError, OSError):

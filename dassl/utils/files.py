@@ -1,8 +1,9 @@
-"""Files and folders: reading, listing, and writing so that an interrupted or failed write loses nothing."""
+"""Files and folders: reading, listing, and atomic writing."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -17,10 +18,15 @@ from .errors import BadValueError, MissingFileError, UnreadableFileError, Unwrit
 
 StrPath = str | os.PathLike
 _UNFINISHED = ".tmp"
+_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 def mkdir_if_missing(dirname: StrPath) -> None:
-    """Create a folder and its parents. Raises UnwritableFileError when that is not possible."""
+    """Create a folder and its parents.
+
+    Raises:
+        UnwritableFileError: the folder cannot be created.
+    """
     try:
         os.makedirs(dirname, exist_ok=True)
     except OSError as error:
@@ -28,7 +34,7 @@ def mkdir_if_missing(dirname: StrPath) -> None:
 
 
 def check_isfile(fpath: StrPath) -> bool:
-    """Whether ``fpath`` is a file; prints a line when it is not."""
+    """Whether `fpath` is a file; prints a line when it is not."""
     found = os.path.isfile(fpath)
     if not found:
         print(f'No file found at "{fpath}"')
@@ -36,7 +42,11 @@ def check_isfile(fpath: StrPath) -> bool:
 
 
 def listdir_nohidden(path: StrPath, sort: bool = False) -> list[str]:
-    """Names in a folder, without those that start with a dot. Raises MissingFileError when there is no such folder."""
+    """Names in a folder, without those that start with a dot.
+
+    Raises:
+        MissingFileError: there is no such folder.
+    """
     try:
         items = [name for name in os.listdir(path) if not name.startswith(".")]
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -44,19 +54,29 @@ def listdir_nohidden(path: StrPath, sort: bool = False) -> list[str]:
     return sorted(items) if sort else items
 
 
+def file_digest(fpath: StrPath, algorithm: str) -> str:
+    """Digest of a file's content in hexadecimal digits; `algorithm` is one of `hashlib`, such as md5."""
+    with open(fpath, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
 def file_sha256(fpath: StrPath) -> str:
     """SHA-256 of a file's content, in hexadecimal digits."""
-    with open(fpath, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(fpath, "sha256")
 
 
 def file_sha256_if_any(fpath: StrPath) -> str | None:
-    """SHA-256 of a regular file; None where nothing is named or there is no such file."""
+    """SHA-256 of a regular file; None if the path is empty or there is no such file."""
     return file_sha256(fpath) if fpath and os.path.isfile(fpath) else None
 
 
 def read_bytes(fpath: StrPath) -> bytes:
-    """The content of a regular file. Raises MissingFileError or UnreadableFileError, naming the file."""
+    """The content of a regular file.
+
+    Raises:
+        MissingFileError: there is no such file.
+        UnreadableFileError: it is not a regular file or cannot be read.
+    """
     try:
         # a FIFO or device might never end
         if not stat.S_ISREG(os.stat(fpath).st_mode):
@@ -73,7 +93,9 @@ def read_bytes(fpath: StrPath) -> bytes:
 def read_text(fpath: StrPath) -> str:
     """The content of a UTF-8 text file; a byte order mark at its start is dropped.
 
-    Raises MissingFileError or UnreadableFileError, naming the file.
+    Raises:
+        MissingFileError: there is no such file.
+        UnreadableFileError: it cannot be read or is not UTF-8.
     """
     try:
         return read_bytes(fpath).decode("utf-8-sig")
@@ -82,9 +104,11 @@ def read_text(fpath: StrPath) -> str:
 
 
 def read_json(fpath: StrPath) -> Any:
-    """The content of a JSON file, read as `parse_json` does.
+    """The content of a JSON file, read as in `parse_json`.
 
-    Raises MissingFileError or UnreadableFileError, naming the file.
+    Raises:
+        MissingFileError: there is no such file.
+        UnreadableFileError: it cannot be read or is not valid JSON.
     """
     text = read_text(fpath)
     try:
@@ -97,12 +121,16 @@ def parse_json(text: str) -> Any:
     """The content of a JSON text.
 
     A key that occurs twice in one object, NaN and Infinity are refused: readers disagree about the first, and the
-    others are not JSON. Raises ValueError, or RecursionError for a text that is nested too deeply.
+    others are not JSON.
+
+    Raises:
+        ValueError: the text is not valid JSON.
+        RecursionError: it is nested too deeply.
     """
-    return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+    return json.loads(text, object_pairs_hook=_object_without_repeats, parse_constant=_refuse_constant)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) != len(pairs):
         repeated = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
@@ -117,7 +145,9 @@ def _refuse_constant(name: str) -> float:
 def write_json(obj: Any, fpath: StrPath) -> None:
     """Write JSON (indent 4) atomically, creating the folder when it is missing.
 
-    Raises BadValueError for NaN or an infinite number, which JSON does not have, and UnwritableFileError.
+    Raises:
+        BadValueError: the content has NaN or an infinite number, which JSON does not support.
+        UnwritableFileError: the file cannot be written.
     """
     try:
         text = json.dumps(obj, indent=4, separators=(",", ": "), allow_nan=False)
@@ -126,15 +156,20 @@ def write_json(obj: Any, fpath: StrPath) -> None:
     write_text_atomically(fpath, text)
 
 
-def write_text_atomically(fpath: StrPath, text: str) -> None:
+def write_text_atomically(fpath: StrPath, text: str, replace: bool = True) -> None:
     """As `write_bytes_atomically`, for UTF-8 text."""
-    write_bytes_atomically(fpath, text.encode("utf-8"))
+    write_bytes_atomically(fpath, text.encode("utf-8"), replace)
 
 
-def write_bytes_atomically(fpath: StrPath, data: bytes | memoryview) -> None:
-    """Replace ``fpath`` by ``data`` in one step: readers see the old file or the new one, never a part.
+def write_bytes_atomically(fpath: StrPath, data: bytes | memoryview, replace: bool = True) -> None:
+    """Write `data` to `fpath` in one step: readers see the old file or the new one, never a part.
 
-    Raises UnwritableFileError (disk full, no permission, ...) and then leaves an existing file as it was.
+    Args:
+        replace: whether an existing file is replaced. If not, it stays, and so does the file of another process that
+            writes at the same time and is first.
+
+    Raises:
+        UnwritableFileError: disk full, no permission, ...; an existing file stays as it was.
     """
     folder = os.path.dirname(os.path.abspath(fpath))
     mkdir_if_missing(folder)
@@ -145,19 +180,32 @@ def write_bytes_atomically(fpath: StrPath, data: bytes | memoryview) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp gives 0600, which would lock out a group
-        os.replace(temporary, fpath)
+        os.chmod(temporary, 0o666 & ~current_umask())  # mkstemp gives 0600, which would lock out a group
+        if replace:
+            os.replace(temporary, fpath)
+        else:
+            _link_unless_it_exists(temporary, fpath)
         _sync_folder(folder)
-    except BaseException as error:
+    except OSError as error:
+        raise UnwritableFileError(f"cannot write {fpath}: {error.strerror or error}") from error
+    finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise UnwritableFileError(f"cannot write {fpath}: {error.strerror or error}") from error
-        raise
+
+
+def _link_unless_it_exists(temporary: str, fpath: StrPath) -> None:
+    try:
+        os.link(temporary, fpath)  # fails if the file exists, unlike os.replace
+    except FileExistsError:
+        return
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        os.replace(temporary, fpath)
 
 
 def remove_unfinished_files(folder: StrPath) -> None:
-    """Remove what killed processes left of their atomic writes in ``folder``; no one else may be writing there."""
+    """Remove unfinished files of killed processes from `folder`. No other process may be writing there."""
     if os.path.isdir(folder):
         for name in os.listdir(folder):
             if name.startswith(".") and name.endswith(_UNFINISHED):
@@ -166,14 +214,15 @@ def remove_unfinished_files(folder: StrPath) -> None:
 
 
 def remove_folder_atomically(folder: StrPath) -> None:
-    """Remove a folder with its content. A process killed meanwhile leaves all of it, or nothing under this name.
+    """Remove a folder with its content. A killed process leaves the whole folder or nothing under this name.
 
-    Raises UnwritableFileError.
+    Raises:
+        UnwritableFileError: the folder cannot be removed.
     """
     parent, name = os.path.split(os.path.abspath(folder))
     doomed = os.path.join(parent, f".{name}{_UNFINISHED}")
     try:
-        if os.path.isdir(doomed):  # of a process killed in here
+        if os.path.isdir(doomed):  # left by a process that was killed here
             shutil.rmtree(doomed)
         if os.path.isdir(folder):
             os.rename(folder, doomed)
@@ -183,7 +232,7 @@ def remove_folder_atomically(folder: StrPath) -> None:
 
 
 def _sync_folder(folder: str) -> None:
-    """Let the new name in ``folder`` outlive a power failure, on file systems that can do this."""
+    """Make a new name in `folder` survive a power failure, on file systems that support this."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -192,7 +241,8 @@ def _sync_folder(folder: str) -> None:
             os.close(handle)
 
 
-def _umask() -> int:
+def current_umask() -> int:
+    """Permission bits that new files of this process do not get."""
     current = os.umask(0)
     os.umask(current)
     return current

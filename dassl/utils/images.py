@@ -8,10 +8,10 @@ import stat
 
 from PIL import Image, UnidentifiedImageError
 
-from .errors import MissingFileError, UnreadableFileError
+from .errors import MissingFileError, UnreadableFileError, one_line
 
 _ANY_SUFFIX = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
-"""Formats that are recognised whatever the file is called; every other one needs its own suffix."""
+"""Formats that are recognised under any file name; the others need their own suffix."""
 
 _NOT_PICTURES = frozenset({"EPS", "BUFR", "GRIB", "HDF5", "WMF", "MPEG", "IPTC"})
 """Formats that Pillow identifies but does not decode by itself: EPS starts a program, the others need a plug-in."""
@@ -26,7 +26,7 @@ _SIXTEEN_BITS = 2**16 - 1
 
 @functools.cache
 def _formats_by_suffix() -> dict[str, str]:
-    """The Pillow format of each suffix (with its dot, lower case) that can be decoded here."""
+    """The Pillow format of each suffix (with its dot, lower case) that Pillow can decode."""
     Image.init()  # registers all plug-ins
     return {
         suffix: name
@@ -48,7 +48,7 @@ def is_image_name(name: str) -> bool:
 def images_below(folder: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
     """Paths of the images of a folder and its subfolders, and of everything else there; both ascending.
 
-    A hidden folder and a link to a folder are not entered: they count as one thing that is not an image, as does a
+    A hidden folder and a link to a folder are not entered; each counts as one item that is not an image, like a
     hidden file.
     """
     images, others = [], []
@@ -63,12 +63,12 @@ def images_below(folder: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
 
 
 MAX_PIXELS = 89_478_485
-"""Most pixels of an image that is read, unless another bound is given: where Pillow's own warning begins."""
+"""Default limit for the pixels of an image: the threshold of Pillow's own warning."""
 
-Image.MAX_IMAGE_PIXELS = None  # `read_image` has a bound of its own, which a key can raise
+Image.MAX_IMAGE_PIXELS = None  # `read_image` has its own limit, which a config key can raise
 
 MAX_ASPECT_RATIO = 200
-"""Longest side over shortest, unless another bound is given: resizing scales both sides, so a strip becomes huge."""
+"""Default limit for the ratio of an image's sides: resizing the shorter side would make a strip huge."""
 
 
 def read_image(
@@ -79,10 +79,12 @@ def read_image(
     8-bit images are converted by Pillow. Wider ones (16 or 32 bits, float) are scaled to 0..255 by `wide_to_rgb`.
 
     Args:
-        max_pixels: an image with more is not decoded, so that no image can use up the memory.
-        max_aspect_ratio: nor is one that is more than this many times as long as wide.
+        max_pixels: a larger image is not decoded, so that no image can exhaust the memory.
+        max_aspect_ratio: limit for the ratio of the sides, for the same reason.
 
-    Raises MissingFileError or UnreadableFileError, naming the file and what is wrong with it.
+    Raises:
+        MissingFileError: there is no such file.
+        UnreadableFileError: it cannot be decoded or is too large.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a FIFO or device might never end
@@ -97,12 +99,12 @@ def read_image(
         raise MissingFileError(f"{what}: {path}") from error
     except UnidentifiedImageError as error:
         raise UnreadableFileError(f"{path} is not an image that Pillow can read") from error
-    except Exception as error:  # Pillow's readers raise what a damaged file makes of them
-        raise UnreadableFileError(f"cannot read the image {path}: {_one_line(error)}") from error
+    except Exception as error:  # Pillow's readers raise anything for a damaged file
+        raise UnreadableFileError(f"cannot read the image {path}: {one_line(error)}") from error
 
 
 def _check_size(image: Image.Image, path: str | os.PathLike, max_pixels: int, max_aspect_ratio: int) -> None:
-    """Raise UnreadableFileError for an image that is too large or too long; only its header has been read by now."""
+    """Raise UnreadableFileError for an image that is too large or too long; only its header has been read."""
     width, height = image.size
     size = f"{path} has {width:,} x {height:,} pixels"
     if width * height > max_pixels:
@@ -118,16 +120,20 @@ def _check_size(image: Image.Image, path: str | os.PathLike, max_pixels: int, ma
 
 def _formats_for(path: str | os.PathLike) -> tuple[str, ...]:
     suffix = os.path.splitext(os.fspath(path))[1].lower()
-    if suffix in (".jpg", ".jpeg", ".png"):  # the usual case does not wait for all plug-ins
+    if suffix in (".jpg", ".jpeg", ".png"):  # the usual case does not import all plug-ins
         return _ANY_SUFFIX
     own = _formats_by_suffix().get(suffix)
     return _ANY_SUFFIX if own is None or own in _ANY_SUFFIX else (*_ANY_SUFFIX, own)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """`image` as RGB. Raises ValueError where `wide_to_rgb` does."""
+    """`image` as RGB.
+
+    Raises:
+        ValueError: see `wide_to_rgb`.
+    """
     if image.mode == "RGB":
-        image.load()  # convert would do this too, and copy the pixels
+        image.load()  # `convert` would also copy the pixels
         return image
     if image.mode.startswith("I") or image.mode == "F":
         return wide_to_rgb(image)
@@ -138,11 +144,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def wide_to_rgb(image: Image.Image) -> Image.Image:
     """A grey image of more than 8 bits as RGB: white is 255, values between are scaled and rounded, none is clipped.
 
-    White is 2**bits - 1 where the file says how many bits it uses: 65535 for 16 bits, 4095 for a TIFF of 12 bits. An
-    image of 32-bit integers or of floats does not say it. There white is the first of 1 (floats only), 255 and 65535
-    that no pixel exceeds.
+    White is 2**bits - 1 if the file gives its number of bits: 65535 for 16 bits, 4095 for a TIFF of 12 bits. For an
+    image of 32-bit integers or of floats, white is the first of 1 (floats only), 255 and 65535 that no pixel
+    exceeds.
 
-    Raises ValueError for a value below 0 or above white, and for one that is not finite.
+    Raises:
+        ValueError: a value is below 0, above white, or not finite.
     """
     import numpy  # not needed for ordinary images
 
@@ -151,7 +158,7 @@ def wide_to_rgb(image: Image.Image) -> Image.Image:
     white = _white(image, highest)
     if not (numpy.isfinite(values).all() and lowest >= 0 and highest <= white):
         raise ValueError(
-            f"its values ({lowest:g} to {highest:g}, mode {image.mode}) do not lie between 0 and {white}; "
+            f"its values ({lowest:g} to {highest:g}, mode {image.mode}) are not between 0 and {white}; "
             "save it with 8 or 16 bits"
         )
     if getattr(image, "tag_v2", {}).get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:
@@ -172,7 +179,3 @@ def _white(image: Image.Image, highest: float) -> int:
         return _SIXTEEN_BITS  # Pillow's PPM reader scales every wide image to 16 bits
     scales = (1, 255, _SIXTEEN_BITS) if image.mode == "F" else (255, _SIXTEEN_BITS)
     return next((white for white in scales if highest <= white), _SIXTEEN_BITS)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -1,7 +1,7 @@
-"""One writer in a folder at a time.
+"""Locks that allow one writing process per folder.
 
-The lock is the system's (`flock`): it ends with the process that holds it, however that ends. A process that was
-started for a run inherits the lock of the one that started it.
+The lock is the system's (`flock`): it is released when the process that holds it ends, even if it is killed. A
+process that was started for a run inherits the lock of its parent.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from .numerals import whole_number
 LOCK_NAME = ".lock"
 ATTEMPTS = 100
 INHERITED_LOCK = "RUN_LOCK_DESCRIPTOR"
-"""Environment variable that tells a child process which of its file descriptors is the lock of its run's folder."""
+"""Environment variable with the file descriptor of the lock that a child process inherits."""
 
 _held: set[int] = set()
 
 
 class BusyError(UserError):
-    """Another process is at work on the run."""
+    """Another process is working on the run."""
 
 
 def lock(folder: StrPath) -> int:
-    """File descriptor that holds the lock of a folder, which is made if missing.
+    """File descriptor that holds the lock of a folder, which is created if missing.
 
     Raises:
-        BusyError: another process holds it; its number and computer are named.
-        UserError: the folder cannot be written, or its file system has no locks.
+        BusyError: another process holds it; its process number and computer are named.
+        UserError: the folder cannot be written, or its file system does not support locks.
     """
     path = Path(folder, LOCK_NAME)
     for _ in range(ATTEMPTS):
         mkdir_if_missing(folder)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:  # `locked_while_writing` in another process has just removed the folder
+        except FileNotFoundError:  # removed at this moment by `locked_while_writing` in another process
             continue
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror or error}") from error
@@ -51,12 +51,12 @@ def lock(folder: StrPath) -> int:
         if _is_lock_of(folder, descriptor):
             _sign(descriptor)
             return descriptor
-        os.close(descriptor)  # that process removed the file between the two calls: this lock would guard nothing
+        os.close(descriptor)  # another process removed the file in between: the lock has no effect
     raise UserError(f"cannot lock {path}: other processes keep removing it; try again")
 
 
 def _take(descriptor: int, folder: StrPath) -> None:
-    """Lock an open file, or close it and raise what `lock` raises."""
+    """Lock an open file; on failure close it and raise the errors of `lock`."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -75,9 +75,9 @@ def _take(descriptor: int, folder: StrPath) -> None:
 
 @contextmanager
 def locked(folder: StrPath) -> Iterator[None]:
-    """Hold the lock of a run's folder; where this process has it already, or inherited it, nothing changes.
+    """Hold the lock of a run's folder. Nothing changes if this process has or inherited it already.
 
-    A folder that was made for it is removed when a UserError comes before the run has written more than its log.
+    A new folder is removed if a UserError occurs before the run has written more than its log.
 
     Raises:
         BusyError: another process holds it.
@@ -107,10 +107,10 @@ def locked(folder: StrPath) -> Iterator[None]:
 
 @contextmanager
 def locked_while_writing(folder: StrPath) -> Iterator[None]:
-    """As `locked`, for a folder in which no lock file may stay.
+    """As `locked`, for a folder in which no lock file should stay.
 
-    The file is removed before the lock is released. So is the folder, if it was made here and nothing was put into it.
-    A killed process leaves the file, which holds no lock then and does not stop the next one.
+    The file is removed before the lock is released. So is the folder, if it is new and empty. A killed process leaves
+    the file, which does not stop the next process.
 
     Raises:
         BusyError: another process holds the lock.
@@ -136,7 +136,7 @@ def _missing_folders(folder: StrPath) -> list[Path]:
 
 
 def _remove_unused(folders: list[Path]) -> None:
-    """Remove new folders, the innermost first, if that has nothing but a log and the lock."""
+    """Remove new folders, the innermost first, if it contains only a log and the lock."""
     with suppress(OSError):  # another process uses it
         if not folders or {path.name for path in folders[0].iterdir()} - {LOG_NAME, LOCK_NAME}:
             return
@@ -147,7 +147,7 @@ def _remove_unused(folders: list[Path]) -> None:
 
 
 def _inherited(folder: StrPath) -> int | None:
-    """The descriptor that the starting process handed over, if it is this folder's lock."""
+    """The descriptor that this process inherited, if it is this folder's lock."""
     descriptor = whole_number(os.environ.get(INHERITED_LOCK, ""))
     if descriptor is None or not _is_lock_of(folder, descriptor):
         return None
@@ -158,20 +158,20 @@ def _inherited(folder: StrPath) -> int | None:
 def _is_lock_of(folder: StrPath, descriptor: int) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(Path(folder, LOCK_NAME)))
-    except (OSError, OverflowError):  # the latter: a number that no descriptor can be
+    except (OSError, OverflowError):  # OverflowError: the number is too large for a descriptor
         return False
 
 
 def _sign(descriptor: int) -> None:
-    """Say in the lock's file who holds it."""
+    """Write into the lock file which process holds the lock."""
     text = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
-    with suppress(OSError):  # on a full disk the lock still holds
+    with suppress(OSError):  # the lock works on a full disk as well
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, text.encode(), 0)
 
 
 def _release_in_child() -> None:
-    """A forked worker that outlives a killed run must not keep the folder locked."""
+    """Close the locks in a forked worker, which could outlive a killed run and keep its folder locked."""
     for descriptor in _held:
         with suppress(OSError):
             os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Everything printed also goes to ``log.txt``."""
+"""Copies everything that is printed to `log.txt`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Logger:
 
     Progress bars redraw themselves with a carriage return; such text goes to the console alone. Other hidden characters
     are shown by their number in both.
-    Everything else a stream can do (``isatty``, ``fileno``, ``encoding``) is the console's.
+    All other methods of a stream (`isatty`, `fileno`, `encoding`) are the console's.
     """
 
     def __init__(self, console: IO[str], file: _LogFile | None = None) -> None:
@@ -41,10 +41,10 @@ class Logger:
 
 
 class _LogFile:
-    """A file that holds each text once `write` returns, without a buffer whose rest could fail or be lost later.
+    """An unbuffered text file: each text is in the file when `write` returns.
 
-    When the disk is full, the first failure is raised as UnwritableFileError and the log ends there, so that the
-    error's message itself still gets to the console.
+    When the disk is full, the first failure is raised as UnwritableFileError and the log ends, so that the error's
+    message still reaches the console.
     """
 
     def __init__(self, path: str) -> None:
@@ -62,20 +62,21 @@ class _LogFile:
 
 
 def _printable(msg: str, console: IO[str]) -> str:
-    """Names from files may hold characters that the console's encoding lacks: they are shown by their number."""
+    """`msg` with characters that the console's encoding does not support shown by their number."""
     encoding = getattr(console, "encoding", None) or "utf-8"
     return msg.encode(encoding, errors="backslashreplace").decode(encoding)
 
 
 def setup_logger(output: str | None = None) -> None:
-    """Copy stdout and stderr from now on to a log file.
+    """Copy stdout and stderr to a log file from now on.
 
     Args:
-        output: a folder, which gets ``log.txt``, or a file name ending in ``.txt`` or ``.log``. When the file exists,
-            the new one is called ``<name>-<year>-<month>-<day>-<hour>-<minute>-<second>``, so nothing is overwritten.
+        output: a folder, which gets `log.txt`, or a file name ending in `.txt` or `.log`. When the file exists,
+            the new one is called `<name>-<year>-<month>-<day>-<hour>-<minute>-<second>`, so nothing is overwritten.
             None or empty: nothing happens.
 
-    Raises UnwritableFileError when the file cannot be made.
+    Raises:
+        UnwritableFileError: the file cannot be written.
     """
     if not output:
         return

@@ -1,4 +1,4 @@
-"""Running averages of what training reports."""
+"""Running averages of the values that training reports."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class AverageMeter:
         self.count = 0
 
     def update(self, val: float | torch.Tensor, n: int = 1) -> None:
-        """Add ``val``, counted ``n`` times."""
+        """Add `val`, counted `n` times."""
         if isinstance(val, torch.Tensor):
             val = val.item()
         self.val = val
@@ -37,18 +37,22 @@ class AverageMeter:
 
 
 class MetricMeter:
-    """One AverageMeter per metric: ``update({"loss": 1.2, "acc": 50.0})``, then ``str(meter)``."""
+    """One AverageMeter per metric: `update({"loss": 1.2, "acc": 50.0})`, then `str(meter)`."""
 
     def __init__(self, delimiter: str = " ") -> None:
         self.meters: dict[str, AverageMeter] = defaultdict(AverageMeter)
         self.delimiter = delimiter
 
     def update(self, input_dict: Mapping[str, float | torch.Tensor] | None) -> None:
-        """Add one value per metric; None is ignored. Raises TypeError for anything but numbers."""
+        """Add one value per metric; None is ignored.
+
+        Raises:
+            TypeError: a value is not a number.
+        """
         if input_dict is None:
             return
         if not isinstance(input_dict, Mapping):
-            raise TypeError(f"MetricMeter.update() wants a dictionary of numbers, not {type(input_dict).__name__}")
+            raise TypeError(f"MetricMeter.update() needs a dictionary of numbers, not {type(input_dict).__name__}")
         for name, value in input_dict.items():
             if not isinstance(value, (Number, torch.Tensor)):
                 raise TypeError(f'metric "{name}" is not a number but {type(value).__name__}')

@@ -1,13 +1,13 @@
-"""Numbers in text that somebody wrote."""
+"""Numbers in text from users."""
 
 from __future__ import annotations
 
 
 def whole_number(text: str) -> int | None:
-    """The number that decimal digits, of any script, stand for; None for other text.
+    """The number written in decimal digits of any script; None for other text.
 
-    "²" and "①" are digits, but not decimal ones: `str.isdigit` takes them, `int` does not. Nor does `int` take text of
-    more than 4,300 digits.
+    "²" and "①" are digits, but not decimal ones: `str.isdigit` accepts them, `int` does not. `int` also refuses text
+    of more than 4,300 digits.
     """
     if not text.isdecimal():
         return None

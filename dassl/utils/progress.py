@@ -19,6 +19,6 @@ def progress_bar(iterable: Iterable | None = None, **options: Any) -> tqdm:
 
 
 def print_above_bar(message: str) -> None:
-    """``print`` that does not tear a progress bar apart."""
+    """`print` that keeps a progress bar intact."""
     with tqdm.external_write_mode(file=console_of(sys.stderr)):
         print(message)

@@ -1,4 +1,4 @@
-"""The state of the random number generators, in a form that a weights-only checkpoint can hold."""
+"""The state of the random number generators, in a form that a weights-only checkpoint can store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import torch
 
 def random_state() -> dict[str, Any]:
     """State of Python's, NumPy's and PyTorch's (CPU, and every GPU in use) global generators: numbers and tensors."""
-    name, keys, *rest = np.random.get_state()
+    of_numpy = np.random.get_state()
+    assert isinstance(of_numpy, tuple)
+    name, keys, *rest = of_numpy
     return {
         "python": random.getstate(),
         "numpy": (name, keys.tolist(), *rest),
@@ -23,9 +25,10 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Put the generators into a state that `random_state` gave. States of GPUs that are not in use here are left out.
+    """Restore a state of `random_state`. States of GPUs that are not in use here are ignored.
 
-    Raises KeyError, TypeError, ValueError or RuntimeError when it is none.
+    Raises:
+        KeyError, TypeError, ValueError, RuntimeError: the state is invalid.
     """
     version, keys, gauss = state["python"]
     random.setstate((version, tuple(keys), gauss))
@@ -38,7 +41,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 @contextmanager
 def same_random_state_afterwards() -> Iterator[None]:
-    """What is drawn in here does not change what is drawn later."""
+    """Restore the generators' state at the end, so that draws in the block do not change later ones."""
     before = random_state()
     try:
         yield

@@ -23,14 +23,18 @@ class Registry:
         self._obj_map: dict[str, Any] = {}
 
     def register(self, obj: Any = None, force: bool = False) -> Any:
-        """Register ``obj`` under its own name, or return a decorator that does. A taken name needs ``force``."""
+        """Register `obj` under its own name, or return a decorator that does. `force` replaces an existing name."""
         if obj is None:
             return self._decorator(force)
         self._do_register(obj.__name__, obj, force)
         return obj
 
     def get(self, name: str) -> Any:
-        """The object registered as ``name``; raises UnknownNameError that lists the available names."""
+        """The object registered as `name`.
+
+        Raises:
+            UnknownNameError: there is no such name; the available ones are listed.
+        """
         if name not in self._obj_map:
             raise UnknownNameError(unknown_name_message(self._name, name, self.registered_names()))
         return self._obj_map[name]

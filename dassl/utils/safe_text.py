@@ -1,7 +1,7 @@
-"""Text from elsewhere (class names, file names, result files), made safe for the place where it is shown.
+"""Makes text from files (class names, file names, results) safe for the place where it is shown.
 
-A name may hold characters that move a terminal's cursor, turn the direction of a line, end a table's cell, or start a
-spreadsheet formula. Here they are shown instead of obeyed. Data files keep names as they are.
+A name may contain characters that move a terminal's cursor, reverse the direction of a line, end a table's cell, or
+start a spreadsheet formula. Here they are shown without effect. Data files keep names as they are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories: controls, format characters (bidirectional, zero-width), surrogates, line separators."""
 
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
-"""What a spreadsheet takes for the start of a formula, full-width forms included."""
+"""What a spreadsheet treats as the start of a formula, including full-width forms."""
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -53,7 +53,7 @@ def _is_hidden(character: str) -> bool:
 
 
 def printable_lines(text: str) -> str:
-    """As `printable`, for text whose line breaks, tabs and carriage returns are meant."""
+    """As `printable`, but keeps line breaks, tabs and carriage returns."""
     return printable(text, keep="\n\t\r")
 
 
@@ -61,9 +61,9 @@ def printable_json(content: Any) -> str:
     r"""`content` as JSON on one line: letters of all scripts as they are, hidden characters as `\uXXXX`.
 
     Raises:
-        ValueError: NaN or infinity, which JSON does not have.
+        ValueError: the content has NaN or infinity, which JSON does not support.
     """
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False)  # escapes what is below a blank
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False)  # escapes control characters
     return "".join(json.dumps(character)[1:-1] if _is_hidden(character) else character for character in text)
 
 
@@ -73,7 +73,7 @@ def in_markdown(text: str) -> str:
 
 
 def in_latex(text: str) -> str:
-    r"""Text of a LaTeX table. Behind `\\` a cell must not start with `[` or `*`, which LaTeX takes for an argument."""
+    r"""Text of a LaTeX table. After `\\` a cell must not start with `[` or `*`, which LaTeX reads as an argument."""
     escaped = "".join(_LATEX.get(character, character) for character in printable(" ".join(text.split())))
     return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped
 

@@ -1,4 +1,4 @@
-"""Helpers under the module path of the lineage; each lives in the file named after its subject."""
+"""Helpers under the module path of the lineage; each is defined in the module of its subject."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ __all__ = [
 
 
 def tolist_if_not(x: Any) -> list:
-    """``x`` itself when it is a list, otherwise a list that holds it."""
+    """`x` itself when it is a list, otherwise a list with `x`."""
     return x if isinstance(x, list) else [x]

@@ -1,12 +1,11 @@
-"""PyTorch's zip archives read as data: what lies in them is checked first, and nothing in them is ever run.
+"""PyTorch's zip archives read as data: their entries are checked first, and no code in them is run.
 
 `torch.save` and `torch.jit.save` write zip files with a pickle program (`data.pkl`) and one entry per storage. PyTorch
-neither checks the entries' checksums nor limits what they unpack to. So the entries are checked here, the sound ones
-are copied, and the copy is read by `torch.load` with its weights-only unpickler.
+neither checks the entries' checksums nor limits their unpacked size. So the entries are checked here and copied, and
+the copy is read by `torch.load` with its weights-only unpickler.
 
-That unpickler refuses classes and functions that it does not know. Their names are first replaced, in the pickle
-program, by names of stand-ins that only collect what they are given. Nothing is imported or called by a name from the
-file.
+That unpickler refuses unknown classes and functions. In the pickle program, their names are first replaced by names of
+stand-ins that only collect their arguments. Nothing is imported or called by a name from the file.
 """
 
 from __future__ import annotations
@@ -28,37 +27,41 @@ _MARK = "_dassl_stands_in_for_an_object"
 _NUMBER_KINDS = "fiub"
 _LOCAL_HEADER = 30
 """Bytes of a zip entry's own header, without its name."""
-_LARGEST_EFFORT = 20_000_000
-"""Replaced classes times objects. The unpickler looks at every allowed class for each object: about ten seconds."""
+_MAX_EFFORT = 20_000_000
+"""Replaced classes times objects. The unpickler checks every class for each object, for about ten seconds."""
 _OBJECT_OPCODES = {"NEWOBJ", "REDUCE", "BUILD"}
-_NOT_NEEDED = {
+_FORBIDDEN = {
     "builtins.bytearray",
     *(
         f"torch._utils._rebuild_{kind}"
         for kind in ("device_tensor_from_numpy", "device_tensor_from_cpu_tensor", "wrapper_subclass", "nested_tensor")
     ),
 }
-"""What PyTorch allows in a file, though a few bytes can make it fill the memory: `bytearray(10**12)`, a copy of a
-tensor whose strides are 0."""
+"""Functions that PyTorch allows in a file although a few bytes can exhaust the memory: `bytearray(10**12)`, a copy of
+a tensor whose strides are 0."""
 _OLD_FORMAT_PICKLES = 5
 
 
 class Loaded(NamedTuple):
-    """What an archive holds."""
+    """Content of an archive."""
 
     content: Any
     """Plain values and tensors; an object is an OrderedDict, see `attributes_of`."""
     replaced: list[str]
-    """Names of the classes and functions that stand-ins took the place of."""
+    """Names of the classes and functions that stand-ins replaced."""
 
 
 def is_zip(path: str | os.PathLike) -> bool:
-    """Whether a file is a zip archive. Raises ValueError for one that is broken off."""
+    """Whether a file is a zip archive.
+
+    Raises:
+        ValueError: it is an incomplete zip archive.
+    """
     if zipfile.is_zipfile(path):
         return True
     with open(path, "rb") as file:
         if file.read(4) == b"PK\x03\x04":
-            raise ValueError("a zip archive without its end")
+            raise ValueError("it is an incomplete zip archive")
     return False
 
 
@@ -72,6 +75,7 @@ def load_archive(path: str | os.PathLike) -> Loaded:
         top = top_folder(archive)
         program, stand_ins = _with_stand_ins(read_stored(archive, f"{top}/data.pkl"))
         copy = _copy_for_torch(archive, top, program)
+    # `safe_globals` is the unpickler's list of allowed names; only our own classes and functions are added
     allowed = [*((made, name) for name, made in _NUMPY_NUMBERS.items()), *stand_ins]
     with torch.serialization.safe_globals(allowed):
         content = torch.load(copy, map_location="cpu", weights_only=True)
@@ -85,18 +89,18 @@ def load_old_format(path: str | os.PathLike) -> Any:
         Exception: of any kind, for a damaged or hostile file.
     """
     with open(path, "rb") as file:
-        for _ in range(_OLD_FORMAT_PICKLES):  # then the tensors' values follow
+        for _ in range(_OLD_FORMAT_PICKLES):  # the values of the tensors come after these
             for opcode, argument, _ in pickletools.genops(file):
-                if opcode.name == "GLOBAL" and not _NOT_NEEDED.isdisjoint(_spellings(*argument.split(" ", 1))):
+                if opcode.name == "GLOBAL" and not _FORBIDDEN.isdisjoint(_spellings(argument)):
                     raise ValueError(f"it uses {argument}")
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def open_checked(path: str | os.PathLike) -> zipfile.ZipFile:
-    """A zip archive whose entries are distinct, not encrypted, and lie side by side in the file.
+    """A zip archive whose entries have distinct names, are not encrypted, and do not overlap.
 
     Raises:
-        ValueError: they are not; the entry is named.
+        ValueError: an entry breaks these rules; it is named.
     """
     archive = zipfile.ZipFile(path)
     names: set[str] = set()
@@ -106,7 +110,7 @@ def open_checked(path: str | os.PathLike) -> zipfile.ZipFile:
             raise ValueError(f"entry {entry.filename} occurs twice")
         if entry.flag_bits & 1:
             raise ValueError(f"entry {entry.filename} is encrypted")
-        if entry.header_offset < end:
+        if entry.header_offset < end:  # shared bytes would let a small file unpack to a huge one
             raise ValueError(f"entry {entry.filename} overlaps another one")
         names.add(entry.filename)
         end = entry.header_offset + _LOCAL_HEADER + len(entry.filename) + entry.compress_size
@@ -114,11 +118,15 @@ def open_checked(path: str | os.PathLike) -> zipfile.ZipFile:
 
 
 def top_folder(archive: zipfile.ZipFile) -> str:
-    """The folder in which all entries lie. Raises ValueError."""
+    """The top folder of all entries.
+
+    Raises:
+        ValueError: there is not exactly one `data.pkl` in a top folder.
+    """
     tops = [name.removesuffix("/data.pkl") for name in archive.namelist() if name.endswith("/data.pkl")]
     tops = [top for top in tops if "/" not in top]
     if len(tops) != 1:
-        raise ValueError("it has no data.pkl as PyTorch writes it")
+        raise ValueError("it does not have one data.pkl in a top folder, as PyTorch writes it")
     return tops[0]
 
 
@@ -140,7 +148,7 @@ def read_stored(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _copy_for_torch(archive: zipfile.ZipFile, top: str, program: bytes) -> io.BytesIO:
-    """The storages with their checked content, and `program`, as an archive in memory."""
+    """An archive in memory with `program` and the storages, whose checksums have been checked."""
     wanted = [f"{top}/byteorder", f"{top}/version"]
     copy = io.BytesIO()
     with zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as target:
@@ -153,9 +161,9 @@ def _copy_for_torch(archive: zipfile.ZipFile, top: str, program: bytes) -> io.By
 
 
 class _StandIn:
-    """What a class or function named in the file is replaced by: makes an empty, marked dictionary.
+    """Replaces a class or function named in the file: a call creates an empty, marked dictionary.
 
-    An OrderedDict is the one container that the weights-only unpickler fills with items and attributes alike.
+    OrderedDict is the only container that the weights-only unpickler fills with both items and attributes.
     """
 
     origin = ""
@@ -167,15 +175,15 @@ class _StandIn:
 
 
 def _with_stand_ins(program: bytes) -> tuple[bytes, list[tuple[type[_StandIn], str]]]:
-    """The pickle program with every unknown name replaced, and the stand-ins with their names in it.
+    """The pickle program with every unknown name replaced, and the stand-ins with their new names.
 
     Raises:
-        ValueError: so many classes and objects that reading them would take minutes.
+        ValueError: there are so many classes and objects that reading them would take minutes.
     """
     unsafe = sorted(_unknown_names(program))
     if not unsafe:
         return program, []
-    stand_ins = [
+    stand_ins: list[tuple[type[_StandIn], str]] = [
         (type("StandIn", (_StandIn,), {"origin": name}), f"{_STAND_IN_MODULE}.stand_in_{number}")
         for number, name in enumerate(unsafe)
     ]
@@ -185,18 +193,20 @@ def _with_stand_ins(program: bytes) -> tuple[bytes, list[tuple[type[_StandIn], s
         objects += opcode.name in _OBJECT_OPCODES
         if opcode.name != "GLOBAL":
             continue
-        known_as = next((name for name in _spellings(*argument.split(" ", 1)) if name in names), None)
+        known_as = next((name for name in _spellings(argument) if name in names), None)
         if known_as is not None:
+            # GLOBAL is b"c", then module and name, each with a line break
             edited += program[done:position] + b"c%b\n%b\n" % tuple(names[known_as].encode().split(b"."))
             end_of_module = program.index(b"\n", position)
             done = program.index(b"\n", end_of_module + 1) + 1
-    if len(unsafe) * objects > _LARGEST_EFFORT:
+    if len(unsafe) * objects > _MAX_EFFORT:
         raise ValueError(f"it has {objects:,} objects of {len(unsafe):,} classes")
     return bytes(edited + program[done:]), stand_ins
 
 
 def _unknown_names(program: bytes) -> set[str]:
-    """The names that PyTorch's unpickler would refuse, less those of numpy's numbers; and those of `_NOT_NEEDED`."""
+    """The names that PyTorch's unpickler would refuse, except numpy's numbers, and the names in `_FORBIDDEN`."""
+    # PyTorch lists the names of an archive only, so the program is put into a minimal one
     probe = io.BytesIO()
     with zipfile.ZipFile(probe, "w") as archive:
         archive.writestr("probe/data.pkl", program)
@@ -204,26 +214,30 @@ def _unknown_names(program: bytes) -> set[str]:
     probe.seek(0)
     refused = set(torch.serialization.get_unsafe_globals_in_checkpoint(probe)) - set(_NUMPY_NUMBERS)
     named = {argument for opcode, argument, _ in pickletools.genops(program) if opcode.name == "GLOBAL"}
-    return refused | {name for pair in named for name in _spellings(*pair.split(" ", 1)) if name in _NOT_NEEDED}
+    return refused | {name for each in named for name in _spellings(each) if name in _FORBIDDEN}
 
 
-def _spellings(module: str, name: str) -> tuple[str, str]:
-    """Protocol 2 spells names of the standard library as Python 2 did; PyTorch translates some of them back."""
+def _spellings(argument: Any) -> tuple[str, str]:
+    """Dotted name in the argument "module name" of a GLOBAL opcode, as written and as in Python 3.
+
+    Protocol 2 spells names of the standard library as Python 2 did; PyTorch translates some of them back.
+    """
+    module, name = argument.split(" ", 1)
     new_module, new_name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
     return f"{module}.{name}", f"{new_module}.{new_name}"
 
 
 class _NumpyDtype:
-    """What is needed of a pickled `numpy.dtype` to read one number."""
+    """The part of a pickled `numpy.dtype` that reading one number needs."""
 
     def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
         if not isinstance(code, str) or code[:1] not in _NUMBER_KINDS:
-            raise ValueError(f"a number of type {code!r}")
+            raise ValueError(f"it has a number of type {code!r}")
         self.code = code
 
     def __setstate__(self, state: tuple) -> None:
         if state[1] == ">":
-            raise ValueError("a big-endian number")
+            raise ValueError("it has a big-endian number")
 
 
 def _plain_number(dtype: _NumpyDtype, raw: bytes) -> bool | int | float:
@@ -238,27 +252,29 @@ _NUMPY_NUMBERS = {
 
 
 def class_of(value: Any) -> str | None:
-    """Name of the class that a stand-in took the place of; None for any other value."""
+    """Name of the class that a stand-in replaced; None for any other value."""
     origin = vars(value).get(_MARK) if isinstance(value, OrderedDict) else None
     return origin if isinstance(origin, str) else None
 
 
-def attributes_of(stand_in: OrderedDict) -> dict[str, Any]:
-    """Attributes of the object that it took the place of."""
+def attributes_of(stand_in: Mapping[Any, Any]) -> dict[str, Any]:
+    """Attributes of the object that the stand-in replaced."""
     return {key: item for key, item in vars(stand_in).items() if key != _MARK}
 
 
 def without_stand_ins(value: Any, done: dict[int, Any] | None = None) -> Any:
-    """Plain dictionaries of items and attributes in place of stand-ins; a reference back to a parent becomes None.
+    """`value` with plain dictionaries of items and attributes instead of stand-ins.
+
+    A reference to a parent becomes None.
 
     Args:
-        done: results by the id of what they were made of, so that a value with many references is converted once.
+        done: results by the id of the original, so that a value with many references is converted once.
     """
     done = {} if done is None else done
     if not isinstance(value, (dict, list, tuple)) or type(value) is torch.Size:
         return value
     if id(value) not in done:
-        done[id(value)] = None  # what a part of it refers back to
+        done[id(value)] = None  # for references of its parts to itself
         done[id(value)] = _converted(value, done)
     return done[id(value)]
 
@@ -272,8 +288,8 @@ def _converted(value: dict | list | tuple, done: dict[int, Any]) -> Any:
     return items if type(value) is dict else _like(value, items)
 
 
-def _converted_items(items: Mapping[Any, Any], done: dict[int, Any]) -> dict[Any, Any]:
-    # not `items.items()`: an attribute of that name, out of the file, would hide the method
+def _converted_items(items: dict[Any, Any], done: dict[int, Any]) -> dict[Any, Any]:
+    # not `items.items()`: an attribute `items` from the file would hide the method
     return {key: without_stand_ins(item, done) for key, item in dict.items(items)}
 
 

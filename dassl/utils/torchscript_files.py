@@ -1,7 +1,7 @@
 """The tensors of a TorchScript archive, read as data: its code is never compiled or run.
 
 `torch.jit.load` runs code while it loads (a module's `__setstate__`). Here the module objects in the archive's pickle
-become plain containers, and of its code only the lists of parameters and buffers are read, as text.
+become plain containers. From the code, only the lists of parameters and buffers are read, as text.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from .torch_archives import attributes_of, class_of, load_archive, open_checked, top_folder
 
-_LARGEST_CODE = 64 << 20
-_MOST_MODULES, _DEEPEST = 100_000, 100
+_MAX_CODE_BYTES = 64 << 20
+_MAX_MODULES, _MAX_DEPTH = 100_000, 100
 _CLASS = re.compile(
     r"^class (\w+)\(Module\):\n  __parameters__ = \[([^\]\n]*)\]\n(?:  __buffers__ = \[([^\]\n]*)\]\n)?", re.MULTILINE
 )
@@ -26,7 +26,7 @@ _QUOTED = re.compile(r'"([^"\\]*)"')
 
 
 class _Declared(NamedTuple):
-    """Which attributes of a module class are in its state dict."""
+    """The attributes of a module class that belong to its state dict."""
 
     parameters: tuple[str, ...]
     buffers: tuple[str, ...]
@@ -41,7 +41,7 @@ def is_torchscript(path: str | os.PathLike) -> bool:
 
 
 def read_torchscript(path: str | os.PathLike) -> dict[str, Tensor]:
-    """What `torch.jit.load(path).state_dict()` gives, in the same order, on the CPU.
+    """The tensors of `torch.jit.load(path).state_dict()`, in the same order, on the CPU.
 
     Raises:
         Exception: of any kind, for a damaged or hostile file.
@@ -49,12 +49,12 @@ def read_torchscript(path: str | os.PathLike) -> dict[str, Tensor]:
     root = load_archive(path).content
     classes = _module_classes(path)
     if class_of(root) not in classes:
-        raise ValueError("it holds no TorchScript module")
+        raise ValueError("it has no TorchScript module")
     return _StateDict(classes).of(root)
 
 
 def _module_classes(path: str | os.PathLike) -> dict[str, _Declared]:
-    """What each module class in the archive's code declares, by the class's full name."""
+    """The declaration of each module class in the archive's code, by the class's full name."""
     found = {}
     with open_checked(path) as archive:
         for module, text in _sources(archive, f"{top_folder(archive)}/code/"):
@@ -70,11 +70,11 @@ def _sources(archive: zipfile.ZipFile, folder: str) -> Iterator[tuple[str, str]]
     entries = [
         entry for entry in archive.infolist() if entry.filename.startswith(folder) and entry.filename.endswith(".py")
     ]
-    if sum(entry.file_size for entry in entries) > _LARGEST_CODE:
-        raise ValueError(f"its code unpacks to more than {_LARGEST_CODE:,} bytes")
+    if sum(entry.file_size for entry in entries) > _MAX_CODE_BYTES:
+        raise ValueError(f"its code unpacks to more than {_MAX_CODE_BYTES:,} bytes")
     for entry in entries:
         with archive.open(entry) as file:
-            text = file.read(entry.file_size)  # no more than it says, whatever it unpacks to
+            text = file.read(entry.file_size)  # at most the stated size, whatever it unpacks to
         module = entry.filename.removeprefix(folder).removesuffix(".py").replace("/", ".")
         yield module, text.decode("utf-8")
 
@@ -93,11 +93,10 @@ class _StateDict:
 
     def _collect(self, module: OrderedDict, prefix: str, depth: int) -> None:
         self._modules += 1
-        if self._modules > _MOST_MODULES or depth > _DEEPEST:
+        if self._modules > _MAX_MODULES or depth > _MAX_DEPTH:
             raise ValueError("its modules are nested too deeply or contain themselves")
         attributes = attributes_of(module)
-        declared = self._classes[class_of(module)]
-        for names in declared:
+        for names in self._classes[class_of(module) or ""]:
             # in the order of the attributes, as PyTorch lists them
             for name in (name for name in attributes if name in names):
                 self._add(f"{prefix}{name}", attributes[name])

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from .checkpoint_files import read_checkpoint_file
-from .errors import MismatchError, MissingFileError, UnreadableFileError
+from .errors import MismatchError, MissingFileError, UnreadableFileError, one_line
 from .files import write_bytes_atomically, write_text_atomically
 from .numerals import whole_number
 from .state_shapes import check_optimizer_state, check_scheduler_state
@@ -24,7 +24,7 @@ BEST_NAME = "model-best.pth.tar"
 
 
 def checkpoint_name(epoch: int | str) -> str:
-    """File name of the checkpoint written after ``epoch`` epochs."""
+    """File name of the checkpoint after `epoch` epochs."""
     return f"model.pth.tar-{epoch}"
 
 
@@ -35,23 +35,24 @@ def save_checkpoint(
     remove_module_from_keys: bool = True,
     model_name: str = "",
 ) -> None:
-    """Write ``state`` to ``<save_dir>/model.pth.tar-<epoch>`` and its name to ``<save_dir>/checkpoint``.
+    """Write `state` to `<save_dir>/model.pth.tar-<epoch>` and its name to `<save_dir>/checkpoint`.
 
-    Both files are replaced atomically, the name last, so a failure leaves the last good checkpoint in force.
+    Both files are replaced atomically, the name last, so after a failure the last good checkpoint is still valid.
 
     Args:
-        state: at least ``state_dict`` and ``epoch`` (epochs completed); usually ``optimizer``, ``scheduler`` and
-            ``val_result`` as well.
-        is_best: write ``model-best.pth.tar`` as well.
-        remove_module_from_keys: drop the prefix ``module.`` that DataParallel adds.
+        state: at least `state_dict` and `epoch` (epochs completed); usually `optimizer`, `scheduler` and
+            `val_result` as well.
+        is_best: write `model-best.pth.tar` as well.
+        remove_module_from_keys: drop the prefix `module.` that DataParallel adds.
         model_name: another file name.
 
-    Raises UnwritableFileError when the disk is full or the folder cannot be written.
+    Raises:
+        UnwritableFileError: the disk is full or the folder cannot be written.
     """
     if remove_module_from_keys:
         state = {**state, "state_dict": _without_module_prefix(state["state_dict"])}
     name = model_name or checkpoint_name(state["epoch"])
-    # Serialised in memory first: PyTorch's own file writer reports a full disk by an assertion deep in C++.
+    # Serialised in memory first: PyTorch's own file writer reports a full disk as a C++ assertion.
     buffer = io.BytesIO()
     torch.save(state, buffer)
     fpath = osp.join(save_dir, name)
@@ -67,7 +68,9 @@ def save_checkpoint(
 def load_checkpoint(fpath: str | os.PathLike) -> dict[str, Any]:
     """The dictionary in a checkpoint file, tensors on the CPU; no code in the file is run.
 
-    Raises MissingFileError, or UnreadableFileError when the file is truncated or is something else.
+    Raises:
+        MissingFileError: there is no such file.
+        UnreadableFileError: the file is truncated, damaged, or not a checkpoint.
     """
     if fpath is None:
         raise ValueError("File path is None")
@@ -75,7 +78,12 @@ def load_checkpoint(fpath: str | os.PathLike) -> dict[str, Any]:
 
 
 def last_checkpoint_file(fdir: str) -> str:
-    """Name of the checkpoint that ``<fdir>/checkpoint`` names. Raises MissingFileError or UnreadableFileError."""
+    """The file name in `<fdir>/checkpoint`.
+
+    Raises:
+        MissingFileError: there is no such file.
+        UnreadableFileError: it cannot be read or does not contain a file name.
+    """
     pointer = osp.join(fdir, POINTER_NAME)
     try:
         with open(pointer, encoding="utf-8") as file:
@@ -85,16 +93,14 @@ def last_checkpoint_file(fdir: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise UnreadableFileError(f"cannot read {pointer}") from error
     if not name or osp.basename(name) != name:
-        raise UnreadableFileError(
-            f"{pointer} should hold the file name of the last checkpoint, but holds {name[:80]!r}"
-        )
+        raise UnreadableFileError(f"{pointer} should contain the file name of the last checkpoint, not {name[:80]!r}")
     return name
 
 
 def last_common_checkpoint(folders: list[str]) -> str | None:
-    """File name of the last checkpoint that all folders have, of one and the same epoch; None when there is none.
+    """File name of the last checkpoint that all folders have, with the same epoch; None without one.
 
-    A run that was killed while it wrote the checkpoints of several models leaves some of them a step behind.
+    A run that was killed while it saved several models leaves older checkpoints of some of them.
     """
     if not folders or not all(osp.exists(osp.join(folder, POINTER_NAME)) for folder in folders):
         return None
@@ -124,12 +130,15 @@ def resume_from_checkpoint(
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
     file_name: str = "",
 ) -> int:
-    """Load a checkpoint in ``fdir`` into model, optimiser and scheduler; returns the number of epochs completed.
+    """Load a checkpoint in `fdir` into model, optimiser and scheduler; returns the number of completed epochs.
 
     Args:
-        file_name: of the checkpoint; the last one by default.
+        file_name: name of the checkpoint (default: the last one).
 
-    Raises MissingFileError, UnreadableFileError, or MismatchError when it belongs to another model or optimiser.
+    Raises:
+        MissingFileError: there is no checkpoint.
+        UnreadableFileError: the checkpoint is damaged.
+        MismatchError: it belongs to another model, optimiser or scheduler.
     """
     return restore_checkpoint(osp.join(fdir, file_name or last_checkpoint_file(fdir)), model, optimizer, scheduler)[
         "epoch"
@@ -144,7 +153,12 @@ def restore_checkpoint(fpath: str, model: nn.Module, optimizer: Any = None, sche
 
 
 def read_training_checkpoint(fpath: str) -> dict[str, Any]:
-    """The content of a checkpoint with ``state_dict`` and ``epoch``. Raises MissingFileError or UnreadableFileError."""
+    """The content of a checkpoint with `state_dict` and `epoch`.
+
+    Raises:
+        MissingFileError: there is no such file.
+        UnreadableFileError: it is damaged or not a checkpoint of this kind.
+    """
     print(f'Loading checkpoint from "{fpath}"')
     checkpoint = load_checkpoint(fpath)
     for key, kind in (("state_dict", dict), ("epoch", int)):
@@ -158,7 +172,11 @@ def read_training_checkpoint(fpath: str) -> dict[str, Any]:
 def load_training_checkpoint(
     checkpoint: dict[str, Any], fpath: str, model: nn.Module, optimizer: Any = None, scheduler: Any = None
 ) -> None:
-    """Load what `read_training_checkpoint` gave; ``fpath`` is named in a MismatchError."""
+    """Load the result of `read_training_checkpoint`.
+
+    Raises:
+        MismatchError: it belongs to another model, optimiser or scheduler; `fpath` is named.
+    """
     targets = (
         ("state_dict", model, None),
         ("optimizer", optimizer, check_optimizer_state),
@@ -171,7 +189,7 @@ def load_training_checkpoint(
 
 
 def load_state_into_model(model: nn.Module, state_dict: dict[str, torch.Tensor], source: str) -> None:
-    """``model.load_state_dict`` with a one-line MismatchError that names ``source`` and the tensors."""
+    """`model.load_state_dict` with a one-line MismatchError that names `source` and the tensors."""
     _load_into(model, state_dict, source)
 
 
@@ -181,14 +199,16 @@ def _load_into(target: Any, state: Any, source: str, check: Callable[[Any, Any],
             check(target, state)
         target.load_state_dict(state)
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise MismatchError(f"{source} does not fit: {reason[:600]}") from error
+        raise MismatchError(f"{source} does not fit: {one_line(error, 600)}") from error
 
 
 def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
     """Copy the tensors of a checkpoint (or plain state dict) whose names and shapes match; print which ones were used.
 
-    Raises MissingFileError, UnreadableFileError, or MismatchError when nothing matches.
+    Raises:
+        MissingFileError: there is no such file.
+        UnreadableFileError: the file is damaged.
+        MismatchError: no tensor matches.
     """
     checkpoint = load_checkpoint(weight_path)
     given = _without_module_prefix(checkpoint.get("state_dict", checkpoint))
@@ -248,9 +268,10 @@ def open_all_layers(model: nn.Module) -> None:
 
 
 def open_specified_layers(model: nn.Module, open_layers: str | list[str]) -> None:
-    """Train the named children of ``model`` only; the others are frozen and in evaluation mode.
+    """Train the named children of `model` only; the others are frozen and in evaluation mode.
 
-    Raises ValueError for a name that is no child of the model.
+    Raises:
+        ValueError: the model has no child of this name.
     """
     if isinstance(model, nn.DataParallel):
         model = model.module

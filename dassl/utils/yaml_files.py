@@ -7,17 +7,16 @@ from typing import Any
 import yaml
 from yaml import MappingNode, Node, SafeLoader, ScalarNode
 
-from .errors import UnreadableFileError
+from .errors import UnreadableFileError, one_line
 from .files import StrPath, read_text
 
-MOST_VALUES = 100_000
-"""Values of a file after its aliases are unfolded."""
-DEEPEST = 50
-"""Mappings and lists in one another."""
-
+MAX_VALUES = 100_000
+"""Maximum number of values in a file after its aliases are resolved."""
+MAX_DEPTH = 50
+"""Maximum number of nested mappings and lists."""
 
 _ERRORS = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError)
-"""What PyYAML's constructors make of a value that is not of its tag's type."""
+"""Errors of PyYAML's constructors for a value that does not have the type of its tag."""
 
 
 def read_yaml(path: StrPath) -> Any:
@@ -26,17 +25,21 @@ def read_yaml(path: StrPath) -> Any:
     Raises:
         MissingFileError: no such file.
         UnreadableFileError: it cannot be read or is not valid YAML, a key occurs twice in one mapping, a value
-            contains itself, or the aliases unfold to more than `MOST_VALUES` values; the file and the line are named.
+            contains itself, or the aliases resolve to more than `MAX_VALUES` values; the file and the line are named.
     """
     text = read_text(path)
     try:
         return parse_yaml(text)
     except (*_ERRORS, RecursionError, yaml.YAMLError) as error:
-        raise UnreadableFileError(f"cannot read {path}: {' '.join(str(error).split())[:500]}") from error
+        raise UnreadableFileError(f"cannot read {path}: {one_line(error, 500)}") from error
 
 
 def parse_yaml(text: str) -> Any:
-    """As `read_yaml`, for a text. Raises what PyYAML's constructors do with values that are not of their tag's type."""
+    """As `read_yaml`, for a text.
+
+    Raises:
+        Exception: one of `_ERRORS`, RecursionError or yaml.YAMLError, for a text that is not valid.
+    """
     loader = SafeLoader(text)
     try:
         root = loader.get_single_node()
@@ -49,25 +52,29 @@ def parse_yaml(text: str) -> Any:
 
 
 class _Check:
-    """Looks through the nodes of a document before anything is made of them."""
+    """Checks the nodes of a document before they are converted."""
 
     def __init__(self, loader: SafeLoader) -> None:
         self._loader = loader
         self._measured: dict[Node, tuple[int, int]] = {}
 
     def measure(self, node: Node, parents: tuple[Node, ...]) -> tuple[int, int]:
-        """How many values a node unfolds to, and how deep they lie. Each node is measured once. Raises ValueError."""
+        """Number and depth of the values of a node with its aliases resolved. Each node is measured once.
+
+        Raises:
+            ValueError: the node contains itself or is too large.
+        """
         if node in parents:
             raise ValueError(f"{_place(node)}: a value contains itself")
-        if len(parents) > DEEPEST:
-            raise ValueError(f"{_place(node)}: nested more than {DEEPEST} times")
+        if len(parents) > MAX_DEPTH:
+            raise ValueError(f"{_place(node)}: nested more than {MAX_DEPTH} times")
         if node not in self._measured:
             measures = [self.measure(child, (*parents, node)) for child in self._children(node)]
             size = 1 + sum(size for size, _ in measures)
             depth = 1 + max((depth for _, depth in measures), default=0)
-            if size > MOST_VALUES or depth > DEEPEST:
-                limits = f"{MOST_VALUES:,} values, or is nested more than {DEEPEST} times"
-                raise ValueError(f"{_place(node)}: unfolds to more than {limits}")
+            if size > MAX_VALUES or depth > MAX_DEPTH:
+                limits = f"{MAX_VALUES:,} values (aliases resolved) or is nested more than {MAX_DEPTH} times"
+                raise ValueError(f"{_place(node)}: has more than {limits}")
             self._measured[node] = size, depth
         return self._measured[node]
 
@@ -80,7 +87,7 @@ class _Check:
         return [part for pair in node.value for part in pair]
 
     def _check_keys(self, node: MappingNode) -> None:
-        """Raise ValueError for a key that occurs twice; YAML forbids it, PyYAML takes the last."""
+        """Raise ValueError for a key that occurs twice; YAML forbids it, but PyYAML uses the last value."""
         seen = set()
         for key, _ in node.value:
             if not isinstance(key, ScalarNode):

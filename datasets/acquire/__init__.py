@@ -1,1 +1,1 @@
-"""Getting data: where it comes from, downloading, unpacking, arranging, and checking what is there."""
+"""Acquiring data: sources, download, unpacking, layout, and checks of data on disk."""

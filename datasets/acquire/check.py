@@ -2,10 +2,10 @@
 
     python -m datasets.check --root DATA                      # all data sets, every image decoded
     python -m datasets.check --root DATA --fast Caltech101    # one, a sample of images
-    python -m datasets.check --path my_images/                # own data
+    python -m datasets.check --path my_images/                # custom data
 
-One line a data set, then one for each file that cannot be read and for what is left out, then the number of images of
-each class; exit status 1 if anything is wrong.
+Prints one line per data set, then one for each unreadable file and for ignored files, then the number of images of each
+class. Exit status 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from datasets.acquire.names import downloadable, expected_counts, generated, rea
 from datasets.custom_csv import ImageCSV
 from datasets.custom_folder import ImageFolder
 from datasets.layout.base import CoOpLayout, full_path
-from datasets.layout.custom_data import OwnData
-from datasets.layout.errors import BadDataError, MissingDataError, explained
+from datasets.layout.custom_data import CustomData
+from datasets.layout.errors import BadDataError, MissingDataError, with_remedy
 from datasets.layout.sources import Counts
-from datasets.layout.splits import Parts
+from datasets.layout.splits import PART_NAMES, Parts
 
 FAST_SAMPLE = 200
-MENTIONED = 10  # absent classes named in one line
+MAX_NAMED = 10  # absent classes named in one line
 
 
 class ImageBounds(NamedTuple):
-    """What an image may measure; the defaults are those of INPUT.MAX_PIXELS and INPUT.MAX_ASPECT_RATIO."""
+    """Limits for the size of an image; the defaults are those of INPUT.MAX_PIXELS and INPUT.MAX_ASPECT_RATIO."""
 
     pixels: int = MAX_PIXELS
     aspect_ratio: int = MAX_ASPECT_RATIO
@@ -57,20 +57,21 @@ def check(
     class_counts: list[ClassCount] | None = None,
     bounds: ImageBounds = _DEFAULT_BOUNDS,
 ) -> str:
-    """Verify one data set; returns what it holds, in words.
+    """Verify one data set; returns a description of its content.
 
     Args:
         reader: from `SomeReader.at(folder)`.
         fast: decode a sample of the images instead of all.
-        counts: what there should be, None if that is not known.
-        bad_files: takes what is wrong with each image that cannot be read.
-        class_counts: takes the number of images of each class.
-        bounds: an image beyond them cannot be read.
+        counts: the expected numbers, None if unknown.
+        bad_files: receives a message for each image that cannot be read.
+        class_counts: receives the number of images of each class.
+        bounds: a larger image cannot be read.
 
     Raises:
-        MissingDataError, BadDataError: what is wrong, the message that a training run would give where it sees it.
+        MissingDataError: files are missing.
+        BadDataError: the data is wrong.
     """
-    with explained(reader.name, reader.remedy), contextlib.redirect_stdout(io.StringIO()):
+    with with_remedy(reader.name, reader.remedy), contextlib.redirect_stdout(io.StringIO()):
         parts = reader.read()
         labels = {item.label for part in parts for item in part}
         if class_counts is not None:
@@ -86,19 +87,19 @@ def check(
             bad_files += reasons
         wrong += [reader.listed_twice] if reader.listed_twice else []
         wrong += [f"{len(reasons):,} of {len(checked):,} images cannot be read, first: {reasons[0]}"] if reasons else []
-        if isinstance(reader, OwnData):
+        if isinstance(reader, CustomData):
             wrong += _repeated_content(reader, _distinct(parts))
         if wrong:
             raise BadDataError("; ".join(wrong))
-    sizes = ", ".join(f"{name} {len(items):,}" for name, items in zip(Parts._fields, _distinct(parts), strict=True))
-    served = " (the val images serve as test images, too)" if parts.val and parts.val is parts.test else ""
+    sizes = ", ".join(f"{name} {len(items):,}" for name, items in zip(PART_NAMES, _distinct(parts), strict=True))
+    served = " (the val images are also the test images)" if parts.val and parts.val is parts.test else ""
     return f"{len(labels):,} classes, {sizes}{served}; {len(checked):,} images decoded"
 
 
-def _repeated_content(reader: OwnData, parts: Parts) -> list[str]:
-    """What is wrong because files have the same bytes; where the parts were cut by us, a pair in two of them is a note.
+def _repeated_content(reader: CustomData, parts: Parts) -> list[str]:
+    """Problems with files of identical content. In a split made by us, a pair in two parts is only a note.
 
-    One image under two labels teaches both; one in two parts is tested on after it was trained on.
+    An image with two labels trains both; an image in two parts is used for training and for testing.
     """
     owners: dict[str, tuple[str, Datum]] = {}
     labels, across = [], []
@@ -109,9 +110,9 @@ def _repeated_content(reader: OwnData, parts: Parts) -> list[str]:
             labels.append(f"{pair} ({first.classname!r} and {item.classname!r})")
         elif first_part != part:
             across.append(f"{pair} ({first_part} and {part})")
-    wrong = [f"{len(labels):,} images occur under two labels: {', '.join(labels)}"] if labels else []
+    wrong = [f"{len(labels):,} images have two labels: {', '.join(labels)}"] if labels else []
     if across:
-        described = f"{len(across):,} images occur in two parts: {', '.join(across)}"
+        described = f"{len(across):,} images are in two parts: {', '.join(across)}"
         if reader.parts_are_given():
             wrong.append(described)
         else:
@@ -120,26 +121,26 @@ def _repeated_content(reader: OwnData, parts: Parts) -> list[str]:
 
 
 def _same_bytes(parts: Parts) -> Iterator[tuple[str, str, Datum]]:
-    """Digest, part and item of each image whose size another one has, too."""
+    """Digest, part and item of each image that has the same size as another one."""
     by_size: dict[int, list[tuple[str, Datum]]] = {}
-    for part, items in zip(Parts._fields, parts, strict=True):
+    for part, items in zip(PART_NAMES, parts, strict=True):
         for item in items:
             if os.path.isfile(item.impath):
                 by_size.setdefault(os.path.getsize(item.impath), []).append((part, item))
     for same_size in by_size.values():
         if len(same_size) > 1:
             for part, item in same_size:
-                with contextlib.suppress(OSError):  # said by the decoder
+                with contextlib.suppress(OSError):  # the decoder reports it
                     yield file_sha256(item.impath), part, item
 
 
 def _distinct(parts: Parts) -> Parts:
-    """``parts`` with an empty val where val is the test part."""
+    """`parts` with an empty val if val is the test part."""
     return parts._replace(val=[]) if parts.val is parts.test else parts
 
 
 def _wrong_names(reader: CoOpLayout, parts: Parts) -> list[str]:
-    """What training would refuse because of class names."""
+    """Class names that training would refuse."""
     try:
         reader.check_names(parts)
     except BadDataError as error:
@@ -148,32 +149,32 @@ def _wrong_names(reader: CoOpLayout, parts: Parts) -> list[str]:
 
 
 def _wrong_counts(reader: CoOpLayout, parts: Parts, classes: int, counts: Counts) -> list[str]:
-    """Where the data differ from the published counts, in one clause."""
+    """Differences from the published counts, in one clause."""
     wrong = []
     if classes != counts.classes:
-        absent = ", ".join(reader.absent_classes()[:MENTIONED])
+        absent = ", ".join(reader.absent_classes()[:MAX_NAMED])
         wrong.append(f"{classes:,} classes instead of {counts.classes:,}" + (f" (without {absent})" if absent else ""))
-    for part, items, expected in zip(Parts._fields, _distinct(parts), counts[1:], strict=True):
+    for part, items, expected in zip(PART_NAMES, _distinct(parts), counts[1:], strict=True):
         if expected is not None and len(items) != expected:
             wrong.append(f"{len(items):,} {part} images instead of {expected:,}")
     return [f"{reader.dataset_dir} has {', '.join(wrong)}"] if wrong else []
 
 
 def _check_split_file(reader: CoOpLayout) -> None:
-    """Training does without and makes a split of its own; but that is not the one of the papers."""
+    """Require the split file. Training would create another split, which differs from that of the papers."""
     if reader.split_file and not reader.split_in_use():
         raise MissingDataError(f"split file {reader.split_path} is missing")
 
 
 def _unreadable(paths: Sequence[str], name: str, bounds: ImageBounds) -> list[str]:
-    """What is wrong with each image that does not decode."""
-    with ThreadPool(os.cpu_count()) as pool:  # decoding runs outside of the interpreter lock
+    """A message for each image that cannot be decoded."""
+    with ThreadPool(os.cpu_count()) as pool:  # decoding releases the interpreter lock
         results = pool.imap(partial(_reason_unreadable, bounds=bounds), paths, chunksize=16)
         return [reason for reason in progress_bar(results, total=len(paths), desc=name, unit="image") if reason]
 
 
 def _reason_unreadable(path: str, bounds: ImageBounds) -> str:
-    """Empty if the image decodes."""
+    """Empty if the image can be decoded."""
     try:
         read_image(path, bounds.pixels, bounds.aspect_ratio)
     except UserError as error:
@@ -181,30 +182,30 @@ def _reason_unreadable(path: str, bounds: ImageBounds) -> str:
     return ""
 
 
-def report(
+def print_report(
     reader: CoOpLayout,
     fast: bool,
     counts: Counts | None,
     describe_classes: Callable[[Sequence[ClassCount]], list[str]] | None = None,
     bounds: ImageBounds = _DEFAULT_BOUNDS,
 ) -> bool:
-    """Print the lines of one data set; returns whether it is in order.
+    """Print the lines about one data set; returns whether it is valid.
 
     Args:
         reader, fast, counts, bounds: see `check`.
-        describe_classes: gives the lines about the number of images of each class; None: no lines.
+        describe_classes: returns the lines about the number of images of each class; None: no lines.
     """
     bad_files: list[str] = []
     class_counts: list[ClassCount] = []
     state = "ok"
     try:
-        said = check(reader, fast, counts, bad_files, class_counts, bounds)
+        message = check(reader, fast, counts, bad_files, class_counts, bounds)
     except UserError as error:
         state = "missing" if isinstance(error, MissingDataError) else "wrong"
-        said = str(error).removeprefix(reader.name + ": ")
+        message = str(error).removeprefix(reader.name + ": ")
         bad_files += [f"missing: {path}" for path in getattr(error, "files", ())]
     class_lines = describe_classes(class_counts) if describe_classes else []
-    lines = {state: [said], "bad": bad_files, "note": reader.notes, "class": class_lines}
+    lines = {state: [message], "bad": bad_files, "note": reader.notes, "class": class_lines}
     for kind, texts in lines.items():
         for text in texts:
             print(f"{kind:8s} {printable(reader.display_name):20s} {printable(text)}", flush=True)
@@ -213,10 +214,10 @@ def report(
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(prog="python -m datasets.check", description="Verify data sets on disk.")
-    parser.add_argument("names", nargs="*", help="data sets (default: the fifteen, and generated ones that are there)")
+    parser.add_argument("names", nargs="*", help="data sets (default: the fifteen, and existing generated ones)")
     parser.add_argument("--root", default=os.environ.get("DATA"), help="the data folder (default: $DATA)")
-    parser.add_argument("--path", help="check this image folder or CSV file (own data) instead")
-    parser.add_argument("--fast", action="store_true", help=f"decode {FAST_SAMPLE} images a data set, not all")
+    parser.add_argument("--path", help="check this image folder or CSV file (custom data) instead")
+    parser.add_argument("--fast", action="store_true", help=f"decode {FAST_SAMPLE} images per data set, not all")
     parser.add_argument("--per-class", action="store_true", help="one line for each class, not one for several")
     parser.add_argument(
         "--max-pixels",
@@ -228,26 +229,26 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--max-aspect-ratio",
         type=number_from(1),
         default=MAX_ASPECT_RATIO,
-        help="how many times as long as wide an image may be, as INPUT.MAX_ASPECT_RATIO in training",
+        help="largest ratio of an image's sides, as INPUT.MAX_ASPECT_RATIO in training",
     )
     args = parser.parse_args(argv)
     if any("." in name for name in args.names):
-        parser.error("config keys are not taken here; --max-pixels and --max-aspect-ratio set the bounds of images")
+        parser.error("config keys are not accepted here; --max-pixels and --max-aspect-ratio set the limits for images")
     if args.path and args.names:
         parser.error(f"--path is checked alone: leave out {' '.join(args.names)}")
     return args
 
 
 def run(args: argparse.Namespace) -> bool:
-    """Check what the arguments name; returns whether all is in order."""
+    """Check the data that the arguments name; returns whether all is valid."""
     describe = table_lines if args.per_class else compact_lines
     bounds = ImageBounds(args.max_pixels, args.max_aspect_ratio)
     if args.path:
         path = full_path(args.path)
         reader = (ImageFolder if os.path.isdir(path) else ImageCSV).at(path)
-        return report(reader, args.fast, None, describe, bounds)
+        return print_report(reader, args.fast, None, describe, bounds)
     if not args.root:
-        raise UserError("which data? give --root DATA (or set DATA), or --path for own images")
+        raise UserError("which data? give --root DATA (or set DATA), or --path for custom data")
     root = full_path(args.root)
     if not os.path.isdir(root):
         raise UserError(f"data folder {root} is missing; check --root")
@@ -257,7 +258,7 @@ def run(args: argparse.Namespace) -> bool:
     for name in names:
         cls = readers()[name]
         reader = cls.at(os.path.join(root, cls.dataset_dir))
-        results.append(report(reader, args.fast, expected_counts(name), describe, bounds))
+        results.append(print_report(reader, args.fast, expected_counts(name), describe, bounds))
     return all(results)
 
 

@@ -1,4 +1,4 @@
-"""How many images each class has, in words for a terminal."""
+"""The number of images of each class, as text for a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from datasets.layout.base import class_names
 from datasets.layout.splits import Parts
 
-LINE_WIDTH = 90  # characters; a longer name has a line of its own
+LINE_WIDTH = 90  # characters; a longer name has its own line
 
 
 class ClassCount(NamedTuple):
@@ -30,12 +30,12 @@ def count_classes(parts: Parts) -> list[ClassCount]:
 
 
 def table_lines(counts: Sequence[ClassCount]) -> list[str]:
-    """A line a class, such as "cat: train 16, val 4, test 20"."""
+    """One line per class, such as "cat: train 16, val 4, test 20"."""
     return [f"{name}: train {train:,}, val {val:,}, test {test:,}" for name, train, val, test in counts]
 
 
 def compact_lines(counts: Sequence[ClassCount]) -> list[str]:
-    """As many classes a line as fit, such as "cat 16/4/20; dog 16/4/19", below a line that names the parts."""
+    """Several classes per line, such as "cat 16/4/20; dog 16/4/19", below a line with the names of the parts."""
     lines: list[str] = []
     for name, train, val, test in counts:
         cell = f"{name} {train:,}/{val:,}/{test:,}"

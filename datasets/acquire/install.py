@@ -1,4 +1,4 @@
-"""Putting the content of an archive in its place: unpacked aside, then moved in one step each."""
+"""Installing the content of an archive: unpacked into a temporary folder, then moved into place."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dassl.utils import UserError
+from dassl.utils import UserError, one_line
 from dassl.utils.archives import require_plain_tree, unpack_archive
 from datasets.layout.sources import Piece, Source
 
 
 def install(source: Source, path: str, piece: Piece, folder: str) -> None:
-    """Put what the file ``path`` holds below ``folder``, the data set's; ``piece.provides`` comes last.
+    """Install the content of the file `path` in the data set's `folder`; `piece.provides` comes last.
 
     Raises:
-        UserError: the archive is damaged, holds other things, or paths that lead out of the folder.
+        UserError: the archive is damaged, has other content, or has paths that lead out of the folder.
     """
     with staging(folder) as stage:
         print(f"Unpacking {path}" if source.moves or source.imagenet else f"Copying {path}")
@@ -34,17 +34,17 @@ def install(source: Source, path: str, piece: Piece, folder: str) -> None:
         else:
             shutil.copyfile(path, os.path.join(stage, source.file))
             moves = ((source.file, piece.provides),)
-        require_plain_tree(stage)  # whoever unpacked it
+        require_plain_tree(stage)  # torchvision may have unpacked it
         pairs = [pair for inside, to in moves for pair in _pairs(_inside(stage, inside, path), to)]
         if piece.provides not in [to for _, to in pairs]:
-            raise UserError(f"{path} does not hold {piece.provides}")
+            raise UserError(f"{path} does not contain {piece.provides}")
         for origin, to in sorted(pairs, key=lambda pair: pair[1] == piece.provides):
             _move(origin, os.path.join(folder, to))
 
 
 @contextmanager
 def staging(folder: str) -> Iterator[str]:
-    """A hidden folder inside ``folder``, gone afterwards, from which things can be moved by renaming."""
+    """A temporary hidden folder inside `folder`, so that its content can be moved by renaming."""
     os.makedirs(folder, exist_ok=True)
     stage = tempfile.mkdtemp(prefix=".prepare-", dir=folder)
     try:
@@ -56,19 +56,19 @@ def staging(folder: str) -> Iterator[str]:
 def _inside(stage: str, inside: str, archive: str) -> str:
     path = os.path.normpath(os.path.join(stage, inside))
     if not os.path.exists(path):
-        raise UserError(f"{archive} does not hold {inside}")
+        raise UserError(f"{archive} does not contain {inside}")
     return path
 
 
 def _pairs(origin: str, to: str) -> list[tuple[str, str]]:
-    """(what to move, where to); for "." all that lies in the folder ``origin``."""
+    """(what to move, where to); for ".", everything in the folder `origin`."""
     if to != ".":
         return [(origin, to)]
     return [(os.path.join(origin, name), name) for name in sorted(os.listdir(origin))]
 
 
 def _move(origin: str, target: str) -> None:
-    """Move unless something is there already (from an earlier, interrupted run, or put there by the user)."""
+    """Move unless the target exists already (from an interrupted run or from the user)."""
     if os.path.lexists(target):
         return
     os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -76,7 +76,7 @@ def _move(origin: str, target: str) -> None:
 
 
 def arrange_imagenet(source: Source, path: str, stage: str) -> None:
-    """Unpack ImageNet's train or val archive into ``stage/train`` or ``stage/val``, one folder per wnid.
+    """Unpack ImageNet's train or val archive into `stage/train` or `stage/val`, one folder per wnid.
 
     torchvision does the work; it also verifies the MD5 sums.
     """
@@ -89,4 +89,4 @@ def arrange_imagenet(source: Source, path: str, stage: str) -> None:
             imagenet.parse_devkit_archive(stage, file=os.path.join(os.path.dirname(path), source.companion))
             imagenet.parse_val_archive(stage, file=path)
     except RuntimeError as error:  # absent or with a wrong MD5 sum
-        raise UserError(" ".join(str(error).split())) from None
+        raise UserError(one_line(error, 1000)) from None

@@ -1,15 +1,14 @@
-"""Which data sets there are, and by which names a user may call them."""
+"""The data sets and the names under which a user can select them."""
 
 from __future__ import annotations
 
-import difflib
-
 import datasets  # noqa: F401  registers the readers
 from dassl.data.datasets import DATASET_REGISTRY
+from dassl.spelling import nearest_name
 from dassl.utils import UserError
 from datasets.layout.base import CoOpLayout
 from datasets.layout.sources import Counts
-from datasets.layout.splits import Parts
+from datasets.layout.splits import PART_NAMES
 from shapes_world.suites import SUITES
 
 
@@ -20,7 +19,7 @@ def readers() -> dict[str, type[CoOpLayout]]:
 
 
 def downloadable() -> list[str]:
-    """Names of the data sets that `datasets.prepare` gets."""
+    """Names of the data sets that `datasets.prepare` downloads."""
     return [name for name in readers() if DATASET_REGISTRY.stated(name, "pieces", ())]
 
 
@@ -36,12 +35,12 @@ def generated() -> list[str]:
 
 
 def expected_counts(name: str) -> Counts | None:
-    """What the data set should hold; None if its reader does not say so."""
+    """The expected numbers of classes and images; None if its reader does not define them."""
     if name not in SUITES:
         return DATASET_REGISTRY.stated(name, "counts", None)
     suite = SUITES[name]
     classes = len(suite.class_names)
-    return Counts(classes, *(classes * suite.count(part) for part in Parts._fields))
+    return Counts(classes, *(classes * suite.count(part) for part in PART_NAMES))
 
 
 def resolve(name: str) -> str:
@@ -57,7 +56,7 @@ def resolve(name: str) -> str:
         for spelling in (each, cls.dataset_dir if cls.generated else cls.__module__.rpartition(".")[2]):
             spellings[spelling.lower()] = each
     if name.lower() not in spellings:
-        near = difflib.get_close_matches(name.lower(), spellings, n=1)
-        hint = f"; did you mean {spellings[near[0]]}?" if near else f"; there are {', '.join(known)}"
+        near = nearest_name(name, spellings)
+        hint = f"; did you mean {spellings[near]}?" if near else f"; available: {', '.join(known)}"
         raise UserError(f"unknown data set {name!r}{hint}")
     return spellings[name.lower()]

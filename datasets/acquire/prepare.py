@@ -1,11 +1,11 @@
-"""Get data sets: download, unpack, lay out, check.
+"""Prepare data sets: download, unpack, arrange, check.
 
     python -m datasets.prepare Caltech101 EuroSAT --root DATA
-    python -m datasets.prepare ImageNet --root DATA --from-dir ~/Downloads    # archives that are there already
+    python -m datasets.prepare ImageNet --root DATA --from-dir ~/Downloads    # archives that you have already
     python -m datasets.prepare --list
 
-What is in place already is left alone, so a second run goes on where the first stopped. Exit status 1 if a data set is
-not complete in the end; what has to be done by hand is said.
+Existing files are kept, so a second run continues where the first stopped. Exit status 1 if a data set is incomplete at
+the end; the remaining manual steps are printed.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dassl.command_line import ArgumentParser
-from dassl.utils import UnreadableFileError, UserError
+from dassl.utils import UnreadableFileError, UserError, file_digest
+from dassl.utils.downloads import fetch_drive, fetch_url
 from dassl.utils.locks import locked_while_writing
-from datasets.acquire.check import report
-from datasets.acquire.fetch import fetch_drive, fetch_url, md5_of
+from datasets.acquire.check import print_report
 from datasets.acquire.install import install
 from datasets.acquire.names import downloadable, expected_counts, generated, readers, resolve
 from datasets.layout.base import full_path
 from datasets.layout.sources import CLASSNAMES, Piece, Source
 
 
-class Options(NamedTuple):
-    """Where things come from and go to.
+class PrepareOptions(NamedTuple):
+    """Sources and targets of the files.
 
     Attributes:
         root: the data folder.
         from_dir: a folder with archives that the user has, or "".
-        mirror: an address below which all files are found under their own names, or "".
-        any_hash: accept archives from ``from_dir`` whose MD5 is not the known one (packed anew, for instance).
+        mirror: an address below which all files have their own names, or "".
+        any_hash: accept archives from `from_dir` with another MD5 (for instance repacked ones).
         keep_archives: do not remove downloaded archives.
     """
 
@@ -50,12 +50,12 @@ class Options(NamedTuple):
         return os.path.join(self.root, ".downloads")
 
 
-def prepare(name: str, options: Options) -> bool:
-    """Bring a data set into place and check it; returns whether it is in order.
+def prepare(name: str, options: PrepareOptions) -> bool:
+    """Install a data set and check it; returns whether it is valid.
 
     Raises:
         BusyError: another process is preparing this data set.
-        UserError: something could not be got; names the files to get by hand.
+        UserError: a file could not be downloaded; the files to download by hand are named.
     """
     cls = readers()[name]
     folder = os.path.join(options.root, cls.dataset_dir)
@@ -64,15 +64,15 @@ def prepare(name: str, options: Options) -> bool:
 
         generate(options.root, [name])
     else:
-        with locked_while_writing(folder):  # two downloads of one file would be appended to each other
-            lacking = [piece for piece in cls.pieces if not _in_place(piece, folder, options)]
-        if lacking:
-            raise UserError(f"{name}: {_by_hand(lacking, name, options.root)}")
-    return report(cls.at(folder), fast=True, counts=expected_counts(name))
+        with locked_while_writing(folder):  # two downloads would append to the same file
+            missing = [piece for piece in cls.pieces if not _in_place(piece, folder, options)]
+        if missing:
+            raise UserError(f"{name}: {_by_hand(missing, name, options.root)}")
+    return print_report(cls.at(folder), fast=True, counts=expected_counts(name))
 
 
-def _in_place(piece: Piece, folder: str, options: Options) -> bool:
-    """Put one piece in place if it is not; returns whether it is now, and otherwise prints why not."""
+def _in_place(piece: Piece, folder: str, options: PrepareOptions) -> bool:
+    """Install one piece unless it exists; returns whether it exists now, and prints the reason if not."""
     try:
         if not os.path.exists(os.path.join(folder, piece.provides)):
             _place(piece, folder, options)
@@ -84,8 +84,12 @@ def _in_place(piece: Piece, folder: str, options: Options) -> bool:
     return False
 
 
-def _place(piece: Piece, folder: str, options: Options) -> None:
-    """Put one piece in place from the first source that has it; ``UserError`` says why the last one failed."""
+def _place(piece: Piece, folder: str, options: PrepareOptions) -> None:
+    """Install one piece from the first source that has it.
+
+    Raises:
+        UserError: no source has it; the reason of the last one.
+    """
     if _copy_classnames(piece, folder, options.root):
         return
     for source in piece.sources:
@@ -102,7 +106,7 @@ def _place(piece: Piece, folder: str, options: Options) -> None:
             install(source, os.path.join(options.downloads, source.file), piece, folder)
             _clean_up(source, options.downloads, options.keep_archives)
             return
-        except UnreadableFileError as unreadable:  # a later run should not find a worthless file
+        except UnreadableFileError as unreadable:  # a later run must not find the damaged file
             _clean_up(source, options.downloads, keep=False)
             error = unreadable
         except UserError as failed:
@@ -113,7 +117,7 @@ def _place(piece: Piece, folder: str, options: Options) -> None:
 
 
 def _copy_classnames(piece: Piece, folder: str, root: str) -> bool:
-    """ImageNet and its companions share one file."""
+    """Copy the class names of ImageNet, which several data sets share, from another data set's folder."""
     if piece != CLASSNAMES:
         return False
     sharing = [cls.dataset_dir for cls in readers().values() if piece in cls.pieces]
@@ -124,13 +128,13 @@ def _copy_classnames(piece: Piece, folder: str, root: str) -> bool:
     return copy is not None
 
 
-def _own_copy(source: Source, options: Options) -> str | None:
-    """The file among those that the user has."""
+def _own_copy(source: Source, options: PrepareOptions) -> str | None:
+    """Path of the source's file in the user's folder; None if it is not there."""
     path = os.path.join(options.from_dir, source.file) if options.from_dir else ""
     if not os.path.isfile(path):
         return None
-    if source.md5 and not options.any_hash and md5_of(path) != source.md5:
-        raise UserError(f"{path} has another MD5 than {source.md5}; get it anew, or add --any-hash if it is all right")
+    if source.md5 and not options.any_hash and file_digest(path, "md5") != source.md5:
+        raise UserError(f"{path} does not have the MD5 {source.md5}; download it again, or add --any-hash")
     return path
 
 
@@ -138,8 +142,8 @@ def _files(source: Source) -> list[str]:
     return [source.file, source.companion] if source.companion else [source.file]
 
 
-def _download(source: Source, options: Options) -> None:
-    """Get the files of a source, unless they were kept from an earlier run."""
+def _download(source: Source, options: PrepareOptions) -> None:
+    """Download the files of a source, unless an earlier run kept them."""
     for file in _files(source):
         path = os.path.join(options.downloads, file)
         if os.path.isfile(path):
@@ -164,23 +168,23 @@ def _clean_up(source: Source, downloads: str, keep: bool) -> None:
 
 
 def _by_hand(pieces: Sequence[Piece], name: str, root: str) -> str:
-    """What to do when nothing else works."""
+    """Instructions for a manual download."""
     files = [" or ".join(" and ".join(_files(source)) for source in piece.sources) for piece in pieces]
     command = f"python -m datasets.prepare {name} --root {shlex.quote(root)} --from-dir FOLDER"
-    return f"get by hand: {', '.join(files)} (addresses: --list); put them into a FOLDER and run: {command}"
+    return f"download by hand: {', '.join(files)} (addresses: --list); put them into a FOLDER and run: {command}"
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(
-        prog="python -m datasets.prepare", description="Download data sets, lay them out and check them."
+        prog="python -m datasets.prepare", description="Download data sets, arrange and check them."
     )
-    parser.add_argument("names", nargs="*", help="data sets, as registered or as their config file is called; or all")
+    parser.add_argument("names", nargs="*", help="data sets, by registered name or config file name; or all")
     parser.add_argument("--root", default=os.environ.get("DATA"), help="the data folder (default: $DATA)")
     parser.add_argument("--from-dir", default="", help="a folder with archives that you have already")
-    parser.add_argument("--mirror", default="", help="an address that holds all files under their own names")
+    parser.add_argument("--mirror", default="", help="an address with all files under their own names")
     parser.add_argument("--any-hash", action="store_true", help="accept --from-dir archives with an unknown MD5")
-    parser.add_argument("--keep-archives", action="store_true", help="keep what was downloaded in ROOT/.downloads")
-    parser.add_argument("--list", action="store_true", help="say where each data set comes from, and stop")
+    parser.add_argument("--keep-archives", action="store_true", help="keep downloaded archives in ROOT/.downloads")
+    parser.add_argument("--list", action="store_true", help="print the source of each data set, and stop")
     return parser.parse_args(argv)
 
 
@@ -195,7 +199,7 @@ def list_sources() -> None:
 
 
 def run(args: argparse.Namespace) -> bool:
-    """Prepare what the arguments name; returns whether all is in order."""
+    """Prepare the data sets that the arguments name; returns whether all are valid."""
     if args.list:
         list_sources()
         return True
@@ -206,13 +210,13 @@ def run(args: argparse.Namespace) -> bool:
     from_dir = full_path(args.from_dir) if args.from_dir else ""
     if from_dir and not os.path.isdir(from_dir):
         raise UserError(f"folder {from_dir} is missing; check --from-dir")
-    options = Options(full_path(args.root), from_dir, args.mirror, args.any_hash, args.keep_archives)
+    options = PrepareOptions(full_path(args.root), from_dir, args.mirror, args.any_hash, args.keep_archives)
     names = downloadable() if args.names == ["all"] else [resolve(name) for name in args.names]
     return all([_prepare_and_report(name, options) for name in names])
 
 
-def _prepare_and_report(name: str, options: Options) -> bool:
-    """One data set that cannot be got does not keep the others from being got."""
+def _prepare_and_report(name: str, options: PrepareOptions) -> bool:
+    """Prepare one data set; an error does not stop the others."""
     try:
         return prepare(name, options)
     except UserError as error:
@@ -227,5 +231,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
+        print("interrupted; run the same command again to continue", file=sys.stderr)
         return 130

@@ -1,1 +1,1 @@
-"""What data on disk looks like: splits, few-shot draws, class names, items, and data of the user."""
+"""The layout of data on disk: splits, few-shot draws, class names, items, and custom data."""

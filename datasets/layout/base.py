@@ -1,15 +1,18 @@
-"""What all data sets in CoOp's layout share: split, few-shot draw, base and new classes."""
+"""Base classes of all data sets in CoOp's layout: split, few-shot draw, base and new classes."""
 
 from __future__ import annotations
 
 import os
 import shlex
+from typing import Self
+
+from yacs.config import CfgNode
 
 from dassl.data.datasets import DatasetBase
 from dassl.utils import BadValueError
 from datasets.layout import draws, splits
 from datasets.layout.classes import check_subsample, describe_same_text, subsample_classes
-from datasets.layout.errors import MissingDataError, Remedy, explained
+from datasets.layout.errors import MissingDataError, Remedy, with_remedy
 from datasets.layout.files import require_folder
 from datasets.layout.sources import Counts, Piece
 from datasets.layout.splits import Parts
@@ -22,39 +25,43 @@ def full_path(path: str) -> str:
 
 
 class CoOpLayout(DatasetBase):
-    """A data set with a folder of its own below DATASET.ROOT."""
+    """A data set with its own folder below DATASET.ROOT."""
 
     dataset_dir: str = ""  # below DATASET.ROOT; in an instance: absolute
-    image_folder: str = "images"  # below dataset_dir: what the paths in the split file are relative to
+    image_folder: str = "images"  # below dataset_dir; paths in the split file are relative to it
     split_file: str | None = None  # below dataset_dir; None: the annotations are the split
-    fewshot_folder: str = "split_fewshot"  # below dataset_dir: where draws are kept
+    fewshot_folder: str = "split_fewshot"  # below dataset_dir; folder of the draw files
     template: str = "a photo of a {}."  # hand-written prompt of zero-shot CLIP
-    paper_name: str = ""  # what the papers' tables call the data set
-    pieces: tuple[Piece, ...] = ()  # what `datasets.prepare` gets; empty: it gets nothing
-    counts: Counts | None = None  # what the data set should hold
+    paper_name: str = ""  # its name in the papers' tables
+    pieces: tuple[Piece, ...] = ()  # files for `datasets.prepare`; empty: nothing to download
+    counts: Counts | None = None  # expected classes and images
     generated: bool = False  # made by `shapes_world`, not downloaded
 
     @classmethod
-    def folder_of(cls, cfg) -> str:
-        """Absolute path of the data set's folder. Raises BadValueError without DATASET.ROOT."""
+    def folder_of(cls, cfg: CfgNode) -> str:
+        """Absolute path of the data set's folder.
+
+        Raises:
+            BadValueError: DATASET.ROOT is not set.
+        """
         if not cfg.DATASET.ROOT:
-            raise BadValueError(f"which data folder has {cls.__name__}? give --root DATA, or set the variable DATA")
+            raise BadValueError(f"{cls.__name__} needs a data folder: give --root DATA, or set the variable DATA")
         return os.path.join(full_path(cfg.DATASET.ROOT), cls.dataset_dir)
 
     def open(self, folder: str, output_dir: str = "") -> None:
-        """Fix all paths; reads nothing."""
+        """Set all paths; reads nothing."""
         self.dataset_dir = folder
         self.notes: list[str] = []
-        self.names_in_data: dict[int, str] = {}  # by label, where the user gives the classes other names
-        self.listed_twice = ""  # what the split file in use says twice
+        self.names_in_data: dict[int, str] = {}  # by label, if the user renames the classes
+        self.listed_twice = ""  # description of images that the split file lists twice
         self.image_dir = os.path.join(folder, self.image_folder) if self.image_folder else folder
         self.split_path = os.path.join(folder, self.split_file) if self.split_file else None
         self.split_fewshot_dir = os.path.join(folder, self.fewshot_folder)
         self._store = JsonStore(folder, os.path.join(full_path(output_dir), "datasets", os.path.basename(folder)))
 
     @classmethod
-    def at(cls, folder: str):
-        """A reader of the data set in ``folder`` that has read nothing yet (for ``python -m datasets.check``)."""
+    def at(cls, folder: str) -> Self:
+        """A reader of the data set in `folder` that has not read anything (for `python -m datasets.check`)."""
         reader = cls.__new__(cls)
         reader.open(folder)
         return reader
@@ -66,21 +73,23 @@ class CoOpLayout(DatasetBase):
 
     @property
     def display_name(self) -> str:
-        """What tables call the data."""
+        """The name of the data in tables."""
         return self.name
 
     @property
     def origin(self) -> str:
-        """The command that gets the data."""
+        """The command that downloads the data."""
         root = shlex.quote(os.path.dirname(self.dataset_dir))
         return f"python -m datasets.prepare {self.name} --root {root}"
 
     @property
     def remedy(self) -> Remedy:
-        return Remedy(f"get it with: {self.origin}", f"fix or remove that, and download it again with: {self.origin}")
+        """Clauses that end the messages about missing and about wrong data."""
+        again = f"fix or remove that, and download it again with: {self.origin}"
+        return Remedy(f"download it with: {self.origin}", again)
 
     def note(self, text: str) -> None:
-        """Print something that the user should know though the data can be used; `datasets.check` repeats it."""
+        """Print a note about usable data; `datasets.check` repeats it."""
         if text not in self.notes:
             self.notes.append(text)
             print(f"Note: {text}")
@@ -90,7 +99,12 @@ class CoOpLayout(DatasetBase):
         return self._store.find(self.split_file) if self.split_file else None
 
     def read(self) -> Parts:
-        """The three parts as they are on disk; raises ``MissingDataError`` or ``BadDataError``."""
+        """The three parts on disk.
+
+        Raises:
+            MissingDataError: files are missing.
+            BadDataError: the content of a file is wrong.
+        """
         root = os.path.dirname(self.dataset_dir)
         if not os.path.isdir(root):
             raise MissingDataError(f"folder {self.dataset_dir} is missing, and so is {root} (--root)")
@@ -105,27 +119,27 @@ class CoOpLayout(DatasetBase):
         return parts
 
     def read_annotations(self) -> Parts:
-        """The three parts from the data set's own files, drawing with ``random`` where it has fewer."""
+        """The three parts from the data set's own annotations; missing parts are drawn with `random`."""
         raise MissingDataError(f"split file {self.split_path} is missing")
 
     def absent_classes(self) -> list[str]:
-        """Classes that should have a folder and have none, where the data set's own files tell."""
+        """Classes without the folder that the data set's own files require."""
         return []
 
     def check_parts(self, parts: Parts, source: str) -> None:
-        """Raise ``BadDataError`` if the labels of the parts do not fit together."""
+        """Raise BadDataError if the labels of the parts do not fit together."""
         splits.check_labels(parts, source)
 
     def use_listed_twice(self, description: str) -> None:
-        """What to do about images that the split file lists under two labels or in two parts.
+        """Handle images that the split file lists with two labels or in two parts.
 
-        A published split is used as it is; `datasets.acquire.check` calls it wrong.
+        A published split is used as it is; `datasets.acquire.check` reports it as wrong.
         """
         self.listed_twice = description
         self.note(description)
 
     def check_names(self, parts: Parts) -> None:
-        """Say which classes have one prompt text; published lists are used as they are."""
+        """Note which classes have the same prompt text; published lists are used as they are."""
         described = describe_same_text(class_names(parts))
         if described:
             self.note(f"classes have {described}; results per class keep both")
@@ -138,14 +152,14 @@ def class_names(parts: Parts) -> list[str]:
 
 
 class CoOpDataset(CoOpLayout):
-    """A data set to train on. A reader states its folders and how to read the original annotations.
+    """A data set for training. A reader defines its folders and how to read the original annotations.
 
-    Reads the split file if there is one, else the annotations (and then writes the split file); draws
-    DATASET.NUM_SHOTS images a class for train and at most 4 for val, or takes the draw of an earlier run with the same
-    shots and seed, or that of DATASET.FEWSHOT_SPLIT; then keeps the classes of DATASET.SUBSAMPLE_CLASSES.
+    Reads the split file if there is one, else the annotations (and then writes the split file). Draws
+    DATASET.NUM_SHOTS images per class for train and at most 4 for val, or reads the draw of an earlier run with the
+    same shots and seed, or that of DATASET.FEWSHOT_SPLIT. Then keeps the classes of DATASET.SUBSAMPLE_CLASSES.
 
     Raises:
-        UserError: with one line that says what is missing or wrong and what to do.
+        UserError: data is missing or wrong; the message names the remedy.
     """
 
     # the lineage's static names, which other repositories' readers call
@@ -155,10 +169,10 @@ class CoOpDataset(CoOpLayout):
     read_and_split_data = staticmethod(splits.read_and_split_data)
     subsample_classes = staticmethod(subsample_classes)
 
-    def __init__(self, cfg) -> None:
+    def __init__(self, cfg: CfgNode) -> None:
         subsample = check_subsample(cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"))
         self.open(self.folder_of(cfg), cfg.OUTPUT_DIR)
-        with explained(self.name, self.remedy):
+        with with_remedy(self.name, self.remedy):
             parts = self.name_classes(self.load())
             self.check_names(parts)
         if cfg.DATASET.NUM_SHOTS >= 1 or cfg.DATASET.get("FEWSHOT_SPLIT", ""):
@@ -175,7 +189,7 @@ class CoOpDataset(CoOpLayout):
         return parts
 
     def load(self) -> Parts:
-        """`read`, and keep a split made just now, unless it is refused; if another run was first, theirs counts."""
+        """Read the parts, and write a new split unless it is refused. If another run was first, its split is used."""
         if not self.split_file or self.split_in_use():
             return self.read()
         parts = self.read()
@@ -185,20 +199,20 @@ class CoOpDataset(CoOpLayout):
         print(f"Saved split to {path}")
         return self.read()
 
-    def draw(self, parts: Parts, cfg) -> Parts:
+    def draw(self, parts: Parts, cfg: CfgNode) -> Parts:
         """Reduce train and val to the few-shot draw of the configuration."""
         num_shots, given = cfg.DATASET.NUM_SHOTS, cfg.DATASET.get("FEWSHOT_SPLIT", "")
         if num_shots < 1:
-            raise BadValueError(f"DATASET.FEWSHOT_SPLIT needs DATASET.NUM_SHOTS of at least 1, got {num_shots}")
+            raise BadValueError(f"DATASET.FEWSHOT_SPLIT needs DATASET.NUM_SHOTS of at least 1, not {num_shots}")
         sources = {"train": parts.train} if parts.val is parts.test else {"train": parts.train, "val": parts.val}
         if given:
             path = full_path(given)
             remedy = Remedy("set DATASET.FEWSHOT_SPLIT to an existing draw file", "correct DATASET.FEWSHOT_SPLIT")
         else:
             path = self._draw_file(num_shots, cfg.SEED, sources)
-            remedy = Remedy("start the run again", "delete that file to draw anew")
+            remedy = Remedy("start the run again", "delete that file to draw again")
         print(f"Loading preprocessed few-shot data from {path}")
-        with explained(self.name, remedy):
+        with with_remedy(self.name, remedy):
             seed = None if given else cfg.SEED
             drawn = draws.read_draw(path, self.name, num_shots, sources, self.dataset_dir, seed, self.names_in_data)
         if "val" in sources and "val" not in drawn:
@@ -208,7 +222,7 @@ class CoOpDataset(CoOpLayout):
         return Parts(drawn["train"], drawn.get("val", parts.test), parts.test)
 
     def _draw_file(self, num_shots: int, seed: int, sources: draws.Sources) -> str:
-        """Path of the draw file, which is written if there is none."""
+        """Path of the draw file; a missing one is written."""
         name = f"{self.fewshot_folder}/shot_{num_shots}-seed_{seed}.json"
         path = self._store.find(name)
         if path:

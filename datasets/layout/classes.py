@@ -1,4 +1,4 @@
-"""Base and new classes, and classes that no prompt tells apart."""
+"""Base and new classes, and classes with the same prompt."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from dassl.utils import BadValueError
 from datasets.layout.items import Item
 
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
-"""How CLIP's tokenizer cuts a text; blanks only separate words."""
+"""How CLIP's tokenizer splits a text; blanks only separate words."""
 
 SUBSAMPLES = ("all", "base", "new")
 
 
 def check_subsample(value: str) -> str:
-    """Return ``value`` if DATASET.SUBSAMPLE_CLASSES may have it."""
+    """Return `value` if it is valid for DATASET.SUBSAMPLE_CLASSES.
+
+    Raises:
+        BadValueError: it is not.
+    """
     if value not in SUBSAMPLES:
         raise BadValueError(f"DATASET.SUBSAMPLE_CLASSES is {value!r}; it can be {', '.join(SUBSAMPLES)}")
     return value
 
 
-def subsample_classes(*args: Sequence[Datum], subsample: str = "all") -> Sequence[Sequence[Datum]]:
+def subsample_classes(*args: list[Datum], subsample: str = "all") -> Sequence[list[Datum]]:
     """Keep the base or the new classes of each list and relabel them from 0.
 
     Base classes are the first ceil(n/2) of the ascending labels of the first list (train), new ones the others.
@@ -43,7 +47,7 @@ def subsample_classes(*args: Sequence[Datum], subsample: str = "all") -> Sequenc
 
 
 def prompt_words(classname: str) -> tuple[str, ...]:
-    """What CLIP's tokenizer reads of a class name: case, blanks and `_` make no difference."""
+    """The words of a class name as CLIP's tokenizer reads them: case, blanks and `_` make no difference."""
     import regex  # as the tokenizer does, for letters of all scripts
 
     text = classname.replace("_", " ")
@@ -55,7 +59,7 @@ def prompt_words(classname: str) -> tuple[str, ...]:
 
 
 def same_text(classnames: Sequence[str]) -> list[tuple[int, int]]:
-    """Pairs of positions whose names make one and the same prompt; the first of the pair is the earliest such name."""
+    """Pairs of positions whose names give the same prompt; the first of a pair is the earliest such name."""
     first: dict[tuple[str, ...], int] = {}
     pairs = []
     for position, name in enumerate(classnames):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from yacs.config import CfgNode
 
-def add_config(cfg) -> None:
-    """Add this package's keys to ``cfg.DATASET``; the readers also work without them."""
+
+def add_config(cfg: CfgNode) -> None:
+    """Add this package's keys to `cfg.DATASET`; the readers also work without them."""
     cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # all, base or new
     cfg.DATASET.FEWSHOT_SPLIT = ""  # a draw file (JSON, or JSON lines) to use instead of drawing with the seed
-    cfg.DATASET.PATH = ""  # own data: the image folder (ImageFolder) or CSV file (ImageCSV)
-    cfg.DATASET.CLASSNAMES = ""  # own data: text file with a folder or label and its class name on each line
+    cfg.DATASET.PATH = ""  # custom data: the image folder (ImageFolder) or CSV file (ImageCSV)
+    cfg.DATASET.CLASSNAMES = ""  # custom data: text file with a folder or label and its class name on each line

@@ -1,10 +1,12 @@
-"""What the user's own images need, whether they come as a folder or as a CSV file."""
+"""Custom data, in a folder or listed in a CSV file."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+
+from yacs.config import CfgNode
 
 from dassl.data.datasets import Datum
 from dassl.utils import BadValueError
@@ -16,20 +18,20 @@ from datasets.layout.files import read_lines
 from datasets.layout.items import Item
 from datasets.layout.splits import Parts, cut_classes
 
-SPLIT_SEED = 1  # fixed, so that the test images are the same whatever SEED a run has
+SPLIT_SEED = 1  # fixed, so that the test images do not depend on SEED
 
 
-class OwnData(CoOpDataset):
+class CustomData(CoOpDataset):
     """Images below DATASET.PATH, class names from the data or from the file DATASET.CLASSNAMES."""
 
     image_folder = ""
 
-    def __init__(self, cfg) -> None:
+    def __init__(self, cfg: CfgNode) -> None:
         self.classnames_file = full_path(cfg.DATASET.CLASSNAMES) if cfg.DATASET.get("CLASSNAMES", "") else None
         super().__init__(cfg)
 
     @classmethod
-    def own_path(cls, cfg) -> str:
+    def data_path(cls, cfg: CfgNode) -> str:
         """DATASET.PATH as an absolute path."""
         if not cfg.DATASET.get("PATH", ""):
             raise BadValueError(f"{cls.__name__}: DATASET.PATH is not set; append: DATASET.PATH my_images/")
@@ -37,11 +39,15 @@ class OwnData(CoOpDataset):
 
     @property
     def display_name(self) -> str:
-        """What own data is called in tables: the folder's name, or the CSV file's without its suffix."""
+        """The name of the data in tables: the folder's name, or the CSV file's without its suffix."""
         raise NotImplementedError
 
     def use_listed_twice(self, description: str) -> None:
-        """Refuse it: the user can correct the file. Raises BadDataError."""
+        """Refuse it, because the user can correct the file.
+
+        Raises:
+            BadDataError: always.
+        """
         raise BadDataError(description)
 
     @property
@@ -58,10 +64,10 @@ class OwnData(CoOpDataset):
     def check_names(self, parts: Parts) -> None:
         described = describe_same_text(class_names(parts))
         if described:
-            raise BadDataError(f"{self.source}: classes have {described}; rename or join them (DATASET.CLASSNAMES)")
+            raise BadDataError(f"{self.source}: classes have {described}; rename or merge them (DATASET.CLASSNAMES)")
 
     def parts_are_given(self) -> bool:
-        """Whether the user says which part an image belongs to."""
+        """Whether the user assigns the images to parts."""
         raise NotImplementedError
 
     @property
@@ -71,21 +77,21 @@ class OwnData(CoOpDataset):
 
 
 def rename(item: Datum, names: dict[str, str]) -> Datum:
-    """``item`` with the class name that ``names`` gives."""
+    """`item` with the class name that `names` gives."""
     return Item(item.impath, item.label, names[item.classname])
 
 
-def map_parts(parts: Parts, change) -> Parts:
-    """Apply ``change`` to each part; a val part that is the test part stays that."""
+def map_parts(parts: Parts, change: Callable[[list[Datum]], list[Datum]]) -> Parts:
+    """Apply `change` to each part; a val part that is the test part stays so."""
     train, test = change(parts.train), change(parts.test)
     return Parts(train, test if parts.val is parts.test else change(parts.val), test)
 
 
 def read_names(path: str, keys: Sequence[str]) -> dict[str, str]:
-    """Folder (or label) -> class name, one pair a line, separated by a tab or by the first blank.
+    """Folder (or label) -> class name, one pair per line, separated by a tab or by the first blank.
 
     Raises:
-        BadDataError: unless the file names exactly ``keys``.
+        BadDataError: the file does not name exactly `keys`.
     """
     names: dict[str, str] = {}
     for line in read_lines(path):
@@ -96,25 +102,28 @@ def read_names(path: str, keys: Sequence[str]) -> dict[str, str]:
         if key in names:
             raise BadDataError(f"{path} names {key!r} twice")
         names[key] = name
-    numbers = [whole_number(name.partition(" ")[0]) for name in names.values()]
-    if len(numbers) > 1 and None not in numbers and _are_consecutive(sorted(numbers)):
+    found = [whole_number(name.partition(" ")[0]) for name in names.values()]
+    numbers = sorted(number for number in found if number is not None)
+    if len(numbers) > 1 and len(numbers) == len(found) and _are_consecutive(numbers):
         raise BadDataError(f"{path}: class names start with a number ({next(iter(names.values()))!r}); leave it out")
     unnamed = [key for key in keys if key not in names]
     unknown = [key for key in names if key not in set(keys)]
     if unnamed or unknown:
-        wrong = f"has no class name for {unnamed[0]!r}" if unnamed else f"names {unknown[0]!r}, which the data lack"
-        raise BadDataError(f"{path} does not match the data: it {wrong}")
+        wrong = (
+            f"no class name for {unnamed[0]!r}" if unnamed else f"a name for {unknown[0]!r}, which the data do not have"
+        )
+        raise BadDataError(f"{path} does not match the data: it has {wrong}")
     return names
 
 
 def complete(parts: Parts) -> Parts:
-    """Make the parts that are not given: test is val if there is one; with train alone, train is cut 50/20/30."""
+    """Add the missing parts: test is val if there is one; a single train part is cut 50/20/30."""
     if not parts.train:
         raise BadDataError("the training part is empty")
     if parts.test:
         return parts
     if parts.val:
-        print("No test images given: the val images serve as test images, too")
+        print("No test images given: the val images are also the test images")
         return Parts(parts.train, parts.val, parts.val)
     print(f"Neither val nor test images given: cutting the images 50/20/30 with seed {SPLIT_SEED}")
     classes: dict[tuple[int, str], list[str]] = {}

@@ -1,4 +1,4 @@
-"""What own data is called, in tables and output folders: by its folder or its CSV file."""
+"""The name of custom data in tables and output folders: that of its folder or CSV file."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 FOLDER_READER, CSV_READER = "ImageFolder", "ImageCSV"
 
 
-def own_data_path(settings: Mapping[str, Any]) -> str | None:
-    """DATASET.PATH, without detours.
+def custom_data_path(settings: Mapping[str, Any]) -> str | None:
+    """DATASET.PATH in its normal form.
 
     Args:
         settings: the node DATASET of a configuration.
 
     Returns:
-        The path as it was given, absolute or relative; None for data that is not own, or without a path.
+        The path as given, absolute or relative; None for other data sets, or without a path.
     """
     path = settings.get("PATH")
     if settings.get("NAME") not in (FOLDER_READER, CSV_READER) or not isinstance(path, str) or not path:
@@ -24,9 +24,9 @@ def own_data_path(settings: Mapping[str, Any]) -> str | None:
     return os.path.normpath(os.path.expanduser(path))
 
 
-def own_data_name(settings: Mapping[str, Any]) -> str | None:
-    """The folder's name, or the CSV file's without its suffix; None for data that is not own, or has no such name."""
-    path = own_data_path(settings)
+def custom_data_name(settings: Mapping[str, Any]) -> str | None:
+    """The folder's name, or the CSV file's without its suffix; None for other data sets, or without a name."""
+    path = custom_data_path(settings)
     if path is None:
         return None
     name = os.path.basename(path)

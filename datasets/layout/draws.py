@@ -1,4 +1,4 @@
-"""Few-shot draws as JSON files: which images were chosen, so that every later run uses the same ones."""
+"""Few-shot draws as JSON files, so that every later run uses the same images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_VAL_SHOTS = 4
 
 
 def shots_of(part: str, num_shots: int) -> int:
-    """Images a class that are drawn for a part."""
+    """Number of images per class that are drawn for a part."""
     return num_shots if part == "train" else min(num_shots, MAX_VAL_SHOTS)
 
 
@@ -33,7 +33,7 @@ def encode_draw(
 
     Args:
         folder: the data set's; paths are relative to it.
-        names_in_data: by label, what the data call classes that the run calls otherwise. The file has the data's names.
+        names_in_data: the names in the data of renamed classes, by label. The file has the data's names.
     """
     content: dict[str, Any] = {"dataset": dataset, "num_shots": num_shots, "seed": seed}
     for part, items in drawn.items():
@@ -59,19 +59,19 @@ def read_draw(
 ) -> Sources:
     """Read a draw file: our own, or one of the two published forms (`_published_content`).
 
-    Items are looked up in `sources` by (path, label), so that a draw made from another split, or one that would train
-    on test images, is an error; so is another class name. Each class has to occur with `num_shots` images, or with all
-    that it has.
+    Items are looked up in `sources` by (path, label). So a draw from another split, or one that would train on test
+    images, is an error, and so is another class name. Each class must have `num_shots` images, or all that exist.
 
     Args:
-        seed: that of the run, for a draw that was kept for it; None: any.
-        names_in_data: by label, names that classes may have in the file beside those of the run (see `encode_draw`).
+        seed: the seed that the file must have; None: any.
+        names_in_data: further names that classes may have in the file, by label (see `encode_draw`).
 
     Returns:
-        The drawn items of each part; without "val" where a file of lines names none of its images.
+        The drawn items of each part; without "val" if a file of lines names none of its images.
 
     Raises:
-        MissingDataError, BadDataError: naming the file and the entry.
+        MissingDataError: there is no such file.
+        BadDataError: an entry is wrong; the file and the entry are named.
     """
     other_names = names_in_data or {}
     published = _published_content(path, sources, folder)
@@ -80,21 +80,21 @@ def read_draw(
     content = read_json_object(path)
     for key, expected in (("dataset", dataset), ("num_shots", num_shots), ("seed", seed)):
         if expected is not None and key not in content:
-            raise BadDataError(f"{path} does not say its {key}; delete it to draw again")
+            raise BadDataError(f"{path} does not have the key {key}; delete it to draw again")
         if expected is not None and content[key] != expected:
-            raise BadDataError(f"{path} is a draw with {key} {content[key]!r}, but the run asks for {expected!r}")
+            raise BadDataError(f"{path} is a draw with {key} {content[key]!r}, but the run needs {expected!r}")
     drawn = _read_parts(content, path, num_shots, sources, folder, other_names)
     if "digest" not in content:
-        print(f"Note: {path} has no digest (a draw of an earlier version): an exchanged image would not be found")
+        print(f"Note: {path} has no digest (a draw of an earlier version), so changes of the file cannot be noticed")
     elif content["digest"] != _digest(content):
-        raise BadDataError(f"{path} was edited: its content does not have the digest that it names")
+        raise BadDataError(f"{path} was edited: its content does not match its digest")
     return drawn
 
 
 def _read_parts(
     content: dict[str, Any], path: str, num_shots: int, sources: Sources, folder: str, other_names: Mapping[int, str]
 ) -> Sources:
-    """The items of all parts of `sources`, checked as `read_draw` says."""
+    """The items of all parts of `sources`, checked as described in `read_draw`."""
     drawn = {}
     for part, source in sources.items():
         drawn[part] = _read_part(content, part, path, source, folder, other_names)
@@ -108,6 +108,7 @@ def _read_part(
     rows = content.get(part)
     if not isinstance(rows, list):
         raise BadDataError(f"{path} has no list {part!r}")
+    # by label as well: an entry with another label was drawn from another split
     known = {(item.impath, item.label): item for item in source}
     items = []
     for number, row in enumerate(rows):
@@ -116,24 +117,26 @@ def _read_part(
         item = known.get((os.path.join(folder, impath), label))
         where = f"{where} ({impath!r}, label {label})"
         if item is None:
-            raise BadDataError(f"{where} is not in the {part} part; the draw was made from another split")
+            raise BadDataError(f"{where} is not in the {part} part; the draw is from another split")
         if not _is_name_of(name, item, other_names):
-            raise BadDataError(f"{where} has the class name {name!r}, but the class is called {item.classname!r} here")
+            raise BadDataError(f"{where} has the class name {name!r}, but the name of this class is {item.classname!r}")
         items.append(item)
     return items
 
 
 def _is_name_of(name: str, item: Datum, other_names: Mapping[int, str]) -> bool:
-    """Whether a draw may call the item's class so; case, and blanks or `_`, make no difference."""
+    """Whether `name` is a valid name of the item's class; case, and blanks or `_`, make no difference."""
     known = [item.classname, other_names.get(item.label, item.classname)]
     return name in known or prompt_words(name) in map(prompt_words, known)
 
 
 def _check_shots(items: list[Datum], source: list[Datum], shots: int, where: str) -> None:
-    """Raise `BadDataError` for an image that repeats, a class that never occurs, and another number of shots."""
+    """Raise BadDataError for a repeated image, a missing class, or another number of shots."""
+    # a split may list an image several times; the draw may then do so as well
     repeated = Counter(item.impath for item in items) - Counter(item.impath for item in source)
     if repeated:
         raise BadDataError(f"{where} names {min(repeated)} more than once")
+    # over the labels of the source, so that missing classes are found as well
     available, drawn = (Counter(item.label for item in some) for some in (source, items))
     names = {item.label: item.classname for item in source}
     for label, count in sorted(available.items()):
@@ -146,11 +149,11 @@ def _check_shots(items: list[Datum], source: list[Datum], shots: int, where: str
 
 
 def _published_content(path: str, sources: Sources, folder: str) -> dict[str, Any] | None:
-    """The rows of each part of a draw in a published form; None for a file that has neither.
+    """The rows of each part of a draw in one of two published forms; None for other files.
 
-    That of cross_modal_adaptation is one object, whose `train` and `val` have a list `data` of objects with `impath`,
-    `label` and `classname`. The other has one such object on each line; a line belongs to the part that has its image
-    (to train, where a split has it in both).
+    The form of cross_modal_adaptation is one object, whose `train` and `val` have a list `data` of objects with
+    `impath`, `label` and `classname`. The other form has one such object on each line. A line belongs to the part that
+    has its image (to train if both have it).
     """
     known = {item.impath for items in sources.values() for item in items}
     lines = _objects_of_lines(path)
@@ -192,13 +195,13 @@ def _rows_of_data(content: Any, part: str, path: str, known: set[str], folder: s
 
 
 def _row(entry: Any, where: str, known: set[str], folder: str) -> list[Any]:
-    """[path below `folder`, label, class name] of an object whose `impath` begins with folders of another machine."""
+    """[path below `folder`, label, class name] of an object whose `impath` starts with folders of another machine."""
     if not (isinstance(entry, dict) and {"impath", "label", "classname"} <= set(entry)):
         raise BadDataError(f"{where} is not an object with impath, label and classname")
     impath, label, classname = parse_row([entry["impath"], entry["label"], entry["classname"]], where)
     pieces = [piece for piece in impath.replace("\\", "/").split("/") if piece not in ("", ".")]
     for start in range(len(pieces)):
-        below = "/".join(pieces[start:])
+        below = "/".join(pieces[start:])  # without the first `start` folders
         if os.path.join(folder, below) in known:
             return [below, label, classname]
-    raise BadDataError(f"{where}: no image of the train or val part below {folder} ends the path {impath!r}")
+    raise BadDataError(f"{where}: the path {impath!r} does not end with that of a train or val image below {folder}")

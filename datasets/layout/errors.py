@@ -1,4 +1,4 @@
-"""What can be wrong with a data set on disk; every message is one line that names the thing and the remedy."""
+"""Errors about data sets on disk; every message is one line with the file and the remedy."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dassl.utils import MissingFileError, UserError
 
 
 class MissingDataError(MissingFileError):
-    """A file or folder that a data set needs is not there.
+    """A file or folder of a data set is missing.
 
     Args:
-        files: all missing files, where the message names only the first.
+        files: all missing files; the message names only the first.
     """
 
     def __init__(self, message: str, files: Sequence[str] = ()) -> None:
@@ -22,19 +22,19 @@ class MissingDataError(MissingFileError):
 
 
 class BadDataError(UserError, ValueError):
-    """A file of a data set is there, but its content cannot be used."""
+    """The content of a data set's file is wrong."""
 
 
 class Remedy(NamedTuple):
-    """What to do when something is missing, and when something is wrong."""
+    """What to do about missing and about wrong data."""
 
     missing: str
     bad: str
 
 
 @contextmanager
-def explained(name: str, remedy: Remedy) -> Iterator[None]:
-    """Open the message of a data error with the data set's name and close it with the remedy."""
+def with_remedy(name: str, remedy: Remedy) -> Iterator[None]:
+    """Start the message of a data error with the data set's name and end it with the remedy."""
     try:
         yield
     except MissingDataError as error:

@@ -1,4 +1,4 @@
-"""Looking at folders and reading small files, with errors that name them."""
+"""Listing folders and reading small files, with errors that name them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from datasets.layout.errors import BadDataError, MissingDataError
 
 
 def require_folder(path: str, what: str) -> str:
-    """Return ``path`` if it is a folder; ``MissingDataError`` otherwise."""
+    """Return `path` if it is a folder.
+
+    Raises:
+        MissingDataError: it is not a folder.
+    """
     if not os.path.isdir(path):
         raise MissingDataError(f"{what} {path} is missing")
     return path
 
 
 def class_folders(folder: str) -> list[str]:
-    """Names of the visible subfolders, ascending; stray files between them are skipped."""
+    """Names of the visible subfolders, ascending; files are skipped."""
     require_folder(folder, "folder")
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
     if not names:
-        raise MissingDataError(f"{folder} holds no class folders")
+        raise MissingDataError(f"{folder} has no class folders")
     return names
 
 
@@ -35,7 +39,7 @@ def image_names(folder: str) -> list[str]:
 
 
 def usable_images_below(folder: str) -> tuple[list[str], list[str]]:
-    """As `dassl.utils.images_below`, but an image whose name is not UTF-8 is left out: no split file could name it."""
+    """As `dassl.utils.images_below`, without images whose name is not UTF-8: no split file could contain it."""
     images, others = images_below(folder)
     unusable = [path for path in images if not is_plain_text(os.path.basename(path))]
     return [path for path in images if is_plain_text(os.path.basename(path))], sorted(others + unusable)
@@ -47,7 +51,7 @@ def is_plain_text(text: str) -> bool:
 
 
 def left_out(paths: Sequence[str], folder: str) -> str:
-    """A line about files and folders that are not used: how many of each kind, and the first of it."""
+    """A line about unused files and folders: the number of each kind and its first path."""
     kinds: dict[str, list[str]] = {}
     for path in paths:
         kinds.setdefault(_kind(path), []).append(os.path.relpath(path, folder))
@@ -68,7 +72,7 @@ def _kind(path: str) -> str:
 
 
 def missing_files(paths: Iterable[str]) -> list[str]:
-    """The paths that do not exist, in their order; each folder is listed once instead of asking for every file."""
+    """The paths that do not exist, in their order. Each folder is listed once; a query per file would be slow."""
     present: dict[str, set[str]] = {}
     missing = []
     for path in paths:
@@ -81,7 +85,7 @@ def missing_files(paths: Iterable[str]) -> list[str]:
 
 
 def require_images(paths: Sequence[str], listed_in: str) -> None:
-    """Raise ``MissingDataError`` unless every image that ``listed_in`` names exists."""
+    """Raise MissingDataError unless every image that `listed_in` names exists."""
     missing = missing_files(paths)
     if missing:
         raise MissingDataError(
@@ -91,7 +95,7 @@ def require_images(paths: Sequence[str], listed_in: str) -> None:
 
 @contextmanager
 def _as_data_error(path: str) -> Iterator[None]:
-    """What the core says of a file, as an error of its data set."""
+    """Convert the core's errors about a file into data errors."""
     try:
         yield
     except MissingFileError:
@@ -101,28 +105,38 @@ def _as_data_error(path: str) -> Iterator[None]:
 
 
 def read_text(path: str) -> str:
-    """As `dassl.utils.files.read_text`. Raises MissingDataError or BadDataError."""
+    """As `dassl.utils.files.read_text`.
+
+    Raises:
+        MissingDataError: there is no such file.
+        BadDataError: it cannot be read or is not UTF-8.
+    """
     with _as_data_error(path):
         return files.read_text(path)
 
 
 def read_lines(path: str) -> list[str]:
-    """The lines of a text file without line ends (LF or CR LF) and blanks around them; empty lines are left out."""
+    """The lines of a text file without line ends (LF or CR LF) and surrounding blanks, without empty lines."""
     return [line.strip() for line in read_text(path).split("\n") if line.strip()]
 
 
 def read_json_object(path: str) -> dict[str, Any]:
-    """The content of a JSON file that holds an object. Raises MissingDataError or BadDataError."""
+    """The content of a JSON file with an object.
+
+    Raises:
+        MissingDataError: there is no such file.
+        BadDataError: it is not valid JSON or not an object.
+    """
     with _as_data_error(path):
         content = files.read_json(path)
     if not isinstance(content, dict):
-        raise BadDataError(f"{path} holds no JSON object but a {type(content).__name__}")
+        raise BadDataError(f"{path} should contain a JSON object, not a {type(content).__name__}")
     return content
 
 
 def read_mat(path: str, variable: str) -> Any:
-    """One variable of a MATLAB file, the first row of it, as the annotation files of the VGG and Cars sets hold it."""
-    from scipy.io import loadmat  # heavy, and needed only where no split file is present
+    """The first row of a variable in a MATLAB file, the form of the VGG and Cars annotations."""
+    from scipy.io import loadmat  # slow to import, and only needed without a split file
 
     with _as_data_error(path):
         files.read_bytes(path)
@@ -130,12 +144,16 @@ def read_mat(path: str, variable: str) -> Any:
         return loadmat(path)[variable][0]
     except KeyError:
         raise BadDataError(f"{path} has no variable {variable!r}") from None
-    except Exception as error:  # scipy raises many kinds for damaged files
+    except Exception as error:  # scipy raises many kinds of errors for damaged files
         raise BadDataError(f"{path} is not a readable MATLAB file ({error})") from None
 
 
 def lookup(table: dict[str, Any], key: str, path: str, what: str) -> Any:
-    """``table[key]``, or an error that says which file names an unknown ``key``."""
+    """`table[key]`.
+
+    Raises:
+        BadDataError: there is no such key; the file `path` is named.
+    """
     if key not in table:
         raise BadDataError(f"{path} names the unknown {what} {key!r}")
     return table[key]

@@ -6,9 +6,9 @@ from dassl.data.datasets import Datum
 
 
 class Item(Datum):
-    """A ``Datum`` that does not ask for its file.
+    """A `Datum` that does not check that its file exists.
 
-    The readers list each folder once (``files.require_images``): ImageNet's 1.3 million questions one by one would take
+    The readers list each folder once (`files.require_images`): 1.3 million single checks for ImageNet would take
     minutes on a network file system.
     """
 

@@ -1,7 +1,7 @@
-"""How a reader says where its data set comes from and what it should hold.
+"""How a reader declares the sources and the expected content of its data set.
 
 Addresses and counts: CoOp's DATASETS.md and the statistics table of the CoOp paper; MD5 sums and the addresses that
-replace dead ones: torchvision 0.29 (``torchvision/datasets/*.py``) and the data sets' own pages. The MD5 sums of
+replace dead ones: torchvision 0.29 (`torchvision/datasets/*.py`) and the data sets' own pages. The MD5 sums of
 StanfordCars and of Caltech101's inner archive are those of torchvision 0.13 and 0.17, which still downloaded them.
 torchvision itself checks ImageNet's archives.
 """
@@ -12,18 +12,18 @@ from typing import NamedTuple
 
 
 class Source(NamedTuple):
-    """One archive or file, and where its content goes.
+    """One archive or file, and the target of its content.
 
     Attributes:
-        file: its name; with --from-dir the file is looked for under this name.
-        url, drive_id: where to download it; neither: it has to be got by hand.
-        by_hand: how to get it by hand.
-        md5: of the file, where known.
+        file: its name, also in --from-dir.
+        url, drive_id: its address; with neither, it must be downloaded by hand.
+        by_hand: instructions for that.
+        md5: of the file, if known.
         moves: (path inside the archive, path below the data set's folder); "." for the archive's top and for the data
-            set's folder; empty for a file that is no archive.
-        inner: an archive inside the archive, unpacked first, where it lies.
-        imagenet: "train" or "val" for ImageNet's own archives, which need arranging.
-        companion: another archive that is needed to arrange this one.
+            set's folder; empty for a file that is not an archive.
+        inner: an archive inside the archive, unpacked first, in its folder.
+        imagenet: "train" or "val" for ImageNet's own archives, which must be arranged.
+        companion: another archive that arranging needs.
     """
 
     file: str
@@ -38,14 +38,14 @@ class Source(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A file or folder of a data set; it is in place when ``provides`` exists. Sources are tried in their order."""
+    """A file or folder of a data set; it is complete if `provides` exists. Sources are tried in their order."""
 
     provides: str
     sources: tuple[Source, ...]
 
 
 class Counts(NamedTuple):
-    """Classes, and images with the official split; None where a data set has no such part."""
+    """Classes, and images with the official split; None if the data set has no such part."""
 
     classes: int
     train: int | None
@@ -59,15 +59,16 @@ def drive(file: str, drive_id: str) -> Piece:
 
 
 def archive(provides: str, url: str, md5: str = "", inside: str = "", to: str = "") -> Piece:
-    """An archive with one thing of interest, by default the one it provides."""
+    """An archive from which one file or folder is used, by default the one it provides."""
     moves = ((inside or provides, to or provides),)
     return Piece(provides, (Source(url.rpartition("/")[2], url=url, md5=md5, moves=moves),))
 
 
 def by_hand(provides: str, file: str, how: str, inside: str = "", md5: str = "") -> Piece:
+    """An archive that must be downloaded by hand."""
     moves = ((inside or provides, provides),)
     return Piece(provides, (Source(file, by_hand=how, moves=moves, md5=md5),))
 
 
 CLASSNAMES = drive("classnames.txt", "1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF")
-"""ImageNet and its companions share this file; one copy serves for all."""
+"""ImageNet and its companions share this file; one copy is enough."""

@@ -1,4 +1,4 @@
-"""Split files (``split_zhou_*.json``) and the rules by which a split is made where there is none."""
+"""Split files (`split_zhou_*.json`) and the rules for making a split without one."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ from datasets.layout.files import class_folders, image_names, is_plain_text, rea
 from datasets.layout.items import Item
 from datasets.layout.store import JsonStore
 
-PART_NAMES = ("train", "val", "test")
-
 
 class Parts(NamedTuple):
-    """The three parts of a data set. ``val is test`` where a data set has no validation part of its own."""
+    """The three parts of a data set. `val is test` if a data set has no own validation part."""
 
     train: list[Datum]
     val: list[Datum]
     test: list[Datum]
 
 
+PART_NAMES = Parts._fields
+
+
 # ---------------------------------------------------------------- split files
 
 
 def relative_path(impath: str, folder: str) -> str:
-    """``impath`` relative to ``folder``, with forward slashes; unchanged if it lies elsewhere."""
+    """`impath` relative to `folder`, with forward slashes; unchanged if it is elsewhere."""
     prefix = os.path.join(folder, "")
     return impath[len(prefix) :].replace(os.sep, "/") if impath.startswith(prefix) else impath
 
 
 def to_rows(items: Iterable[Datum], folder: str) -> list[list[Any]]:
-    """[path relative to ``folder``, label, class name] of each item."""
+    """[path relative to `folder`, label, class name] of each item."""
     return [[relative_path(item.impath, folder), item.label, item.classname] for item in items]
 
 
@@ -46,15 +47,15 @@ def parse_row(row: Any, where: str) -> tuple[str, int, str]:
         raise BadDataError(f"{where} is {row!r}, not [path, label, class name]")
     path, label, classname = row
     if not isinstance(path, str) or not path or not isinstance(classname, str):
-        raise BadDataError(f"{where}: path and class name have to be text, got {path!r} and {classname!r}")
+        raise BadDataError(f"{where}: path and class name must be text, not {path!r} and {classname!r}")
     if not (is_plain_text(path) and is_plain_text(classname)):
-        raise BadDataError(f"{where}: {path!r} or {classname!r} holds characters that no file or class name can have")
+        raise BadDataError(f"{where}: {path!r} or {classname!r} has characters that a file or class name cannot have")
     try:
         number = int(label)
     except (TypeError, ValueError, OverflowError):
         number = -1
     if isinstance(label, bool) or number < 0 or (isinstance(label, float) and number != label):
-        raise BadDataError(f"{where}: label {label!r} is not a whole number from 0")
+        raise BadDataError(f"{where}: label {label!r} is not a whole number of at least 0")
     return path, number, classname
 
 
@@ -62,11 +63,12 @@ def read_split(filepath: str, path_prefix: str) -> Parts:
     """Read a split file.
 
     Args:
-        filepath: JSON ``{"train": [[path, label, class name], ...], "val": ..., "test": ...}``; other keys are ignored.
+        filepath: JSON `{"train": [[path, label, class name], ...], "val": ..., "test": ...}`; other keys are ignored.
         path_prefix: folder that the paths are relative to.
 
     Raises:
-        MissingDataError, BadDataError: naming the file, the entry and what is wrong with it.
+        MissingDataError: the file or an image is missing.
+        BadDataError: an entry is wrong; the file and the entry are named.
     """
     print(f"Reading split from {filepath}")
     content = read_json_object(filepath)
@@ -76,7 +78,7 @@ def read_split(filepath: str, path_prefix: str) -> Parts:
 
 
 def listed_twice(parts: Parts, filepath: str) -> str:
-    """The entries of a split file that give an image a second label or part, as a number and the first; "" for none."""
+    """The number and the first of the entries that give an image a second label or part; empty if there are none."""
     seen: dict[str, tuple[str, int]] = {}
     found = []
     for part, items in zip(PART_NAMES, parts, strict=True):
@@ -86,7 +88,7 @@ def listed_twice(parts: Parts, filepath: str) -> str:
             if label != item.label:
                 found.append(f"{where} with label {item.label}, which has label {label} in {known_part}")
             elif known_part != part:
-                found.append(f"{where}, which is in {known_part}, too")
+                found.append(f"{where}, which is also in {known_part}")
     if not found:
         return ""
     more = f" ({len(found):,} such entries)" if len(found) > 1 else ""
@@ -108,29 +110,30 @@ def _read_part(content: dict[str, Any], part: str, filepath: str, path_prefix: s
 
 
 def split_content(parts: Parts, path_prefix: str) -> dict[str, list[list[Any]]]:
-    """What ``read_split`` reads, for ``parts``."""
+    """The content of a split file for `parts`."""
     return {name: to_rows(items, path_prefix) for name, items in zip(PART_NAMES, parts, strict=True)}
 
 
 def save_split(
     train: Sequence[Datum], val: Sequence[Datum], test: Sequence[Datum], filepath: str, path_prefix: str
 ) -> None:
-    """Write a split file that ``read_split`` reads; one that is there already stays."""
+    """Write a split file for `read_split`; an existing one stays."""
     folder, name = os.path.split(os.path.abspath(filepath))
     content = split_content(Parts(list(train), list(val), list(test)), path_prefix)
     print(f"Saved split to {JsonStore(folder, folder).publish(name, content)}")
 
 
 def check_labels(parts: Parts, source: str) -> None:
-    """Raise ``BadDataError`` unless train has labels 0..n-1, the others no more, and each label one class name."""
+    """Raise BadDataError unless train has labels 0..n-1, the others no more, and each label one class name."""
     if not parts.train:
         raise BadDataError(f"{source}: the training part is empty")
     names: dict[int, str] = {}
+    trained = 0  # classes with training images
     for part, items in zip(PART_NAMES, parts, strict=True):
         for item in items:
             known = names.setdefault(item.label, item.classname)
             if known != item.classname:
-                raise BadDataError(f"{source}: label {item.label} is called {known!r} and {item.classname!r}")
+                raise BadDataError(f"{source}: label {item.label} has the names {known!r} and {item.classname!r}")
         if min(names, default=0) < 0:
             raise BadDataError(f"{source}: label {min(names)} is below 0; the annotations count classes from 1")
         if part == "train":
@@ -146,7 +149,7 @@ def check_labels(parts: Parts, source: str) -> None:
 
 
 def cut(items: Sequence[Any], p_trn: float, p_val: float, what: str, rng: Any = random) -> tuple[list, list, list]:
-    """Shuffle the images of one class and cut them into three (sizes by ``round``, halves to even; rest is test)."""
+    """Shuffle the images of one class and cut them into three (sizes by `round`, halves to even; rest is test)."""
     shuffled = list(items)
     rng.shuffle(shuffled)
     n_train = round(len(shuffled) * p_trn)
@@ -160,7 +163,7 @@ def cut(items: Sequence[Any], p_trn: float, p_val: float, what: str, rng: Any = 
 def cut_classes(
     classes: Iterable[tuple[int, str, Sequence[str]]], p_trn: float = 0.5, p_val: float = 0.2, rng: Any = random
 ) -> Parts:
-    """Cut each class (label, class name, image paths) by ``cut``, in the order given."""
+    """Cut each class (label, class name, image paths) by `cut`, in the order given."""
     parts = Parts([], [], [])
     for label, classname, impaths in classes:
         for part, piece in zip(parts, cut(impaths, p_trn, p_val, f"class {classname!r}", rng), strict=True):
@@ -175,7 +178,7 @@ def read_and_split_data(
     ignored: Sequence[str] = (),
     new_cnames: dict[str, str] | None = None,
 ) -> Parts:
-    """Cut a folder with one subfolder per class, labels by ascending folder name, images drawn with ``random``."""
+    """Cut a folder with one subfolder per class, labels by ascending folder name, images drawn with `random`."""
     new_cnames = new_cnames or {}
     folders = [name for name in class_folders(image_dir) if name not in ignored]
     print(f"Splitting into {p_trn:.0%} train, {p_val:.0%} val, and {1 - p_trn - p_val:.0%} test")
@@ -196,7 +199,7 @@ def list_images(folder: str) -> list[str]:
 
 
 def split_trainval(trainval: Sequence[Datum], p_val: float = 0.2) -> tuple[list[Datum], list[Datum]]:
-    """Take the first ``round(p_val * n)`` shuffled images of each class as val; classes by first appearance."""
+    """Move the first `round(p_val * n)` shuffled images of each class to val; classes in order of appearance."""
     print(f"Splitting trainval into {1 - p_val:.0%} train and {p_val:.0%} val")
     by_label: dict[int, list[int]] = defaultdict(list)
     for index, item in enumerate(trainval):

@@ -1,24 +1,24 @@
-"""Data sets that are only tested on: the targets of domain generalisation."""
+"""Data sets for testing only: the targets of domain generalisation."""
 
 from __future__ import annotations
 
+from yacs.config import CfgNode
+
 from datasets.layout import splits
 from datasets.layout.base import CoOpLayout
-from datasets.layout.errors import BadDataError, explained
+from datasets.layout.errors import BadDataError, with_remedy
 from datasets.layout.splits import Parts
 
 
-class TestOnlyDataset(CoOpLayout):
-    """A data set without training part: ``train_x`` is the test list, so that class names and counts are known.
+class TargetDataset(CoOpLayout):
+    """A data set without training part: `train_x` is the test list, which defines class names and counts.
 
     NUM_SHOTS, SEED and SUBSAMPLE_CLASSES have no effect, as in the lineage.
     """
 
-    __test__ = False  # not a test case, whatever pytest thinks of the name
-
-    def __init__(self, cfg) -> None:
+    def __init__(self, cfg: CfgNode) -> None:
         self.open(self.folder_of(cfg), cfg.OUTPUT_DIR)
-        with explained(self.name, self.remedy):
+        with with_remedy(self.name, self.remedy):
             parts = self.read()
             self.check_names(parts)
         test = parts.test

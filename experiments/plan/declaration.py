@@ -23,7 +23,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from dassl.seeds import LARGEST_SEED
+from dassl.seeds import MAX_SEED
 from dassl.utils.errors import BadValueError
 from dassl.utils.yaml_files import read_yaml
 from experiments.plan.methods import METHODS
@@ -58,7 +58,7 @@ SCHEMA = _mapping(
             "minItems": 1,
             "items": {"if": {"type": "object"}, "then": _TRAINER, "else": _METHOD},
         },
-        "seeds": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": LARGEST_SEED}, "minItems": 1},
+        "seeds": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": MAX_SEED}, "minItems": 1},
         "settings": _mapping(
             {
                 "base2new": _setting(),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import trainers  # noqa: F401  registers the methods
 from dassl.utils.errors import UnknownNameError
 from datasets.acquire.names import generated, readers
-from datasets.layout.target import TestOnlyDataset
+from datasets.layout.target import TargetDataset
 from runner.provenance import ROOT
 from trainers.core.facts import Recipes, fact, lineage
 
@@ -18,7 +18,7 @@ EMBEDDED = frozenset(readers()[name].dataset_dir for name in generated())
 VARIANTS = frozenset(
     cls.dataset_dir if cls.generated else cls.__module__.rpartition(".")[2]
     for cls in readers().values()
-    if issubclass(cls, TestOnlyDataset)
+    if issubclass(cls, TargetDataset)
 )
 """Data sets with the classes of another one, which are only tested on; by the names of their config files."""
 

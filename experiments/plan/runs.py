@@ -15,7 +15,7 @@ from yacs.config import CfgNode
 
 from dassl.config import plain
 from dassl.utils.safe_text import printable
-from datasets.layout.custom_names import own_data_name
+from datasets.layout.custom_names import custom_data_name
 from experiments.plan.methods import EMBEDDED, Method, Recipe
 from runner.arguments import parse_args
 from runner.config import default_cfg, setup_cfg
@@ -159,7 +159,7 @@ def data_name(dataset: str, options: Options) -> str:
     if not any(key == "DATASET.PATH" for key, _ in options):
         return dataset
     words = ("--dataset-config-file", f"configs/datasets/{dataset}.yaml", *(part for pair in options for part in pair))
-    name = own_data_name(_config(words)["DATASET"])
+    name = custom_data_name(_config(words)["DATASET"])
     if name is None:
         return dataset
     known = {path.stem.lower() for path in (ROOT / "configs" / "datasets").glob("*.yaml")}

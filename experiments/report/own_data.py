@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import printable
-from datasets.layout.custom_names import own_data_name, own_data_path
+from datasets.layout.custom_names import custom_data_name, custom_data_path
 
 from .papers import AVERAGE, OOD_AVERAGE, SHORT
 from .runs import Run
@@ -24,8 +24,8 @@ def with_own_names(runs: Sequence[Run]) -> list[Run]:
     Data of one name in different places keeps as much of its paths as tells them apart. A path is taken as it was
     given, so data that was moved between runs counts as two data sets: their results are not mixed in silence.
     """
-    paths = {run: path for run in runs if (path := own_data_path(_settings(run))) is not None}
-    labels = _labels({run: path for run, path in paths.items() if own_data_name(_settings(run))})
+    paths = {run: path for run in runs if (path := custom_data_path(_settings(run))) is not None}
+    labels = _labels({run: path for run, path in paths.items() if custom_data_name(_settings(run))})
     taken = {run.dataset for run in runs if run not in labels}
     taken |= {*DATASET_REGISTRY.registered_names(), *SHORT, *SHORT.values(), AVERAGE, OOD_AVERAGE}
     named = {run: f"{label} {MARK}" if label in taken else label for run, label in labels.items()}
@@ -41,7 +41,7 @@ def _labels(paths: dict[Run, str]) -> dict[Run, str]:
     """The name of each run's data, with folders before it where several paths have that name."""
     by_name: defaultdict[str, dict[Run, str]] = defaultdict(dict)
     for run, path in paths.items():
-        by_name[own_data_name(_settings(run)) or ""][run] = path
+        by_name[custom_data_name(_settings(run)) or ""][run] = path
     labels = {}
     for name, group in by_name.items():
         tails = _telling_apart(set(group.values()))

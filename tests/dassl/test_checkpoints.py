@@ -101,7 +101,7 @@ def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path):
 @pytest.mark.parametrize("pointer", ["", "../elsewhere/model.pth.tar-1\n", "a/b\n"])
 def test_a_damaged_pointer_is_named(tmp_path, pointer):
     (tmp_path / "checkpoint").write_text(pointer)
-    with pytest.raises(UnreadableFileError, match="checkpoint should hold the file name"):
+    with pytest.raises(UnreadableFileError, match="checkpoint should contain the file name"):
         resume_from_checkpoint(str(tmp_path), nn.Linear(1, 1))
 
 
@@ -128,7 +128,7 @@ def test_missing_truncated_and_foreign_files_are_named(tmp_path):
             load_checkpoint(tmp_path / name)
         assert "\n" not in str(caught.value)
     torch.save(torch.zeros(3), tmp_path / "tensor")
-    with pytest.raises(UnreadableFileError, match="holds a Tensor, not a dictionary"):
+    with pytest.raises(UnreadableFileError, match="its content is a Tensor, not a dictionary"):
         load_checkpoint(tmp_path / "tensor")
 
 
@@ -190,7 +190,7 @@ def test_hostile_files_give_their_tensors_and_run_nothing(tmp_path, function, ca
     assert read["scheduler"] == {"successor": {}, "last_epoch": 3}
     assert not trace.exists()
     printed = capfd.readouterr().out.splitlines()
-    assert len(printed) == 1 and "Python objects" in printed[0] and "nothing is run" in printed[0]
+    assert len(printed) == 1 and "Python objects" in printed[0] and "only their plain values are read" in printed[0]
     # The file does run its command when it is unpickled the ordinary way, so the test means something.
     if function in (os.system, eval):
         torch.load(tmp_path / "model", weights_only=False)
@@ -204,7 +204,7 @@ def test_hostile_files_give_their_tensors_and_run_nothing(tmp_path, function, ca
             {"momentum_buffer": torch.zeros(4, 4)},
             r"momentum_buffer of parameter 0 has shape \(4, 4\) instead of \(2, 3\)",
         ),
-        ({"momentum_buffer": "x"}, "momentum_buffer of parameter 0 is no tensor"),
+        ({"momentum_buffer": "x"}, "momentum_buffer of parameter 0 is not a tensor"),
         ({"lr": "fast"}, "lr is 'fast' instead of a value like '0.1'"),
         ({"lr": float("nan")}, "lr is 'nan'"),
     ],
@@ -287,7 +287,7 @@ def test_a_flipped_bit_is_found_wherever_it_lies(tmp_path):
                 load_checkpoint(path)
             assert str(path) in str(caught.value)
     path.write_bytes(whole[:-30])
-    with pytest.raises(UnreadableFileError, match="a zip archive without its end"):
+    with pytest.raises(UnreadableFileError, match="it is an incomplete zip archive"):
         load_checkpoint(path)
 
 

@@ -52,7 +52,7 @@ def mistake(words, capsys):
         (["--seed", "²"], "4294967295, not '²'"),
         (["--seed", "1_0"], "4294967295, not '1_0'"),
         (["--seed", "9" * 5000], "4294967295, not '999"),
-        (["--workers", "²"], "a whole number is needed, not '²'"),
+        (["--workers", "²"], "should be a whole number, not '²'"),
         (["--workers", "-1"], "at least 0, not -1"),
         (["--workers", "1.5"], "not '1.5'"),
         (["--seed"], "--seed"),

@@ -145,7 +145,7 @@ def test_a_longer_training_on_request(cfg, tmp_path):
     assert rates("short", 6, extend=True) == short + whole[3:]
     content = torch.load(tmp_path / "short" / "model" / "model.pth.tar-6", weights_only=True)
     assert content["scheduler"]["successor"]["T_max"] == 6
-    with pytest.raises(UserError, match="has no checkpoint that --extend"):
+    with pytest.raises(UserError, match="has no checkpoint to extend"):
         rates("nothing", 6, extend=True)
 
 

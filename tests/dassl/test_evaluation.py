@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dassl.config import get_cfg_default
-from dassl.engine.anomalies import NonFiniteLogitsError, check_logits
+from dassl.engine.anomalies import NonFiniteError, check_logits
 from dassl.evaluation import build_evaluator
 from dassl.metrics import compute_accuracy, compute_distance_matrix
 from dassl.utils import UserError
@@ -134,7 +134,7 @@ def test_logits_that_are_not_finite_name_image_and_tensor():
     check_logits(torch.zeros(2, 2), ["a.jpg", "b.jpg"], {"head": model})
     with torch.no_grad():
         model.bias[1] = float("nan")
-    with pytest.raises(NonFiniteLogitsError) as stopped:
+    with pytest.raises(NonFiniteError) as stopped:
         check_logits(torch.tensor([[0.0, 1.0], [float("nan"), 1.0]]), ["a.jpg", "b.jpg"], {"head": model})
     message = str(stopped.value)
     assert "1 of 2 images" in message and "b.jpg" in message and "a.jpg" not in message
@@ -142,7 +142,7 @@ def test_logits_that_are_not_finite_name_image_and_tensor():
 
 
 def test_many_bad_logits_fit_a_screen():
-    with pytest.raises(NonFiniteLogitsError) as stopped:
+    with pytest.raises(NonFiniteError) as stopped:
         check_logits(torch.full((100, 3), float("nan")), [f"{n}.jpg" for n in range(100)])
     assert "100 of 100 images" in str(stopped.value) and "and 96 more" in str(stopped.value)
     assert len(str(stopped.value)) < 400

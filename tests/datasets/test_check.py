@@ -92,7 +92,7 @@ def test_a_missing_split_file_is_not_replaced(eurosat, run):
         (folder / "more.jpg").write_bytes((folder / "val_0.jpg").read_bytes())
     status, said = run("--root", eurosat, "EuroSAT")
     assert status == 1
-    assert "split_zhou_EuroSAT.json is missing; get it with: python -m datasets.prepare EuroSAT" in said
+    assert "split_zhou_EuroSAT.json is missing; download it with: python -m datasets.prepare EuroSAT" in said
     assert not (eurosat / "eurosat" / "split_zhou_EuroSAT.json").exists()
 
 
@@ -131,7 +131,7 @@ def test_own_data_is_reported_in_full(tmp_path, run, put_image):
     (tmp_path / "mine" / "train" / "ant" / "notes.txt").write_text("")
     status, said = run("--path", tmp_path / "mine")
     assert status == 0
-    served = "(the val images serve as test images, too)"
+    served = "(the val images are also the test images)"
     assert f"ok       mine                 2 classes, train 6, val 0, test 4 {served}; 10 images decoded\n" in said
     assert "class    mine                 ant 3/0/2; bee 3/0/2\n" in said
     assert "1 *.txt files (first train/ant/notes.txt)" in said
@@ -148,8 +148,8 @@ def test_own_data_is_reported_in_full(tmp_path, run, put_image):
 @pytest.mark.parametrize(
     ("copy", "message"),
     [
-        ("train/bee/copy.png", "1 images occur under two labels: "),
-        ("test/ant/copy.png", "1 images occur in two parts: "),
+        ("train/bee/copy.png", "1 images have two labels: "),
+        ("test/ant/copy.png", "1 images are in two parts: "),
     ],
 )
 def test_one_image_under_two_labels_or_in_two_parts(tmp_path, run, put_image, copy, message):
@@ -193,7 +193,7 @@ def test_what_is_wrong_does_not_hide_the_rest(eurosat, run):
     (wrong,) = [line for line in said.splitlines() if line.startswith("wrong ")]
     assert status == 1
     assert "has 11 test images instead of 10" in wrong and "1 of 44 images cannot be read" in wrong
-    assert "which is in train, too (2 such entries)" in wrong
+    assert "which is also in train (2 such entries)" in wrong
     assert f"bad      EuroSAT              {broken} is not an image" in said
 
 
@@ -280,7 +280,7 @@ def test_odd_files_are_a_line_each(tmp_path, run, put_image):
 
 def test_arguments_that_make_no_sense(tmp_path, run, monkeypatch):
     monkeypatch.delenv("DATA", raising=False)
-    assert run() == (1, "error: which data? give --root DATA (or set DATA), or --path for own images\n")
+    assert run() == (1, "error: which data? give --root DATA (or set DATA), or --path for custom data\n")
     assert "unknown data set 'oxford_pet'; did you mean OxfordPets?" in run("--root", tmp_path, "oxford_pet")[1]
     assert run("--root", tmp_path / "none")[1].startswith(f"error: data folder {tmp_path}/none is missing")
 
@@ -289,9 +289,9 @@ def test_arguments_that_make_no_sense(tmp_path, run, monkeypatch):
     ("words", "says"),
     [
         (("--path", "mine", "EuroSAT"), "--path is checked alone: leave out EuroSAT"),
-        (("INPUT.MAX_PIXELS", "900"), "config keys are not taken here; --max-pixels and --max-aspect-ratio set"),
+        (("INPUT.MAX_PIXELS", "900"), "config keys are not accepted here; --max-pixels and --max-aspect-ratio set"),
         (("--max-pixels", "0"), "should be at least 1, not 0"),
-        (("--max-aspect-ratio", "2²"), "a whole number is needed, not '2²'"),
+        (("--max-aspect-ratio", "2²"), "should be a whole number, not '2²'"),
     ],
 )
 def test_words_that_would_have_no_effect(capsys, words, says):

@@ -96,8 +96,8 @@ def test_a_kept_draw_wins_over_the_generator(eurosat, build):
         (lambda draw: draw | {"train": draw["train"][2:]}, "train has 0 images of class 'dog', not 2"),
         (lambda draw: draw | {"val": draw["val"][1:]}, "val has 1 images of class 'dog', not 2"),
         (lambda draw: draw | {"train": draw["train"][:1] * 2 + draw["train"][2:]}, "train names .* more than once"),
-        (lambda draw: draw | {"num_shots": 1}, "num_shots 1, but the run asks for 2"),
-        (lambda draw: draw | {"seed": 7}, "seed 7, but the run asks for 1"),
+        (lambda draw: draw | {"num_shots": 1}, "num_shots 1, but the run needs 2"),
+        (lambda draw: draw | {"seed": 7}, "seed 7, but the run needs 1"),
     ],
 )
 def test_an_edited_draw_is_found(eurosat, build, edit, message, with_digest):
@@ -107,7 +107,7 @@ def test_an_edited_draw_is_found(eurosat, build, edit, message, with_digest):
     if not with_digest:
         del draw["digest"]
     path.write_text(json.dumps(edit(draw)))
-    with pytest.raises(UserError, match=f"shot_2-seed_1.json.*{message}.*delete that file to draw anew"):
+    with pytest.raises(UserError, match=f"shot_2-seed_1.json.*{message}.*delete that file to draw again"):
         build("EuroSAT", eurosat, shots=2, seed=1)
 
 
@@ -158,13 +158,25 @@ def test_a_draw_of_lines(eurosat, build, tmp_path, capsys, with_val):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"impath": "./data/eurosat/2750/dog/none.jpg"}, "line 1: no image of the train or val part below .*none.jpg"),
-        ({"impath": "./data/eurosat/2750/dog/test_0.jpg"}, "line 1: no image of the train or val part below"),
+        (
+            {"impath": "./data/eurosat/2750/dog/none.jpg"},
+            "line 1: the path .*none.jpg. does not end with that of a train or val image below",
+        ),
+        (
+            {"impath": "./data/eurosat/2750/dog/test_0.jpg"},
+            "line 1: the path .*test_0.jpg. does not end with that of a train or val image",
+        ),
         ({"label": 0}, "entry 0 of train .*label 0. is not in the train part"),
-        ({"classname": "ant"}, "entry 0 of train .*label 3. has the class name 'ant', but .* called 'dog' here"),
-        ({"classname": "hound"}, "entry 0 of train .*label 3. has the class name 'hound', but .* called 'dog' here"),
+        (
+            {"classname": "ant"},
+            "entry 0 of train .*label 3. has the class name 'ant', but the name of this class is 'dog'",
+        ),
+        (
+            {"classname": "hound"},
+            "entry 0 of train .*label 3. has the class name 'hound', but the name of this class is 'dog'",
+        ),
         ({"label": "dog"}, "line 1: label 'dog' is not a whole number"),
-        ({"classname": None}, "line 1: path and class name have to be text"),
+        ({"classname": None}, "line 1: path and class name must be text"),
     ],
 )
 def test_a_published_draw_that_does_not_fit(eurosat, build, tmp_path, change, message):
@@ -212,7 +224,7 @@ def test_a_draw_with_swapped_class_names_is_refused(eurosat, build, tmp_path, fo
     else:
         path.write_text(json.dumps({part: {"data": published_entries(rows)} for part, rows in draw.items()}))
     with pytest.raises(
-        UserError, match="theirs.json: entry 0 of train .*'elk', but the class is called 'dog' here"
+        UserError, match="theirs.json: entry 0 of train .*'elk', but the name of this class is 'dog'"
     ) as error:
         build("EuroSAT", eurosat, shots=1, FEWSHOT_SPLIT=path)
     assert "\n" not in str(error.value)
@@ -224,7 +236,9 @@ def test_a_kept_draw_has_the_names_of_the_class_list(eurosat, build):
     build("EuroSAT", eurosat, shots=1)
     split = eurosat / "eurosat" / "split_zhou_EuroSAT.json"
     split.write_text(split.read_text().replace('"dog"', '"hound"'))
-    with pytest.raises(UserError, match="shot_1-seed_1.json: .*'dog', but .* called 'hound' here; delete that file"):
+    with pytest.raises(
+        UserError, match="shot_1-seed_1.json: .*'dog', but the name of this class is 'hound'; delete that file"
+    ):
         build("EuroSAT", eurosat, shots=1)
 
 
@@ -248,16 +262,16 @@ def test_a_draw_file_that_does_not_fit_is_refused(eurosat, build, tmp_path):
         with pytest.raises((UserError, ValueError), match=message):
             build("EuroSAT", eurosat, shots=shots, FEWSHOT_SPLIT=published)
 
-    refused({}, "num_shots 2, but the run asks for 4", shots=4)
+    refused({}, "num_shots 2, but the run needs 4", shots=4)
     refused({}, "needs DATASET.NUM_SHOTS of at least 1", shots=-1)
-    refused({"dataset": "Food101"}, "dataset 'Food101', but the run asks for 'EuroSAT'")
+    refused({"dataset": "Food101"}, "dataset 'Food101', but the run needs 'EuroSAT'")
     refused({"train": [["2750/ant/test_0.jpg", 0, "ant"]]}, "entry 0 of train .* is not in the train part")
     refused({"train": [["2750/ant/train_0.jpg", 1, "ant"]]}, "entry 0 of train .* is not in the train part")
     refused({"val": None}, "has no list 'val'")
     with pytest.raises(FileNotFoundError, match="none.json is missing; set DATASET.FEWSHOT_SPLIT"):
         build("EuroSAT", eurosat, shots=2, FEWSHOT_SPLIT=tmp_path / "none.json")
     kept.write_text("not JSON")
-    with pytest.raises(ValueError, match="shot_2-seed_1.json is not valid JSON: .*; delete that file to draw anew"):
+    with pytest.raises(ValueError, match="shot_2-seed_1.json is not valid JSON: .*; delete that file to draw again"):
         build("EuroSAT", eurosat, shots=2)
 
 

@@ -141,7 +141,7 @@ def test_class_names_from_a_file(images, fill, folder, tmp_path, put_lines):
     ("lines", "message"),
     [
         (["ant Ameise", "bee Biene"], "has no class name for 'cat'"),
-        (["ant Ameise", "bee Biene", "cat Katze", "dog Hund"], "names 'dog', which the data lack"),
+        (["ant Ameise", "bee Biene", "cat Katze", "dog Hund"], "a name for 'dog', which the data do not have"),
         (["ant Ameise", "ant Biene"], "names 'ant' twice"),
         (["ant"], "line 'ant' is not a folder and its class name"),
         (["ant 0 Ameise", "bee 1 Biene", "cat 2 Katze"], "class names start with a number .'0 Ameise'.; leave it out"),
@@ -160,21 +160,21 @@ def test_what_is_wrong_with_a_folder_is_said(images, fill, folder, build):
     with pytest.raises(UserError, match="my_images is missing"):
         folder()
     images.mkdir()
-    with pytest.raises(UserError, match="my_images holds no class folders"):
+    with pytest.raises(UserError, match="my_images has no class folders"):
         folder()
     fill(images, 3)
     with pytest.raises(UserError, match="class 'ant' has 3 images, too few"):
         folder()
     fill(images, 10)
     (images / "empty").mkdir()
-    with pytest.raises(UserError, match="class folder .*empty holds no images"):
+    with pytest.raises(UserError, match="class folder .*empty has no images"):
         folder()
 
 
 def test_a_test_class_that_train_lacks(images, fill, folder):
     fill(images / "train", 5)
     fill(images / "test", 2, classes=("ant", "yak"))
-    with pytest.raises(UserError, match="test has the class folder 'yak', which train lacks"):
+    with pytest.raises(UserError, match="test has the class folder 'yak', which train does not have"):
         folder()
 
 
@@ -196,10 +196,10 @@ def test_parts_in_their_usual_spellings(images, fill, folder, train, val, test):
 @pytest.mark.parametrize(
     ("folders", "message"),
     [
-        (("train", "Training"), "has Training and train, which both stand for train"),
-        (("valid", "Testing"), "has Testing, valid but no folder train; expected are"),
-        (("first half", "second half"), "first half holds only folders, so it is not a class; expected are"),
-        (("train/2019", "train/2020", "test/2019"), "2019 holds only folders, so it is not a class"),
+        (("train", "Training"), "has Training and train, which both mean train"),
+        (("valid", "Testing"), "has Testing, valid but no folder train; expected:"),
+        (("first half", "second half"), "first half has only folders, so it is not a class; expected:"),
+        (("train/2019", "train/2020", "test/2019"), "2019 has only folders, so it is not a class"),
     ],
 )
 def test_folders_that_are_neither_parts_nor_classes(images, fill, folder, folders, message):
@@ -213,7 +213,7 @@ def test_parts_without_class_folders_are_not_classes(images, folder, put_image):
     for part in ("train", "test"):
         for number in range(10):
             put_image(images / part / f"{number}.jpg")
-    with pytest.raises(UserError, match="outside of a class folder; expected are <class>/<images>"):
+    with pytest.raises(UserError, match="outside of a class folder; expected: <class>/<images>"):
         folder()
 
 
@@ -321,7 +321,7 @@ def test_csv_lines_that_repeat_an_image_are_counted_once(csv_file, build, tmp_pa
 def test_csv_columns_that_are_not_used_are_named(csv_file, build, tmp_path, capsys):
     lines = [f"pictures/{cls}/{number}.jpg,{cls},x" for cls in ANIMALS for number in range(10)]
     build("ImageCSV", PATH=csv_file(["path,label,partition", *lines]), OUTPUT_DIR=tmp_path / "output")
-    assert "the columns 'partition' (used are path, label, split)" in capsys.readouterr().out
+    assert "the columns 'partition' (used: path, label, split)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("second", ["hot_dog", "Hot Dog", "hot  dog"])
@@ -349,7 +349,10 @@ def test_csv_labels_that_are_numbers_keep_their_order(csv_file, build, tmp_path,
     [
         ([], "list.csv lists no images"),
         (["path,label"], "list.csv lists no images"),
-        (["filename,class", "pictures/ant/0.jpg,ant"], "line 1 is 'filename,class'.*that needs the columns path,label"),
+        (
+            ["filename,class", "pictures/ant/0.jpg,ant"],
+            "line 1 is 'filename,class'.*nor a header with the columns path,label",
+        ),
         (["pictures/ant/0.jpg,ant", "pictures/bee/0.jpg,bee,test"], "line 2 has 3 columns, not 2"),
         (["path,label,split", "pictures/ant/0.jpg,ant"], "line 2 has 2 columns, not 3"),
         (["path,label,path", "pictures/ant/0.jpg,ant,x"], "names a column twice"),

@@ -18,8 +18,9 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from dassl.utils import downloads
 from dassl.utils.locks import lock
-from datasets.acquire import fetch, prepare
+from datasets.acquire import prepare
 from datasets.acquire.names import downloadable, readers
 from datasets.eurosat import EuroSAT
 from datasets.imagenet import ImageNet
@@ -80,8 +81,8 @@ def server(tmp_path):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(fetch, "PAUSE", 0.0)
-    monkeypatch.setattr(fetch, "CHUNK", 1000)
+    monkeypatch.setattr(downloads, "PAUSE", 0.0)
+    monkeypatch.setattr(downloads, "CHUNK", 1000)
 
 
 @pytest.fixture
@@ -185,11 +186,11 @@ def test_a_download_that_breaks_off_goes_on(eurosat, server, run):
 
 
 def test_the_next_run_goes_on_where_the_last_gave_up(eurosat, server, run, folder, monkeypatch):
-    monkeypatch.setattr(fetch, "ATTEMPTS", 1)
+    monkeypatch.setattr(downloads, "ATTEMPTS", 1)
     server.break_after = server.break_again = 3000
     status, said = run("EuroSAT")
     assert status == 1
-    assert "(3,000 bytes so far); run again to go on" in said
+    assert "(3,000 bytes so far); run again to continue" in said
     assert not (folder / "2750").exists()
     server.break_after = 0
     assert run("EuroSAT")[0] == 0
@@ -261,8 +262,8 @@ def test_a_link_that_leads_out_of_the_archive(eurosat, run, folder):
         archive.addfile(link)
     status, said = run("EuroSAT", "--from-dir", eurosat.parent, "--any-hash")
     assert status == 1
-    assert "entries passed over (links, devices, unprintable names): 1, first '2750' (link)" in said
-    assert "does not hold 2750" in said
+    assert "entries skipped (links, devices, unprintable names): 1, first '2750' (link)" in said
+    assert "does not contain 2750" in said
     assert not (folder / "2750").exists()
 
 
@@ -293,7 +294,7 @@ def test_links_hidden_behind_a_path_beyond_the_longest(run, tmp_path):
         add("imagenet-a/n01440764/0.jpg", tarfile.REGTYPE, content=picture())
     status, said = run("ImageNetA", "--from-dir", own)
     assert status == 1
-    assert "imagenet-a.tar: entry 'ddd" in said and "has too long a name" in said
+    assert "imagenet-a.tar: entry 'ddd" in said and "has a name that is too long" in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "own"]
     assert not (tmp_path / "data" / "imagenet-adversarial" / "imagenet-a").exists()
 
@@ -313,7 +314,7 @@ def test_a_dead_address_and_the_files_to_get_by_hand(eurosat, server, run, tmp_p
     status, said = run("EuroSAT")
     assert status == 1
     assert "the server answers 404" in said
-    assert "get by hand: EuroSAT.zip (addresses: --list); put them into a FOLDER and run: python -m" in said
+    assert "download by hand: EuroSAT.zip (addresses: --list); put them into a FOLDER and run: python -m" in said
     assert run("EuroSAT", "--from-dir", archive.parent)[0] == 0
     assert archive.is_file()  # the user's own file stays
 
@@ -326,7 +327,7 @@ def test_an_address_that_serves_a_web_page(eurosat, server, run):
 def test_no_server(eurosat, server, run, monkeypatch):
     server.shutdown()
     server.server_close()
-    monkeypatch.setattr(fetch, "ATTEMPTS", 1)
+    monkeypatch.setattr(downloads, "ATTEMPTS", 1)
     assert "no connection to 127.0.0.1" in run("EuroSAT")[1]
 
 
@@ -345,7 +346,7 @@ def test_own_archive_with_another_hash(eurosat, run, tmp_path):
     make_zip(tmp_path / "EuroSAT.zip", {f"2750/{path}": picture(n + 1) for n, path in enumerate(EUROSAT_IMAGES)})
     status, said = run("EuroSAT", "--from-dir", tmp_path)
     assert status == 1
-    assert "has another MD5 than" in said
+    assert "does not have the MD5" in said
     assert run("EuroSAT", "--from-dir", tmp_path, "--any-hash")[0] == 0
 
 
@@ -369,7 +370,7 @@ def test_google_drive_goes_through_gdown(run, monkeypatch, tmp_path):
     assert status == 1
     assert asked == ["10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O", "1I0S0q91hJfsV9Gf4xDIjgDq4AqBNJb1y"]
     assert "https://drive.google.com/file/d/10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O/view: Too many users have viewed" in said
-    assert "get by hand: UCF-101-midframes.zip, split_zhou_UCF101.json" in said
+    assert "download by hand: UCF-101-midframes.zip, split_zhou_UCF101.json" in said
 
     def hand_out(**options):
         Path(options["output"]).write_bytes(served[options["id"]])

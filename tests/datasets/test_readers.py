@@ -241,16 +241,16 @@ def test_imagenet_without_the_same_folders_in_val(imagenet, build):
 
 def test_imagenet_with_unsorted_val(imagenet, build, put_image):
     put_image(imagenet / "imagenet" / "images" / "val" / "ILSVRC2012_val_00000001.JPEG")
-    with pytest.raises(ValueError, match="not sorted into one folder per wnid"):
+    with pytest.raises(ValueError, match="sort them into one folder per wnid"):
         build("ImageNet", imagenet)
 
 
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["n01440764 1 tench"], "line 1 is 'n01440764 1 tench'; a class name that starts with a number"),
-        (["n01440764 tench", "n01443537 2: goldfish"], "line 2 is .*starts with a number"),
-        (["n01443537 goldfish", "n01440764 tench"], "line 2 has n01440764 after n01443537; the wnids have to ascend"),
+        (["n01440764 1 tench"], "line 1 is 'n01440764 1 tench'; a class name cannot start with a number"),
+        (["n01440764 tench", "n01443537 2: goldfish"], "line 2 is .*cannot start with a number"),
+        (["n01443537 goldfish", "n01440764 tench"], "line 2 has n01440764 after n01443537; the wnids must ascend"),
         (["tench n01440764"], "'tench' is not a wnid"),
         (["0 tench"], "'0' is not a wnid"),
     ],
@@ -333,7 +333,7 @@ def test_embedded_data_that_is_missing_names_the_generator(tmp_path, build):
 
 def test_missing_data_names_folder_and_command(tmp_path, build):
     command = f"python -m datasets.prepare OxfordPets --root {tmp_path}"
-    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/oxford_pets is missing; get it with: {command}$"):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/oxford_pets is missing; download it with: {command}$"):
         build("OxfordPets", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"nowhere \(--root\)"):
         build("OxfordPets", tmp_path / "nowhere")

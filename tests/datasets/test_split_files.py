@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from datasets.acquire.check import report
+from datasets.acquire.check import print_report
 from datasets.acquire.names import readers
 from datasets.oxford_pets import OxfordPets
 
@@ -33,21 +33,21 @@ def without(key):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda split: [1, 2], "holds no JSON object but a list"),
+        (lambda split: [1, 2], "should contain a JSON object, not a list"),
         (without("val"), "has no list 'val'"),
         (lambda split: split | {"test": "all"}, "has no list 'test'"),
         (lambda split: split | {"train": []}, "the training part is empty"),
         (with_row(["dog/train_3.jpg", 3]), "entry 3 of train is"),
         (with_row(["dog/train_3.jpg", "three", "dog"]), "entry 3 of train: label 'three' is not a whole number"),
-        (with_row(["dog/train_3.jpg", -1, "dog"]), "label -1 is not a whole number from 0"),
+        (with_row(["dog/train_3.jpg", -1, "dog"]), "label -1 is not a whole number of at least 0"),
         (with_row(["dog/train_3.jpg", 2.5, "dog"]), "label 2.5 is not a whole number"),
         (with_row(["dog/train_3.jpg", True, "dog"]), "label True is not a whole number"),
-        (with_row(["dog/train_3.jpg", 3, 7]), "path and class name have to be text"),
+        (with_row(["dog/train_3.jpg", 3, 7]), "path and class name must be text"),
         (with_row(["../../etc/passwd", 3, "dog"]), "leads out of the data set"),
         (with_row(["dog/../../x.jpg", 3, "dog"]), "leads out of the data set"),
         (with_row(["/etc/passwd", 3, "dog"]), "leads out of the data set"),
         (with_row(["dog/none.jpg", 3, "dog"]), "1 of 45 images of .* are missing, first .*dog/none.jpg"),
-        (with_row(["dog/train_3.jpg", 3, "hound"]), "label 3 is called 'dog' and 'hound'"),
+        (with_row(["dog/train_3.jpg", 3, "hound"]), "label 3 has the names 'dog' and 'hound'"),
         (with_row(["dog/train_3.jpg", 7, "gnu"]), "label 5 has no training image, but label 7 has"),
         (
             lambda split: split | {"train": [row for row in split["train"] if row[1] != 4]},
@@ -69,8 +69,8 @@ def test_a_bad_split_file_is_named_with_the_entry(eurosat, build, edit, message)
     ("row", "message"),
     [
         (["dog/train_2.jpg", 2, "cat"], "entry 3 of train is .*train_2.jpg with label 2, which has label 3 in"),
-        (["dog/test_1.jpg", 3, "dog"], "entry 1 of test is .*test_1.jpg, which is in train, too"),
-        (["dog/./test_1.jpg", 3, "dog"], "entry 1 of test is .*test_1.jpg, which is in train, too"),
+        (["dog/test_1.jpg", 3, "dog"], "entry 1 of test is .*test_1.jpg, which is also in train"),
+        (["dog/./test_1.jpg", 3, "dog"], "entry 1 of test is .*test_1.jpg, which is also in train"),
     ],
 )
 def test_an_image_that_a_published_split_lists_twice_is_said(eurosat, build, capsys, row, message):
@@ -78,7 +78,7 @@ def test_an_image_that_a_published_split_lists_twice_is_said(eurosat, build, cap
     change(eurosat, with_row(row))
     assert len(build("EuroSAT", eurosat).train_x) > 0
     assert re.search(f"Note: .*split_zhou_EuroSAT.json: {message}", capsys.readouterr().out)
-    assert not report(readers()["EuroSAT"].at(str(eurosat / "eurosat")), fast=True, counts=None)
+    assert not print_report(readers()["EuroSAT"].at(str(eurosat / "eurosat")), fast=True, counts=None)
     assert re.search(f"wrong .*{message}", capsys.readouterr().out)
 
 

@@ -163,8 +163,8 @@ def fewer_images(data: Path) -> None:
     ("change", "says"),
     [
         (renamed_class, "class 0 is 'face' there, 'moon' here"),
-        (other_pixels, "the images of train_x are others there; the images of val are others there"),
-        (fewer_images, "the images of test are others there"),
+        (other_pixels, "the images of train_x are different; the images of val are different"),
+        (fewer_images, "the images of test are different"),
     ],
 )
 def test_other_data_under_the_same_name_is_refused(scene, tmp_path, change, says):
@@ -226,7 +226,7 @@ def test_an_extension_is_of_the_same_recipe(scene, opts, says):
 
 
 def test_an_extension_needs_a_run(scene):
-    with pytest.raises(BadValueError, match=r"has no checkpoint that --extend"):
+    with pytest.raises(BadValueError, match=r"has no checkpoint to extend"):
         scene("nothing yet", flags="--extend")
 
 
@@ -366,7 +366,7 @@ def test_an_evaluation_chooses_its_own_data(scene):
         ("", "TRAINER.COOP.N_CTX 4", "TRAINER.COOP.N_CTX is 16 there, 4 here"),
         ("", "TRAINER.COOP.PREC bf16", "TRAINER.COOP.PREC is 'fp32' there, 'bf16' here"),
         (f"--config-file {ROOT}/configs/trainers/CoOp/vit_b16_ep100.yaml", "", "OPTIM.MAX_EPOCH is 2 there, 100 here"),
-        ("--resume nowhere", "", "--resume, --extend and --no-train are about training"),
+        ("--resume nowhere", "", "--resume, --extend and --no-train are for training"),
     ],
 )
 def test_what_belongs_to_the_model_is_not_changed(scene, flags, opts, says):
@@ -401,7 +401,7 @@ def test_an_evaluation_cannot_extend_its_model(scene):
 
 def test_a_folder_without_anything_to_resume(scene):
     (scene.folder / "empty").mkdir()
-    with pytest.raises(UserError, match="empty has no checkpoint that --resume could continue from"):
+    with pytest.raises(UserError, match="empty has no checkpoint to resume from"):
         scene("new", flags=f"--resume {scene.folder / 'empty'}")
     folder = scene.copy("coop", "no pointer")
     (folder / "result.json").unlink()
@@ -420,7 +420,7 @@ def test_a_finished_run_whose_clip_file_has_moved(scene):
 
 @pytest.mark.parametrize("trainer", ["CoOp", "ProMetaR"])
 def test_a_trainer_that_learns_is_not_evaluated_untrained(scene, trainer):
-    with pytest.raises(UserError, match=f"{trainer} learns: --eval-only needs the folder of a trained model"):
+    with pytest.raises(UserError, match=f"{trainer} needs a trained model: --eval-only needs its folder"):
         scene("eval/untrained", trainer=trainer, flags="--eval-only")
     assert not (scene.folder / "eval/untrained/result.json").exists()
 
@@ -428,7 +428,7 @@ def test_a_trainer_that_learns_is_not_evaluated_untrained(scene, trainer):
 def test_flags_without_effect_are_refused(scene):
     with pytest.raises(BadValueError, match="add --eval-only"):
         scene("eval/unused", model_dir=scene.folder / "coop")
-    with pytest.raises(BadValueError, match="ZeroshotCLIP learns nothing"):
+    with pytest.raises(BadValueError, match="ZeroshotCLIP does not learn"):
         scene("eval/zero", trainer="ZeroshotCLIP", model_dir=scene.folder, flags="--eval-only")
     assert scene("eval/zero", trainer="ZeroshotCLIP", flags="--eval-only")["model"] is None
 
@@ -474,7 +474,7 @@ def test_without_a_result_it_is_said_that_the_config_file_is_not_known(scene, fi
     (folder / "result.json").unlink(missing_ok=True)
     capsys.readouterr()
     result = scene.evaluate(f"eval/no result {file}", folder, flags=flags)
-    warning = rf"Warning: {folder} has no result.json, so it is not known whether its training used \S+{file}.yaml; "
+    warning = rf"Warning: {folder} has no result.json, so it is unknown whether its training used \S+{file}.yaml; "
     settings = rf"the model's own settings are used: .*OPTIM.MAX_EPOCH is 2 there, {file.partition('ep')[2]} here"
     assert re.search(warning + settings, capsys.readouterr().out)
     assert result["full_config"]["OPTIM"]["MAX_EPOCH"] == result["model"]["config"]["OPTIM"]["MAX_EPOCH"] == 2
@@ -570,7 +570,7 @@ def unreadable_record(folder: Path) -> None:
         (edited_config, r"config.yaml does not belong to .*: TRAINER.CO\w+.CTX_INIT is '' in the checkpoint"),
         (changed_tensor, r"model.pth.tar-2 is damaged: its tensors are not those that the run wrote"),
         (late_epoch, r"its epoch is 200, but the run has 2 epochs"),
-        (earlier_epoch, r"renamed: it holds epoch 1"),
+        (earlier_epoch, r"renamed: it contains epoch 1"),
         (unreadable_record, r'"run" does not describe a run'),
     ],
 )

@@ -81,7 +81,7 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path, small_suites, monkey
 def test_a_folder_of_something_else_is_left_alone(tmp_path, small_suites):
     (tmp_path / "shapes").mkdir()
     (tmp_path / "shapes" / "mine.txt").write_text("precious")
-    with pytest.raises(UserError, match="holds no split_zhou_Shapes.json"):
+    with pytest.raises(UserError, match="has no split_zhou_Shapes.json"):
         generate(tmp_path, ["Shapes"])
     assert read_tree(tmp_path) == {"shapes/mine.txt": b"precious"}
 

@@ -18,7 +18,7 @@ from tiny_runs import NODES, build_trainer, learned, set_position
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dassl.engine.anomalies import NonFiniteLossError
+from dassl.engine.anomalies import NonFiniteError
 from dassl.utils import UserError, use_deterministic_algorithms
 from tools.cpu_recorder import CpuRecorder, recorder_for
 from trainers import cocoop, prometar
@@ -195,7 +195,7 @@ def test_a_loss_that_is_no_number_stops_a_captured_run(build, variant):
     trainer.forward_backward(batch)
     before = learned(trainer)
     trainer._last_images = [["before.jpg"], ["a.jpg", "b.jpg"]]
-    with pytest.raises(NonFiniteLossError) as stopped:
+    with pytest.raises(NonFiniteError) as stopped:
         trainer.forward_backward(batch | {"img": batch["img"] * float("nan")})
     message = str(stopped.value)
     assert "in epoch 2, batch 2 (step 6): " in message and "images of the batch: a.jpg, b.jpg" in message

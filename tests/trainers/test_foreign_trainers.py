@@ -315,8 +315,8 @@ def test_train_py_warns_of_settings_that_a_foreign_model_does_not_have(command_l
     capsys.readouterr()
     words = f"{flags} --model-dir {tmp_path} --load-epoch 2 {SHORT_RUN} {options}".split()
     train.main(train.parse_args(words))
-    warning = "another configuration: SEED is 1 there, 2 here; OPTIM.LR is 0.0003 there, 0.5 here (used all the same"
+    warning = "another configuration: SEED is 1 there, 2 here; OPTIM.LR is 0.0003 there, 0.5 here (used nevertheless"
     assert warning in capsys.readouterr().out
     assert json.loads((output / "result.json").read_text())["model"]["config"]["OPTIM"]["LR"] == 0.0003
-    with pytest.raises(UserError, match="ForeignMaPLe learns: --eval-only needs"):
+    with pytest.raises(UserError, match="ForeignMaPLe needs a trained model"):
         train.main(train.parse_args(f"{flags} {SHORT_RUN} {options}".replace("evaluation", "untrained").split()))

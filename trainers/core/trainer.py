@@ -297,7 +297,7 @@ class PromptTrainer(TrainerX):
         return self.scaler.scale(torch.ones((), device=self.device)) if self.scaler.is_enabled() else None
 
     def stop_if_not_finite(self, numbers: Mapping[str, float]) -> None:
-        """Raise NonFiniteLossError, with step, tensors and images, when a loss is infinite or NaN."""
+        """Raise NonFiniteError, with step, tensors and images, when a loss is infinite or NaN."""
         if bad := non_finite_losses(numbers):
             self._stop_for_anomaly(bad)
 

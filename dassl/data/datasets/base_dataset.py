@@ -1,4 +1,4 @@
-"""What every data set offers: lists of images with labels."""
+"""Base class of data sets: lists of images with labels."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ class Datum:
     """One image.
 
     Args:
-        impath: path of the image file, which has to exist.
+        impath: path of the image file, which must exist.
         label: class, from 0.
         domain: domain, from 0.
         classname: name of the class.
 
-    Raises MissingFileError when there is no such file, TypeError for other types.
+    Raises:
+        MissingFileError: there is no such file.
+        TypeError: an argument has another type.
     """
 
     def __init__(self, impath: str = "", label: int = 0, domain: int = 0, classname: str = "") -> None:
@@ -64,7 +66,7 @@ class Datum:
 class DatasetBase:
     """Labelled and unlabelled training images, validation and test images.
 
-    ``lab2cname``, ``classnames`` and ``num_classes`` come from the labelled training images.
+    `lab2cname`, `classnames` and `num_classes` come from the labelled training images.
 
     Args:
         train_x: labelled training images.
@@ -123,7 +125,11 @@ class DatasetBase:
 
     @staticmethod
     def get_num_classes(data_source: Iterable[Datum] | None) -> int:
-        """Largest label plus one. Raises BadValueError when there is no image."""
+        """Largest label plus one.
+
+        Raises:
+            BadValueError: there are no images.
+        """
         labels = {item.label for item in data_source or ()}
         if not labels:
             raise BadValueError("the data set has no training images, so its classes are unknown")
@@ -131,7 +137,7 @@ class DatasetBase:
 
     @staticmethod
     def get_lab2cname(data_source: Iterable[Datum] | None) -> tuple[dict[int, str], list[str]]:
-        """Class name of each label, and the names in ascending order of label. The first name of a label counts."""
+        """Class name of each label (the first that occurs), and the names in ascending order of label."""
         found: dict[int, str] = {}
         for item in data_source or ():
             found.setdefault(item.label, item.classname)
@@ -150,21 +156,22 @@ class DatasetBase:
                 raise BadValueError(f'unknown domain "{domain}" of {type(self).__name__}; it has {list(self.domains)}')
 
     def download_data(self, url: str, dst: str, from_gdrive: bool = True) -> None:
-        """Download an archive to the file ``dst`` and unpack it into the same folder, never outside of it."""
+        """Download an archive to the file `dst` and unpack it into the same folder."""
         download_url(url, dst, from_gdrive=from_gdrive)
         unpack_archive(dst, osp.dirname(osp.abspath(dst)))
 
     def generate_fewshot_dataset(self, *data_sources: list[Datum], num_shots: int = -1, repeat: bool = False) -> Any:
         """A few images of each class, drawn with Python's global generator.
 
-        Classes are visited in the order in which they first occur. A class with fewer images keeps them all, undrawn.
+        Classes are visited in the order in which they first occur. A class with fewer images keeps all, without a draw.
 
         Args:
             data_sources: lists of images.
             num_shots: images per class; below 1 for all.
-            repeat: draw with replacement where a class has fewer.
+            repeat: draw with replacement if a class has fewer.
 
-        Returns one list for one source, otherwise a list (without drawing: a tuple) of lists.
+        Returns:
+            One list for one source, otherwise a list (without drawing: a tuple) of lists.
         """
         if num_shots < 1:
             return data_sources[0] if len(data_sources) == 1 else data_sources

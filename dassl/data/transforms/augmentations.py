@@ -11,7 +11,7 @@ from torchvision.transforms import InterpolationMode
 
 
 class Random2DTranslation:
-    """With probability ``p``: enlarge by an eighth and crop at random; otherwise resize. Result [height, width]."""
+    """With probability `p`: enlarge by an eighth and crop at random; otherwise resize. Result [height, width]."""
 
     def __init__(
         self, height: int, width: int, p: float = 0.5, interpolation: InterpolationMode = InterpolationMode.BILINEAR
@@ -30,7 +30,7 @@ class Random2DTranslation:
 
 
 class Cutout:
-    """Set ``n_holes`` squares of ``length`` pixels at random places of an image [channels, height, width] to 0.
+    """Set `n_holes` squares of `length` pixels at random places of an image [channels, height, width] to 0.
 
     Source: DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017.
     """
@@ -72,5 +72,5 @@ class InstanceNormalization:
 
 
 def random_strength_augment(num_ops: int, p: float = 1.0) -> transforms.RandomApply:
-    """With probability ``p``: ``num_ops`` random operations of random strength, from torchvision's set."""
+    """With probability `p`: `num_ops` random operations of random strength, from torchvision's set."""
     return transforms.RandomApply([transforms.TrivialAugmentWide() for _ in range(num_ops)], p=p)

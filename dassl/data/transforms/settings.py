@@ -1,13 +1,14 @@
-"""What the settings in ``cfg.INPUT`` may be, checked before the first image is read."""
+"""Valid values of the settings in `cfg.INPUT`, checked before the first image is read."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from numbers import Real
 from typing import Any
 
-from dassl.config.ranges import LARGEST_ASPECT_RATIO
+from yacs.config import CfgNode
+
+from dassl.config.ranges import MAX_ALLOWED_ASPECT_RATIO
 from dassl.utils.errors import BadValueError
 
 _ALWAYS = ("SIZE", "MAX_PIXELS", "MAX_ASPECT_RATIO")
@@ -25,11 +26,11 @@ _USED_BY = {
     "gaussian_noise": ("GN_MEAN", "GN_STD"),
 }
 
-_MOST_PIXELS = 10_000
+_MAX_LENGTH = 10_000
 
 
 def _number(low: float, high: float) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, Real) and math.isfinite(value) and low <= value <= high
+    return lambda value: isinstance(value, (int, float)) and math.isfinite(value) and low <= value <= high
 
 
 def _whole(low: int, high: int) -> Callable[[Any], bool]:
@@ -42,37 +43,37 @@ def _each(rule: Callable[[Any], bool], count: int) -> Callable[[Any], bool]:
 
 _TINY = 1e-6
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "SIZE": (_each(_whole(1, _MOST_PIXELS), 2), f"height and width, from 1 to {_MOST_PIXELS}"),
+    "SIZE": (_each(_whole(1, _MAX_LENGTH), 2), f"height and width, from 1 to {_MAX_LENGTH}"),
     "MAX_PIXELS": (_whole(1, 2**31), "a number of pixels"),
     "MAX_ASPECT_RATIO": (
-        _whole(1, LARGEST_ASPECT_RATIO),
-        f"how many times as long as wide an image may be, from 1 to {LARGEST_ASPECT_RATIO}",
+        _whole(1, MAX_ALLOWED_ASPECT_RATIO),
+        f"the largest ratio of an image's sides, from 1 to {MAX_ALLOWED_ASPECT_RATIO}",
     ),
-    "CROP_PADDING": (_whole(0, _MOST_PIXELS), "a number of pixels"),
+    "CROP_PADDING": (_whole(0, _MAX_LENGTH), "a number of pixels"),
     "RRCROP_SCALE": (
         lambda value: _each(_number(_TINY, 100), 2)(value) and value[0] <= value[1],
         "the smallest and the largest part of the area, such as (0.08, 1.0)",
     ),
     "RANDAUGMENT_N": (_whole(0, 100), "a number of operations"),
     "RANDAUGMENT_M": (_whole(0, 30), "a strength from 0 to 30"),
-    **{f"COLORJITTER_{part}": (_number(0, 100), "a strength from 0 on") for part in "BCS"},
+    **{f"COLORJITTER_{part}": (_number(0, 100), "a strength of at least 0") for part in "BCS"},
     "COLORJITTER_H": (_number(0, 0.5), "a strength from 0 to 0.5"),
     "RGS_P": (_number(0, 1), "a probability"),
-    "GB_K": (lambda value: _whole(1, _MOST_PIXELS)(value) and value % 2 == 1, "an odd number of pixels"),
+    "GB_K": (lambda value: _whole(1, _MAX_LENGTH)(value) and value % 2 == 1, "an odd number of pixels"),
     "GB_P": (_number(0, 1), "a probability"),
     "CUTOUT_N": (_whole(0, 10_000), "a number of holes"),
-    "CUTOUT_LEN": (_whole(0, _MOST_PIXELS), "a number of pixels"),
+    "CUTOUT_LEN": (_whole(0, _MAX_LENGTH), "a number of pixels"),
     "PIXEL_MEAN": (_each(_number(-1e6, 1e6), 3), "three numbers, one for each colour"),
     "PIXEL_STD": (_each(_number(_TINY, 1e6), 3), "three positive numbers, one for each colour"),
     "GN_MEAN": (_number(-1e6, 1e6), "a number"),
-    "GN_STD": (_number(0, 1e6), "a number from 0 on"),
+    "GN_STD": (_number(0, 1e6), "a number of at least 0"),
 }
 
 
-def check_input_settings(settings: Any, choices: Iterable[str]) -> None:
-    """Raise BadValueError when a setting of ``cfg.INPUT`` that the chosen transforms use makes no sense."""
+def check_input_settings(settings: CfgNode, choices: Iterable[str]) -> None:
+    """Raise BadValueError when a setting of `cfg.INPUT` that the chosen transforms use is invalid."""
     used = {key for choice in choices for key in _USED_BY.get(choice, ())}
     for key in (*_ALWAYS, *sorted(used)):
-        fits, wanted = _RULES[key]
+        fits, expected = _RULES[key]
         if not fits(settings[key]):
-            raise BadValueError(f"INPUT.{key} should be {wanted}, not {settings[key]!r}")
+            raise BadValueError(f"INPUT.{key} should be {expected}, not {settings[key]!r}")

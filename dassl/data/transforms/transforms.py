@@ -1,12 +1,12 @@
-"""Transforms from the configuration. The order is fixed, whatever the order in ``INPUT.TRANSFORMS``."""
+"""Transforms from the configuration. The order is fixed, whatever the order in `INPUT.TRANSFORMS`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from torchvision import transforms
 from torchvision.transforms import AutoAugmentPolicy, InterpolationMode
+from yacs.config import CfgNode
 
 from dassl.utils.names import check_availability
 
@@ -40,21 +40,25 @@ _ON_IMAGES = (
 )
 _ON_TENSORS = ("cutout", "normalize", "gaussian_noise", "instance_norm")
 _AT_TEST = ("normalize", "instance_norm")
-# center_crop is always applied at test time; it is a choice for the sake of older files.
+# center_crop is always applied at test time; older config files name it as a choice.
 AVAI_CHOICES = [*_CROPS, *_ON_IMAGES, *_ON_TENSORS, "center_crop"]
 
 
-def build_transform(cfg: Any, is_train: bool = True, choices: Sequence[str] | None = None) -> Callable | None:
-    """The transform from PIL image to tensor [3, height, width] that ``cfg.INPUT`` describes.
+def build_transform(cfg: CfgNode, is_train: bool = True, choices: Sequence[str] | None = None) -> Callable | None:
+    """The transform from PIL image to tensor [3, height, width] of `cfg.INPUT`.
 
     Training: crop (RandomResizedCrop, RandomCrop or a translation; without one, Resize to SIZE), augmentations,
     ToTensor, normalisation. Test: Resize of the shorter side to max(SIZE), CenterCrop, ToTensor, normalisation.
 
     Args:
-        choices: names of transforms, default ``cfg.INPUT.TRANSFORMS``.
+        choices: names of transforms, default `cfg.INPUT.TRANSFORMS`.
 
-    Returns None when ``cfg.INPUT.NO_TRANSFORM``. Raises UnknownNameError for an unknown choice or interpolation,
-    BadValueError for a setting that makes no sense.
+    Returns:
+        The transform; None with `cfg.INPUT.NO_TRANSFORM`.
+
+    Raises:
+        UnknownNameError: there is no such transform or interpolation.
+        BadValueError: a setting is invalid.
     """
     if cfg.INPUT.NO_TRANSFORM:
         print("Note: no transform is applied!")
@@ -69,9 +73,9 @@ def build_transform(cfg: Any, is_train: bool = True, choices: Sequence[str] | No
     return transforms.Compose(steps)
 
 
-def _train_steps(cfg: Any, choices: Sequence[str]) -> list[Callable]:
+def _train_steps(cfg: CfgNode, choices: Sequence[str]) -> list[Callable]:
     steps = []
-    # RandomCrop and RandomResizedCrop bring the image to its size; random_translation expects it to have that size.
+    # RandomCrop and RandomResizedCrop give the image its size; random_translation expects an image of that size.
     if "random_crop" not in choices and "random_resized_crop" not in choices:
         steps.append(transforms.Resize(cfg.INPUT.SIZE, interpolation=_interpolation(cfg)))
     steps += [_make(name, cfg) for name in (*_CROPS, *_ON_IMAGES) if name in choices]
@@ -80,7 +84,7 @@ def _train_steps(cfg: Any, choices: Sequence[str]) -> list[Callable]:
     return steps
 
 
-def _test_steps(cfg: Any, choices: Sequence[str]) -> list[Callable]:
+def _test_steps(cfg: CfgNode, choices: Sequence[str]) -> list[Callable]:
     return [
         transforms.Resize(max(cfg.INPUT.SIZE), interpolation=_interpolation(cfg)),
         transforms.CenterCrop(cfg.INPUT.SIZE),
@@ -89,7 +93,7 @@ def _test_steps(cfg: Any, choices: Sequence[str]) -> list[Callable]:
     ]
 
 
-def build_unaugmented_transform(cfg: Any) -> Callable:
+def build_unaugmented_transform(cfg: CfgNode) -> Callable:
     """Resize to SIZE, ToTensor, and normalisation if chosen: for the plain image beside augmented ones."""
     steps = [transforms.Resize(cfg.INPUT.SIZE, interpolation=_interpolation(cfg)), transforms.ToTensor()]
     if "normalize" in cfg.INPUT.TRANSFORMS:
@@ -97,11 +101,11 @@ def build_unaugmented_transform(cfg: Any) -> Callable:
     return transforms.Compose(steps)
 
 
-def _interpolation(cfg: Any) -> InterpolationMode:
+def _interpolation(cfg: CfgNode) -> InterpolationMode:
     return INTERPOLATION_MODES[cfg.INPUT.INTERPOLATION]
 
 
-def _make(name: str, cfg: Any) -> Callable:
+def _make(name: str, cfg: CfgNode) -> Callable:
     given = cfg.INPUT
     makers: dict[str, Callable[[], Callable]] = {
         "random_translation": lambda: Random2DTranslation(given.SIZE[0], given.SIZE[1]),

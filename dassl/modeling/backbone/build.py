@@ -10,7 +10,11 @@ BACKBONE_REGISTRY = Registry("BACKBONE")
 
 
 def build_backbone(name: str, verbose: bool = True, **kwargs: Any) -> Any:
-    """The backbone called ``name``; ``kwargs`` go to it. Raises UnknownNameError that lists the available ones."""
+    """The backbone called `name`; `kwargs` are passed to it.
+
+    Raises:
+        UnknownNameError: there is no such name; the available ones are listed.
+    """
     backbone = BACKBONE_REGISTRY.get(name)
     if verbose:
         print(f"Backbone: {name}")

@@ -18,20 +18,22 @@ _NAMES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
 
 class ResNet(Backbone):
-    """A ResNet without its classifier; ``pretrained`` downloads torchvision's first ImageNet weights."""
+    """A ResNet without its classifier; `pretrained` downloads torchvision's first ImageNet weights."""
 
     def __init__(self, name: str, pretrained: bool) -> None:
-        import torchvision  # takes long to import and only these backbones need it
+        import torchvision  # slow to import, and only these backbones need it
 
         super().__init__()
         try:
-            self.net = torchvision.models.get_model(name, weights="IMAGENET1K_V1" if pretrained else None)
+            net = torchvision.models.get_model(name, weights="IMAGENET1K_V1" if pretrained else None)
         except (URLError, OSError) as error:
             raise UserError(
                 f"cannot download weights of {name} ({error}); set MODEL.BACKBONE.PRETRAINED False"
             ) from error
-        self._out_features = self.net.fc.in_features
-        self.net.fc = nn.Identity()
+        assert isinstance(net, torchvision.models.ResNet)
+        self._out_features = net.fc.in_features
+        net.fc = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue] - declared as the Linear it was made with
+        self.net = net
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.net(x)

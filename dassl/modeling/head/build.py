@@ -10,7 +10,11 @@ HEAD_REGISTRY = Registry("HEAD")
 
 
 def build_head(name: str, verbose: bool = True, **kwargs: Any) -> Any:
-    """The head called ``name``; ``kwargs`` go to it. Raises UnknownNameError that lists the available ones."""
+    """The head called `name`; `kwargs` are passed to it.
+
+    Raises:
+        UnknownNameError: there is no such name; the available ones are listed.
+    """
     head = HEAD_REGISTRY.get(name)
     if verbose:
         print(f"Head: {name}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from dassl.utils.errors import BadValueError
@@ -16,9 +15,12 @@ _ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": lambda: nn.LeakyReLU(0.1)}
 
 
 class MLP(nn.Sequential):
-    """Linear, batch norm, activation, dropout, once for each entry of ``hidden_layers``.
+    """Linear, batch norm, activation, dropout, once for each entry of `hidden_layers`.
 
-    Maps [batch, in_features] to [batch, out_features]. Raises BadValueError for no layers or an unknown activation.
+    Maps [batch, in_features] to [batch, out_features].
+
+    Raises:
+        BadValueError: there are no layers, or the activation is unknown.
     """
 
     def __init__(
@@ -50,11 +52,8 @@ class MLP(nn.Sequential):
     def out_features(self) -> int:
         return self._out_features
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x)
-
 
 @HEAD_REGISTRY.register()
 def mlp(**kwargs: Any) -> MLP:
-    """The head ``mlp``."""
+    """The head `mlp`."""
     return MLP(**kwargs)

@@ -14,9 +14,10 @@ def mixup(
     Args:
         x1, x2: images [B, C, H, W].
         y1, y2: label distributions [B, K].
-        preserve_order: take the larger of lam and 1 - lam, so that the first image prevails.
+        preserve_order: take the larger of lam and 1 - lam, so that the first image dominates.
+
     Returns:
-        mixed images [B, C, H, W] and labels [B, K]
+        Mixed images [B, C, H, W] and labels [B, K].
     """
     lam = torch.distributions.Beta(beta, beta).sample([len(x1), 1, 1, 1]).to(x1.device)
     if preserve_order:

@@ -15,12 +15,13 @@ class _ReverseGrad(torch.autograd.Function):
         return input.view_as(input)
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
-        return -ctx.grad_scaling * grad_output, None
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = grad_outputs
+        return -ctx.grad_scaling * gradient, None
 
 
 class ReverseGrad(nn.Module):
-    """Passes its input on; the gradient comes back times ``-grad_scaling``."""
+    """Identity whose gradient is multiplied by `-grad_scaling`."""
 
     def forward(self, x: Tensor, grad_scaling: float = 1.0) -> Tensor:
         return _ReverseGrad.apply(x, grad_scaling)
