@@ -79,16 +79,11 @@ class Cell:
         return Figure.over_seeds(self.values, partial=bool(self.missing), mixed=bool(self.mixture))
 
 
-def commit(run: Run) -> str:
-    """The commit that ran, with a + when there were changes that were not committed."""
-    return "unknown" if run.git_commit is None else run.git_commit[:9] + "+" * bool(run.git_dirty)
-
-
 def origin(run: Run) -> dict[str, str]:
     """What all runs of one number should have in common."""
     weights = "unknown" if run.weights_sha256 is None else run.weights_sha256[:9]
     versions = {name: str(version) for name, version in run.versions.items()}
-    return versions | {"commit": commit(run), "weights": weights, "device": run.device}
+    return versions | {"commit": run.commit, "weights": weights, "device": run.device}
 
 
 def mixture(runs: Iterable[Run]) -> list[str]:

@@ -13,7 +13,6 @@ from dassl.utils import UserError, printable, write_text_atomically
 from dassl.utils.locks import locked_while_writing
 from runner.result import PARTS
 
-from .averages import commit
 from .conflicts import without_conflicts
 from .own_data import with_own_names
 from .page import html_page
@@ -124,7 +123,7 @@ def write_report(
 
 def _facts(output: Path, runs: Sequence[Run], found: Found, problems: Sequence[str]) -> list[str]:
     """Lines about the whole report."""
-    commits = sorted({commit(run) for run in runs if run.git_commit})
+    commits = sorted({run.commit for run in runs if run.git_commit})
     torch = sorted({str(run.versions.get("torch")) for run in runs})
     dates = [run.date[:10] for run in runs]
     facts = [

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from dassl.utils import printable
 
-from .averages import commit
 from .papers import Comparison, short_name
 from .recipes import Recipe
 from .runs import Run
@@ -232,7 +231,7 @@ def runs_section(runs: Iterable[Run], recipes: Mapping[Run, Recipe], output: Pat
                 number(run.train_seconds if run.trained else None),
                 number(run.test_seconds),
                 number(None if run.peak_memory_bytes is None else run.peak_memory_bytes / 2**20, 0),
-                *map(words, (run.device, str(run.versions.get("torch", "–")), commit(run), _minute(run.date))),
+                *map(words, (run.device, str(run.versions.get("torch", "–")), run.commit, _minute(run.date))),
                 words(printable(run.path.parent.relative_to(output))),
             ]
         )
