@@ -13,8 +13,8 @@ from dassl.utils import UserError, printable, write_text_atomically
 from dassl.utils.locks import locked_while_writing
 from runner.result import PARTS
 
-from .averages import commit
 from .conflicts import without_conflicts
+from .frame import run_frame
 from .own_data import with_own_names
 from .page import html_page
 from .recipes import Recipe, recipes
@@ -28,6 +28,7 @@ from .sections import (
     runs_section,
     score_section,
     summary_section,
+    with_published,
 )
 from .shared import conflicts_of_shared
 from .tables import score_tables
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UserError(f"no finished runs{_filters(args)} to report in {args.output}: {why}")
     facts = [printable(fact) for fact in _facts(args.output, runs, found, problems)]
     folder = None if args.terminal_only else args.to or args.output / "report"
-    for file in write_report(clear, recipe_of, facts, runs_section(runs, recipe_of, args.output), folder):
+    for file in write_report(clear, recipe_of, facts, runs_section(run_frame(runs, recipe_of), args.output), folder):
         print(f"written: {printable(file)}")
     _name(problems)
     return 1 if problems else 0
@@ -95,11 +96,10 @@ def write_report(
         facts: lines about the whole report.
         every_run: the list of all runs, those included that no table shows.
     """
-    recipe_of = {run: recipe_of[run] for run in runs}
-    tables = score_tables(runs, recipe_of)
-    scores = [score_section(table, index) for index, table in enumerate(tables, 1)]
-    short, published = summary_section(tables), comparison_section(tables)
-    cost, classes = cost_section(runs, recipe_of), classes_section(runs, recipe_of)
+    frame, tables = run_frame(runs, recipe_of), score_tables(runs, recipe_of)
+    scores, every_score = [score_section(table, index) for index, table in enumerate(tables, 1)], with_published(tables)
+    short, published = summary_section(every_score), comparison_section(every_score)
+    cost, classes = cost_section(frame), classes_section(frame)
 
     width = shutil.get_terminal_size((120, 24)).columns
     print("\n".join(facts), end="\n\n")
@@ -112,9 +112,9 @@ def write_report(
     on_page = list(filter(None, [short, published, cost, classes, every_run]))
     files = {
         "report.md": markdown(in_text, TITLE, facts),
-        "report.csv": scores_csv(tables),
+        "report.csv": scores_csv(every_score),
         "report.tex": latex(in_text),
-        "report.html": html_page(TITLE, facts, tables, scores, on_page, runs, recipe_of),
+        "report.html": html_page(TITLE, facts, tables, scores, on_page, frame),
     }
     with locked_while_writing(folder):  # the four are of one report
         for name, text in files.items():
@@ -124,7 +124,7 @@ def write_report(
 
 def _facts(output: Path, runs: Sequence[Run], found: Found, problems: Sequence[str]) -> list[str]:
     """Lines about the whole report."""
-    commits = sorted({commit(run) for run in runs if run.git_commit})
+    commits = sorted({run.commit for run in runs if run.git_commit})
     torch = sorted({str(run.versions.get("torch")) for run in runs})
     dates = [run.date[:10] for run in runs]
     facts = [

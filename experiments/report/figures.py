@@ -7,12 +7,13 @@ same drawing. A recipe has one colour, marker and dash on the whole page: it is 
 from __future__ import annotations
 
 import io
+import math
 import re
-import statistics
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -98,17 +99,21 @@ def _svg(figure: Figure, description: str) -> str:
 def base_and_new(table: ScoreTable) -> str:
     """Bars of base and new accuracy of every recipe, best H on top, with H and the published figures marked."""
     block = table.blocks[0]  # the average, or the one data set there is
-    rows = [(recipe, scores) for recipe, scores in block.rows.items() if scores[0].figure.mean or scores[1].figure.mean]
-    rows.sort(key=lambda row: row[1][2].figure.mean or 0.0)
+    rows = [(recipe, scores) for recipe, scores in block.rows.items() if any(score.mean > 0 for score in scores[:2])]
+    rows.sort(key=lambda row: 0.0 if math.isnan(row[1][2].mean) else row[1][2].mean)
+    # bars start at 0 unless all would look alike; a little below the lowest value then
+    lowest = min((score.mean for _, scores in rows for score in scores if score.mean == score.mean), default=0.0)
+    lower = max(0.0, 10 * (lowest // 10) - 10) if lowest > 30 else 0.0
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.6, 0.7 + 0.55 * len(rows)), layout="constrained")
         axes = figure.subplots()
-        for place, (_, scores) in enumerate(rows):
-            _bars(axes, place, scores)
-        names = [recipe.trainer + _marks(scores) + f"\n{_shortened(recipe.variant)}" for recipe, scores in rows]
-        axes.set_yticks(range(len(rows)), names)
+        for place, (_, (base, new, h)) in enumerate(rows):
+            _bar(axes, place + BAR / 2 + GAP, base, BASE)
+            _bar(axes, place - BAR / 2 - GAP, new, NEW)
+            style = {"color": SURFACE, "markeredgecolor": INK, "markersize": 6, "markeredgewidth": 1.2, "zorder": 5}
+            axes.plot(h.mean, place, "D", **style)  # draws nothing where it is NaN
+        axes.set_yticks(range(len(rows)), [_row_name(*row) for row in rows])
         axes.grid(visible=False, axis="y")
-        lower = _lower_limit(rows)
         axes.set_xlim(lower, None)
         where = "average over the data sets" if block.name == AVERAGE else block.name
         axes.set_xlabel(f"accuracy in percent, {where}" + f" (bars start at {lower:g})" * bool(lower))
@@ -116,43 +121,23 @@ def base_and_new(table: ScoreTable) -> str:
         return _svg(figure, f"Base and new accuracy by method: {table.title}")
 
 
-def _shortened(text: str, length: int = 44) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+def _row_name(recipe: Recipe, scores: Sequence[Any], length: int = 44) -> str:
+    partial = " †" * any(score.partial for score in scores)
+    config = recipe.variant if len(recipe.variant) <= length else f"{recipe.variant[: length - 1]}…"
+    return f"{recipe.trainer}{partial}\n{config}"
 
 
-def _marks(scores: Sequence) -> str:
-    return " †" * any(score.figure.partial for score in scores)
-
-
-def _bars(axes: Axes, place: int, scores: Sequence) -> None:
-    base, new, h = (score.figure for score in scores)
-    for figure, score, colour, offset in (
-        (base, scores[0], BASE, BAR / 2 + GAP),
-        (new, scores[1], NEW, -BAR / 2 - GAP),
-    ):
-        if figure.mean is None:
-            continue
-        axes.barh(place + offset, figure.mean, BAR, color=colour, xerr=figure.deviation, error_kw={"ecolor": INK})
-        published = [comparison.published.value for comparison in score.comparisons[:1]]
-        axes.annotate(
-            f"{figure.mean:.1f}",
-            (max([figure.mean + (figure.deviation or 0), *published]), place + offset),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-        )
-        for value in published:
-            edges = (place + offset - BAR / 2, place + offset + BAR / 2)
-            axes.plot([value] * 2, edges, color=INK, linewidth=2.2, solid_capstyle="butt")
-    if h.mean is not None:
-        axes.plot(h.mean, place, "D", color=SURFACE, markeredgecolor=INK, markersize=6, markeredgewidth=1.2, zorder=5)
-
-
-def _lower_limit(rows: Sequence) -> float:
-    """Bars start at 0 unless all would look alike; a little below the lowest value then."""
-    values = [score.figure.mean for _, scores in rows for score in scores if score.figure.mean is not None]
-    lowest = min(values, default=0.0)
-    return max(0.0, 10 * (lowest // 10) - 10) if lowest > 30 else 0.0
+def _bar(axes: Axes, y: float, score: Any, colour: str) -> None:
+    """A bar with its value, its deviation, and a tick at the published figure; nothing where it is missing."""
+    if math.isnan(score.mean):
+        return
+    deviation = 0.0 if math.isnan(score.deviation) else score.deviation
+    axes.barh(y, score.mean, BAR, color=colour, xerr=deviation or None, error_kw={"ecolor": INK})
+    published = [comparison.published.value for comparison in score.comparisons[:1]]
+    end = max([score.mean + deviation, *published])
+    axes.annotate(f"{score.mean:.1f}", (end, y), xytext=(5, 0), textcoords="offset points", va="center")
+    for value in published:
+        axes.plot([value] * 2, (y - BAR / 2, y + BAR / 2), color=INK, linewidth=2.2, solid_capstyle="butt")
 
 
 def shots_curve(table: ScoreTable, block: Block, palette: Palette) -> str:
@@ -163,12 +148,12 @@ def shots_curve(table: ScoreTable, block: Block, palette: Palette) -> str:
         shots = sorted({score.shots for scores in block.rows.values() for score in scores})
         axes.set_xscale("log", base=2)
         for recipe, scores in block.rows.items():
-            points = [(score.shots, score.figure) for score in scores if score.figure.mean is not None]
-            if recipe.zero_shot and points:
+            points = pd.DataFrame(scores).set_index("shots")[["mean", "deviation"]].dropna(subset="mean")
+            if recipe.zero_shot and len(points):
                 style = palette.line(recipe) | {"marker": None, "linestyle": (0, (6, 3))}
-                axes.axhline(points[0][1].mean, **style)
+                axes.axhline(points["mean"].iloc[0], **style)
             else:
-                _with_band(axes, [(x, each.mean, each.deviation or 0.0) for x, each in points], palette.line(recipe))
+                _with_band(axes, points, palette.line(recipe))
         axes.set_xticks(shots, [str(each) for each in shots])
         axes.minorticks_off()
         axes.set_xlabel("shots per class")
@@ -176,33 +161,33 @@ def shots_curve(table: ScoreTable, block: Block, palette: Palette) -> str:
         return _svg(figure, f"Accuracy by shots: {table.title}, {block.name}")
 
 
-def _with_band(axes: Axes, points: Sequence[tuple[float, float, float]], style: Mapping[str, object]) -> None:
-    if not points:
-        return
-    xs, means, deviations = zip(*points, strict=True)
-    axes.plot(xs, means, **style)
-    low = [mean - deviation for mean, deviation in zip(means, deviations, strict=True)]
-    high = [mean + deviation for mean, deviation in zip(means, deviations, strict=True)]
-    axes.fill_between(xs, low, high, color=style["color"], alpha=0.15, linewidth=0)
+def _with_band(axes: Axes, points: pd.DataFrame, style: Mapping[str, object]) -> None:
+    """A line through the means by index, and a band of one deviation (of none where it is NaN)."""
+    if len(points):
+        mean, deviation = points["mean"], points["deviation"].fillna(0.0)
+        axes.plot(points.index, mean, **style)
+        band = {"color": style["color"], "alpha": 0.15, "linewidth": 0}
+        axes.fill_between(points.index, mean - deviation, mean + deviation, **band)
 
 
-def training_curves(runs: Sequence[Run], recipes: Mapping[Run, Recipe], palette: Palette, description: str) -> str:
-    """Loss and training accuracy by epoch: mean over the seeds of each recipe, and one standard deviation."""
-    by_recipe: defaultdict[Recipe, list[Run]] = defaultdict(list)
-    for run in runs:
-        by_recipe[recipes[run]].append(run)
-    panels = [("loss", LOSSES), ("training accuracy", ACCURACIES)]
+def training_curves(frame: pd.DataFrame, palette: Palette, description: str) -> str:
+    """Loss and training accuracy by epoch: mean over the seeds of each recipe, and one standard deviation.
+
+    Args:
+        frame: the runs, as `run_frame` returns them.
+    """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.6, 2.6))
         place = {"left": 0.07, "right": 0.99, "bottom": 0.17, "top": 0.97, "wspace": 0.16}
-        for axes, (label, meters) in zip(figure.subplots(1, 2, gridspec_kw=place), panels, strict=False):
-            for recipe in sorted(by_recipe, key=palette.place.__getitem__):
-                points = _by_epoch(by_recipe[recipe], meters)
+        panels = (("loss", LOSSES), ("training accuracy", ACCURACIES))
+        for axes, (label, meters) in zip(figure.subplots(1, 2, gridspec_kw=place), panels, strict=True):
+            for recipe, rows in sorted(frame.groupby("recipe"), key=lambda group: palette.place[group[0]]):
+                points = _by_epoch(rows["run"], meters)
                 _with_band(axes, points, palette.line(recipe) | {"markevery": max(1, len(points) // 8)})
             axes.set_xlabel("epoch")
             axes.set_ylabel(label)
             axes.xaxis.get_major_locator().set_params(integer=True)
-            if not any(_meter(run, meters) for run in runs):
+            if not any(_meter(run, meters) for run in frame["run"]):
                 axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center")
         return _svg(figure, description)
 
@@ -212,15 +197,9 @@ def _meter(run: Run, names: Sequence[str]) -> str | None:
     return next((name for name in names if any(name in epoch for epoch in run.history)), None)
 
 
-def _by_epoch(runs: Sequence[Run], names: Sequence[str]) -> list[tuple[float, float, float]]:
-    """(epoch, mean, standard deviation) over the runs that have the meter."""
-    values: defaultdict[float, list[float]] = defaultdict(list)
-    for run in runs:
-        meter = _meter(run, names)
-        for epoch in run.history:
-            if meter in epoch:
-                values[epoch["epoch"]].append(epoch[meter])
-    return [
-        (epoch, statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else 0.0)
-        for epoch, found in sorted(values.items())
-    ]
+def _by_epoch(runs: Iterable[Run], names: Sequence[str]) -> pd.DataFrame:
+    """Mean and deviation (n - 1) by epoch, over the runs that have the meter."""
+    found = [(run, _meter(run, names)) for run in runs]
+    values = [(epoch["epoch"], epoch[meter]) for run, meter in found for epoch in run.history if meter in epoch]
+    by_epoch = pd.DataFrame(values, columns=["epoch", "value"], dtype=float).groupby("epoch")["value"]
+    return by_epoch.agg(mean="mean", deviation="std")

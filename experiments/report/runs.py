@@ -1,54 +1,40 @@
-"""Reading the result.json files of finished runs, strictly: a file that is not what it should be is named."""
+"""Reads the result.json files of finished runs, strictly: a file that is not what it should be is named."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from jsonschema import Draft202012Validator, ValidationError, validators
+from jsonschema.exceptions import best_match
+
 from dassl.utils import UnreadableFileError, UserError, printable, read_json
-from runner.result import PARTS, RESULT_NAME, SCHEMA, is_percentage, read_plan
+from runner.result import PARTS, RESULT_NAME, SCHEMA, read_plan
 
-NUMBER = (int, float)
-DEEPEST = 40  # levels of nested objects and lists; a run's own have six
-NONE = type(None)
-# Key of result.json -> types that it may have.
-FIELDS: dict[str, tuple[type, ...]] = {
-    "setting": (str,),
-    "part": (str,),
-    "trainer": (str,),
-    "config": (str,),
-    "dataset": (str,),
-    "dataset_config": (str,),
-    "subsample_classes": (str,),
-    "shots": (int,),
-    "seed": (int,),
-    "backbone": (str,),
-    "results": (dict,),
-    "per_class": (dict, NONE),
-    "history": (list,),
-    "train_seconds": (*NUMBER, NONE),
-    "test_seconds": (*NUMBER, NONE),
-    "peak_memory_bytes": (int, NONE),
-    "device": (str,),
-    "few_shot_sha256": (str, NONE),
-    "weights_sha256": (str, NONE),
-    "init_weights_sha256": (str, NONE),
-    "full_config": (dict,),
-    "versions": (dict,),
-    "git_commit": (str, NONE),
-    "git_dirty": (bool, NONE),
-    "date": (str,),
-}
+MAX_DEPTH = 40
+"""Levels of nested objects and lists; a run's own result has six."""
 
 
-OPTIONAL = ("init_weights_sha256",)
-"""Keys that results of earlier versions lack."""
-NOT_NEGATIVE = ("train_seconds", "test_seconds", "peak_memory_bytes")
+def _is_integer(_: object, value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+
+
+def _is_number(_: object, value: object) -> bool:
+    return isinstance(value, float) or _is_integer(_, value)
+
+
+# Strict types: 16.0 is not a number of shots, and numbers of hundreds of digits do not become floats.
+_TYPES = Draft202012Validator.TYPE_CHECKER.redefine_many({"integer": _is_integer, "number": _is_number})
+_VALIDATOR = validators.extend(Draft202012Validator, type_checker=_TYPES)(
+    json.loads(Path(__file__).with_name("result.schema.json").read_text(encoding="utf-8"))
+)
 
 
 @dataclass(frozen=True, eq=False)  # two runs are never the same, whatever their numbers
@@ -92,44 +78,62 @@ class Run:
         """Training happened in this run; an evaluation of another run's model has no history."""
         return bool(self.history)
 
+    @property
+    def commit(self) -> str:
+        """The commit that ran, with a + when there were changes that were not committed."""
+        return "unknown" if self.git_commit is None else self.git_commit[:9] + "+" * bool(self.git_dirty)
+
 
 def read_run(path: Path) -> Run | None:
-    """The run that a result.json tells of; None when it says that the run has not finished.
+    """The run that a result.json records; None if it says that the run has not finished.
 
     Raises:
         UserError: not readable, not JSON, of another schema, or a key missing or of a wrong type; names the file.
     """
     content = read_json(path)
     try:
-        return _run(path, content)
-    except (KeyError, TypeError, ValueError) as error:
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise UnreadableFileError(f"{path} is not a result of this project: {reason}") from error
+        if isinstance(content, dict) and content.get("schema", SCHEMA) != SCHEMA:
+            raise ValueError(f"schema {content['schema']!r}, this report reads {SCHEMA}")
+        if isinstance(content, dict) and content.get("finished", True) is not True:
+            return None
+        return _run(path, _printable(content))
+    except ValueError as error:
+        raise UnreadableFileError(f"{path} is not a result of this project: {error}") from error
 
 
-def _run(path: Path, content: Any) -> Run | None:
-    if not isinstance(content, dict):
-        raise TypeError("an object was expected")
-    if content["schema"] != SCHEMA:
-        raise ValueError(f"schema {content['schema']!r}, this report reads {SCHEMA}")
-    if content["finished"] is not True:
-        return None
-    content = _printable(content)
-    content = dict.fromkeys(OPTIONAL) | content
-    values = {key: _checked(key, content[key], types) for key, types in FIELDS.items()}
-    if values["part"] not in PARTS.get(values["setting"], ()):
-        raise ValueError(f"unknown setting and part {values['setting']!r}, {values['part']!r}")
-    datetime.fromisoformat(values["date"])
-    accuracy = _percent("results.accuracy", values.pop("results")["accuracy"])
-    per_class = {name: _percent(f"per_class of {name!r}", v) for name, v in (values.pop("per_class") or {}).items()}
-    history = tuple(_epoch(entry) for entry in values.pop("history"))
-    return Run(path=path, accuracy=accuracy, per_class=per_class, history=history, **values)
+def _run(path: Path, content: Any) -> Run:
+    problem = best_match(_VALIDATOR.iter_errors(content))
+    if problem is not None:
+        raise ValueError(_in_words(problem))
+    if content["part"] not in PARTS.get(content["setting"], ()):
+        raise ValueError(f"unknown setting and part {content['setting']!r}, {content['part']!r}")
+    datetime.fromisoformat(content["date"])
+    values = {key: content.get(key) for key in Run.__dataclass_fields__}
+    # What diverged is left out, so that a curve has a gap there.
+    history = ({key: value for key, value in epoch.items() if math.isfinite(value)} for epoch in content["history"])
+    return Run(
+        **values
+        | {"path": path, "accuracy": float(content["results"]["accuracy"]), "history": tuple(history)}
+        | {"per_class": content["per_class"] or {}}
+    )
+
+
+def _in_words(problem: ValidationError) -> str:
+    """What is wrong with which field, for example "loss in the history is 'low', which is not of type 'number'"."""
+    path, value = problem.absolute_path, problem.instance
+    place = " in the ".join(key for key in reversed(path) if isinstance(key, str)) or "it"
+    place = f"an entry of {place}" if path and isinstance(path[-1], int) else place
+    if problem.validator == "required":
+        return f"{place} lacks {', '.join(repr(key) for key in problem.validator_value if key not in value)}"
+    if isinstance(value, int) and len(str(value)) > 18:
+        return f"{place} is a number of {len(str(value))} digits"
+    return f"{place} is {reprlib.repr(value)}, which{problem.message.removeprefix(repr(value))}"
 
 
 def _printable(content: Any, depth: int = 0) -> Any:
     """JSON content whose texts and keys have no hidden characters."""
-    if depth > DEEPEST:
-        raise ValueError(f"nested more than {DEEPEST} levels deep")
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
     if isinstance(content, list):
         return [_printable(each, depth + 1) for each in content]
     if not isinstance(content, dict):
@@ -138,33 +142,6 @@ def _printable(content: Any, depth: int = 0) -> Any:
     if len(shown) < len(content):
         raise ValueError("names that differ in hidden characters only")
     return shown
-
-
-def _checked(key: str, value: Any, types: tuple[type, ...]) -> Any:
-    # bool is an int in Python, but not a number of shots
-    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-        raise TypeError(f"{key} is {value!r}")
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise ValueError(f"{key} is a number of {len(str(value))} digits")
-    if key in NOT_NEGATIVE and value is not None and not 0 <= value < math.inf:  # false for nan as well
-        raise ValueError(f"{key} is {value!r}")
-    return value
-
-
-def _percent(key: str, value: Any) -> float:
-    _checked(key, value, NUMBER)
-    if not is_percentage(value):
-        raise ValueError(f"{key} is {value!r}, not a percentage")
-    return float(value)
-
-
-def _epoch(entry: Any) -> dict[str, float]:
-    """Numbers of one epoch; what diverged (nan, infinite) is left out, so that a curve has a gap there."""
-    if not isinstance(entry, dict) or "epoch" not in entry:
-        raise TypeError(f"history contains {entry!r}")
-    _checked("epoch of the history", entry["epoch"], (int,))
-    numbers = {key: _checked(f"{key} in the history", value, NUMBER) for key, value in entry.items()}
-    return {key: float(value) for key, value in numbers.items() if math.isfinite(value)}
 
 
 @dataclass(frozen=True)

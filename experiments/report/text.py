@@ -2,79 +2,64 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from tabulate import tabulate
+import pandas as pd
 
 from dassl.utils import in_csv, in_latex, in_markdown, printable
 
-from .papers import Comparison
-from .sections import LEGEND, Section, Value
-from .sheet import Score
-from .tables import ScoreTable
+from .sections import LEGEND, PUBLISHED, Section
 
-CSV_COLUMNS = (
+CSV_COLUMNS = [
     *("setting", "backbone", "trainer", "config", "changes", "dataset", "metric", "shots"),
     *("mean", "deviation", "n_seeds", "seeds", "expected_seeds", "partial", "mixed", "remark"),
-    *("published", "difference", "band", "within_band", "published_method", "provenance", "status"),
-)
+    *PUBLISHED,
+]
+LATEX_STYLES = {"best": "textbf:--rwrap;", "second": "underline:--rwrap;"}
 
 
-def _cell(value: Value) -> str:
-    """Without the published figure, which has a table of its own."""
-    return f"{value.text} ({value.remark})" if value.remark else value.text
-
-
-def _flat(section: Section) -> tuple[list[str], list[list[str]]]:
-    """Headers and rows, the names of several parts as a leading column."""
-    named = any(part.name for part in section.parts)
-    rows = [[part.name] * named + [_cell(value) for value in row] for part in section.parts for row in part.rows]
-    return ["data set"] * named + section.headers, rows
+def _with_remarks(section: Section) -> pd.DataFrame:
+    """The texts, without the published figures, which have a table of their own."""
+    if section.remarks is None:
+        return section.texts
+    return section.texts + section.remarks.map(lambda remark: f" ({remark})" if remark else "")
 
 
 def terminal(section: Section, width: int) -> str:
     """A table that fits into `width` characters: what does not, follows below with the text columns repeated."""
-    headers, rows = _flat(section)
-    kept = section.labels + len(headers) - len(section.headers)
+    texts = _with_remarks(section)
     lines = [section.title, "=" * len(section.title)]
-    for columns in _fitting(headers, rows, kept, width):
-        cells = [[row[column] for column in columns] for row in rows]
-        lines += [_table([headers[column] for column in columns], cells, "simple"), ""]
+    for columns in _fitting(texts, [section.is_number(name) for name in texts].index(True), width):
+        lines += [_table(texts[columns], "simple"), ""]
     return "\n".join(lines + [f"* {note}" for note in section.notes] + [""] * bool(section.notes))
 
 
-def _fitting(headers: list[str], rows: list[list[str]], kept: int, width: int) -> Iterator[list[int]]:
+def _fitting(texts: pd.DataFrame, kept: int, width: int) -> Iterator[list[str]]:
     """Columns of each piece of a table: the first `kept` ones, and as many others as fit."""
-    widths = [max(len(row[column]) for row in [headers, *rows]) + 2 for column in range(len(headers))]
-    piece = list(range(kept))
-    for column in range(kept, len(headers)):
-        if len(piece) > kept and sum(widths[each] for each in piece) + widths[column] > width:
+    widths = {name: max(len(name), texts[name].map(len).max()) + 2 for name in texts}
+    names = list(texts)
+    piece = names[:kept]
+    for name in names[kept:]:
+        if len(piece) > kept and sum(widths[each] for each in piece) + widths[name] > width:
             yield piece
-            piece = list(range(kept))
-        piece.append(column)
+            piece = names[:kept]
+        piece.append(name)
     yield piece
 
 
-def _table(headers: list[str], rows: list[list[str]], style: str) -> str:
-    return tabulate(rows, headers=headers, tablefmt=style, disable_numparse=True)
+def _table(texts: pd.DataFrame, style: str) -> str:
+    return texts.to_markdown(index=False, tablefmt=style, disable_numparse=True)
 
 
 def markdown(sections: Iterable[Section], title: str, facts: Iterable[str]) -> str:
     lines = [f"# {title}", "", *(f"* {in_markdown(fact)}" for fact in facts), "", LEGEND, ""]
     for section in sections:
-        headers, rows = _flat(section)
-        rows = [[in_markdown(cell) for cell in row] for row in rows]
+        texts = _with_remarks(section).map(in_markdown).rename(columns=in_markdown)
+        lines += [f"## {in_markdown(section.title)}", "", _table(texts, "github"), ""]
+        # a blank line behind the notes, or else the legend would belong to the last one
         lines += [
-            f"## {in_markdown(section.title)}",
-            "",
-            _table([in_markdown(each) for each in headers], rows, "github"),
-        ]
-        lines += [
-            "",
             *(f"* {in_markdown(note)}" for note in section.notes),
-            *[""] * bool(section.notes),  # else the legend would belong to the last note
+            *[""] * bool(section.notes),
             section.legend,
             "",
         ]
@@ -82,51 +67,46 @@ def markdown(sections: Iterable[Section], title: str, facts: Iterable[str]) -> s
 
 
 def latex(sections: Iterable[Section]) -> str:
-    r"""One `table` per part, to be \input into a document that uses the package booktabs."""
-    lines = ["% needs \\usepackage{booktabs}"]
+    r"""One `table` for each block, to be \input into a document that uses the package booktabs."""
+    lines = ["% needs \\usepackage{booktabs}; bold: best complete value of a column, underlined: second"]
     for section in sections:
-        for part in section.parts:
-            title = section.title + (f": {part.name}" if part.name else "")
-            kinds = "".join("r" if section.is_number(column) else "l" for column in range(len(section.headers)))
-            lines += [r"\begin{table}", r"\centering", rf"\caption{{{in_latex(title)}}}"]
-            lines += [rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", _latex_row(section.headers), r"\midrule"]
-            lines += [_latex_row(map(_cell, row)) for row in part.rows]
-            lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
+        for number, (block, rows) in enumerate(section.blocks(), 1):
+            title = section.title + (f": {block}" if block else "")
+            lines.append(_latex_table(section, rows, title, f"tab:{section.slug}-{number}"))
         lines += [f"% {printable(' '.join(note.split()))}" for note in section.notes]
     return "\n".join(lines) + "\n"
 
 
-def _latex_row(cells: Iterable[str]) -> str:
-    return " & ".join(map(in_latex, cells)) + r" \\"
+def _latex_table(section: Section, rows: pd.Index, title: str, label: str) -> str:
+    texts = _with_remarks(section).loc[rows].iloc[:, int(section.by_block) :]
+    tones = section.tones.loc[rows, texts.columns]
+    styles = tones.map(lambda tone: next((LATEX_STYLES[word] for word in tone.split() if word in LATEX_STYLES), ""))
+    styler = texts.style.hide(axis="index").format(in_latex).format_index(in_latex, axis=1)
+    return styler.apply(lambda _: styles, axis=None).to_latex(
+        column_format="".join("r" if section.is_number(name) else "l" for name in texts),
+        position_float="centering",
+        hrules=True,
+        caption=in_latex(title),
+        label=label,
+    )
 
 
-def scores_csv(tables: Iterable[ScoreTable]) -> str:
-    """One row a number, at full precision; a number with several published figures has a row for each."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for table in tables:
-        for score in table.scores():
-            for comparison in score.comparisons or (None,):
-                writer.writerow(map(in_csv, [*_measured(score), *_published(comparison)]))
-    return text.getvalue()
+def scores_csv(scores: pd.DataFrame) -> str:
+    """One row for each number, at full precision; a number with several published figures has a row for each.
 
-
-def _measured(score: Score) -> list[object]:
-    recipe, figure = score.recipe, score.figure
-    return [
-        *(score.setting, recipe.backbone, recipe.trainer, recipe.config, "; ".join(recipe.changes)),
-        *(score.dataset, score.metric, score.shots, figure.mean, figure.deviation),
-        *(len(figure.seeds), " ".join(map(str, figure.seeds)), score.expected),
-        *(int(figure.partial), int(figure.mixed), score.remark),
-    ]
-
-
-def _published(comparison: Comparison | None) -> list[object]:
-    if comparison is None:
-        return [None] * 7
-    published, within = comparison.published, comparison.within
-    return [
-        *(published.value, comparison.difference, published.band, None if within is None else int(within)),
-        *(published.method, published.provenance, published.status),
-    ]
+    Args:
+        scores: as `sections.with_published` returns them.
+    """
+    recipes: Sequence = list(scores["recipe"])
+    frame = scores.assign(
+        backbone=[recipe.backbone for recipe in recipes],
+        config=[recipe.config for recipe in recipes],
+        changes=["; ".join(recipe.changes) for recipe in recipes],
+        n_seeds=scores["seeds"].map(len),
+        seeds=[" ".join(map(str, seeds)) for seeds in scores["seeds"]],
+        expected_seeds=scores["expected"],
+        partial=scores["partial"].astype(int),
+        mixed=scores["mixed"].astype(int),
+        within_band=["" if pd.isna(within) else int(within) for within in scores["within_band"]],
+    )
+    return frame[CSV_COLUMNS].map(in_csv).to_csv(index=False, lineterminator="\n")
