@@ -31,7 +31,7 @@ from experiments.launch.workers import Launch, Worker, make_workers
 from experiments.plan.declaration import Selection, read_experiment
 from experiments.plan.generated import generate_commands, generate_data
 from experiments.plan.methods import METHODS
-from experiments.plan.runs import Run
+from experiments.plan.runs import PlannedRun
 from experiments.plan.settings import SETTINGS, Places, add_run, make_plan
 from experiments.plan.status import is_finished
 from runner.result import PLAN_NAME, read_plan
@@ -65,20 +65,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-wait", action="store_true", help="with --launcher slurm: submit and return")
 
 
-def plan_of(args: argparse.Namespace) -> list[Run]:
+def plan_of(args: argparse.Namespace) -> list[PlannedRun]:
     """The runs of all given files. Raises UserError."""
     places = Places(Path(args.data).absolute(), Path(args.output).absolute())
     experiments = [read_experiment(file) for file in args.files]
     selection = Selection(*map(tuple, (args.trainers, args.settings, args.datasets, args.seeds)))
     selection.check(experiments)
-    runs: dict[Path, Run] = {}
+    runs: dict[Path, PlannedRun] = {}
     for part in map(selection.of, experiments):
         for run in make_plan(part.tasks, part.rows, part.seeds, places):
             add_run(runs, run)
     return list(runs.values())
 
 
-def check_configs(runs: Sequence[Run]) -> None:
+def check_configs(runs: Sequence[PlannedRun]) -> None:
     """Read each config file once with each set of overrides. Raises UserError for what would fail hours later."""
     seen = set()
     for run in runs:
@@ -88,7 +88,7 @@ def check_configs(runs: Sequence[Run]) -> None:
             seen.add(key)
 
 
-def record_plan(output: Path, runs: Sequence[Run]) -> None:
+def record_plan(output: Path, runs: Sequence[PlannedRun]) -> None:
     """Add the runs' folders to the output folder's plan, from which a report knows what is missing."""
     path = output / PLAN_NAME
     with locked_while_writing(output):  # between reading and writing, another launch's folders would be lost
@@ -96,7 +96,7 @@ def record_plan(output: Path, runs: Sequence[Run]) -> None:
         write_json({"folders": sorted(planned)}, path)
 
 
-def sort_out(runs: Sequence[Run], tally: Tally) -> list[Run]:
+def sort_out(runs: Sequence[PlannedRun], tally: Tally) -> list[PlannedRun]:
     """What is left to do; what cannot be done is among the tally's failures."""
     left = []
     for run in runs:
@@ -126,7 +126,7 @@ def parameters(pairs: Sequence[str]) -> dict[str, str | int]:
     return found
 
 
-def work_here(args: argparse.Namespace, runs: Sequence[Run], view: PlainView, tally: Tally) -> None:
+def work_here(args: argparse.Namespace, runs: Sequence[PlannedRun], view: PlainView, tally: Tally) -> None:
     """Do the runs on this machine, several at a time on each GPU. Raises KeyboardInterrupt after Ctrl-C."""
     workers = make_workers(args.workers, runs_at_a_time(args))
     names = [worker.environment.get("CUDA_VISIBLE_DEVICES") for worker in workers]
@@ -157,7 +157,7 @@ def check_workers(args: argparse.Namespace) -> None:
     check_per_gpu(args.per_gpu, visible_gpus())
 
 
-def work(args: argparse.Namespace, runs: Sequence[Run], view: PlainView, tally: Tally) -> None:
+def work(args: argparse.Namespace, runs: Sequence[PlannedRun], view: PlainView, tally: Tally) -> None:
     """Hand the runs to the chosen launcher. Raises UserError, or KeyboardInterrupt after Ctrl-C."""
     if args.launcher == "workers":
         work_here(args, runs, view, tally)

@@ -19,14 +19,14 @@ import submitit
 from dassl.utils.errors import BadValueError, UserError
 from experiments.launch.process import CONSOLE_NAME, BusyError, TrainProcess
 from experiments.launch.progress import PlainView, Tally
-from experiments.plan.runs import ROOT, Run, dependants
+from experiments.plan.runs import ROOT, PlannedRun, dependants
 from experiments.plan.status import check_model, is_finished
 
 FOLDER = "jobs"
 SECONDS_BETWEEN_LOOKS = 2.0
 
 
-def do_run(run: Run) -> None:
+def do_run(run: PlannedRun) -> None:
     """What a job does. Raises UserError when the run does not finish."""
     while not is_finished(run):
         check_model(run)
@@ -47,7 +47,7 @@ def do_run(run: Run) -> None:
 class JobProcess:
     """A job at work on a run, as `experiments.launch.workers.Launch` wants its processes."""
 
-    def __init__(self, run: Run, job: submitit.Job) -> None:
+    def __init__(self, run: PlannedRun, job: submitit.Job) -> None:
         self.run, self.job, self.console = run, job, run.folder / CONSOLE_NAME
 
     def poll(self) -> int | None:
@@ -94,7 +94,7 @@ class Queue:
     def __init__(self, executor: Any, view: PlainView, tally: Tally) -> None:
         self._executor, self._view, self._tally = executor, view, tally
 
-    def submit(self, runs: Sequence[Run]) -> dict[Run, JobProcess]:
+    def submit(self, runs: Sequence[PlannedRun]) -> dict[PlannedRun, JobProcess]:
         """Hand in the runs, each after the one that it needs. Raises UserError when the cluster refuses."""
         jobs: dict[Path, submitit.Job] = {}
         for run in runs:
@@ -107,7 +107,7 @@ class Queue:
             self._view.began(run, f"job {jobs[run.folder].job_id}")
         return {run: JobProcess(run, jobs[run.folder]) for run in runs}
 
-    def watch(self, jobs: dict[Run, JobProcess]) -> None:
+    def watch(self, jobs: dict[PlannedRun, JobProcess]) -> None:
         """Until all jobs have ended; on Ctrl-C the jobs stay in the queue."""
         left, started = dict(jobs), time.monotonic()
         while left:
@@ -117,7 +117,9 @@ class Queue:
             self._view.refresh(list(left))
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
-    def _collect(self, run: Run, process: JobProcess, seconds: float, left: dict[Run, JobProcess]) -> None:
+    def _collect(
+        self, run: PlannedRun, process: JobProcess, seconds: float, left: dict[PlannedRun, JobProcess]
+    ) -> None:
         why = process.failure()
         if why is None:
             self._tally.finished += 1

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from dassl.utils.errors import UserError
 from dassl.utils.locks import INHERITED_LOCK, BusyError, lock
-from experiments.plan.runs import ROOT, Run
+from experiments.plan.runs import ROOT, PlannedRun
 from experiments.plan.status import is_finished
 
 CONSOLE_NAME = "console.txt"
@@ -37,7 +37,7 @@ class TrainProcess:
         UserError: the folder cannot be written.
     """
 
-    def __init__(self, run: Run, environment: Mapping[str, str]) -> None:
+    def __init__(self, run: PlannedRun, environment: Mapping[str, str]) -> None:
         self.run = run
         descriptor = lock(run.folder)
         self.console = run.folder / CONSOLE_NAME

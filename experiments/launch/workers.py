@@ -13,7 +13,7 @@ from dassl.utils.errors import UserError
 from experiments.launch.gpus import visible_gpus
 from experiments.launch.process import BusyError
 from experiments.launch.progress import PlainView, Tally
-from experiments.plan.runs import Run, dependants, short
+from experiments.plan.runs import PlannedRun, dependants, short
 from experiments.plan.status import is_finished
 
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -23,7 +23,7 @@ SECONDS_UNTIL_RETRY = 5.0
 class Process(Protocol):
     """Something at work on a run: a process, or a job."""
 
-    run: Run
+    run: PlannedRun
     console: Path
 
     def poll(self) -> int | None: ...
@@ -69,13 +69,13 @@ class Launch:
     """
 
     workers: Sequence[Worker]
-    start: Callable[[Run, Mapping[str, str]], Process]
+    start: Callable[[PlannedRun, Mapping[str, str]], Process]
     view: PlainView
     tally: Tally
-    _waiting: list[Run] = field(default_factory=list)
-    _busy_until: dict[Run, float] = field(default_factory=dict)
+    _waiting: list[PlannedRun] = field(default_factory=list)
+    _busy_until: dict[PlannedRun, float] = field(default_factory=dict)
 
-    def work(self, runs: Sequence[Run]) -> None:
+    def work(self, runs: Sequence[PlannedRun]) -> None:
         """Until nothing is left. On Ctrl-C (KeyboardInterrupt) the runs at work are ended first."""
         self._waiting = list(runs)
         try:
@@ -117,14 +117,14 @@ class Launch:
             except UserError as error:
                 self._fail(run, str(error))
 
-    def _start(self, run: Run, worker: Worker) -> None:
+    def _start(self, run: PlannedRun, worker: Worker) -> None:
         if is_finished(run):  # by another launch, since this one was planned
             self._finish(run, 0.0)
             return
         worker.process, worker.started = self.start(run, worker.environment), time.monotonic()
         self.view.began(run, worker.name)
 
-    def _next(self) -> Run | None:
+    def _next(self) -> PlannedRun | None:
         """The first waiting run that neither waits for another one nor is at work elsewhere."""
         awaited = {run.folder for run in self._waiting} | {worker.process.run.folder for worker in self._working()}
         now = time.monotonic()
@@ -133,18 +133,18 @@ class Launch:
                 return run
         return None
 
-    def _wait_for_other(self, run: Run) -> None:
+    def _wait_for_other(self, run: PlannedRun) -> None:
         """A process of another launch, or of one that was killed, is at work on it."""
         if run not in self._busy_until:
             self.view.say(f"waiting for the process at work on {run.label}")
         self._busy_until[run] = time.monotonic() + SECONDS_UNTIL_RETRY
         self._waiting.append(run)
 
-    def _finish(self, run: Run, seconds: float) -> None:
+    def _finish(self, run: PlannedRun, seconds: float) -> None:
         self.tally.finished += 1
         self.view.ended(run, seconds)
 
-    def _fail(self, run: Run, why: str) -> None:
+    def _fail(self, run: PlannedRun, why: str) -> None:
         self.tally.failures[run] = why
         self.view.failed(run, why)
         for other in dependants(run, self._waiting):
