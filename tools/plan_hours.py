@@ -33,7 +33,7 @@ from dassl.utils import UserError
 from datasets.layout.draws import MAX_VAL_SHOTS
 from experiments.launch.gpus import shared_gpus
 from experiments.plan.declaration import Selection, read_experiment
-from experiments.plan.runs import ROOT, Run
+from experiments.plan.runs import ROOT, PlannedRun
 from experiments.plan.settings import Places, make_plan
 from tools.bench import Bench, interleaved, settings_of
 
@@ -58,14 +58,14 @@ class Recipe:
 class Work:
     """What one run does."""
 
-    run: Run
+    run: PlannedRun
     recipe: Recipe
     classes: int
     steps: int
     test_batches: int
 
 
-def work_of(run: Run) -> Work:
+def work_of(run: PlannedRun) -> Work:
     """Steps and test batches of a run. Raises UserError when the size of its data set is not known."""
     config = run.config()
     name = config["DATASET"]["NAME"]
@@ -194,7 +194,7 @@ def hours(args: argparse.Namespace, works: Sequence[Work]) -> tuple[dict[str, di
     return rows, measured
 
 
-def planned(args: argparse.Namespace) -> list[Run]:
+def planned(args: argparse.Namespace) -> list[PlannedRun]:
     """The selected runs of the declared experiment. Raises UserError."""
     experiment = read_experiment(args.plan)
     selection = Selection(tuple(args.trainers), (), tuple(args.datasets), ())

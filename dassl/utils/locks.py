@@ -21,6 +21,8 @@ from .numerals import whole_number
 
 LOCK_NAME = ".lock"
 ATTEMPTS = 100
+ALREADY_AT_WORK = "another process is at work in"
+"""How the message of a BusyError begins."""
 INHERITED_LOCK = "RUN_LOCK_DESCRIPTOR"
 """Environment variable with the file descriptor of the lock that a child process inherits."""
 
@@ -64,9 +66,7 @@ def _take(descriptor: int, folder: StrPath) -> None:
         os.close(descriptor)
         if isinstance(error, BlockingIOError):
             who = f" ({holder})" if holder else ""
-            raise BusyError(
-                f"another process is at work in {folder}{who}: wait for its end, or use another folder"
-            ) from error
+            raise BusyError(f"{ALREADY_AT_WORK} {folder}{who}: wait for its end, or use another folder") from error
         path = Path(folder, LOCK_NAME)
         raise UserError(
             f"cannot lock {path}: {error.strerror or error} (does the file system support locks?)"

@@ -1,1 +1,1 @@
-"""Doing what is planned: processes, workers, jobs on a cluster, progress."""
+"""Carries out a plan: the launcher, its jobs and workers, its progress; and a single run in the foreground."""

@@ -1,4 +1,4 @@
-"""Plans the declared runs, leaves out those that have finished, and works off the rest.
+"""Plans the declared runs, leaves out those that have finished, and does the rest.
 
     python -m experiments run configs/experiments/embedded_base2new.yaml --workers 2
     python -m experiments run configs/experiments/paper_base2new.yaml --per-gpu 4
@@ -6,8 +6,8 @@
     python -m experiments run configs/experiments/paper_base2new.yaml --launcher slurm \\
         --slurm slurm_partition=gpu timeout_min=600 gpus_per_node=1 cpus_per_task=8
 
-A run has finished when its folder holds a result of the planned configuration. Ctrl-C or `kill` at any time: the same
-command goes on. The exit status is 0 when every run has finished.
+A run has finished when its folder has a result of the planned configuration. After Ctrl-C or `kill` the same command
+continues. The exit status is 0 when every run has finished.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,18 +26,18 @@ from dassl.utils.errors import BadValueError, UserError
 from dassl.utils.locks import locked_while_writing
 from dassl.utils.numerals import whole_number
 from experiments.launch.gpus import check_per_gpu, runs_per_gpu, shared_gpus, visible_gpus
-from experiments.launch.process import TrainProcess
+from experiments.launch.launcher import Launch, SlurmLaunch
 from experiments.launch.progress import PlainView, Tally, make_view, report_failures
-from experiments.launch.workers import Launch, Worker, make_workers
+from experiments.launch.workers import make_workers
 from experiments.plan.declaration import Selection, read_experiment
 from experiments.plan.generated import generate_commands, generate_data
 from experiments.plan.methods import METHODS
-from experiments.plan.runs import Run
+from experiments.plan.runs import PlannedRun
 from experiments.plan.settings import SETTINGS, Places, add_run, make_plan
 from experiments.plan.status import is_finished
 from runner.result import PLAN_NAME, read_plan
 
-LAUNCHERS = ("workers", "slurm", "local")
+LAUNCHERS = ("local", "slurm")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,26 +60,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--datasets", nargs="+", default=(), metavar="DATASET", help="only these data sets")
     parser.add_argument("--seeds", nargs="+", default=(), type=seed_number, metavar="SEED", help="only these seeds")
     parser.add_argument(
-        "--launcher", choices=LAUNCHERS, default="workers", help="here, through Slurm, or as submitit's local jobs"
+        "--launcher", choices=LAUNCHERS, default="local", help="on this machine (default), or through Slurm"
     )
     parser.add_argument("--slurm", nargs="+", default=(), metavar="KEY=VALUE", help="submitit's parameters of the jobs")
     parser.add_argument("--no-wait", action="store_true", help="with --launcher slurm: submit and return")
 
 
-def plan_of(args: argparse.Namespace) -> list[Run]:
+def plan_of(args: argparse.Namespace) -> list[PlannedRun]:
     """The runs of all given files. Raises UserError."""
     places = Places(Path(args.data).absolute(), Path(args.output).absolute())
     experiments = [read_experiment(file) for file in args.files]
     selection = Selection(*map(tuple, (args.trainers, args.settings, args.datasets, args.seeds)))
     selection.check(experiments)
-    runs: dict[Path, Run] = {}
+    runs: dict[Path, PlannedRun] = {}
     for part in map(selection.of, experiments):
         for run in make_plan(part.tasks, part.rows, part.seeds, places):
             add_run(runs, run)
     return list(runs.values())
 
 
-def check_configs(runs: Sequence[Run]) -> None:
+def check_configs(runs: Sequence[PlannedRun]) -> None:
     """Read each config file once with each set of overrides. Raises UserError for what would fail hours later."""
     seen = set()
     for run in runs:
@@ -88,7 +89,7 @@ def check_configs(runs: Sequence[Run]) -> None:
             seen.add(key)
 
 
-def record_plan(output: Path, runs: Sequence[Run]) -> None:
+def record_plan(output: Path, runs: Sequence[PlannedRun]) -> None:
     """Add the runs' folders to the output folder's plan, from which a report knows what is missing."""
     path = output / PLAN_NAME
     with locked_while_writing(output):  # between reading and writing, another launch's folders would be lost
@@ -96,8 +97,8 @@ def record_plan(output: Path, runs: Sequence[Run]) -> None:
         write_json({"folders": sorted(planned)}, path)
 
 
-def sort_out(runs: Sequence[Run], tally: Tally) -> list[Run]:
-    """What is left to do; what cannot be done is among the tally's failures."""
+def split_finished(runs: Sequence[PlannedRun], tally: Tally) -> list[PlannedRun]:
+    """The runs that are left to do. The tally counts the finished ones and takes those that cannot be done."""
     left = []
     for run in runs:
         try:
@@ -107,8 +108,8 @@ def sort_out(runs: Sequence[Run], tally: Tally) -> list[Run]:
                 left.append(run)
         except UserError as error:
             tally.failures[run] = str(error)
-    hopeless = {run.folder for run in tally.failures}
-    for run in [run for run in left if run.needs in hopeless]:
+    blocked = {run.folder for run in tally.failures}
+    for run in [run for run in left if run.needs in blocked]:
         left.remove(run)
         tally.failures[run] = "needs a run that cannot be done"
     return left
@@ -126,15 +127,16 @@ def parameters(pairs: Sequence[str]) -> dict[str, str | int]:
     return found
 
 
-def work_here(args: argparse.Namespace, runs: Sequence[Run], view: PlainView, tally: Tally) -> None:
+def work_here(args: argparse.Namespace, runs: Sequence[PlannedRun], view: PlainView, tally: Tally) -> None:
     """Do the runs on this machine, several at a time on each GPU. Raises KeyboardInterrupt after Ctrl-C."""
     workers = make_workers(args.workers, runs_at_a_time(args))
     names = [worker.environment.get("CUDA_VISIBLE_DEVICES") for worker in workers]
     sharing = max(names.count(name) for name in names) if names[0] is not None else 1
-    with shared_gpus(sharing if runs else 1, view.say) as variables:
+    folder = tempfile.TemporaryDirectory(prefix="jobs-", ignore_cleanup_errors=True)
+    with folder, shared_gpus(sharing if runs else 1, view.say) as variables:
         for worker in workers:
             worker.environment |= variables
-        Launch(workers, TrainProcess, view, tally).work(runs)
+        Launch(workers, Path(folder.name), view, tally).work(runs)
 
 
 def runs_at_a_time(args: argparse.Namespace) -> int:
@@ -145,43 +147,41 @@ def runs_at_a_time(args: argparse.Namespace) -> int:
     return runs_per_gpu(gpus, len(os.sched_getaffinity(0)))
 
 
-def check_workers(args: argparse.Namespace) -> None:
-    """Raises BadValueError for numbers of workers that make no sense."""
+def check_flags(args: argparse.Namespace) -> None:
+    """Raises BadValueError for numbers of workers that make no sense, and for flags that would have no effect."""
     if args.workers is not None and args.workers < 1:
         raise BadValueError(f"--workers should be at least 1, not {args.workers}")
+    if args.launcher == "local" and (args.slurm or args.no_wait):
+        raise BadValueError("--slurm and --no-wait are for jobs on a cluster: add --launcher slurm")
+    if args.launcher == "slurm" and args.workers is not None:
+        raise BadValueError("--workers and --launcher slurm exclude each other: Slurm decides how many run at a time")
     if args.per_gpu is None:
         return
-    if args.launcher != "workers" or args.workers is not None:
+    if args.launcher == "slurm" or args.workers is not None:
         other = "--workers" if args.workers is not None else f"--launcher {args.launcher}"
         raise BadValueError(f"--per-gpu and {other} exclude each other: give one of them")
     check_per_gpu(args.per_gpu, visible_gpus())
 
 
-def work(args: argparse.Namespace, runs: Sequence[Run], view: PlainView, tally: Tally) -> None:
+def work(args: argparse.Namespace, runs: Sequence[PlannedRun], view: PlainView, tally: Tally) -> None:
     """Hand the runs to the chosen launcher. Raises UserError, or KeyboardInterrupt after Ctrl-C."""
-    if args.launcher == "workers":
+    if args.launcher == "local":
         work_here(args, runs, view, tally)
         return
-    from experiments.launch.jobs import JobProcess, Queue, do_run, make_executor  # submitit is needed here only
-
-    executor = make_executor(args.launcher, Path(args.output).absolute(), parameters(args.slurm))
-    if args.launcher == "local":
-        workers = [Worker(f"job {k + 1}") for k in range(args.workers or 1)]
-        Launch(workers, lambda run, _: JobProcess(run, executor.submit(do_run, run)), view, tally).work(runs)
-        return
-    queue = Queue(executor, view, tally)
-    jobs = queue.submit(runs)
-    if not args.no_wait:
-        queue.watch(jobs)
+    launch = SlurmLaunch(Path(args.output).absolute(), parameters(args.slurm), view, tally)
+    if args.no_wait:
+        launch.submit(runs)
+    else:
+        launch.work(runs)
 
 
 def main(args: argparse.Namespace) -> int:
     """Exit status: 0 when all is done, 1 when a run failed, 130 after Ctrl-C. Raises UserError."""
-    check_workers(args)
+    check_flags(args)
     runs = plan_of(args)
     check_configs(runs)
     tally = Tally(len(runs))
-    left = sort_out(runs, tally)
+    left = split_finished(runs, tally)
     if args.dry_run:
         print("\n".join([*generate_commands(left), *(run.command for run in left)]))
         return 0
@@ -196,7 +196,7 @@ def main(args: argparse.Namespace) -> int:
             work(args, left, view, tally)
     except KeyboardInterrupt:
         report_failures(view, tally)
-        print("interrupted: the same command goes on", file=sys.stderr)
+        print("interrupted: the same command continues", file=sys.stderr)
         return 130
     report_failures(view, tally)
     return 1 if tally.failures else 0

@@ -12,7 +12,7 @@ from rich.table import Column
 
 from dassl.engine.history import HISTORY_NAME
 from dassl.utils.safe_text import printable
-from experiments.plan.runs import Run, short
+from experiments.plan.runs import PlannedRun, short
 from runner.result import read_result
 
 
@@ -23,7 +23,7 @@ class Tally:
     total: int
     skipped: int = 0
     finished: int = 0
-    failures: dict[Run, str] = field(default_factory=dict)
+    failures: dict[PlannedRun, str] = field(default_factory=dict)
     """Runs that failed, or could not begin, and why."""
 
     @property
@@ -38,7 +38,7 @@ class Tally:
         )
 
 
-def outcome(run: Run) -> str:
+def outcome(run: PlannedRun) -> str:
     """The accuracy that a finished run found."""
     results = (read_result(run.folder) or {}).get("results") or {}
     return f"accuracy {results['accuracy']:.1f} %" if "accuracy" in results else "finished"
@@ -60,16 +60,16 @@ class PlainView:
     def say(self, line: str) -> None:
         print(printable(line), flush=True)
 
-    def began(self, run: Run, where: str) -> None:
+    def began(self, run: PlannedRun, where: str) -> None:
         self.say(f"{self._count()} begin    {run.label} ({where})")
 
-    def ended(self, run: Run, seconds: float) -> None:
+    def ended(self, run: PlannedRun, seconds: float) -> None:
         self.say(f"{self._count()} finished {run.label}: {outcome(run)} ({seconds:.0f} s)")
 
-    def failed(self, run: Run, why: str) -> None:
+    def failed(self, run: PlannedRun, why: str) -> None:
         self.say(f"{self._count()} FAILED   {run.label}: {why}")
 
-    def refresh(self, working: Collection[Run]) -> None:
+    def refresh(self, working: Collection[PlannedRun]) -> None:
         """Called while runs are at work."""
 
     def _count(self) -> str:
@@ -86,7 +86,7 @@ class LiveView(PlainView):
         columns = (name, BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
         self._progress = Progress(*columns, console=console, expand=True)
         self._overall = self._progress.add_task("all runs", total=tally.total)
-        self._bars: dict[Run, TaskID] = {}
+        self._bars: dict[PlannedRun, TaskID] = {}
 
     def __enter__(self) -> LiveView:
         self._progress.start()
@@ -100,31 +100,31 @@ class LiveView(PlainView):
     def say(self, line: str) -> None:
         self._progress.console.print(escape(printable(line)), highlight=False)
 
-    def began(self, run: Run, where: str) -> None:
+    def began(self, run: PlannedRun, where: str) -> None:
         epochs = run.config()["OPTIM"]["MAX_EPOCH"] if run.trains else 1
         self._bars[run] = self._progress.add_task(escape(f"{where}: {run.short_label}"), total=epochs)
 
-    def ended(self, run: Run, seconds: float) -> None:
+    def ended(self, run: PlannedRun, seconds: float) -> None:
         super().ended(run, seconds)
         self._remove(run)
 
-    def failed(self, run: Run, why: str) -> None:
+    def failed(self, run: PlannedRun, why: str) -> None:
         super().failed(run, why)
         self._remove(run)
 
-    def refresh(self, working: Collection[Run]) -> None:
+    def refresh(self, working: Collection[PlannedRun]) -> None:
         failed = f", {len(self._tally.failures)} failed" if self._tally.failures else ""
         self._progress.update(self._overall, completed=self._tally.done, description=f"all runs{failed}")
         for run in working:
             if run in self._bars and run.trains:
                 self._progress.update(self._bars[run], completed=epochs_trained(run))
 
-    def _remove(self, run: Run) -> None:
+    def _remove(self, run: PlannedRun) -> None:
         if run in self._bars:
             self._progress.remove_task(self._bars.pop(run))
 
 
-def epochs_trained(run: Run) -> int:
+def epochs_trained(run: PlannedRun) -> int:
     """Epochs that a run has behind it."""
     path = run.folder / HISTORY_NAME
     return path.read_bytes().count(b"\n") if path.is_file() else 0

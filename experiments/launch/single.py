@@ -29,7 +29,7 @@ from dassl.utils.memory import keep_freed_memory
 from dassl.utils.numerals import whole_number
 from experiments.plan.generated import generate_data
 from experiments.plan.methods import METHODS, default_source, setting_of_target
-from experiments.plan.runs import ROOT, Run, short
+from experiments.plan.runs import ROOT, PlannedRun, short
 from experiments.plan.settings import Places, Row, base2new, few_shot, transfer
 from experiments.plan.status import check_model, is_finished
 from runner.arguments import parse_args
@@ -52,7 +52,7 @@ class Request:
     source: str
     places: Places
 
-    def run(self) -> Run:
+    def run(self) -> PlannedRun:
         """The run that is meant. Raises UserError: unknown data set or config."""
         if self.kind in ("train_base", "test_new"):
             runs = base2new(self.row, self.places, self.dataset, self.seed, self.shots)
@@ -133,7 +133,7 @@ def run_one(request: Request) -> None:
         train_here(run)
 
 
-def train_here(run: Run) -> None:
+def train_here(run: PlannedRun) -> None:
     """What train.py does, without loading everything a second time."""
     if run.needs_generated:  # so small a model is faster on one thread
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))

@@ -6,26 +6,26 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from experiments.plan.runs import Run, short
+from experiments.plan.runs import PlannedRun, short
 from shapes_world.generate import generate, is_complete
 from shapes_world.suites import SUITES
 
 _NAMES = {suite.folder: suite.name for suite in SUITES.values()}
 
 
-def missing_data(runs: Iterable[Run]) -> list[tuple[Path, str]]:
+def missing_data(runs: Iterable[PlannedRun]) -> list[tuple[Path, str]]:
     """Data folder and data set, each once, of what is to be generated."""
     needed = {(run.data, run.dataset): None for run in runs if run.needs_generated}
     return [(root, name) for root, name in needed if not is_complete(root, _NAMES[name])]
 
 
-def generate_data(runs: Sequence[Run]) -> None:
+def generate_data(runs: Sequence[PlannedRun]) -> None:
     """Write what is missing. Raises UserError when that is not possible."""
     for root, name in missing_data(runs):
         generate(root, [name])
 
 
-def generate_commands(runs: Iterable[Run]) -> list[str]:
+def generate_commands(runs: Iterable[PlannedRun]) -> list[str]:
     """The same as lines for a shell."""
     return [
         shlex.join(["python", "-m", "shapes_world.generate", "--root", short(root), name])

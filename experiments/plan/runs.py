@@ -28,7 +28,7 @@ Options = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """Everything that train.py is told.
 
     Args:
@@ -138,7 +138,7 @@ def default_config() -> CfgNode:
     return default_cfg()
 
 
-def dependants(run: Run, others: Iterable[Run]) -> list[Run]:
+def dependants(run: PlannedRun, others: Iterable[PlannedRun]) -> list[PlannedRun]:
     """Those of the others that test the model which `run` trains."""
     return [other for other in others if other.needs == run.folder]
 

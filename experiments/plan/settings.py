@@ -13,7 +13,7 @@ from experiments.plan.methods import Method, Recipe, default_recipe, default_sou
 from experiments.plan.runs import (
     ROOT,
     Options,
-    Run,
+    PlannedRun,
     base2new_folder,
     data_name,
     evaluation_folder,
@@ -65,7 +65,7 @@ def check_dataset(name: str) -> None:
         raise MissingFileError(f"no config file of a data set {name}: choose from {known}")
 
 
-def base2new(row: Row, places: Places, dataset: str, seed: int, shots: int) -> Iterator[Run]:
+def base2new(row: Row, places: Places, dataset: str, seed: int, shots: int) -> Iterator[PlannedRun]:
     """Train on the base classes and test on them; test that model on the new classes."""
     recipe = row.recipe("base2new", dataset, shots)
     config = named(recipe.config, row.variant)
@@ -84,14 +84,14 @@ def base2new(row: Row, places: Places, dataset: str, seed: int, shots: int) -> I
     yield replace(on_new, needs=on_base.folder if row.method.learns else None)
 
 
-def few_shot(row: Row, places: Places, dataset: str, seed: int, shots: int) -> Iterator[Run]:
+def few_shot(row: Row, places: Places, dataset: str, seed: int, shots: int) -> Iterator[PlannedRun]:
     """Train on all classes and test on them. Zero-shot CLIP sees no images: its number of shots is 0."""
     yield _trained_on_all(row, places, "few_shot", "all", dataset, seed, shots if row.method.learns else 0)
 
 
 def transfer(
     row: Row, places: Places, setting: str, source: str, targets: Iterable[str], seed: int, shots: int
-) -> Iterator[Run]:
+) -> Iterator[PlannedRun]:
     """Cross-dataset or domain generalisation: train on all classes of the source, test there and on the targets."""
     trained = _trained_on_all(row, places, setting, "source", source, seed, shots)
     yield trained
@@ -104,7 +104,9 @@ def transfer(
         yield replace(trained, part="target", dataset=target, folder=folder, needs=needs)
 
 
-def _trained_on_all(row: Row, places: Places, setting: str, part: str, dataset: str, seed: int, shots: int) -> Run:
+def _trained_on_all(
+    row: Row, places: Places, setting: str, part: str, dataset: str, seed: int, shots: int
+) -> PlannedRun:
     recipe = row.recipe(setting, dataset, shots)
     config = named(recipe.config, row.variant)
     subfolder = method_subfolder(row.method, recipe, row.options)
@@ -129,8 +131,8 @@ def _run(
     shots: int,
     classes: str,
     folder: Path,
-) -> Run:
-    return Run(
+) -> PlannedRun:
+    return PlannedRun(
         setting=setting,
         part=part,
         method=row.method,
@@ -161,7 +163,7 @@ class Task:
     shots: tuple[int, ...] = (16,)
     source: str = ""
 
-    def runs(self, row: Row, places: Places, seed: int) -> Iterator[Run]:
+    def runs(self, row: Row, places: Places, seed: int) -> Iterator[PlannedRun]:
         """The runs of one method and seed."""
         for shots in self.shots:
             if self.setting in ("cross_dataset", "domain_generalization"):
@@ -175,7 +177,7 @@ class Task:
                     yield from make(row, places, dataset, seed, shots)
 
 
-def make_plan(tasks: Sequence[Task], rows: Sequence[Row], seeds: Sequence[int], places: Places) -> list[Run]:
+def make_plan(tasks: Sequence[Task], rows: Sequence[Row], seeds: Sequence[int], places: Places) -> list[PlannedRun]:
     """All runs, without repetitions: seed by seed, so that a whole table of one seed is there early.
 
     Zero-shot CLIP does not depend on the seed and runs with the first one alone.
@@ -183,7 +185,7 @@ def make_plan(tasks: Sequence[Task], rows: Sequence[Row], seeds: Sequence[int], 
     Raises:
         UserError: unknown method, data set or config, or two different runs that would share a folder.
     """
-    runs: dict[Path, Run] = {}
+    runs: dict[Path, PlannedRun] = {}
     for number, seed in enumerate(seeds):
         for task in tasks:
             for row in rows:
@@ -194,7 +196,7 @@ def make_plan(tasks: Sequence[Task], rows: Sequence[Row], seeds: Sequence[int], 
     return list(runs.values())
 
 
-def add_run(runs: dict[Path, Run], run: Run) -> None:
+def add_run(runs: dict[Path, PlannedRun], run: PlannedRun) -> None:
     """Add a run to those of a plan, by folder; a model that two settings need is trained once.
 
     Raises BadValueError when a different run has that folder.

@@ -1,4 +1,4 @@
-"""Whether a run still has to be done. Only a complete result of the same configuration says that it has not."""
+"""Decides whether a run must be executed: only a complete result of the same configuration says that it need not."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dassl.config import config_differences, plain
 from dassl.config.differences import EXTEND_KEY, only_more_epochs, without_extension
 from dassl.engine.run_record import has_checkpoints, has_record
 from dassl.utils.errors import BadValueError, MissingFileError
-from experiments.plan.runs import Run, default_config, short
+from experiments.plan.runs import PlannedRun, default_config, short
 from runner.result import WORKERS, read_result
 from runner.same_files import by_content_of_files, local_backbone_digest, without_files
 from trainers.core.record import changes_no_number, read_record
 
 
-def is_finished(run: Run) -> bool:
+def is_finished(run: PlannedRun) -> bool:
     """Whether `run` has a result of the planned configuration, not older than the model that it tests.
 
     Raises:
@@ -32,7 +32,7 @@ def is_finished(run: Run) -> bool:
     return model is not None and model["date"] <= result["date"]
 
 
-def _is_to_be_extended(run: Run, found: dict[str, Any]) -> bool:
+def _is_to_be_extended(run: PlannedRun, found: dict[str, Any]) -> bool:
     """Whether `run` gives what was run before more epochs (TRAIN.EXTEND).
 
     Args:
@@ -60,13 +60,13 @@ def _is_to_be_extended(run: Run, found: dict[str, Any]) -> bool:
     raise BadValueError(f"{short(run.folder)} was run with another configuration ({keys}): {remedy}")
 
 
-def _check_interrupted(run: Run) -> None:
+def _check_interrupted(run: PlannedRun) -> None:
     """Refuse early what train.py refuses to resume."""
     if has_record(run.folder) and has_checkpoints(run.folder):
         _is_to_be_extended(run, {"full_config": plain(read_record(run.folder, default_config()).cfg)})
 
 
-def check_model(run: Run) -> None:
+def check_model(run: PlannedRun) -> None:
     """Raises MissingFileError when the model that `run` tests has not been trained to its end."""
     if run.needs is not None and read_result(run.needs) is None:
         raise MissingFileError(f"{short(run.needs)} holds no finished training: run it first ({run.label} needs it)")

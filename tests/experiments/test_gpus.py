@@ -14,8 +14,8 @@ from stand_in import install, lay_out
 from dassl.utils import UserError
 from experiments import __main__ as program
 from experiments.launch import command as launch
-from experiments.launch import gpus, process
-from experiments.launch.process import TrainProcess
+from experiments.launch import gpus, launcher
+from experiments.launch.launcher import Launch
 from experiments.launch.workers import make_workers
 
 DAEMON = """#!/bin/sh
@@ -179,15 +179,16 @@ def test_a_launch_on_a_shared_gpu(daemon, tmp_path, monkeypatch, capsys):
     """Three of four runs at once on one GPU, in the service's environment, which is stopped at the end."""
     program_folder, environments = tmp_path / "program", []
     program_folder.mkdir()
-    monkeypatch.setattr(process, "ROOT", install(program_folder))
+    monkeypatch.setattr(launcher, "TRAIN_PROGRAM", install(program_folder) / "train.py")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
 
-    def start(run, environment):
-        lay_out(run)
-        environments.append(environment)
-        return TrainProcess(run, environment)
+    class Watched(Launch):
+        def _submit(self, run, worker):
+            lay_out(run)
+            environments.append(worker.environment)
+            return super()._submit(run, worker)
 
-    monkeypatch.setattr(launch, "TrainProcess", start)
+    monkeypatch.setattr(launch, "Launch", Watched)
     declared = tmp_path / "few.yaml"
     declared.write_text("trainers: [coop, vpt]\nseeds: [1, 2]\nsettings: {few_shot: {datasets: [eurosat], shots: 1}}\n")
     places = ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "out")]

@@ -9,9 +9,15 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shlex
+import signal
 import stat
+import subprocess
+import sys
+import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -24,12 +30,14 @@ from tiny_runs import write_data
 
 import train
 from dassl.utils import UserError
+from dassl.utils.locks import ALREADY_AT_WORK, BusyError, lock
 from experiments import __main__ as program
 from experiments.launch import command as launch
-from experiments.launch import jobs, process
-from experiments.launch.process import BusyError, TrainProcess
+from experiments.launch import launcher
+from experiments.launch.job import failure_in, run_command
+from experiments.launch.launcher import Launch, do_run
 from experiments.launch.progress import LiveView, PlainView, Tally
-from experiments.launch.workers import Launch, Worker, make_workers
+from experiments.launch.workers import Worker, make_workers
 from experiments.plan import declaration
 from experiments.plan.runs import named
 from experiments.plan.settings import Places, Row, Task, make_plan
@@ -55,7 +63,7 @@ def stand_in(tmp_path, monkeypatch):
     """Starts the stand-in instead of train.py."""
     program = tmp_path / "program"
     program.mkdir()
-    monkeypatch.setattr(process, "ROOT", install(program))
+    monkeypatch.setattr(launcher, "TRAIN_PROGRAM", install(program) / "train.py")
 
 
 def folders(runs, places) -> list[str]:
@@ -401,8 +409,9 @@ def test_a_test_of_an_older_model_is_repeated(places):
 
 def launched(runs, workers=2, view=PlainView):
     tally = Tally(len(runs))
-    left = launch.sort_out(runs, tally)
-    Launch([Worker(str(k)) for k in range(workers)], TrainProcess, view(tally), tally).work(left)
+    left = launch.split_finished(runs, tally)
+    with tempfile.TemporaryDirectory() as folder:
+        Launch([Worker(str(k)) for k in range(workers)], Path(folder), view(tally), tally).work(left)
     return tally
 
 
@@ -450,6 +459,13 @@ def test_a_process_that_ends_without_a_result_has_failed(places, stand_in):
     assert "SEED is 7 there" in launched([run]).failures[run]
 
 
+def test_a_process_that_ends_in_silence_has_failed(places, tmp_path, monkeypatch):
+    (tmp_path / "train.py").touch()
+    monkeypatch.setattr(launcher, "TRAIN_PROGRAM", tmp_path / "train.py")
+    run = make_plan([BASE2NEW], [Row("coop")], [1], places)[0]
+    assert re.fullmatch(r"job \d+ ended as FINISHED without a result: no output", launched([run]).failures[run])
+
+
 def test_ctrl_c_ends_what_is_at_work_and_the_next_launch_goes_on(places, stand_in):
     class Impatient(PlainView):
         def refresh(self, working):
@@ -472,17 +488,85 @@ def test_ctrl_c_ends_what_is_at_work_and_the_next_launch_goes_on(places, stand_i
 
 
 def test_what_a_killed_launcher_left_at_work_is_waited_for(places, stand_in, monkeypatch, capsys):
-    monkeypatch.setattr("experiments.launch.workers.SECONDS_UNTIL_RETRY", 0.1)
+    monkeypatch.setattr(launcher, "SECONDS_UNTIL_RETRY", 0.1)
     runs = make_plan([BASE2NEW], [Row("coop")], [1], places)
     for run in runs:
         lay_out(run)
     lay_out(runs[0], seconds=1.5)
-    left_behind = TrainProcess(runs[0], {})
+    descriptor = lock(runs[0].folder)
+    left_behind = subprocess.Popen([sys.executable, launcher.TRAIN_PROGRAM, *runs[0].arguments], pass_fds=[descriptor])
+    os.close(descriptor)  # the process has its own, as train.py has
     with pytest.raises(BusyError):
-        TrainProcess(runs[0], {})
+        launcher.claim(runs[0])
     assert launched(runs).finished == 2
     assert "waiting for the process at work" in capsys.readouterr().out
     assert left_behind.wait() == 0 and len(starts(runs[0])) == 1
+
+
+def test_a_run_that_another_launch_began_at_the_same_time_is_waited_for(places, stand_in, monkeypatch):
+    """Between the launcher's look at the folder and the lock of its train.py another train.py came first."""
+
+    class OtherFinishes(PlainView):
+        def say(self, line):
+            super().say(line)
+            if "waiting for the process at work" in line:
+                lay_out(run)
+
+    monkeypatch.setattr(launcher, "SECONDS_UNTIL_RETRY", 0.1)
+    run = make_plan([BASE2NEW], [Row("coop")], [1], places)[0]
+    lay_out(run, status=1, says=f"{ALREADY_AT_WORK} {run.folder} (process 7 on host): wait for its end")
+    tally = launched([run], view=OtherFinishes)
+    assert (tally.finished, tally.failures) == (1, {}) and len(starts(run)) == 2
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("import sys; print('error: no memory'); print('after'); sys.exit(3)", "exit status 3: error: no memory"),
+        ("import os; print('words', flush=True); os.kill(os.getpid(), 9)", "killed by signal 9: words"),
+        ("raise SystemExit(1)", "exit status 1: no output"),
+        ("", None),
+    ],
+)
+def test_a_job_says_how_its_command_ended(tmp_path, script, why, capsys):
+    console = tmp_path / "console.txt"
+    assert run_command([sys.executable, "-c", script], tmp_path, console, {}) == why
+    assert failure_in(f"submitit INFO\n{capsys.readouterr().out}submitit INFO\n") == why
+
+
+@pytest.mark.parametrize("stop", ["Ctrl-C on the terminal", "kill"])
+def test_an_interrupted_launch_says_one_line_and_leaves_no_process(places, stand_in, tmp_path, stop):
+    """Ctrl-C reaches the launcher and every process of submitit, `kill` the launcher alone."""
+    run = make_plan([Task("few_shot", ("eurosat",), (1,))], [Row("coop")], [1], places)[0]
+    lay_out(run, seconds=60)
+    path = declare(tmp_path / "x.yaml", seeds=[1], settings=FEW_SHOT)
+    command = "import pathlib, sys; from experiments.launch import launcher; from experiments.__main__ import main; "
+    command += f"launcher.TRAIN_PROGRAM = pathlib.{launcher.TRAIN_PROGRAM!r}; sys.exit(main(sys.argv[1:]))"
+    words = ["run", path, "--data", places.data, "--output", places.output, "--workers", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", command, *map(str, words)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        while not starts(run) and process.poll() is None:
+            time.sleep(0.1)
+        if stop == "kill":
+            process.terminate()
+        else:
+            os.killpg(process.pid, signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (130, "interrupted: the same command continues\n")
+        assert "1 left" in output
+        for left_behind in (lambda: os.kill(int(starts(run)[0][0]), 0), lambda: os.killpg(process.pid, 0)):
+            with pytest.raises(ProcessLookupError):
+                left_behind()
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_workers(monkeypatch):
@@ -495,14 +579,16 @@ def test_workers(monkeypatch):
     assert [worker.environment["CUDA_VISIBLE_DEVICES"] for worker in make_workers(None)] == ["3", "5"]
 
 
-def test_the_environment_reaches_the_process(places, stand_in):
+def test_the_environment_reaches_the_process(places, stand_in, tmp_path):
     run = make_plan([BASE2NEW], [Row("coop")], [1], places)[0]
     lay_out(run)
-    TrainProcess(run, {"CUDA_VISIBLE_DEVICES": "5", "OMP_NUM_THREADS": "1"}).wait()
-    assert starts(run)[0][1:] == ["5", "1"]
+    tally = Tally(1)
+    variables = {"CUDA_VISIBLE_DEVICES": "GPU-5a", "OMP_NUM_THREADS": "1"}  # submitit itself knows numbers only
+    Launch([Worker("here", variables)], tmp_path, PlainView(tally), tally).work([run])
+    assert starts(run)[0][1:] == ["GPU-5a", "1"]
 
 
-def test_the_live_view(places, stand_in):
+def test_the_live_view(places, stand_in, tmp_path):
     screen = io.StringIO()
     runs = make_plan([BASE2NEW], [Row("coop"), Row("vpt")], [1], places)
     for run in runs:
@@ -510,7 +596,7 @@ def test_the_live_view(places, stand_in):
     lay_out(runs[0], status=1, says="bad [image]")
     tally = Tally(len(runs))
     with LiveView(tally, Console(file=screen, force_terminal=True, width=200)) as view:
-        Launch([Worker("here")], TrainProcess, view, tally).work(runs)
+        Launch([Worker("here")], tmp_path, view, tally).work(runs)
     shown = screen.getvalue()
     assert "all runs, 2 failed" in shown and "4/4" in shown and "bad [image]" in shown
 
@@ -546,6 +632,31 @@ def test_slurm_runs_a_test_after_its_training(slurm, tmp_path, capsys):
     assert "3 left" in capsys.readouterr().out
 
 
+def test_slurm_begins_a_training_after_no_other_run(slurm, tmp_path):
+    path = declare(tmp_path / "x.yaml", trainers=["coop", "vpt"], seeds=[1])
+    options = ["--output", str(tmp_path / "out"), "--launcher", "slurm", "--no-wait"]
+    assert program.main(["run", str(path), *options]) == 0
+    files = {file.name: file.read_text().splitlines() for file in slurm.iterdir()}
+    dependencies = {name: [line for line in lines if "dependency" in line] for name, lines in sorted(files.items())}
+    assert dependencies == {"1": [], "2": [AFTER.format(1)], "3": [], "4": [AFTER.format(3)]}
+
+
+AFTER = "#SBATCH --dependency=afterok:{}"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--slurm", "timeout_min=9"], "add --launcher slurm"),
+        (["--no-wait"], "add --launcher slurm"),
+        (["--launcher", "slurm", "--workers", "2"], "--workers and --launcher slurm exclude each other"),
+    ],
+)
+def test_flags_without_effect_are_refused(tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        program.main(["run", str(declare(tmp_path / "x.yaml")), "--dry-run", *options])
+
+
 def test_slurm_is_needed_for_slurm(tmp_path, monkeypatch):
     path = declare(tmp_path / "x.yaml")
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -560,12 +671,12 @@ def test_a_job_is_safe_to_submit_twice(places, stand_in):
     trained, tested = make_plan([BASE2NEW], [Row("coop")], [1], places)
     lay_out(trained, status=1, says="no memory")
     with pytest.raises(UserError, match="no memory"):
-        jobs.do_run(trained)
+        do_run(trained)
     with pytest.raises(UserError, match="no finished training"):
-        jobs.do_run(tested)
+        do_run(tested)
     lay_out(trained)
-    jobs.do_run(trained)
-    jobs.do_run(trained)
+    do_run(trained)
+    do_run(trained)
     assert len(starts(trained)) == 2
 
 
@@ -595,10 +706,13 @@ def test_trains_and_skips(world, tmp_path, capsys):
     assert "0 finished now, 1 before" in capsys.readouterr().out
 
 
-def test_as_jobs_on_this_machine(world, tmp_path, capsys):
+def test_a_launch_leaves_no_files_of_its_jobs(world, tmp_path, capsys, monkeypatch):
     folder, tiny = world
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     path = declare(tmp_path / "x.yaml", trainers=["zsclip"], overrides=tiny, settings=FEW_SHOT)
     command = ["run", str(path), "--data", str(folder / "data"), "--output", str(tmp_path), "--launcher", "local"]
     assert program.main(command) == 0
     assert "1 finished now" in capsys.readouterr().out
+    assert not list((tmp_path / "temporary").iterdir()) and not (tmp_path / "jobs").exists()
     assert (tmp_path / "eurosat" / "ZeroshotCLIP" / "vit_b16_0shots" / "seed1" / "result.json").is_file()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from experiments.plan.runs import Run
+from experiments.plan.runs import PlannedRun
 from runner.result import write_result
 
 PROGRAM = """
@@ -39,19 +39,19 @@ def install(folder: Path) -> Path:
     return folder
 
 
-def lay_out(run: Run, seconds: float = 0.0, status: int = 0, says: str = "", config: dict | None = None) -> None:
+def lay_out(run: PlannedRun, seconds: float = 0.0, status: int = 0, says: str = "", config: dict | None = None) -> None:
     """Say what the stand-in is to do in the place of `run`."""
     run.folder.mkdir(parents=True, exist_ok=True)
     plan = {"seconds": seconds, "status": status, "says": says, "config": config or run.config()}
     (run.folder / "plan.json").write_text(json.dumps(plan))
 
 
-def starts(run: Run) -> list[list[str]]:
+def starts(run: PlannedRun) -> list[list[str]]:
     """Process id, GPU and threads of each start on that run."""
     path = run.folder / "started.txt"
     return [line.split(" ") for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def finish(run: Run, accuracy: float = 50.0, **changes: object) -> None:
+def finish(run: PlannedRun, accuracy: float = 50.0, **changes: object) -> None:
     """A finished run as its result.json tells it."""
     write_result(run.folder, {"results": {"accuracy": accuracy}, "full_config": run.config()} | changes)
