@@ -19,10 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dassl.engine.anomalies import NonFiniteLossError
 from dassl.utils import UserError, use_deterministic_algorithms
-from tools.cpu_recorder import CpuRecorder, recorder_for
 from trainers import cocoop, prometar
 from trainers.core import captured
 from trainers.core.captured import CapturedFunctions
+from trainers.recorders import recorder_for
 
 STRONG = {"ADAPT_LR": 0.5, "LR_RATIO": 1.0, "OPTIM_VNET.LR": 10.0}
 VARIANTS = {name: (name, {}) for name in NODES} | {

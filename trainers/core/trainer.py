@@ -34,6 +34,7 @@ from trainers.core.ranges import check_ranges
 from trainers.core.record import backbone_digest, changes_no_number, frozen_digest
 from trainers.core.templates import teacher_text_features
 from trainers.core.unknown_words import warn_of_unknown_words
+from trainers.recorders import choose_recorder
 
 LEARNED_NAME = re.compile(
     r"(^|\.)(ctx|VPT|VPT_shallow)$|compound_prompt|meta_net\.|^(prompt_learner\.)?proj\."
@@ -179,7 +180,7 @@ class PromptTrainer(TrainerX):
         self.precision = Precision.choose(self.settings.PREC, self.device)
         choose_kernels(cfg.TRAINER.FUSED, self.device)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(cfg.TRAINER.TF32)
-        self.captured = CapturedFunctions.choose(cfg.TRAINER.CUDA_GRAPH, self.device)
+        self.captured = CapturedFunctions(choose_recorder(cfg.TRAINER.CUDA_GRAPH, cfg.TRAINER.CPU_REPLAY, self.device))
         print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
         clip = load_clip(cfg, self.precision)
         warn_of_unknown_words(clip, self.dm.dataset.classnames, cfg.MODEL.BACKBONE.NAME)

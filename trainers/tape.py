@@ -1,0 +1,190 @@
+"""The ATen operations of one call of a function, as a list: what it computes, without autograd and Python.
+
+A `Tape` watches a call and notes each operation with its arguments, in which tensors are `Value`s: a view of a numbered
+storage. It holds no tensor that the call makes, so recording takes no more memory than the call itself. Views are
+not noted: a value says where its tensor lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from trainers.obstacles import NotCapturableError, base_name, check_capturable
+
+
+class Value(NamedTuple):
+    """A tensor of a recorded call."""
+
+    storage: int
+    """number of the storage it lies in"""
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation. Arguments and results are those of the call, with a `Value` for each tensor."""
+
+    overload: Any
+    args: tuple
+    kwargs: dict[str, Any]
+    results: Any
+    made: frozenset[int]
+    """storages that its results lie in, if they are new"""
+    changed: frozenset[int]
+    """storages that it writes to in place"""
+
+    def storages(self) -> Iterator[int]:
+        """Every storage that it reads or writes."""
+        yield from (value.storage for value in values_in((self.args, tuple(self.kwargs.values()), self.results)))
+
+
+def values_in(tree: Any) -> Iterator[Value]:
+    """The values in nested tuples and lists."""
+    if isinstance(tree, Value):
+        yield tree
+    elif isinstance(tree, tuple | list):
+        for part in tree:
+            yield from values_in(part)
+
+
+class Tape(TorchDispatchMode):
+    """Notes the operations of what runs inside it; raises NotCapturableError at one that cannot be replayed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[Operation] = []
+        self.given: dict[int, Tensor] = {}
+        """a tensor in each storage that was not made by an operation: arguments and weights"""
+        self.bytes: list[int] = []
+        """size of each storage"""
+        self._numbers: dict[int, int] = {}
+        self._addresses: list[StorageWeakRef] = []  # keeps the address of a storage from being used for another one
+        self._unusual: dict[int, str] = {}
+
+    def value_of(self, tensor: Tensor) -> Value:
+        """Where a tensor lies."""
+        storage = tensor.untyped_storage()
+        number = self._numbers.get(storage._cdata)
+        if number is None:
+            number = self._add(storage, tensor)
+            self.given[number] = tensor.detach()
+        return Value(number, tuple(tensor.shape), tensor.stride(), tensor.storage_offset(), tensor.dtype)
+
+    def needed_for(self, outputs: Iterable[Value]) -> list[Operation]:
+        """The operations that these outputs depend on.
+
+        Raises:
+            NotCapturableError: one of them uses a tensor that cannot be replayed.
+        """
+        needed, kept = {value.storage for value in outputs}, []
+        for operation in reversed(self.operations):
+            if not needed.isdisjoint(operation.made | operation.changed):
+                needed.update(operation.storages())
+                kept.append(operation)
+        for number in needed:
+            if reason := self._unusual.get(number) or self._obstacle_of_given(number):
+                raise NotCapturableError(reason)
+        return kept[::-1]
+
+    def __torch_dispatch__(self, overload: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        check_capturable(overload, args, kwargs)
+        noted_args = self._noted(args)
+        noted_kwargs = {name: self._noted(value) for name, value in kwargs.items()} if kwargs else {}
+        before = {value.storage for value in values_in((noted_args, tuple(noted_kwargs.values())))}
+        changed = self._changed(overload, noted_args, noted_kwargs)
+        results = overload(*args, **kwargs)
+        made: set[int] = set()
+        noted_results = self._noted_results(results, before, made)
+        if _changes_views(overload) and made:
+            raise NotCapturableError(f"{overload} gives a tensor another memory")
+        if made or changed:
+            operation = Operation(
+                overload, noted_args, noted_kwargs, noted_results, frozenset(made), frozenset(changed)
+            )
+            self.operations.append(operation)
+        return results
+
+    def _noted(self, tree: Any) -> Any:
+        if isinstance(tree, Tensor):
+            return self.value_of(tree)
+        if isinstance(tree, tuple | list):
+            return type(tree)([self._noted(part) for part in tree])
+        return tree
+
+    def _noted_results(self, results: Any, before: set[int], made: set[int]) -> Any:
+        """As `_noted`; a storage that no argument lies in is new, and its number goes into `made`"""
+        if isinstance(results, tuple | list):
+            return type(results)([self._noted_results(part, before, made) for part in results])
+        if not isinstance(results, Tensor):
+            return results
+        storage = results.untyped_storage()
+        number = self._numbers.get(storage._cdata)
+        if number not in before and number not in made:
+            made.add(self._add(storage, results))
+        return self.value_of(results)
+
+    def _add(self, storage: torch.UntypedStorage, tensor: Tensor) -> int:
+        number = len(self.bytes)
+        self._numbers[storage._cdata] = number
+        self._addresses.append(StorageWeakRef(storage))
+        self.bytes.append(storage.nbytes())
+        if tensor.device.type != "cpu" or tensor.layout != torch.strided:
+            self._unusual[number] = f"uses a tensor on {tensor.device}, of layout {tensor.layout}"
+        elif tensor.is_neg() or tensor.is_conj() or tensor._is_zerotensor() or tensor.is_quantized:
+            self._unusual[number] = "uses a tensor that is not kept as its values"
+        return number
+
+    def _changed(self, overload: Any, args: tuple, kwargs: dict[str, Any]) -> set[int]:
+        """Storages that an operation writes to in place."""
+        places = _written(overload)
+        if not places or _changes_views(overload):
+            return set()
+        written = [kwargs.get(name) if index is None else args[index] for index, name in places]
+        changed = {value.storage for value in values_in(written)}
+        if not changed.isdisjoint(self.given):
+            raise NotCapturableError(f"{overload} changes a tensor that was made elsewhere")
+        return changed
+
+    def _obstacle_of_given(self, number: int) -> str | None:
+        """A weight or an argument is kept by somebody else; what is not was made where no operation shows."""
+        given = self.given.get(number)
+        if given is None or torch._C._storage_Use_Count(given.untyped_storage()._cdata) > _COUNT_IF_UNUSED:
+            return None
+        return f"uses a tensor of size {list(given.shape)} that no operation made"
+
+
+def _uses_of_one_tensor() -> int:
+    """How often a storage is counted that a single tensor lies in."""
+    return torch._C._storage_Use_Count(torch.empty(1).untyped_storage()._cdata)
+
+
+_COUNT_IF_UNUSED = _uses_of_one_tensor()
+
+
+@cache
+def _written(overload: Any) -> Sequence[tuple[int | None, str]]:
+    """Index (None: given by name only) and name of the arguments that an operation writes to."""
+    arguments = enumerate(overload._schema.arguments)
+    return [
+        (None if argument.kwarg_only else index, argument.name)
+        for index, argument in arguments
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+
+
+@cache
+def _changes_views(overload: Any) -> bool:
+    """Whether it changes how a tensor views its memory (`squeeze_`), not what is in it."""
+    return torch.Tag.inplace_view in overload.tags or base_name(overload) in ("resize_", "set_")
