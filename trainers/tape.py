@@ -160,17 +160,18 @@ class Tape(TorchDispatchMode):
     def _obstacle_of_given(self, number: int) -> str | None:
         """A weight or an argument is kept by somebody else; what is not was made where no operation shows."""
         given = self.given.get(number)
-        if given is None or torch._C._storage_Use_Count(given.untyped_storage()._cdata) > _COUNT_IF_UNUSED:
+        if given is None or _uses(given) > _USES_OF_A_SINGLE_TENSOR:
             return None
         return f"uses a tensor of size {list(given.shape)} that no operation made"
 
 
-def _uses_of_one_tensor() -> int:
-    """How often a storage is counted that a single tensor lies in."""
-    return torch._C._storage_Use_Count(torch.empty(1).untyped_storage()._cdata)
+def _uses(tensor: Tensor) -> int:
+    """How many tensors, and other objects, lie in its storage or hold it; one more for the question."""
+    storage = tensor.untyped_storage()
+    return torch._C._storage_Use_Count(storage._cdata)
 
 
-_COUNT_IF_UNUSED = _uses_of_one_tensor()
+_USES_OF_A_SINGLE_TENSOR = _uses(torch.empty(1))
 
 
 @cache
