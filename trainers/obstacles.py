@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+ObstacleOfCall = Callable[[Any, tuple, dict], str | None]
+
+DRAWS = "draws random numbers"
 
 
 class NotCapturableError(RuntimeError):
@@ -35,7 +39,10 @@ def check_capturable(operation: Any, args: tuple, kwargs: dict) -> None:
         args: its arguments.
         kwargs: its keyword arguments.
     """
-    reason = _obstacle_of_any_call(operation) or _obstacle_of_this_call(operation, args, kwargs)
+    obstacle = _obstacle(operation)
+    if obstacle is None:
+        return
+    reason = obstacle if isinstance(obstacle, str) else obstacle(operation, args, kwargs)
     if reason:
         raise NotCapturableError(f"{operation} {reason}")
 
@@ -47,38 +54,37 @@ def base_name(operation: Any) -> str:
 
 
 @cache
-def _obstacle_of_any_call(operation: Any) -> str | None:
+def _obstacle(operation: Any) -> str | ObstacleOfCall | None:
+    """Why no recording can contain an operation, or a function that says so for one call; None: any can."""
     tags, name = operation.tags, base_name(operation)
     if torch.Tag.data_dependent_output in tags:
         return "waits for a value on the device"
-    if torch.Tag.dynamic_output_shape in tags and name != "index":
+    if name == "index":
+        return _selects_by_mask
+    if torch.Tag.dynamic_output_shape in tags:
         return "gives a shape that depends on values"
-    if torch.Tag.nondeterministic_seeded in tags and "scaled_dot_product" not in name:
-        return "draws random numbers"
+    if torch.Tag.nondeterministic_seeded in tags:
+        return _has_dropout if "scaled_dot_product" in name else DRAWS
     if name == "lift_fresh":
         return "makes a tensor from Python values, which is copied from the host"
-    return None
+    return _copies_between_devices if name in ("copy_", "_to_copy") else None
 
 
-def _obstacle_of_this_call(operation: Any, args: tuple, kwargs: dict) -> str | None:
-    name = base_name(operation)
-    if name == "index":
-        is_mask = any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
-        return "selects by a mask: the shape depends on values" if is_mask else None
-    if "scaled_dot_product" in name:
-        return "draws random numbers" if _has_dropout(operation, args, kwargs) else None
-    source = args[1] if name == "copy_" else args[0] if name == "_to_copy" else None
-    if isinstance(source, Tensor):
-        target = args[0].device if name == "copy_" else kwargs.get("device") or source.device
-        if torch.device(target).type != source.device.type:
-            return f"copies from {source.device.type} to {torch.device(target).type}"
-    return None
+def _selects_by_mask(operation: Any, args: tuple, kwargs: dict) -> str | None:
+    is_mask = any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+    return "selects by a mask: the shape depends on values" if is_mask else None
 
 
-def _has_dropout(operation: Any, args: tuple, kwargs: dict) -> bool:
+def _has_dropout(operation: Any, args: tuple, kwargs: dict) -> str | None:
     """PyTorch's fused attention counts as random for its dropout alone."""
-    if torch.Tag.nondeterministic_seeded not in operation.tags:
-        return False
     names = [argument.name for argument in operation._schema.arguments]
     given = dict(zip(names, args, strict=False)) | kwargs
-    return bool(given.get("dropout_p", 0.0))
+    return DRAWS if given.get("dropout_p", 0.0) else None
+
+
+def _copies_between_devices(operation: Any, args: tuple, kwargs: dict) -> str | None:
+    if base_name(operation) == "copy_":
+        source, target = args[1].device, args[0].device
+    else:
+        source, target = args[0].device, torch.device(kwargs.get("device") or args[0].device)
+    return None if source.type == target.type else f"copies from {source.type} to {target.type}"

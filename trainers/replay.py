@@ -62,7 +62,7 @@ class CpuRecorder:
             run: a function of tensors that stay where they are, which changes nothing.
 
         Returns:
-            Its outputs, whose tensors are filled anew by each replay.
+            Its outputs, filled, and what fills their tensors anew.
 
         Raises:
             NotCapturableError: it does something that cannot be replayed.
@@ -141,7 +141,7 @@ class Tensors:
         if isinstance(tree, Value):
             return self[tree]
         if isinstance(tree, tuple | list):
-            return type(tree)([self.in_place_of_values(part) for part in tree])
+            return [self.in_place_of_values(part) for part in tree]
         return tree
 
 
@@ -149,7 +149,7 @@ def _lifetimes(operations: Sequence[Operation], outputs: Iterable[Value]) -> dic
     """Index of the first and the last operation that needs each storage; that of an output is needed to the end."""
     lifetimes: dict[int, tuple[int, int]] = {}
     for index, operation in enumerate(operations):
-        for storage in operation.storages():
+        for storage in operation.used:
             first, _ = lifetimes.get(storage, (index, index))
             lifetimes[storage] = first, index
     for value in outputs:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainers.obstacles import NotCapturableError, base_name, check_capturable
+from trainers.obstacles import NotCapturableError, check_capturable
 
 
 class Value(NamedTuple):
@@ -39,14 +39,12 @@ class Operation:
     args: tuple
     kwargs: dict[str, Any]
     results: Any
-    made: frozenset[int]
+    used: set[int]
+    """storages that arguments and results lie in"""
+    made: set[int]
     """storages that its results lie in, if they are new"""
-    changed: frozenset[int]
+    changed: set[int]
     """storages that it writes to in place"""
-
-    def storages(self) -> Iterator[int]:
-        """Every storage that it reads or writes."""
-        yield from (value.storage for value in values_in((self.args, tuple(self.kwargs.values()), self.results)))
 
 
 def values_in(tree: Any) -> Iterator[Value]:
@@ -89,8 +87,8 @@ class Tape(TorchDispatchMode):
         """
         needed, kept = {value.storage for value in outputs}, []
         for operation in reversed(self.operations):
-            if not needed.isdisjoint(operation.made | operation.changed):
-                needed.update(operation.storages())
+            if not (needed.isdisjoint(operation.made) and needed.isdisjoint(operation.changed)):
+                needed |= operation.used
                 kept.append(operation)
         for number in needed:
             if reason := self._unusual.get(number) or self._obstacle_of_given(number):
@@ -100,40 +98,39 @@ class Tape(TorchDispatchMode):
     def __torch_dispatch__(self, overload: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         check_capturable(overload, args, kwargs)
-        noted_args = self._noted(args)
-        noted_kwargs = {name: self._noted(value) for name, value in kwargs.items()} if kwargs else {}
-        before = {value.storage for value in values_in((noted_args, tuple(noted_kwargs.values())))}
-        changed = self._changed(overload, noted_args, noted_kwargs)
-        results = overload(*args, **kwargs)
+        written, changes_view = _effects(overload)
+        used: set[int] = set()
         made: set[int] = set()
-        noted_results = self._noted_results(results, before, made)
-        if _changes_views(overload) and made:
+        noted_args = tuple([self._noted(value, used) for value in args])
+        noted_kwargs = {name: self._noted(value, used) for name, value in kwargs.items()}
+        changed = self._changed(overload, noted_args, noted_kwargs) if written else set()
+        results = overload(*args, **kwargs)
+        noted_results = self._noted_results(results, used, made)
+        if changes_view and made:
             raise NotCapturableError(f"{overload} gives a tensor another memory")
         if made or changed:
-            operation = Operation(
-                overload, noted_args, noted_kwargs, noted_results, frozenset(made), frozenset(changed)
-            )
-            self.operations.append(operation)
+            self.operations.append(Operation(overload, noted_args, noted_kwargs, noted_results, used, made, changed))
         return results
 
-    def _noted(self, tree: Any) -> Any:
+    def _noted(self, tree: Any, used: set[int]) -> Any:
+        """A tree with a value for each tensor, whose storage goes into `used`"""
         if isinstance(tree, Tensor):
-            return self.value_of(tree)
-        if isinstance(tree, tuple | list):
-            return type(tree)([self._noted(part) for part in tree])
+            value = self.value_of(tree)
+            used.add(value.storage)
+            return value
+        if isinstance(tree, (tuple, list)):  # noqa: UP038 - thousands of times a recording, and a union takes longer
+            return [self._noted(part, used) for part in tree]
         return tree
 
-    def _noted_results(self, results: Any, before: set[int], made: set[int]) -> Any:
-        """As `_noted`; a storage that no argument lies in is new, and its number goes into `made`"""
-        if isinstance(results, tuple | list):
-            return type(results)([self._noted_results(part, before, made) for part in results])
-        if not isinstance(results, Tensor):
-            return results
-        storage = results.untyped_storage()
-        number = self._numbers.get(storage._cdata)
-        if number not in before and number not in made:
-            made.add(self._add(storage, results))
-        return self.value_of(results)
+    def _noted_results(self, results: Any, used: set[int], made: set[int]) -> Any:
+        """As `_noted`; a storage that no argument lies in is new, and its number goes into `made` as well"""
+        if isinstance(results, Tensor):
+            storage = results.untyped_storage()
+            if self._numbers.get(storage._cdata) not in used:
+                made.add(self._add(storage, results))
+        elif isinstance(results, tuple | list):
+            return [self._noted_results(part, used, made) for part in results]
+        return self._noted(results, used)
 
     def _add(self, storage: torch.UntypedStorage, tensor: Tensor) -> int:
         number = len(self.bytes)
@@ -148,11 +145,9 @@ class Tape(TorchDispatchMode):
 
     def _changed(self, overload: Any, args: tuple, kwargs: dict[str, Any]) -> set[int]:
         """Storages that an operation writes to in place."""
-        places = _written(overload)
-        if not places or _changes_views(overload):
-            return set()
-        written = [kwargs.get(name) if index is None else args[index] for index, name in places]
-        changed = {value.storage for value in values_in(written)}
+        written, _ = _effects(overload)
+        values = [kwargs.get(name) if index is None else args[index] for index, name in written]
+        changed = {value.storage for value in values_in(values)}
         if not changed.isdisjoint(self.given):
             raise NotCapturableError(f"{overload} changes a tensor that was made elsewhere")
         return changed
@@ -175,17 +170,17 @@ _USES_OF_A_SINGLE_TENSOR = _uses(torch.empty(1))
 
 
 @cache
-def _written(overload: Any) -> Sequence[tuple[int | None, str]]:
-    """Index (None: given by name only) and name of the arguments that an operation writes to."""
-    arguments = enumerate(overload._schema.arguments)
-    return [
+def _effects(overload: Any) -> tuple[Sequence[tuple[int | None, str]], bool]:
+    """What an operation writes to, and whether it changes how a tensor views its memory instead (`squeeze_`).
+
+    Returns:
+        Index (None: given by name only) and name of each argument whose content it changes; and that.
+    """
+    if torch.Tag.inplace_view in overload.tags:
+        return (), True
+    written = [
         (None if argument.kwarg_only else index, argument.name)
-        for index, argument in arguments
+        for index, argument in enumerate(overload._schema.arguments)
         if argument.alias_info is not None and argument.alias_info.is_write
     ]
-
-
-@cache
-def _changes_views(overload: Any) -> bool:
-    """Whether it changes how a tensor views its memory (`squeeze_`), not what is in it."""
-    return torch.Tag.inplace_view in overload.tags or base_name(overload) in ("resize_", "set_")
+    return written, False

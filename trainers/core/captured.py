@@ -53,7 +53,7 @@ class Recorder(Protocol):
     """which call of a shape is recorded: 1 is the first; those before are eager"""
 
     def capture(self, run: Run) -> Capture:
-        """Record `run`. Raises RuntimeError if that is not possible."""
+        """Record `run`, with its outputs filled. Raises RuntimeError if that is not possible."""
 
 
 class CudaRecorder:
@@ -81,6 +81,7 @@ class CudaRecorder:
         # thread_local: the thread that pins the next batch may go on allocating
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             outputs = run()
+        graph.replay()
         return Capture(outputs, graph.replay)
 
 
@@ -98,6 +99,10 @@ class _Graph:
         if inputs:
             torch._foreach_copy_(self.inputs, inputs)
         self.replay()
+        return self.results()
+
+    def results(self) -> Any:
+        """What is in the output buffers."""
         buffers = [value for value in self.outputs if isinstance(value, Tensor)]
         results = [torch.empty_like(buffer) for buffer in buffers]
         if results:
@@ -156,7 +161,8 @@ class CapturedFunctions:
         graph = self._graphs.get(key)
         if graph is None or graph.resident != addresses:
             graph = self._capture(key, addresses, resident, flat, spec) if self._is_due(key) else None
-        return _detached(function(*resident, *arguments)) if graph is None else graph(tensors)
+            return _detached(function(*resident, *arguments)) if graph is None else graph.results()
+        return graph(tensors)
 
     def _is_due(self, key: Hashable) -> bool:
         """Whether a graph may be made. Dropping another one instead would capture anew at every step."""
