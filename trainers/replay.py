@@ -29,7 +29,7 @@ from trainers.tape import Operation, Tape, Value
 ALIGNMENT = 64
 """Bytes. As PyTorch's own allocations: some kernels add up in another order at other addresses."""
 
-MOST_BYTES = 128 << 20
+MOST_BYTES = 64 << 20
 """Memory of a recording up to which replays are taken to pay: beside large tensors, calls cost little."""
 
 ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
