@@ -24,10 +24,8 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from trainers.core.captured import Capture, Run
 from trainers.obstacles import NotCapturableError, NotWorthwhileError, base_name
+from trainers.shorten import ALIGNMENT, Place, shorten
 from trainers.tape import Operation, Tape, Value
-
-ALIGNMENT = 64
-"""Bytes. As PyTorch's own allocations: some kernels add up in another order at other addresses."""
 
 MOST_BYTES = 64 << 20
 """Memory of a recording up to which replays are taken to pay: beside large tensors, calls cost little."""
@@ -73,8 +71,10 @@ class CpuRecorder:
         leaves, spec = tree_flatten(outputs)
         expected = {index: leaf for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
         values = {index: tape.value_of(tensor) for index, tensor in expected.items()}
-        operations = tape.needed_for(values.values())
-        places, size = place(_lifetimes(operations, values.values()), tape.bytes, set(tape.given))
+        operations, inside = shorten(tape.needed_for(values.values()), tape.bytes)
+        lifetimes = _lifetimes(operations, values.values(), inside)
+        places, size = place(lifetimes, tape.bytes, set(tape.given))
+        places |= {storage: places[other] + start for storage, (other, start) in inside.items()}
         if self._most_bytes is not None and size > self._most_bytes:
             raise NotWorthwhileError(f"its intermediate tensors take {size / 1e6:,.0f} MB")
         self._memory.reserve(size)
@@ -145,16 +145,21 @@ class Tensors:
         return tree
 
 
-def _lifetimes(operations: Sequence[Operation], outputs: Iterable[Value]) -> dict[int, tuple[int, int]]:
-    """Index of the first and the last operation that needs each storage; that of an output is needed to the end."""
+def _lifetimes(
+    operations: Sequence[Operation], outputs: Iterable[Value], inside: Mapping[int, Place]
+) -> dict[int, tuple[int, int]]:
+    """Index of the first and the last operation that needs each storage; that of an output is needed to the end.
+
+    Storages that lie inside others have no entry: the others are needed with them.
+    """
     lifetimes: dict[int, tuple[int, int]] = {}
-    for index, operation in enumerate(operations):
-        for storage in operation.used:
-            first, _ = lifetimes.get(storage, (index, index))
-            lifetimes[storage] = first, index
-    for value in outputs:
-        first, _ = lifetimes.get(value.storage, (0, 0))
-        lifetimes[value.storage] = first, len(operations)
+    uses = [(index, operation.used) for index, operation in enumerate(operations)]
+    uses.append((len(operations), {value.storage for value in outputs}))
+    for index, used in uses:
+        for storage in used:
+            outer = inside[storage].storage if storage in inside else storage
+            first, _ = lifetimes.get(outer, (index, index))
+            lifetimes[outer] = first, index
     return lifetimes
 
 
