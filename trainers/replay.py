@@ -260,6 +260,8 @@ def steps_of(operation: Operation, tensors: Tensors) -> list[Step]:
         return [buffers.zero_]
     if name in COPIES:
         return [partial(buffers.copy_, args[0])]
+    if name == "constant_pad_nd" and min(args[1]) >= 0:
+        return _padding(*args, buffer=buffers)
     return [_writing(overload, args, kwargs, buffers) or _copying(overload, args, kwargs, buffers)]
 
 
@@ -278,6 +280,14 @@ def _writing(overload: Any, args: tuple, kwargs: dict[str, Any], buffers: Any) -
     if not torch._C._dispatch_has_kernel_for_dispatch_key(variant.name(), "CPU"):
         return None
     return partial(variant, *args, **kwargs, **dict(zip(names, results, strict=True)))
+
+
+def _padding(x: Tensor, widths: Sequence[int], value: float = 0, *, buffer: Tensor) -> list[Step]:
+    """`constant_pad_nd`, without a tensor in between"""
+    inner = buffer
+    for dim, start in enumerate(widths[::2]):  # from the last dimension on
+        inner = inner.narrow(-1 - dim, start, x.shape[-1 - dim])
+    return [partial(buffer.fill_, value), partial(inner.copy_, x)]
 
 
 def _copying(overload: Any, args: tuple, kwargs: dict[str, Any], buffers: Any) -> Step:

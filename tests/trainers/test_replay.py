@@ -57,6 +57,16 @@ def expanded_and_given(x, w):
     return x, x.t(), w.sum(dim=0).expand(3, -1), x.new_zeros(0, 4), x[:, :0] @ w[:0]
 
 
+def put_together(x, w):
+    same = [x * 2 + 1 for _ in range(2)]
+    stacked = torch.stack([x @ w, x @ w.t(), *same])
+    pieces = torch.cat([stacked[0][None] + 1, stacked[1:2] - 1], dim=1)
+    changed = torch.cat([w + 1, w + 2])
+    changed[0] += 1
+    padded = F.pad(stacked, (1, 0, 0, 2), value=3.0)
+    return stacked, stacked.sum(dim=0), pieces, torch.cat([w + 1, changed]), padded, F.pad(padded, (-1, 2))
+
+
 def normed(x, w):
     y = F.layer_norm(x, [x.shape[1]], w[0])
     scores = torch.softmax(y @ y.t(), dim=-1)
@@ -90,6 +100,7 @@ def with_not_a_number(x, w):
 FUNCTIONS = [
     changed_in_place,
     expanded_and_given,
+    put_together,
     normed,
     of_lower_precision,
     differentiated,
@@ -170,6 +181,20 @@ def test_only_what_the_results_depend_on_is_called():
     assert calls.names == ["aten::add.out", "aten::neg.out"]
 
 
+def test_the_same_is_computed_once_and_put_together_where_it_is_computed():
+    """16 floats are 64 bytes: pieces of that length may lie one behind the other."""
+    x = torch.arange(16.0)
+
+    def function():
+        return torch.stack([x + 1, x * 2, (x + 1).neg()])
+
+    capture = CpuRecorder().capture(function)
+    with Calls() as calls:
+        capture.replay()
+    assert calls.names == ["aten::add.out", "aten::mul.out", "aten::neg.out"]
+    assert same_bits(capture.outputs, function())
+
+
 def test_a_tape_holds_no_tensor_that_was_made():
     x = torch.ones(1000)
     with Tape() as tape:
@@ -240,6 +265,16 @@ def test_the_second_call_of_a_shape_is_recorded():
     for length in (1, 2, 1, 2, 1, 2, 3):
         assert torch.equal(functions(function, (), torch.ones(length)), torch.full([length], 2.0))
     assert calls == [1, 2, 1, 2, 3] and functions.graphs == 2
+
+
+def test_a_dispatch_mode_sees_the_function_s_own_operations():
+    functions, x = CapturedFunctions(CpuRecorder()), torch.ones(2)
+    for _ in range(3):
+        functions(torch.exp, (), x)
+    assert functions.graphs == 1
+    with Calls() as calls:
+        functions(torch.exp, (), x)
+    assert calls.names == ["aten::exp", "aten::detach"]
 
 
 # --- memory and calls ------------------------------------------------------------------------------------------------

@@ -144,7 +144,7 @@ class CapturedFunctions:
             resident: trees of tensors that are read where they lie.
             arguments: trees of tensors and constants that differ from call to call.
         """
-        if self._recorder is None or function in self._eager:
+        if self._recorder is None or function in self._eager or _is_watched():
             return _detached(function(*resident, *arguments))
         flat, spec = tree_flatten(arguments)
         held, held_spec = tree_flatten(resident)
@@ -198,6 +198,11 @@ class CapturedFunctions:
         graph = _Graph(addresses, inputs, *tree_flatten(capture.outputs), capture.replay)
         self._graphs[key] = graph
         return graph
+
+
+def _is_watched() -> bool:
+    """Whether a dispatch mode is on, which shall see the operations of a function and not those of its replay."""
+    return torch._C._len_torch_dispatch_stack() > 0
 
 
 def _name(function: Function) -> str:
