@@ -25,12 +25,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from trainers.core.captured import Capture, Run
-from trainers.obstacles import NotCapturableError, NotWorthwhileError, base_name
+from trainers.obstacles import NotCapturableError, base_name
 from trainers.shorten import ALIGNMENT, Place, shorten
 from trainers.tape import Operation, Tape, Value
 
-MOST_BYTES = 64 << 20
-"""Memory of a recording up to which replays are taken to pay: beside large tensors, calls cost little."""
+MOST_BYTES = 512 << 20
+"""Size of all tensors that a call makes up to which replays are taken to pay: beside large tensors, calls cost little.
+The memory of a replay is about a fifth of it, since most tensors are needed for a short time."""
 
 ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 ZEROS = {"zeros", "zeros_like", "new_zeros"}
@@ -44,7 +45,7 @@ class CpuRecorder:
     """Records functions for replays on a CPU, all in one block of memory.
 
     Args:
-        most_bytes: bound on that memory, beyond which a function is not recorded; None: any.
+        most_bytes: bound on all tensors that a call makes, beyond which a function is not recorded; None: any.
     """
 
     name = "CPU replay"
@@ -66,13 +67,13 @@ class CpuRecorder:
 
         Raises:
             NotCapturableError: it does something that cannot be replayed.
-            NotWorthwhileError: it takes more memory than allowed.
+            NotWorthwhileError: it makes larger tensors than allowed.
         """
         with _garbage_uncollected():
             return self._capture(run)
 
     def _capture(self, run: Run) -> Capture:
-        with Tape() as tape:
+        with Tape(self._most_bytes) as tape:
             outputs = run()
         leaves, spec = tree_flatten(outputs)
         expected = {index: leaf for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
@@ -81,8 +82,6 @@ class CpuRecorder:
         lifetimes = _lifetimes(operations, values.values(), inside)
         places, size = place(lifetimes, tape.bytes, set(tape.given))
         places |= {storage: places[other] + start for storage, (other, start) in inside.items()}
-        if self._most_bytes is not None and size > self._most_bytes:
-            raise NotWorthwhileError(f"its intermediate tensors take {size / 1e6:,.0f} MB")
         self._memory.reserve(size)
         with torch.inference_mode():
             tensors = Tensors(self._memory, places, tape.given)

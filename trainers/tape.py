@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainers.obstacles import NotCapturableError, check_capturable
+from trainers.obstacles import NotCapturableError, NotWorthwhileError, check_capturable
 
 
 class Value(NamedTuple):
@@ -57,10 +57,15 @@ def values_in(tree: Any) -> Iterator[Value]:
 
 
 class Tape(TorchDispatchMode):
-    """Notes the operations of what runs inside it; raises NotCapturableError at one that cannot be replayed."""
+    """Notes the operations of what runs inside it; raises NotCapturableError at one that cannot be replayed.
 
-    def __init__(self) -> None:
+    Args:
+        most_bytes: bound on the size of all tensors that are made, beyond which NotWorthwhileError is raised; None: none.
+    """
+
+    def __init__(self, most_bytes: int | None = None) -> None:
         super().__init__()
+        self._bytes_left = most_bytes
         self.operations: list[Operation] = []
         self.given: dict[int, Tensor] = {}
         """a tensor in each storage that was not made by an operation: arguments and weights"""
@@ -128,9 +133,16 @@ class Tape(TorchDispatchMode):
             storage = results.untyped_storage()
             if self._numbers.get(storage._cdata) not in used:
                 made.add(self._add(storage, results))
+                self._count(storage.nbytes())
         elif isinstance(results, tuple | list):
             return [self._noted_results(part, used, made) for part in results]
         return self._noted(results, used)
+
+    def _count(self, size: int) -> None:
+        if self._bytes_left is not None:
+            self._bytes_left -= size
+            if self._bytes_left < 0:
+                raise NotWorthwhileError("makes large tensors, beside which calls cost little")
 
     def _add(self, storage: torch.UntypedStorage, tensor: Tensor) -> int:
         number = len(self.bytes)

@@ -6,6 +6,7 @@ Expected values: the functions themselves. Steps of whole trainers are compared 
 from __future__ import annotations
 
 import random
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -245,13 +246,15 @@ def test_a_recording_with_other_bits_is_refused(monkeypatch):
         CpuRecorder().capture(lambda: x * 3)
 
 
-def test_a_recording_that_takes_too_much_memory_runs_eagerly_without_a_word(capsys):
+def test_a_function_of_large_tensors_runs_eagerly_without_a_word(capsys):
     functions, x = CapturedFunctions(CpuRecorder(most_bytes=1000)), torch.ones(2000)
     for _ in range(4):
         assert torch.equal(functions(torch.exp, (), x), torch.exp(x))
     assert functions.graphs == 0 and capsys.readouterr().out == ""
-    with pytest.raises(NotWorthwhileError, match="take 0 MB"):
-        CpuRecorder(most_bytes=1000).capture(lambda: torch.exp(x))
+    assert list(functions.refused) == ["exp"]
+    for most, is_refused in ((8000, False), (7999, True)):  # x.exp() alone is made
+        with pytest.raises(NotWorthwhileError, match="makes large tensors") if is_refused else nullcontext():
+            CpuRecorder(most).capture(lambda: torch.exp(x).view(2, -1))
 
 
 def test_the_second_call_of_a_shape_is_recorded():
