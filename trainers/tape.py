@@ -60,7 +60,7 @@ class Tape(TorchDispatchMode):
     """Notes the operations of what runs inside it; raises NotCapturableError at one that cannot be replayed.
 
     Args:
-        most_bytes: bound on the size of all tensors that are made, beyond which NotWorthwhileError is raised; None: none.
+        most_bytes: bound on the size of all tensors that are made, beyond which it raises NotWorthwhileError
     """
 
     def __init__(self, most_bytes: int | None = None) -> None:
