@@ -302,6 +302,11 @@ class AttentionIndex:
         )
 
 
+def _select(rows: Tensor, dim: int, index: Tensor) -> Tensor:
+    """`rows.index_select(dim, index)`, dim > 0: along dimension 1 of a view, where PyTorch is fast on a CPU."""
+    return rows.flatten(0, dim - 1).index_select(1, index).unflatten(0, rows.shape[:dim])
+
+
 class PackedRows:
     """Layout (see `clip.derivatives`) of a tower whose rows are the prefix and the packed suffixes, N sets of them."""
 
@@ -333,8 +338,8 @@ class PackedRows:
             return kernels.split(qkv, self.heads, self.sizes, (self.queries, self.keys))
         rows = qkv.unflatten(-1, (3, self.heads, -1)).permute(3, 1, 4, 2, 0, 5)  # [3, N, h, L, K, c]
         shape = self.sequences * self.heads * self.problems
-        q = rows[0].index_select(2, self.queries).view(shape, self.n_queries, *rows.shape[4:])
-        k, v = rows[1:].index_select(3, self.keys).view(2, shape, self.n_keys, *rows.shape[4:])
+        q = _select(rows[0], 2, self.queries).view(shape, self.n_queries, *rows.shape[4:])
+        k, v = _select(rows[1:], 3, self.keys).view(2, shape, self.n_keys, *rows.shape[4:])
         return q, k.transpose(1, 2).contiguous(), v
 
     def split_back(self, dq: Tensor, dk: Tensor, dv: Tensor) -> Tensor:
@@ -346,24 +351,24 @@ class PackedRows:
 
     def _query_rows(self, dq: Tensor) -> Tensor:
         """[b, Q, K, c] -> [1, N, h, L, K, c]"""
-        return self._by_sequence(dq)[None].flatten(3, 4).index_select(3, self.index.from_queries)
+        return _select(self._by_sequence(dq)[None].flatten(3, 4), 3, self.index.from_queries)
 
     def _key_rows(self, dk: Tensor, dv: Tensor) -> Tensor:
         """[b, K, M, c], [b, M, K, c] -> [2, N, h, L, K, c]; what all problems share is summed over them"""
         both = self._by_sequence(torch.stack([dk.transpose(1, 2), dv]), 1)  # [2, N, h, G, M, K, c]
         prefix = both[:, :, :, :, : self.shared].sum(dim=3)
-        return torch.cat([prefix, both.flatten(3, 4).index_select(3, self.from_keys)], dim=3)
+        return torch.cat([prefix, _select(both.flatten(3, 4), 3, self.from_keys)], dim=3)
 
     def merge(self, attended: Tensor) -> Tensor:
         rows = self._by_sequence(attended).flatten(2, 3).permute(3, 0, 2, 1, 4)  # [K, N, G * Q, h, c]
-        return rows.index_select(2, self.index.from_queries).flatten(3)
+        return _select(rows, 2, self.index.from_queries).flatten(3)
 
     def merge_back(self, rows: Tensor) -> Tensor:
         if (kernels := kernels_for(rows)) is not None:
             problems = kernels.merge_back(rows, self.heads, self.queries, self.index.occupied)
             return problems.view(-1, self.n_queries, *problems.shape[2:])  # [b, Q, K, c]
         rows = rows.unflatten(-1, (self.heads, -1)).permute(1, 3, 2, 0, 4)  # [N, h, L, K, c]
-        problems = rows.index_select(2, self.queries).mul_(self.index.occupied)
+        problems = _select(rows, 2, self.queries).mul_(self.index.occupied)
         return problems.view(-1, self.n_queries, *rows.shape[3:])
 
     def kept(self, rows: Tensor) -> Tensor:
@@ -401,7 +406,7 @@ class EndMarks(PackedRows):
         return rows.reshape(-1, 1, *rows.shape[3:])
 
     def kept(self, rows: Tensor) -> Tensor:
-        return rows.index_select(2, self.queries)
+        return _select(rows, 2, self.queries)
 
     def leading(self, kept: Tensor) -> Tensor:
         rows = kept.new_zeros(*kept.shape[:2], self.length, kept.shape[-1])

@@ -29,6 +29,7 @@ from tools.baseline import plain_evaluation, plain_step
 from trainers.coprompt import CoPrompt
 from trainers.core.precision import Precision
 from trainers.core.prompts import normalized
+from trainers.core.replay import CpuRecorder
 from trainers.core.trainer import PromptTrainer
 
 TEXT = dict(context_length=77, vocab_size=49408)
@@ -162,8 +163,8 @@ class Bench:
         torch.manual_seed(self.seed)
 
     def warm_up(self, run: Callable[[], object]) -> None:
-        """Call what is about to be timed; on a GPU until it is captured."""
-        for _ in range(3 if self.trainer.device.type == "cuda" else 1):
+        """Call what is about to be timed until it is captured."""
+        for _ in range(3 if self.trainer.device.type == "cuda" else CpuRecorder.first_recorded_call):
             run()
 
     def step(self) -> None:

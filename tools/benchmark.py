@@ -202,7 +202,7 @@ def as_table(rows: Sequence[dict[str, Any]]) -> str:
     if line is not None:
         text += "\n\nbaseline step: {:.2f} s + {:.3f} s a class; its points lie within {:.1%} of that".format(*line)
     if splits:
-        text += "\n\nseconds of a step by part\n" + tabulate(splits, headers="keys", floatfmt=".3f")
+        text += "\n\nseconds of an eager step by part\n" + tabulate(splits, headers="keys", floatfmt=".3f")
     return text
 
 

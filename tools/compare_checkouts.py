@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve()
+WARM_UP_STEPS = 2
+"""The second one is recorded for replays."""
 OWN_SIZES = {
     "ViT-Shapes": dict(embed_dim=96, image_resolution=48, vision_layers=4, vision_width=128, vision_patch_size=8,
                        context_length=77, vocab_size=49408, transformer_width=128, transformer_heads=2,
@@ -62,8 +64,7 @@ class Checkout:
             command, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.folder = folder
-        while self._answer() != "ready":
-            pass
+        self._answer()
 
     def step(self) -> float:
         """Processor seconds of one step."""
@@ -76,25 +77,25 @@ class Checkout:
         self.process.stdin.close()
         self.process.wait()
 
-    def _answer(self) -> str | float | None:
-        """The next line if it is an answer; None for what a trainer prints."""
-        line = self.process.stdout.readline()
-        if not line:
-            from dassl.utils import UserError
+    def _answer(self) -> str | float:
+        """The next answer; other lines are what a trainer prints."""
+        for line in self.process.stdout:
+            try:
+                return json.loads(line)
+            except ValueError:
+                continue
+        from dassl.utils import UserError
 
-            raise UserError(f"the process of {self.folder} ended before its step was done: see its messages above")
-        try:
-            return json.loads(line)
-        except ValueError:
-            return None
+        raise UserError(f"the process of {self.folder} ended before its step was done: see its messages above")
 
 
 def compare(other: Path, trainer: str, backbone: str, classes: int, repeats: int) -> dict[str, float]:
     """Median processor seconds of a step there and here, and the median ratio here / there."""
     checkouts = [Checkout(folder, trainer, backbone, classes) for folder in (other, HERE.parents[1])]
     try:
-        for checkout in checkouts:  # warm
-            checkout.step()
+        for checkout in checkouts:
+            for _ in range(WARM_UP_STEPS):
+                checkout.step()
         pairs = []
         for repeat in range(repeats):
             order = (0, 1) if repeat % 2 == 0 else (1, 0)

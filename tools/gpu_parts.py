@@ -36,8 +36,8 @@ from dassl.command_line import ArgumentParser
 from dassl.utils import UserError, errors_in_one_line, write_json
 from tools import benchmark, kernel_check
 from tools.bench import BACKBONES, OPTIONS, Bench, interleaved, timed
-from tools.cpu_recorder import recorder_for
 from trainers.core.captured import CapturedFunctions
+from trainers.core.recorders import recorder_for
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 3

@@ -21,7 +21,7 @@ from clip.model import QuickGELU
 from clip.packed_text import PackedPrompts, PackedRows
 from clip.towers import EveryRow
 from tools.bench import wait_for
-from tools.cpu_recorder import recorder_for
+from trainers.core.recorders import recorder_for
 
 Case = Callable[[], list[Tensor]]
 COUNT = 2

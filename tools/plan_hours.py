@@ -36,6 +36,8 @@ from experiments.plan.declaration import Selection, read_experiment
 from experiments.plan.runs import ROOT, PlannedRun
 from experiments.plan.settings import Places, make_plan
 from tools.bench import Bench, interleaved, settings_of
+from trainers.core.captured import CudaRecorder
+from trainers.core.replay import CpuRecorder
 
 CLASS_COUNTS = 3
 """Class counts at which a recipe is measured."""
@@ -159,7 +161,7 @@ def _measure_here(args: argparse.Namespace, classes: int, trains: bool) -> tuple
         step = _median(bench, bench.step, args.repeats) if trains else 0.0
         test = _median(bench, bench.evaluate, args.repeats)
     for line in printed.getvalue().splitlines():
-        if line.startswith("CUDA graphs:"):  # what the figures depend on
+        if line.startswith((f"{CudaRecorder.name}:", f"{CpuRecorder.name}:")):  # what the figures depend on
             print(line)
     return step, test
 

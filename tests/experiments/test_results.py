@@ -296,6 +296,7 @@ def test_what_changes_no_number_changes_no_bit(train_with):
         "TRAIN.CHECKPOINT_FREQ": 1,
         "TEST.PER_CLASS_RESULT": True,
         "TEST.COMPUTE_CMAT": True,
+        "TRAINER.CPU_REPLAY": "off",
         "TRAINER.CUDA_GRAPH": "off",  # on a GPU: tests/trainers/test_captured.py
         "TRAINER.PROMETAR.KEEP_MODULATOR": True,
         "TRAINER.PROMETAR.MONITOR": False,

@@ -1,7 +1,7 @@
 """Captured steps equal eager ones to the last bit, and what cannot be captured is said.
 
-Expected numbers: the same steps without capture. On a CPU a stand-in replays the functions on fixed buffers
-(`tools.cpu_recorder`); with a GPU the same lines test real CUDA graphs.
+Expected numbers: the same steps without capture. On a CPU steps are replayed from their operations
+(`trainers.core.replay`); with a GPU the same lines test CUDA graphs.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dassl.engine.anomalies import NonFiniteError
 from dassl.utils import UserError, use_deterministic_algorithms
-from tools.cpu_recorder import CpuRecorder, recorder_for
 from trainers import cocoop, prometar
 from trainers.core import captured
 from trainers.core.captured import CapturedFunctions
+from trainers.core.recorders import CHOICES, choose_recorder, recorder_for
+from trainers.core.replay import CpuRecorder
 
 STRONG = {"ADAPT_LR": 0.5, "LR_RATIO": 1.0, "OPTIM_VNET.LR": 10.0}
 ADAPTERS = FAMILY_OPTIONS["MultiModalAdapter"] | {"TRAINER.MMADAPTER.ADAPTER_START": 1}
@@ -42,10 +43,9 @@ VARIANTS = {name: (name, {}) for name in NODES} | {
 
 
 @pytest.fixture(autouse=True)
-def one_call_warms_up(monkeypatch):
-    """The stand-in needs no more, and these tests are many."""
-    if not torch.cuda.is_available():
-        monkeypatch.setattr(captured, "WARM_UP_CALLS", 1)
+def first_calls_are_recorded(monkeypatch):
+    """On a CPU too, so that the same lines test both recorders."""
+    monkeypatch.setattr(CpuRecorder, "first_recorded_call", 1)
 
 
 @pytest.fixture(autouse=True)
@@ -397,7 +397,7 @@ def test_what_cannot_be_captured_runs_eagerly_and_says_why_once(functions, devic
     for _ in range(4):
         functions(step, (), x)
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("CUDA graphs: step runs eagerly: ") and reason in line
+    assert line.startswith(f"{recorder_for(device).name}: step runs eagerly: ") and reason in line
     assert functions.graphs == 0 and reason in functions.refused["step"]
     assert functions(double, ({"w": x},), x)["product"].tolist() == [2, 2]  # others are not concerned
     functions(double, ({"w": x},), x)
@@ -430,46 +430,43 @@ def test_further_shapes_run_eagerly(functions, theta, device, monkeypatch, capsy
         for _ in range(3):
             assert torch.equal(functions(double, (theta,), x)["product"], 2 * theta["w"] * x)
     assert functions.graphs == 2
-    assert capsys.readouterr().out == "CUDA graphs: 2 shapes have one, further shapes run eagerly\n"
+    assert (
+        capsys.readouterr().out == f"{recorder_for(device).name}: 2 shapes are recorded, further shapes run eagerly\n"
+    )
 
 
-# The key TRAINER.CUDA_GRAPH
+# The keys TRAINER.CUDA_GRAPH and TRAINER.CPU_REPLAY
 
 
-def test_the_choices_on_a_cpu(capsys, theta):
+def is_captured(recorder, device):
+    functions, x = CapturedFunctions(recorder), torch.ones(2, device=device)
+    for _ in range(3):
+        functions(double, ({"w": x},), x)
+    return functions.graphs == 1
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_the_choices_on_a_cpu(choice, capsys):
     cpu = torch.device("cpu")
-    for choice in captured.CHOICES:
-        functions = CapturedFunctions.choose(choice, cpu)
-        for _ in range(3):
-            functions(double, ({"w": torch.ones(2)},), torch.ones(2))
-        assert functions.graphs == 0
-    assert capsys.readouterr().out == "TRAINER.CUDA_GRAPH on needs a GPU: steps run eagerly\n"
-    with pytest.raises(UserError, match="unknown TRAINER.CUDA_GRAPH 'yes': choose one of auto, on, off"):
-        CapturedFunctions.choose("yes", cpu)
+    assert is_captured(choose_recorder("auto", choice, cpu), cpu) == (choice != "off")
+    assert is_captured(choose_recorder("off", choice, cpu), cpu) == (choice != "off")
+    assert capsys.readouterr().out == ""
+    choose_recorder("on", choice, cpu)
+    expected = f"TRAINER.CUDA_GRAPH on needs a GPU: on a CPU, TRAINER.CPU_REPLAY ({choice}) says what is replayed\n"
+    assert capsys.readouterr().out == expected
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize(("choice", "graphs"), [("auto", 1), ("on", 1), ("off", 0)])
-def test_the_choices_on_a_gpu(choice, graphs):
-    functions = CapturedFunctions.choose(choice, torch.device("cuda"))
-    x = torch.ones(2, device="cuda")
-    for _ in range(3):
-        functions(double, ({"w": x},), x)
-        assert functions.graphs == graphs
+@pytest.mark.parametrize("choice", CHOICES)
+def test_the_choices_on_a_gpu(choice):
+    cuda = torch.device("cuda")
+    for cpu_replay in CHOICES:
+        assert is_captured(choose_recorder(choice, cpu_replay, cuda), cuda) == (choice != "off")
 
 
-def test_a_bad_choice_ends_before_anything_is_loaded(tiny_trainer, capsys):
-    with pytest.raises(UserError, match="TRAINER.CUDA_GRAPH"):
-        tiny_trainer("CoOp", {"TRAINER.CUDA_GRAPH": "yes"})
+@pytest.mark.parametrize("key", ["CUDA_GRAPH", "CPU_REPLAY"])
+def test_a_bad_choice_ends_before_anything_is_loaded(tiny_trainer, capsys, key):
+    with pytest.raises(UserError, match=f"unknown TRAINER.{key} 'yes': choose one of auto, on, off"):
+        tiny_trainer("CoOp", {f"TRAINER.{key}": "yes"})
     assert "Loading CLIP" not in capsys.readouterr().out
-
-
-def test_the_stand_in_overwrites_its_results():
-    """As a graph does: without copies, an older result would change."""
-    state = torch.zeros(1)
-    outputs, replay = CpuRecorder().capture(lambda: state + 1)
-    state += 5
-    assert outputs.item() == 1
-    replay()
-    assert outputs.item() == 6

@@ -62,6 +62,7 @@ def warm_bench(tmp_path, monkeypatch):
 
     def make(trainer, classes, *options):
         arguments = ["--trainer", trainer, "--backbone", "deep", "--device", "cpu", *options]
+        arguments += ["TRAINER.CPU_REPLAY", "off"]
         arguments += [] if trainer != "ProMetaR" else ["TRAINER.PROMETAR.MONITOR", "False"]
         one = bench.Bench(parse_args(arguments), classes, str(tmp_path))
         for _ in range(2):

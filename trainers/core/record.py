@@ -37,7 +37,9 @@ def changes_no_number() -> frozenset[str]:
     A trainer names its own in `tells_only`.
     """
     trainers = (TRAINER_REGISTRY.get(name) for name in TRAINER_REGISTRY.registered_names())
-    return CHANGES_NO_NUMBER.union({"TRAINER.CUDA_GRAPH"}, *(getattr(each, "tells_only", ()) for each in trainers))
+    return CHANGES_NO_NUMBER.union(
+        {"TRAINER.CPU_REPLAY", "TRAINER.CUDA_GRAPH"}, *(getattr(each, "tells_only", ()) for each in trainers)
+    )
 
 
 class Record(NamedTuple):

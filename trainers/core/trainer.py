@@ -33,6 +33,7 @@ from trainers.core.precision import Precision
 from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized
 from trainers.core.ranges import check_ranges
 from trainers.core.record import backbone_digest, changes_no_number, frozen_digest
+from trainers.core.recorders import choose_recorder
 from trainers.core.templates import teacher_text_features
 from trainers.core.unknown_words import warn_of_unknown_words
 
@@ -188,7 +189,7 @@ class PromptTrainer(TrainerX):
         self.precision = Precision.choose(self.settings.PREC, self.device)
         choose_kernels(cfg.TRAINER.FUSED, self.device)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(cfg.TRAINER.TF32)
-        self.captured = CapturedFunctions.choose(cfg.TRAINER.CUDA_GRAPH, self.device)
+        self.captured = CapturedFunctions(choose_recorder(cfg.TRAINER.CUDA_GRAPH, cfg.TRAINER.CPU_REPLAY, self.device))
         print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
         clip = load_clip(cfg, self.precision)
         warn_of_unknown_words(clip, self.dm.dataset.classnames, cfg.MODEL.BACKBONE.NAME)
