@@ -157,7 +157,7 @@ def _error(found: list[Tensor], expected: list[Tensor]) -> float:
 
 
 def _seconds(case: Case, device: torch.device, repeats: int) -> float:
-    """Of one call, averaged over `repeats`: on a GPU of a replay of its graph; interpreted kernels cannot be recorded."""
+    """Of one call, averaged over `repeats`; on a GPU a replay of its graph. Interpreted kernels cannot be recorded."""
     call = CudaRecorder(device).capture(case).replay if device.type == "cuda" else case
     call()
     wait_for(device)
