@@ -85,7 +85,19 @@ class ImageFolder(CustomData):
             images = image_names(folder)
             if images:
                 raise BadDataError(f"{folder} has the image {images[0]} outside of a class folder; {_EXPECTED}")
+        if found and "test" not in found:
+            self._check_unnamed_test(found["train"])
         return found or {"train": self.dataset_dir}
+
+    def _check_unnamed_test(self, train: str) -> None:
+        """Raise BadDataError if val would serve as the test set although another folder has classes of train."""
+        classes = set(self._classes_in(train))
+        for path in self._beside_parts():
+            if path.endswith("/") and classes.intersection(self._classes_in(path)):
+                raise BadDataError(
+                    f"{path} has class folders of train, and there is no test: rename it to test if it is the test set, "
+                    "else move it elsewhere"
+                )
 
     def _classes_in(self, folder: str) -> list[str]:
         return [name for name in class_folders(folder) if name != self.fewshot_folder]

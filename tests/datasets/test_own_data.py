@@ -200,6 +200,7 @@ def test_parts_in_their_usual_spellings(images, fill, folder, train, val, test):
         (("valid", "Testing"), "has Testing, valid but no folder train; expected:"),
         (("first half", "second half"), "first half has only folders, so it is not a class; expected:"),
         (("train/2019", "train/2020", "test/2019"), "2019 has only folders, so it is not a class"),
+        (("train", "dev", "eval"), "eval/ has class folders of train, and there is no test: rename it to test if"),
     ],
 )
 def test_folders_that_are_neither_parts_nor_classes(images, fill, folder, folders, message):
