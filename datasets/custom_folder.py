@@ -95,7 +95,7 @@ class ImageFolder(CustomData):
         for path in self._beside_parts():
             if path.endswith("/") and classes.intersection(self._classes_in(path)):
                 raise BadDataError(
-                    f"{path} has class folders of train, and there is no test: rename it to test if it is the test set, "
+                    f"{path} has class folders of train, and there is no test: rename it to test if it is that, "
                     "else move it elsewhere"
                 )
 
