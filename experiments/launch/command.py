@@ -1,14 +1,4 @@
-"""Plans the declared runs, leaves out those that have finished, and does the rest.
-
-    python -m experiments run configs/experiments/embedded_base2new.yaml --workers 2
-    python -m experiments run configs/experiments/paper_base2new.yaml --per-gpu 4
-    python -m experiments run configs/experiments/paper_base2new.yaml --dry-run
-    python -m experiments run configs/experiments/paper_base2new.yaml --launcher slurm \\
-        --slurm slurm_partition=gpu timeout_min=600 gpus_per_node=1 cpus_per_task=8
-
-A run has finished when its folder has a result of the planned configuration. After Ctrl-C or `kill` the same command
-continues. The exit status is 0 when every run has finished.
-"""
+"""What `python -m experiments run` does: it plans the declared runs and does those that have not finished."""
 
 from __future__ import annotations
 
@@ -20,7 +10,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from dassl.command_line import seed_number
 from dassl.utils import write_json
 from dassl.utils.errors import BadValueError, UserError
 from dassl.utils.locks import locked_while_writing
@@ -31,46 +20,17 @@ from experiments.launch.progress import PlainView, Tally, make_view, report_fail
 from experiments.launch.workers import make_workers
 from experiments.plan.declaration import Selection, read_experiment
 from experiments.plan.generated import generate_commands, generate_data
-from experiments.plan.methods import METHODS
 from experiments.plan.runs import PlannedRun
-from experiments.plan.settings import SETTINGS, Places, add_run, make_plan
+from experiments.plan.settings import Places, add_run, make_plan
 from experiments.plan.status import is_finished
 from runner.result import PLAN_NAME, read_plan
-
-LAUNCHERS = ("local", "slurm")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE.yaml", help="declared experiments")
-    parser.add_argument("--data", default=os.environ.get("DATA") or "data", help="data sets (default: $DATA or data)")
-    parser.add_argument(
-        "--output", default=os.environ.get("OUTPUT") or "output", help="results (default: $OUTPUT or output)"
-    )
-    parser.add_argument("--workers", type=int, help="runs at a time (default: see --per-gpu; else one per CPU core)")
-    parser.add_argument(
-        "--per-gpu", type=int, metavar="N", help="runs at a time on each GPU (default: by memory and CPU cores)"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="print the commands; each works alone")
-    parser.add_argument(
-        "--trainers", nargs="+", default=(), metavar="METHOD", help=f"only these of {', '.join(METHODS)}"
-    )
-    parser.add_argument(
-        "--settings", nargs="+", default=(), metavar="SETTING", help=f"only these of {', '.join(SETTINGS)}"
-    )
-    parser.add_argument("--datasets", nargs="+", default=(), metavar="DATASET", help="only these data sets")
-    parser.add_argument("--seeds", nargs="+", default=(), type=seed_number, metavar="SEED", help="only these seeds")
-    parser.add_argument(
-        "--launcher", choices=LAUNCHERS, default="local", help="on this machine (default), or through Slurm"
-    )
-    parser.add_argument("--slurm", nargs="+", default=(), metavar="KEY=VALUE", help="submitit's parameters of the jobs")
-    parser.add_argument("--no-wait", action="store_true", help="with --launcher slurm: submit and return")
 
 
 def plan_of(args: argparse.Namespace) -> list[PlannedRun]:
     """The runs of all given files. Raises UserError."""
-    places = Places(Path(args.data).absolute(), Path(args.output).absolute())
+    places = Places(Path(args.root).absolute(), Path(args.output_dir).absolute())
     experiments = [read_experiment(file) for file in args.files]
-    selection = Selection(*map(tuple, (args.trainers, args.settings, args.datasets, args.seeds)))
+    selection = Selection(*map(tuple, (args.trainers, args.settings, args.rootsets, args.seeds)))
     selection.check(experiments)
     runs: dict[Path, PlannedRun] = {}
     for part in map(selection.of, experiments):
@@ -168,7 +128,7 @@ def work(args: argparse.Namespace, runs: Sequence[PlannedRun], view: PlainView, 
     if args.launcher == "local":
         work_here(args, runs, view, tally)
         return
-    launch = SlurmLaunch(Path(args.output).absolute(), parameters(args.slurm), view, tally)
+    launch = SlurmLaunch(Path(args.output_dir).absolute(), parameters(args.slurm), view, tally)
     if args.no_wait:
         launch.submit(runs)
     else:
@@ -185,7 +145,7 @@ def main(args: argparse.Namespace) -> int:
     if args.dry_run:
         print("\n".join([*generate_commands(left), *(run.command for run in left)]))
         return 0
-    record_plan(Path(args.output).absolute(), runs)
+    record_plan(Path(args.output_dir).absolute(), runs)
     generate_data(left)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends a launch as Ctrl-C does
     view = make_view(tally)
