@@ -28,13 +28,12 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import UserError
-from datasets.layout.draws import MAX_VAL_SHOTS
 from experiments.launch.gpus import shared_gpus
 from experiments.plan.declaration import Selection, read_experiment
 from experiments.plan.runs import ROOT, PlannedRun
 from experiments.plan.settings import Places, make_plan
+from experiments.plan.work import work_of as amount_of_work
 from tools.bench import Bench, interleaved, settings_of
 from trainers.core.captured import CudaRecorder
 from trainers.core.replay import CpuRecorder
@@ -68,31 +67,11 @@ class Work:
 
 
 def work_of(run: PlannedRun) -> Work:
-    """Steps and test batches of a run. Raises UserError when the size of its data set is not known."""
-    config = run.config()
-    name = config["DATASET"]["NAME"]
-    counts = DATASET_REGISTRY.stated(name, "counts", None)
-    if counts is None:
-        raise UserError(f"the number of images in {name} is not known: choose others by --datasets")
-    base = math.ceil(counts.classes / 2)
-    classes = {"all": counts.classes, "base": base, "new": counts.classes - base}[run.classes]
-    batch_size = config["DATALOADER"]["TRAIN_X"]["BATCH_SIZE"]
-    test_batch_size = config["DATALOADER"]["TEST"]["BATCH_SIZE"]
+    """Steps and test batches of a run. Raises UserError if the size of its data set is not known."""
+    work = amount_of_work(run)
     config_file = str(ROOT / "configs" / "trainers" / run.method.folder / f"{run.recipe.config}.yaml")
-    recipe = Recipe(run.method.trainer, config_file, run.options, batch_size, test_batch_size)
-    share = classes / counts.classes
-    test_batches = 0 if config["TEST"]["NO_TEST"] else math.ceil(round(counts.test * share) / test_batch_size)
-    if not run.trains:
-        return Work(run, recipe, classes, 0, test_batches)
-    if counts.train is None:
-        raise UserError(f"{name} has no training images")
-    images = min(run.shots * classes, round(counts.train * share)) if run.shots > 0 else round(counts.train * share)
-    epochs = config["OPTIM"]["MAX_EPOCH"]
-    steps = epochs * max(1, images // batch_size)
-    if config["TEST"]["FINAL_MODEL"] == "best_val" and not config["TEST"]["NO_TEST"]:
-        validation = min(run.shots, MAX_VAL_SHOTS) * classes if counts.val else round(counts.test * share)
-        test_batches += epochs * math.ceil(validation / test_batch_size)
-    return Work(run, recipe, classes, steps, test_batches)
+    recipe = Recipe(run.method.trainer, config_file, run.options, work.batch_size, work.test_batch_size)
+    return Work(run, recipe, work.classes, work.steps, work.test_batches)
 
 
 def measured_counts(counts: Iterable[int]) -> list[int]:
