@@ -34,10 +34,13 @@ class Tally:
 
     def summary(self) -> str:
         left = self.total - self.done
-        return (
-            f"{self.total} runs: {self.finished} finished now, {self.skipped} before, {len(self.failures)} failed"
-            + (f", {left} left" if left else "")
-        )
+        ended = f"{self.finished} finished now, {self.skipped} before, {len(self.failures)} failed"
+        return f"{number_of_runs(self.total)}: {ended}" + (f", {left} left" if left else "")
+
+
+def number_of_runs(count: int) -> str:
+    """Such as "1 run" or "2 runs"."""
+    return f"{count} run" if count == 1 else f"{count} runs"
 
 
 def outcome(run: PlannedRun) -> str:
@@ -53,13 +56,9 @@ class PlainView:
         self._tally = tally
 
     def __enter__(self) -> PlainView:
-        self.say(
-            "; ".join(
-                filter(
-                    None, [f"{self._tally.total} runs, {self._tally.skipped} of them finished before", self._tally.left]
-                )
-            )
-        )
+        tally = self._tally
+        before = f"{number_of_runs(tally.total)}, {tally.skipped} of them finished before"
+        self.say(f"{before}; {tally.left}" if tally.left else before)
         return self
 
     def __exit__(self, *error: object) -> None:
