@@ -14,7 +14,8 @@ class EditableClone(editable_wheel):
     def finalize_options(self) -> None:
         super().finalize_options()
         self.distribution.py_modules = ["prometar"]
-        self.distribution.entry_points = {"console_scripts": ["prometar = prometar:main"]}
+        # setuptools itself adds this attribute to distutils' class
+        self.distribution.entry_points = {"console_scripts": ["prometar = prometar:main"]}  # pyright: ignore[reportAttributeAccessIssue]
 
 
 setup(cmdclass={"editable_wheel": EditableClone})

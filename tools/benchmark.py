@@ -67,17 +67,18 @@ def phases_of(trainer: PromptTrainer, spent: dict[str, float]) -> Iterator[None]
         return timed_call
 
     prompts = trainer.prompts
-    text_encoder = (prompts.context, "encode") if prompts.text_depends_on_image else (prompts, "text_features")
-    parts: list[tuple[str, object, str]] = [
-        ("text tower", *text_encoder),
+    context, features = ("text tower", prompts.context, "encode"), ("text tower", prompts, "text_features")
+    parts: list[tuple[str, Any, str]] = [
+        context if prompts.text_depends_on_image else features,
         ("image tower", prompts, "image_features"),
         ("text tower", prompts, "text_trace"),
         ("image tower", prompts, "image_trace"),
         *((phase, trainer, method) for phase, method in PHASES.items() if hasattr(trainer, method)),
         ("optimiser", trainer.optim, "step"),
     ]
-    if hasattr(trainer, "modulator_optim"):
-        parts.append(("optimiser", trainer.modulator_optim, "step"))
+    modulator_optim = getattr(trainer, "modulator_optim", None)
+    if modulator_optim is not None:
+        parts.append(("optimiser", modulator_optim, "step"))
     for name, owner, attribute in parts:
         setattr(owner, attribute, wrap(name, getattr(owner, attribute)))
     last[0] = time.perf_counter()
@@ -143,14 +144,18 @@ def measure(args: argparse.Namespace, classes: int) -> dict[str, Any]:
             if baseline:
                 row["deviation"], row["update"] = bench.deviation()  # a step of each: the plain one is warm now
             bench.warm_up(bench.step)
-            steps = {"step": bench.step} | ({"baseline step": bench.plain_step} if baseline else {})
+            steps: dict[str, Callable[[], object]] = {"step": bench.step}
+            if baseline:
+                steps["baseline step"] = bench.plain_step
             row |= interleaved(steps, args.repeats, device)
             row["split"] = split_of_step(bench)
         if not args.train_only:
             if baseline:
                 row["evaluation deviation"] = bench.evaluation_deviation()
             bench.warm_up(bench.evaluate)
-            tests = {"test": bench.evaluate} | ({"baseline test": bench.plain_evaluate} if baseline else {})
+            tests: dict[str, Callable[[], object]] = {"test": bench.evaluate}
+            if baseline:
+                tests["baseline test"] = bench.plain_evaluate
             row |= interleaved(tests, args.repeats, device)
     if args.memory:
         row["memory"] = peak_memory(args, classes, plain=False)

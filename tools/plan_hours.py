@@ -1,8 +1,8 @@
-"""The hours that declared experiments will take on the machine at hand: `python -m tools.benchmark --plan FILE`.
+"""The hours that declared experiments will take on this machine: `python -m tools.benchmark --plan FILE`.
 
 What a run consists of follows from its configuration and from the published size of its data set
 (its reader): training steps and test batches, each on a number of classes. Both are measured with
-random weights for each recipe, at three class counts where there are more, and interpolated in between.
+random weights for each recipe, at no more than three class counts, and interpolated in between.
 Class subsets are taken to have their share of the test images. Left out: the starts of the processes, and waiting for
 images to load.
 """
@@ -41,7 +41,7 @@ from trainers.core.replay import CpuRecorder
 CLASS_COUNTS = 3
 """Class counts at which a recipe is measured."""
 SECONDS_TO_WAIT = 300
-"""For the other processes; one that has failed never comes."""
+"""Timeout for the other processes, one of which may have failed."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,8 @@ def _seconds(args: argparse.Namespace, classes: int, trains: bool) -> tuple[floa
     spawn = multiprocessing.get_context("spawn")
     with spawn.Pool(args.per_gpu, _set_barrier, (spawn.Barrier(args.per_gpu),)) as pool:
         results = pool.starmap(_measure_here, [(args, classes, trains)] * args.per_gpu, chunksize=1)
-    return tuple(sum(values) / len(values) for values in zip(*results, strict=True))
+    steps, tests = zip(*results, strict=True)
+    return sum(steps) / len(steps), sum(tests) / len(tests)
 
 
 _barrier: Any = None

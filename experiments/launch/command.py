@@ -34,7 +34,7 @@ def plan_of(args: argparse.Namespace) -> list[PlannedRun]:
     """The runs of all given files. Raises UserError."""
     places = Places(Path(args.root).absolute(), Path(args.output_dir).absolute())
     experiments = [read_experiment(file) for file in args.files]
-    selection = Selection(*map(tuple, (args.trainers, args.settings, args.rootsets, args.seeds)))
+    selection = Selection(*map(tuple, (args.trainers, args.settings, args.datasets, args.seeds)))
     selection.check(experiments)
     runs: dict[Path, PlannedRun] = {}
     for part in map(selection.of, experiments):
