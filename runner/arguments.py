@@ -66,6 +66,12 @@ def make_parser() -> ArgumentParser:
     parser.add_argument(
         "--config-name", default="", help="for result.json: name of the row (default: the config file's)"
     )
+    parser.add_argument(
+        "--logger",
+        default="tensorboard",
+        choices=("tensorboard", "wandb", "mlflow"),
+        help="where curves, settings and results go; wandb and mlflow come beside the event files",
+    )
     parser.add_argument("opts", default=[], nargs=argparse.REMAINDER, help="config overrides: KEY VALUE ...")
     return parser
 
