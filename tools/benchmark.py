@@ -67,9 +67,10 @@ def phases_of(trainer: PromptTrainer, spent: dict[str, float]) -> Iterator[None]
         return timed_call
 
     prompts = trainer.prompts
-    context, features = ("text tower", prompts.context, "encode"), ("text tower", prompts, "text_features")
+    per_image = prompts.text_depends_on_image
+    owner, encoder = (prompts.context, "encode") if per_image else (prompts, "text_features")
     parts: list[tuple[str, Any, str]] = [
-        context if prompts.text_depends_on_image else features,
+        ("text tower", owner, encoder),
         ("image tower", prompts, "image_features"),
         ("text tower", prompts, "text_trace"),
         ("image tower", prompts, "image_trace"),
