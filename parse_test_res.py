@@ -19,8 +19,35 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from dassl.command_line import ArgumentParser
-from dassl.utils import UnreadableFileError, UserError, errors_in_one_line, printable
+from dassl.command_line import ArgumentParser, end_imports_in_one_line, errors_in_one_line
+
+
+def make_parser() -> ArgumentParser:
+    """The parser of this program."""
+    parser = ArgumentParser(
+        prog="parse_test_res.py",
+        description="Mean and spread of results over seeds, read from log files (ours or the CoOp repositories').\n\n"
+        "A training run counts when its log says that training has finished; the last result after that line is\n"
+        "taken. What cannot be read is named, all the rest is summarised, and the exit status is 1.",
+        examples=(
+            "output/base2new/train_base/shapes/shots_16/ProMetaR/<cfg>",
+            "output/evaluation/ProMetaR/<cfg> --multi-exp",
+            "output/base2new/test_new/shapes/shots_16/ProMetaR/<cfg> --test-log",
+        ),
+    )
+    parser.add_argument("directory", type=Path, help="folder of the runs: seed1, seed2, ...")
+    parser.add_argument("--ci95", action="store_true", help="95%% confidence interval instead of standard deviation")
+    parser.add_argument("--test-log", action="store_true", help="logs of --eval-only runs: the last result is taken")
+    parser.add_argument("--multi-exp", action="store_true", help="folder of experiments, each with runs inside")
+    parser.add_argument("--keyword", default="accuracy", help="result to look for")
+    return parser
+
+
+if __name__ == "__main__":  # before the imports that take seconds
+    end_imports_in_one_line()
+    make_parser().parse_args()
+
+from dassl.utils import UnreadableFileError, UserError, printable
 
 END_OF_TRAINING = re.compile(r"Finish(ed)? training")  # both spellings are in circulation
 Z95 = 1.96
@@ -119,7 +146,14 @@ class Summary:
         self.results.append(value)
 
     def print_mean(self, ci95: bool) -> float:
-        """Print mean and spread of the results; return the mean. Raises UserError where there is none."""
+        """Print mean and spread of the results; a single run has no spread.
+
+        Returns:
+            The mean.
+
+        Raises:
+            UserError: there is no result.
+        """
         if not self.results:
             raise UserError(f"no finished run with a line '* {self.keyword}: ...%' in {self.directory}")
         mean, spread = statistics.fmean(self.results), statistics.pstdev(self.results)
@@ -127,21 +161,17 @@ class Summary:
             spread *= Z95 / len(self.results) ** 0.5
         print("===")
         print(f"Summary of directory: {printable(self.directory)}")
-        # as upstream: n in the denominator
-        print(f"* {self.keyword}: {mean:.2f}% +- {spread:.2f}% ({len(self.results)} runs)")
+        if len(self.results) == 1:
+            print(f"* {self.keyword}: {mean:.2f}% (1 run)")
+        else:  # as upstream: n in the denominator
+            print(f"* {self.keyword}: {mean:.2f}% +- {spread:.2f}% ({len(self.results)} runs)")
         print("===")
         return mean
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0, or 1 when something could not be used. Raises UserError where there is no result at all."""
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directory", type=Path, help="folder of the runs")
-    parser.add_argument("--ci95", action="store_true", help="95%% confidence interval instead of standard deviation")
-    parser.add_argument("--test-log", action="store_true", help="logs of --eval-only runs")
-    parser.add_argument("--multi-exp", action="store_true", help="folder of experiments, each with runs inside")
-    parser.add_argument("--keyword", default="accuracy", help="result to look for")
-    args = parser.parse_args(arguments)
+    """Exit status: 0, or 1 when something could not be used. Raises UserError if there is no result."""
+    args = make_parser().parse_args(arguments)
     if not args.directory.is_dir():
         raise UserError(f"no such folder: {args.directory}")
     problems: list[str] = []
@@ -157,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def summarise_experiments(args: argparse.Namespace, problems: list[str]) -> None:
-    """Print each experiment's mean, and the mean of these. Raises UserError where there is none."""
+    """Print each experiment's mean, and the mean of these. Raises UserError if there is none."""
     experiments, means = folders_in(args.directory), []
     for path in experiments:
         try:

@@ -1,33 +1,40 @@
 """Classify images with a trained model; no data set is needed.
 
-python predict.py --checkpoint output/try --images photo.jpg folder/ --topk 3
-python predict.py --checkpoint output/try --images folder/ --classes names.txt --json
+python predict.py --model-dir output/try --images photo.jpg folder/ --topk 3
+python predict.py --model-dir output/try --images folder/ --classes "cat, dog" --csv
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
 
-from dassl.command_line import ArgumentParser, end_imports_in_one_line, errors_in_one_line
+from dassl.command_line import end_imports_in_one_line, errors_in_one_line
+from deploy.arguments import parse_predict_args as parse_args
 
 if __name__ == "__main__":  # before the imports that take seconds
     end_imports_in_one_line()
+    parse_args()
 
 from dassl.utils import Logger, UserError, print_above_bar, printable, printable_json
 from dassl.utils.memory import keep_freed_memory
 from deploy.classifier import Classifier, Prediction, load_classifier
-from deploy.command_line import add_source_arguments, read_class_names, source_of
+from deploy.command_line import read_class_names, source_of
 from deploy.images import find_images, left_out_below
+
+Rows = Callable[[Prediction], list[str]]
+"""Makes the printed lines of an image."""
 
 
 def main(args: argparse.Namespace) -> None:
-    """Print a line or more for each image as it is classified.
+    """Print one or more lines for each image as it is classified; errors follow at the end.
 
     Raises:
-        UserError: something the user can fix; at the end, when an image could not be read.
+        UserError: an error that the user can fix; at the end, if an image could not be read.
     """
     images, classnames, source = find_images(args.images), read_class_names(args.classes), source_of(args)
     for line in left_out_below(args.images, images):
@@ -36,16 +43,28 @@ def main(args: argparse.Namespace) -> None:
         classifier = load_classifier(
             source.folder, classnames, args.device, source.epoch, source.config_file, source.trainer, source.options
         )
-    show = json_line if args.json else table(classifier, images)
-    failed = 0
-    for prediction in classifier.predict(images, args.topk, args.batch_size, args.workers):
+    show = json_line if args.json else csv_lines() if args.csv else table(classifier, images)
+    errors: list[str] = []
+    try:
+        print_predictions(classifier.predict(images, args.topk, args.batch_size, args.workers), show, errors)
+    finally:  # also when it is interrupted
+        for error in errors:
+            print(f"error: {error}", file=sys.stderr)
+    if errors:
+        raise UserError(f"{len(errors):,} of {len(images):,} images could not be read, see above")
+
+
+def print_predictions(predictions: Iterable[Prediction], show: Rows, errors: list[str]) -> None:
+    """Print what `show` makes of each prediction.
+
+    Args:
+        errors: receives what is wrong with each image that could not be read.
+    """
+    for prediction in predictions:
         if prediction.error is not None:
-            failed += 1
-            print(f"error: {prediction.error}", file=sys.stderr)
+            errors.append(prediction.error)
         for line in show(prediction):
             print_above_bar(line)
-    if failed:
-        raise UserError(f"{failed:,} of {len(images):,} images could not be read, see above")
 
 
 def json_line(prediction: Prediction) -> list[str]:
@@ -59,8 +78,29 @@ def json_line(prediction: Prediction) -> list[str]:
     return [printable_json(content)]
 
 
-def table(classifier: Classifier, images: Sequence[str]) -> Callable[[Prediction], list[str]]:
-    """Prints the head of a table; returns what makes the rows of an image."""
+def csv_lines() -> Rows:
+    """Print the head of comma-separated values; return the function for the lines of an image, one per class."""
+    print("image,rank,class,probability,error")
+
+    def lines(prediction: Prediction) -> list[str]:
+        if prediction.error is not None:
+            return [_csv_line(prediction.image, "", "", "", prediction.error)]
+        pairs = zip(prediction.classes, prediction.probabilities, strict=True)
+        return [
+            _csv_line(prediction.image, rank, name, f"{value:.6f}", "") for rank, (name, value) in enumerate(pairs, 1)
+        ]
+
+    return lines
+
+
+def _csv_line(*cells: object) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow([printable(str(cell)) for cell in cells])
+    return line.getvalue()
+
+
+def table(classifier: Classifier, images: Sequence[str]) -> Rows:
+    """Print the head of a table; return the function for the rows of an image, none for one with an error."""
     image_width = max(len("image"), *(len(printable(image)) for image in images))
     class_width = max(len("class"), *(len(printable(name)) for name in classifier.classnames))
     print(f"{'image':<{image_width}}  {'class':<{class_width}}  probability")
@@ -72,20 +112,6 @@ def table(classifier: Classifier, images: Sequence[str]) -> Callable[[Prediction
         return [f"{'' if rank else image:<{image_width}}  {line}" for rank, line in enumerate(lines)]
 
     return rows
-
-
-def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = ArgumentParser(description="Classify images with a trained model.")
-    add_source_arguments(parser)
-    parser.add_argument("--images", required=True, nargs="+", metavar="PATH", help="image files and folders")
-    parser.add_argument("--topk", type=int, default=5, help="classes named for each image (default: 5)")
-    parser.add_argument("--json", action="store_true", help="a JSON object a line instead of a table")
-    parser.add_argument(
-        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: a GPU if there is one"
-    )
-    parser.add_argument("--batch-size", type=int, help="images at a time (default: the training's test batch)")
-    parser.add_argument("--workers", type=int, help="processes that read images (default: by the number of images)")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,14 @@ def end_imports_of_package_in_one_line() -> None:
         end_imports_in_one_line()
 
 
+def only_help_is_asked_for() -> bool:
+    """Whether a package is being imported for the help of one of its modules that are programs.
+
+    `python -m package.module --help` needs none of the imports that take seconds.
+    """
+    return sys.argv[:1] == ["-m"] and not {"-h", "--help"}.isdisjoint(sys.argv)
+
+
 def _end_in_one_line(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:  # the signature of `sys.excepthook`
@@ -64,30 +72,73 @@ def _end_in_one_line(
     os._exit(INTERRUPTED)
 
 
+OLD_SPELLINGS: dict[str, tuple[str, ...]] = {
+    "--model-dir": ("--checkpoint",),
+    "--root": ("--data",),
+    "--output-dir": ("--output", "--to"),
+}
+"""A flag has the same name in all programs. Its earlier names are accepted, but not shown."""
+
+_shown_as: dict[str, str] = {}
+
+
+def show_program_as(program: str, words: str) -> None:
+    """Set how help and errors of a parser show its program, such as `prometar train` for `train.py`."""
+    _shown_as[program] = words
+
+
+def shown_program(program: str) -> str:
+    """The words by which the user calls a program, such as `python train.py` for `train.py`."""
+    if program in _shown_as:
+        return _shown_as[program]
+    return f"python {program}" if program.endswith(".py") else program
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of descriptions as they are, and adds the default to the help of each flag that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help or ""
+        has_default = action.default not in (None, "", (), [], argparse.SUPPRESS)
+        if "(default" in text or "%(default)" in text or action.nargs == 0 or action.required or not has_default:
+            return text
+        value = action.default
+        shown = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        return f"{text} (default: {shown.replace('%', '%%')})"
+
+
 class ArgumentParser(argparse.ArgumentParser):
     """Argparse's parser with stricter rules, and one line for each mistake (exit status 2).
 
     Flags are written in full. For an unknown flag the nearest one is suggested. A flag given twice is refused, because
     the first value would be lost, and so is an empty value, the result of an unset shell variable.
+
+    Args:
+        examples: arguments of complete commands, which are shown at the end of the help.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._flags: dict[str, argparse.Action] = {}
-        self._repeatable: set[str] = set()
-        self._flags_end_at_first_word = False
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", HelpFormatter)
         super().__init__(*args, allow_abbrev=False, **kwargs)
+        self.command = shown_program(self.prog)
+        """The program in the words that the user types."""
+        self.prog = _shown_as.get(self.prog, self.prog)
+        if examples:
+            lines = "".join(f"\n  {self.command} {example}" for example in examples)
+            self.epilog = f"{'examples' if len(examples) > 1 else 'example'}:{lines}"
 
-    def add_argument(self, *args: Any, **kwargs: Any) -> argparse.Action:
+    def add_argument(self, *args: Any, old_spellings: Sequence[str] = (), **kwargs: Any) -> argparse.Action:
+        """Add an argument.
+
+        Args:
+            args: names, as for argparse.
+            old_spellings: flags that mean the same, are accepted and are not shown.
+            kwargs: as for argparse.
+        """
         action = super().add_argument(*args, **kwargs)
-        self._flags |= dict.fromkeys(action.option_strings, action)
-        if kwargs.get("action") == "append":
-            self._repeatable.update(action.option_strings)
-        self._flags_end_at_first_word |= action.nargs == argparse.REMAINDER
+        for name in (*old_spellings, *(old for new in action.option_strings for old in OLD_SPELLINGS.get(new, ()))):
+            self._option_string_actions.setdefault(name, action)
         return action
-
-    def add_subparsers(self, **kwargs: Any) -> Any:
-        self._flags_end_at_first_word = True
-        return super().add_subparsers(**kwargs)
 
     # typeshed declares this method by overloads
     def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -97,8 +148,11 @@ class ArgumentParser(argparse.ArgumentParser):
         self._check_flags(words)
         return super().parse_known_args(words, namespace)
 
+    def _flags_end_at_first_word(self) -> bool:
+        return any(action.nargs in (argparse.REMAINDER, argparse.PARSER) for action in self._actions)
+
     def _check_flags(self, words: Sequence[str]) -> None:
-        given: set[str] = set()
+        given: dict[argparse.Action, str] = {}
         takes_values = False  # whether a word without dashes still belongs to the flag before it
         name = ""
         for word in words:
@@ -113,27 +167,27 @@ class ArgumentParser(argparse.ArgumentParser):
             elif takes_values:
                 if not word:
                     self._refuse_empty_value(name)
-                takes_values = self._flags[name].nargs in ("+", "*")
-            elif self._flags_end_at_first_word:
+                takes_values = self._option_string_actions[name].nargs in ("+", "*")
+            elif self._flags_end_at_first_word():
                 return
 
-    def _check_flag(self, name: str, given: set[str]) -> bool:
+    def _check_flag(self, name: str, given: dict[argparse.Action, str]) -> bool:
         """Refuse a flag that is unknown or given twice; returns whether it takes values."""
-        action = self._flags.get(name)
+        action = self._option_string_actions.get(name)
         if action is None:
-            nearest = nearest_name(name, self._flags)
-            self.error(f"unknown flag {name}" + (f"; did you mean {nearest}?" if nearest else ""))
-        if name in given and action.nargs != 0 and name not in self._repeatable:
-            self.error(f"{name} is given twice: give it once")
-        given.add(name)
+            nearest = self._option_string_actions.get(nearest_name(name, self._option_string_actions))
+            self.error(f"unknown flag {name}" + (f"; did you mean {nearest.option_strings[-1]}?" if nearest else ""))
+        if action in given and action.nargs != 0 and not isinstance(action, argparse._AppendAction):
+            same = "" if given[action] == name else f" as {given[action]} and {name}"
+            self.error(f"{action.option_strings[-1]} is given twice{same}: give it once")
+        given[action] = name
         return action.nargs != 0
 
     def _refuse_empty_value(self, name: str) -> NoReturn:
         self.error(f"{name} has an empty value: is a shell variable unset? Give a value, or leave {name} out")
 
     def error(self, message: str) -> NoReturn:
-        program = self.prog if self.prog.startswith("python") else f"python {self.prog}"
-        self.exit(2, f"error: {' '.join(message.split())} ({program} --help explains the flags)\n")
+        self.exit(2, f"error: {' '.join(message.split())} ({self.command} --help explains the flags)\n")
 
 
 def seed_number(text: str) -> int:

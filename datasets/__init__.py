@@ -7,7 +7,7 @@ verifies data on disk, `python -m datasets.prepare` downloads it.
 import importlib
 import pkgutil
 
-from dassl.command_line import end_imports_of_package_in_one_line
+from dassl.command_line import end_imports_of_package_in_one_line, only_help_is_asked_for
 
 end_imports_of_package_in_one_line()
 
@@ -17,6 +17,12 @@ __all__ = ["add_config"]
 
 PROGRAMS = ("check", "prepare")
 
-for _module in pkgutil.iter_modules(__path__):
-    if not _module.ispkg and _module.name not in PROGRAMS:
-        importlib.import_module(f"{__name__}.{_module.name}")
+
+def _register_readers() -> None:
+    for module in pkgutil.iter_modules(__path__):
+        if not module.ispkg and module.name not in PROGRAMS:
+            importlib.import_module(f"{__name__}.{module.name}")
+
+
+if not only_help_is_asked_for():
+    _register_readers()

@@ -3,47 +3,49 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from dassl.engine import SimpleTrainer
 from dassl.engine.anomalies import check_logits
 from dassl.utils import UserError, progress_bar
-from deploy.images import batches, find_images
+from deploy.images import ImageBatch, batches, find_images
 from deploy.load import Source, load_trained
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What an image shows; or why it could not be read."""
+    """The most probable classes of an image, or the error that kept it from being read."""
 
     image: str
     classes: tuple[str, ...] = ()
-    """The most probable first."""
+    """In descending order of their probabilities."""
     probabilities: tuple[float, ...] = ()
     error: str | None = None
 
 
 class Classifier:
-    """A trained method and the classes that it tells apart (see `load_classifier`)."""
+    """A trained method with its class names (see `load_classifier`)."""
 
     def __init__(self, trainer: SimpleTrainer) -> None:
-        from dassl.data.transforms import build_transform  # which waits for torchvision
+        from dassl.data.transforms import build_transform  # imports torchvision
 
         self._trainer = trainer
         self.classnames: list[str] = list(trainer.dm.dataset.classnames)
         self.device: torch.device = trainer.device
-        self.transform = build_transform(trainer.cfg, is_train=False)
-        """From an RGB PIL image to a tensor [3, H, W], as in the run's evaluation."""
-        if self.transform is None:
+        transform = build_transform(trainer.cfg, is_train=False)
+        if transform is None:
             raise UserError("the run has INPUT.NO_TRANSFORM: its images cannot be put into batches")
+        self.transform: Callable[[Image], Tensor] = transform
+        """From an RGB PIL image to a tensor [3, H, W], as in the run's evaluation."""
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """Logits [B, C] of images [B, 3, H, W] that went through `transform`: those of the trainer's own test."""
+        """Logits [B, C] of transformed images [B, 3, H, W], the same as in the trainer's own test."""
         return self._trainer.model_inference(images.to(self.device, non_blocking=True))
 
     def predict(
@@ -53,26 +55,26 @@ class Classifier:
         batch_size: int | None = None,
         workers: int | None = None,
     ) -> Iterator[Prediction]:
-        """One `Prediction` after the other, in the order of the images; nothing is kept.
+        """Yield a `Prediction` for each image, in the order of the images.
 
         Args:
             images: files and folders.
-            topk: classes named for each image; all, where there are fewer.
-            batch_size: None: the run's test batch.
-            workers: reading processes; None: as many as the list is worth.
+            topk: classes for each image; all, if there are fewer.
+            batch_size: images at a time; None: the run's test batch.
+            workers: processes that read images; None: chosen from the number of images.
+
         Raises:
-            UserError: a place that does not exist, a folder without images, a number that makes no sense.
+            UserError: a place does not exist, a folder has no images, or a number is invalid.
         """
         if topk < 1:
             raise UserError(f"topk must be positive, not {topk}")
         paths = find_images(images)
-        if batch_size is None:
-            batch_size = self._trainer.cfg.DATALOADER.TEST.BATCH_SIZE
+        size: int = self._trainer.cfg.DATALOADER.TEST.BATCH_SIZE if batch_size is None else batch_size
         given = self._trainer.cfg.INPUT
-        loader = batches(paths, self.transform, batch_size, workers, given.MAX_PIXELS, given.MAX_ASPECT_RATIO)
+        loader = batches(paths, self.transform, size, workers, given.MAX_PIXELS, given.MAX_ASPECT_RATIO)
         return self._stream(loader, len(paths), min(topk, len(self.classnames)))
 
-    def _stream(self, loader: object, count: int, topk: int) -> Iterator[Prediction]:
+    def _stream(self, loader: Iterable[ImageBatch], count: int, topk: int) -> Iterator[Prediction]:
         with progress_bar(total=count, desc="predict", unit="image") as bar:
             for paths, errors, pixels in loader:
                 read = [path for path, error in zip(paths, errors, strict=True) if error is None]
@@ -105,15 +107,17 @@ def load_classifier(
     """A classifier from the output folder of a training run, or from an exported folder.
 
     Args:
-        classnames: any classes; None: those it was trained on.
-        device: "cpu", "cuda", or "auto" for CUDA where it is at hand.
+        checkpoint: the folder.
+        classnames: any classes; None: those of the training.
+        device: "cpu", "cuda", or "auto" for CUDA if it is available.
         epoch, config_file, trainer, options: see `deploy.load.Source`.
+
     Raises:
         UserError: the folder cannot be used; the message says why.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"unknown device {device!r}: choose auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device cuda is asked for, but PyTorch sees none")
+        raise UserError("device cuda was requested, but PyTorch does not see a GPU")
     source = Source(checkpoint, epoch, config_file, trainer, options)
     return Classifier(load_trained(source, classnames, use_cuda=device != "cpu"))

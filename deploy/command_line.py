@@ -1,57 +1,67 @@
-"""What `predict.py` and `export.py` have in common: which trained model, and for which classes."""
+"""What the flags of `predict.py` and `export.py` mean: which trained model, and for which classes."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dassl.command_line import number_from
 from dassl.utils import MissingFileError, UnreadableFileError, UserError
 from datasets.layout.classes import describe_same_text
 from deploy.load import Source
 
 
-def add_source_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags that name a trained model."""
-    parser.add_argument("--checkpoint", required=True, metavar="DIR", help="output folder of a training run")
-    parser.add_argument("--classes", metavar="FILE", help="class names, one a line (default: those of the training)")
-    parser.add_argument("--load-epoch", type=number_from(1), help="epoch to load (default: the best or last)")
-    parser.add_argument("--backbone", default="", help="CLIP name or file, where it is not where it was in training")
-    parser.add_argument("--config-file", default="", help="YAML file of the method, for a folder without config.yaml")
-    parser.add_argument("--trainer", default="", help="name of the trainer, for a folder without config.yaml")
-    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="config overrides")
-
-
 def source_of(args: argparse.Namespace) -> Source:
-    """What the flags name."""
+    """The trained model that the flags name."""
     options = [*args.opts, *(("MODEL.BACKBONE.NAME", args.backbone) if args.backbone else ())]
-    return Source(args.checkpoint, args.load_epoch, args.config_file, args.trainer, options)
+    return Source(args.model_dir, args.load_epoch, args.config_file, args.trainer, options)
 
 
-def read_class_names(path: str | None) -> list[str] | None:
-    """The lines of a file, blank ones left out; None for no file.
+def read_class_names(given: str | None) -> list[str] | None:
+    """Class names from a file or from a list with commas; None if nothing is given.
+
+    Args:
+        given: a file with one name per line, where blank lines do not count; or names such as "cat, dog".
 
     Raises:
-        UserError: the file cannot be read, names nothing, or names a class twice.
+        UserError: the file cannot be read, there is no name, or a name is empty or given twice.
     """
-    if path is None:
+    if given is None:
         return None
+    if _is_list(given):
+        where, names = "--classes", [name.strip() for name in given.split(",")]
+        if not all(names):
+            raise UserError(f"--classes {given!r} has an empty name: put one comma between two names")
+    else:
+        where, names = given, _lines_of(given)
+    repeated = _first_repeated(names)
+    if repeated is not None:
+        raise UserError(f"{where} names {repeated!r} twice")
+    described = describe_same_text(names)
+    if described:
+        raise UserError(f"{where}: class names have {described}")
+    return names
+
+
+def _is_list(given: str) -> bool:
+    """Whether it is a list of names; what exists, has a folder in its name or ends in .txt is a file."""
+    return "," in given and not (os.path.lexists(given) or os.sep in given or given.lower().endswith(".txt"))
+
+
+def _lines_of(path: str) -> list[str]:
+    """The lines of a file without the blank ones."""
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError as error:
-        raise MissingFileError(f"no such file of class names: {path}") from error
+        raise MissingFileError(
+            f'no such file of class names: {path} (or give names with commas: "cat, dog")'
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UnreadableFileError(f"cannot read the class names in {path}: {error}") from error
     names = [line.strip() for line in lines if line.strip()]
     if not names:
-        raise UserError(f"{path} holds no class name: one a line is wanted")
-    repeated = _first_repeated(names)
-    if repeated is not None:
-        raise UserError(f"{path} names {repeated!r} twice")
-    described = describe_same_text(names)
-    if described:
-        raise UserError(f"{path}: class names have {described}")
+        raise UserError(f"{path} has no class name: expected one per line")
     return names
 
 

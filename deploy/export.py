@@ -1,13 +1,13 @@
-"""A trained classifier in files that need nothing of this project.
+"""A trained classifier in files that do not need this project.
 
 | file | content |
 | --- | --- |
 | `manifest.json` | class names, image size and normalisation, what each file is, its SHA-256, measured deviations |
 | `class_weights.safetensors` | `weights` [C, e], normalised text features; `scale`, the factor of their cosines |
 | `image_tower.pt2`, `image_tower.onnx` | images [B, 3, H, W] -> normalised features [B, e], learned prompts inside |
-| `image_tower.onnx.data` | weights of the ONNX file, where they exceed 1 GiB |
+| `image_tower.onnx.data` | weights of the ONNX file, if they exceed 1 GiB |
 | `prompts.safetensors` | the learned tensors alone, a few kB |
-| `config.yaml`, `classnames.json` | the record, by which `predict.py` reads the folder as it reads a run's |
+| `config.yaml`, `classnames.json` | the record, by which `predict.py` reads the folder like a run's |
 | `classify.py` | a plain script that classifies with the files above |
 """
 
@@ -47,13 +47,13 @@ from trainers.core.trainer import PromptTrainer
 from trainers.zsclip import ZeroshotCLIP
 
 STAGING_PREFIX = ".export-"
-"""How the folder in the exported folder begins in which the files are made."""
+"""Begins the name of the folder, inside the exported one, in which the files are made."""
 WEIGHTS_NAME, SCRIPT_NAME = "class_weights.safetensors", "classify.py"
 FORMATS = {
     "pt2": (towers.save_pt2, towers.pt2_deviation),
     "onnx": (towers.save_onnx, towers.onnx_deviation),
 }
-"""How a graph is written and how it is checked, by the ending of its file."""
+"""The functions that write a graph and check it, by the ending of its file."""
 
 
 def export(
@@ -61,7 +61,7 @@ def export(
 ) -> dict[str, Any]:
     """Write everything that can be exported, in float32, into `folder`; returns the manifest.
 
-    One export at a time writes into a folder.
+    Only one export at a time writes into a folder.
 
     Raises:
         BusyError: another process is exporting into `folder`.
@@ -95,7 +95,7 @@ def _check_has_no_run(folder: Path, source: Source) -> None:
 
 
 def _remove_unfinished_exports(folder: Path) -> None:
-    """Remove what killed exports left; the lock says that none is at work."""
+    """Remove the files of exports that were killed; the lock shows that no other export is running."""
     for path in folder.glob(f"{STAGING_PREFIX}*"):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -112,7 +112,7 @@ def _write_export(trainer: PromptTrainer | ZeroshotCLIP, folder: Path, formats: 
     write_bytes_atomically(folder / SCRIPT_NAME, Path(standalone_script.__file__).read_bytes())
     for name in (CONFIG_NAME, CLASSNAMES_NAME, SCRIPT_NAME):
         manifest["files"][name] = _fingerprint(folder / name)
-    write_json(manifest, folder / MANIFEST_NAME)  # last: where it is, the rest is complete
+    write_json(manifest, folder / MANIFEST_NAME)  # last: if it exists, the export is complete
     return manifest
 
 
@@ -127,9 +127,9 @@ def _replace_earlier_export(folder: Path, complete: Path) -> None:
 
 
 def _remove_earlier_export(folder: Path) -> None:
-    """No file of an earlier export, of other classes or formats perhaps, stays beside those of this one.
+    """Remove the files of an earlier export, which may have had other classes or formats.
 
-    The record goes too: an export that is killed in here must not leave new prompts beside old class names.
+    The record is removed too: an export that is killed here must not leave new prompts beside old class names.
     """
     weights_of_onnx = _tower_name("onnx") + towers.ONNX_WEIGHTS_ENDING
     record = CONFIG_NAME, CLASSNAMES_NAME
@@ -205,14 +205,16 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, s
 
 
 def _write_towers(tower: ImageTower, folder: Path, formats: Sequence[str]) -> dict[str, Any]:
-    files = {}
-    program = towers.trace(tower) if formats else None
+    files: dict[str, Any] = {}
+    if not formats:
+        return files
+    program = towers.trace(tower)
     for ending in formats:
         write, deviation = FORMATS[ending]
         path = folder / _tower_name(ending)
         try:
             write(program, path)
-        except (OSError, RuntimeError) as error:  # torch's archive writer raises the latter on a full disk
+        except (OSError, RuntimeError) as error:  # torch's archive writer raises RuntimeError if the disk is full
             raise UnwritableFileError(f"cannot write {path}: {' '.join(str(error).split())[:200]}") from error
         files[path.name] = _fingerprint(path) | {"largest_deviation": deviation(tower, path)}
         beside = path.with_name(path.name + towers.ONNX_WEIGHTS_ENDING)

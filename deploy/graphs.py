@@ -1,13 +1,13 @@
-"""The prompted image tower as a graph of its own, for `torch.export` and ONNX; both are run against the original."""
+"""The prompted image tower as a graph of its own, for `torch.export` and ONNX; both are compared with the original."""
 
 from __future__ import annotations
 
 import importlib.util
 import io
 import warnings
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,18 +19,18 @@ from trainers.core.prompts import Prompts, normalized
 
 INPUT, OUTPUT = "images", "features"
 LARGEST_SINGLE_ONNX = 1 << 30
-"""Bytes of weights above which an ONNX file keeps them beside it (its format ends at 2 GiB)."""
+"""Bytes of weights above which they are kept in a file beside the ONNX file, whose format is limited to 2 GiB."""
 ONNX_WEIGHTS_ENDING = ".data"
-"""What is added to its name for that other file, by onnxscript."""
+"""What onnxscript adds to the name for that other file."""
 CHECKED_BATCHES = (1, 2, 5)
 LARGEST_DEVIATION = 1e-4
-"""Of normalised features; beyond it a graph is wrong, not rounded."""
+"""Of normalised features; a larger deviation is not rounding: the graph is wrong."""
 
 
 class ImageTower(nn.Module):
-    """Normalised pixels [B, 3, H, W] -> normalised features [B, e]. What was learned is constant in it.
+    """Normalised pixels [B, 3, H, W] -> normalised features [B, e]. The learned tensors are constants in it.
 
-    That is the visual prompts, or every learned tensor where the method has an image encoder of its own.
+    These are the visual prompts, or all learned tensors if the method has an image encoder of its own.
     """
 
     def __init__(self, clip: CLIP, prompts: Prompts | None) -> None:
@@ -39,9 +39,11 @@ class ImageTower(nn.Module):
         with torch.no_grad():
             visual = [] if prompts is None else list(prompts.visual_prompts(prompts.tensors()))
         self.prompts = nn.ParameterList(nn.Parameter(prompt.detach().clone(), False) for prompt in visual)
-        adapted = prompts is not None and type(prompts).image_features is not Prompts.image_features
-        learned = prompts.tensors() if adapted else {}
-        self._adapted, self._names = (prompts,) if adapted else (), list(learned)  # in a tuple: no submodule
+        has_own_encoder = prompts is not None and type(prompts).image_features is not Prompts.image_features
+        # in a tuple, so that it does not become a submodule
+        self._adapted: tuple[Prompts, ...] = (prompts,) if prompts is not None and has_own_encoder else ()
+        learned = self._adapted[0].tensors() if self._adapted else {}
+        self._names = list(learned)
         self.learned = nn.ParameterList(nn.Parameter(tensor.detach().clone(), False) for tensor in learned.values())
 
     def forward(self, images: Tensor) -> Tensor:
@@ -52,13 +54,13 @@ class ImageTower(nn.Module):
         return normalized(self.visual(images, list(self.prompts)) if len(self.prompts) else self.visual(images))
 
     def example(self, batch: int) -> Tensor:
-        """Images to try the tower with, the same each time."""
+        """Images [batch, 3, H, W] to try the tower with, the same each time."""
         size = self.visual.input_resolution
         return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(batch))
 
 
 def trace(tower: ImageTower) -> ExportedProgram:
-    """The tower's graph, for any number of images."""
+    """The tower's graph for any number of images."""
     batch = {0: torch.export.Dim("batch", min=1)}
     with torch.no_grad():
         return torch.export.export(tower, (tower.example(2),), dynamic_shapes={INPUT: batch}, strict=False)
@@ -66,7 +68,7 @@ def trace(tower: ImageTower) -> ExportedProgram:
 
 def save_pt2(program: ExportedProgram, path: Path) -> None:
     """Write a file that `torch.export.load` reads."""
-    archive = io.BytesIO()  # torch's own file writer may end the process on a full disk
+    archive = io.BytesIO()  # torch's own file writer can end the process if the disk is full
     torch.export.save(program, archive)
     write_bytes_atomically(path, archive.getbuffer())
 
@@ -79,7 +81,7 @@ def save_onnx(program: ExportedProgram, path: Path) -> None:
     """
     require_onnx()
     size = sum(tensor.nbytes for tensor in program.state_dict.values())
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # a page about its progress
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # it prints a page about its progress
         warnings.simplefilter("ignore")
         onnx = torch.onnx.export(
             program,
@@ -90,11 +92,12 @@ def save_onnx(program: ExportedProgram, path: Path) -> None:
             output_names=[OUTPUT],
             dynamic_shapes={INPUT: {0: "batch"}},
         )
+    assert onnx is not None  # with `dynamo`, torch returns the program
     onnx.save(path, external_data=size > LARGEST_SINGLE_ONNX)
 
 
 def require_onnx() -> None:
-    """Raise UserError unless all packages for ONNX files are there."""
+    """Raise UserError unless all packages for ONNX files are installed."""
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
@@ -117,8 +120,8 @@ def onnx_deviation(tower: ImageTower, path: Path) -> float:
 
 
 @torch.no_grad()
-def _largest_deviation(tower: ImageTower, other: Any, path: Path) -> float:
-    """Raises UserError where the other computes something else."""
+def _largest_deviation(tower: ImageTower, other: Callable[[Tensor], Tensor], path: Path) -> float:
+    """Largest difference of normalised features. Raises UserError if it is not mere rounding."""
     largest = 0.0
     for batch in CHECKED_BATCHES:
         images = tower.example(batch)

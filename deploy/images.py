@@ -1,4 +1,4 @@
-"""A stream of image batches from files and folders. An image that cannot be read is a line in it, not its end."""
+"""A stream of image batches from files and folders. An image that cannot be read becomes an error in its batch."""
 
 from __future__ import annotations
 
@@ -23,24 +23,29 @@ from dassl.utils import (
 )
 from datasets.layout.files import left_out
 
-MOST_WORKERS = 4
-BATCHES_WORTH_A_WORKER = 4
+MAX_WORKERS = 4
+MIN_BATCHES_PER_WORKER = 4
+
+
+def paths_of(places: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """The places as strings."""
+    return [os.fspath(place) for place in places]
 
 
 def find_images(places: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """Paths of the images: files as they are given, folders searched to the bottom, in ascending order.
+    """Paths of the images: files as given, and those in folders and their subfolders, in ascending order.
 
     Raises:
-        UserError: a place does not exist, or a folder holds no image.
+        UserError: a place does not exist, or a folder has no image.
     """
     found: list[str] = []
-    for place in map(os.fspath, places):
+    for place in paths_of(places):
         if os.path.isdir(place):
             inside = images_below(place)[0]
             if not inside:
                 raise MissingFileError(f"no image below {place} (looked for {', '.join(image_suffixes())})")
             found += inside
-        elif os.path.lexists(place):  # what is not a regular file is said when its turn comes
+        elif os.path.lexists(place):  # one that is not a regular file is reported when it is read
             found.append(place)
         else:
             raise MissingFileError(f"no such image or folder: {place}")
@@ -48,9 +53,9 @@ def find_images(places: Sequence[str | os.PathLike[str]]) -> list[str]:
 
 
 def left_out_below(places: Sequence[str | os.PathLike[str]], used: Sequence[str]) -> list[str]:
-    """A line for each given folder that holds something which is not classified."""
+    """A line for each given folder with files that are not classified."""
     lines, used_paths = [], set(used)
-    for folder in filter(os.path.isdir, map(os.fspath, places)):
+    for folder in filter(os.path.isdir, paths_of(places)):
         others = [path for path in images_below(folder)[1] if path not in used_paths]
         if others:
             lines.append(left_out(others, folder))
@@ -58,13 +63,13 @@ def left_out_below(places: Sequence[str | os.PathLike[str]], used: Sequence[str]
 
 
 class ImageBatch(NamedTuple):
-    """Some images of the list, in its order."""
+    """Some images, in the order of the list."""
 
     paths: list[str]
     errors: list[str | None]
-    """What is wrong with each image, None where nothing is."""
+    """The error of each image, None for a readable one."""
     pixels: Tensor
-    """[readable, 3, H, W], normalised; without the images that have an error."""
+    """[readable images, 3, H, W], normalised."""
 
 
 def batches(
@@ -75,20 +80,23 @@ def batches(
     max_pixels: int = MAX_PIXELS,
     max_aspect_ratio: int = MAX_ASPECT_RATIO,
 ) -> ImageLoader:
-    """A loader of `ImageBatch`es; a few are in memory at a time, however long the list.
+    """A loader of `ImageBatch`es; only a few are in memory at a time.
 
     Args:
-        workers: reading processes; None: none for a few batches, up to four for a long list.
-        max_pixels: an image with more is an error.
-        max_aspect_ratio: so is one that is more than this many times as long as wide.
+        workers: processes that read images; None: none for a few batches, up to four for a long list.
+        max_pixels: an image with more pixels is an error.
+        max_aspect_ratio: an image that is more than this many times as long as wide is an error.
+
+    Raises:
+        UserError: the batch size or the number of workers is invalid.
     """
     if batch_size < 1:
         raise UserError(f"the batch size must be positive, not {batch_size}")
     if workers is not None and workers < 0:
         raise UserError(f"the number of workers cannot be negative: {workers}")
     if workers is None:
-        enough = len(paths) > BATCHES_WORTH_A_WORKER * batch_size
-        workers = min(MOST_WORKERS, _available_cores() - 1) if enough else 0
+        enough = len(paths) > MIN_BATCHES_PER_WORKER * batch_size
+        workers = min(MAX_WORKERS, _available_cores() - 1) if enough else 0
     return ImageLoader(
         _Images(paths, transform, max_pixels, max_aspect_ratio),
         batch_size=batch_size,
@@ -103,7 +111,7 @@ def _available_cores() -> int:
 
 
 class _Images(Dataset):
-    """Path and pixels of each image, or path and what is wrong with it."""
+    """Path and pixels of each image, or path and error."""
 
     def __init__(
         self, paths: Sequence[str], transform: Callable[[Image], Tensor], max_pixels: int, max_aspect_ratio: int

@@ -1,7 +1,15 @@
 """Classify images with an exported classifier. Needs torch, Pillow to read the images, and nothing else.
 
-python classify.py photo.jpg [more images]      (from wherever; the files beside this script are used)
+usage: python classify.py PATH [PATH ...]
+
+PATH is an image or a folder, which is searched with its subfolders. Prints a line for each image: path, class and
+probability, with tabs between them. The files beside this script are used, from any working directory. Errors come at
+the end; the exit status is 1 if an image could not be read.
+
+example: python classify.py photo.jpg holiday/
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
@@ -13,10 +21,16 @@ from PIL import Image
 
 FOLDER = Path(__file__).resolve().parent
 Image.MAX_IMAGE_PIXELS = None  # the manifest has a bound of its own
+NOT_PICTURES = {"EPS", "BUFR", "GRIB", "HDF5", "WMF", "MPEG", "IPTC"}
+"""Formats that Pillow does not decode by itself: EPS starts a program, the others need a plug-in."""
 FILTERS = {name: Image.Resampling[name.upper()] for name in ("nearest", "bilinear", "bicubic")}
 
 
-def load_tensors(path):
+class ImageError(Exception):
+    """An image that cannot be classified."""
+
+
+def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Float32 tensors and metadata of a safetensors file: the header's length in 8 bytes, header in JSON, values."""
     content = path.read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
@@ -31,22 +45,60 @@ def load_tensors(path):
     return tensors, metadata
 
 
-def load_image(path, height, width, interpolation, mean, std, max_pixels, max_aspect_ratio):
-    """Resize the shorter side to the larger size, cut out the centre, normalise: [3, height, width]."""
+def find_images(places: list[str]) -> list[str]:
+    """Images as they are given, and those of folders in ascending order; hidden files and folders are left out."""
+    Image.init()  # registers all formats
+    known = Image.registered_extensions().items()
+    suffixes = {suffix for suffix, name in known if name in Image.OPEN and name not in NOT_PICTURES}
+    found: list[str] = []
+    for place in places:
+        if not Path(place).is_dir():
+            found.append(place)
+            continue
+        files = [
+            path
+            for path in sorted(Path(place).rglob("*"), key=str)
+            if path.suffix.lower() in suffixes and path.is_file()
+        ]
+        inside = [path for path in files if not any(part.startswith(".") for part in path.relative_to(place).parts)]
+        if not inside:
+            sys.exit(printable(f"error: no image in the folder {place}"))
+        found += map(str, inside)
+    return found
+
+
+def load_image(
+    path: str | Path,
+    height: int,
+    width: int,
+    interpolation: str,
+    mean: list[float],
+    std: list[float],
+    max_pixels: int,
+    max_aspect_ratio: int,
+) -> torch.Tensor:
+    """Resize the shorter side to the larger size, cut out the centre, normalise.
+
+    Returns:
+        [3, height, width]
+
+    Raises:
+        ImageError: not a readable image, or one outside the limits.
+    """
     if Path(path).exists() and not Path(path).is_file():  # a FIFO or device might never end
-        sys.exit(printable(f"error: cannot read {path}: it is not a regular file"))
+        raise ImageError(f"cannot read {path}: it is not a regular file")
     try:
         image = Image.open(path)
         if image.mode.startswith("I") or image.mode == "F":  # Pillow would clip it
-            sys.exit(printable(f"error: {path} has more than 8 bits: convert it, or use the project's predict.py"))
+            raise ImageError(f"{path} has more than 8 bits: convert it, or use the project's predict.py")
         if image.width * image.height > max_pixels:
-            sys.exit(printable(f"error: {path} has more than {max_pixels} pixels (max_pixels in manifest.json)"))
+            raise ImageError(f"{path} has more than {max_pixels} pixels (max_pixels in manifest.json)")
         if max(image.size) > max_aspect_ratio * min(image.size):
             limit = f"{max_aspect_ratio} times as long as wide (max_aspect_ratio in manifest.json)"
-            sys.exit(printable(f"error: {path} is more than {limit}"))
+            raise ImageError(f"{path} is more than {limit}")
         image = image.convert("RGB")
     except OSError as error:
-        sys.exit(printable(f"error: cannot read {path}: {error}"))
+        raise ImageError(f"cannot read {path}: {error}") from error
     short, long = min(image.size), max(image.size)
     target = max(height, width)
     sizes = {short: target, long: int(target * long / short)}
@@ -58,14 +110,20 @@ def load_image(path, height, width, interpolation, mean, std, max_pixels, max_as
     return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
 
-def printable(text):
-    """The text with control, format and other hidden characters by their number."""
+def printable(text: str) -> str:
+    """The text with hidden characters, such as control characters, replaced by their numbers."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def main(paths):
-    if not paths:
-        sys.exit("usage: python classify.py photo.jpg [more images]")
+def main(words: list[str]) -> None:
+    """Classify the images that the command line names."""
+    if not words or "-h" in words or "--help" in words:
+        print((__doc__ or "").strip(), file=sys.stdout if words else sys.stderr)
+        sys.exit(0 if words else 2)
+    unknown = [word for word in words if word.startswith("-") and not Path(word).exists()]
+    if unknown:
+        sys.exit(printable(f"error: unknown flag {unknown[0]}: classify.py takes images and folders (--help)"))
+    paths = find_images(words)
     manifest = json.loads((FOLDER / "manifest.json").read_text())
     if manifest["class_weights_depend_on_image"]:
         sys.exit(f"error: {manifest['trainer']} makes class weights for each image: use the project's predict.py")
@@ -82,15 +140,24 @@ def main(paths):
     settings = manifest["image"]
     height, width = settings["size"]
     bounds = settings["max_pixels"], settings["max_aspect_ratio"]
+    errors: list[str] = []
     for path in paths:
-        image = load_image(path, height, width, settings["interpolation"], settings["mean"], settings["std"], *bounds)
+        try:
+            image = load_image(
+                path, height, width, settings["interpolation"], settings["mean"], settings["std"], *bounds
+            )
+        except ImageError as error:
+            errors.append(printable(f"error: {error}"))
+            continue
         with torch.no_grad():
             features = tower(image[None])  # [1, e]
             probabilities = (head["scale"] * features @ head["weights"].T).softmax(dim=-1)[0]  # [C]
         if not torch.isfinite(probabilities).all():
             sys.exit(printable(f"error: {path}: the logits are NaN or infinite: export another checkpoint"))
-        best = probabilities.argmax().item()
+        best = int(probabilities.argmax())
         print(f"{printable(path)}\t{printable(manifest['classes'][best])}\t{probabilities[best]:.6f}")
+    if errors:
+        sys.exit("\n".join([*errors, f"error: {len(errors)} of {len(paths)} images could not be read"]))
 
 
 if __name__ == "__main__":

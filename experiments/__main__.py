@@ -7,31 +7,22 @@ python -m experiments one KIND METHOD ...    a single run; scripts/<method>/*.sh
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from dassl.command_line import ArgumentParser, end_imports_in_one_line, errors_in_one_line
+from dassl.command_line import end_imports_in_one_line, errors_in_one_line
+from experiments.arguments import make_parser
 
 
 def main(arguments: Sequence[str]) -> int:
     """Exit status. Raises UserError."""
-    if arguments[:1] == ["report"]:
-        from experiments import report  # it reads its own arguments
+    given = make_parser().parse_args(arguments)  # before the imports that take seconds
+    if given.command == "report":
+        from experiments import report
 
         return report.main(arguments[1:])
     from experiments.launch import command, single
 
-    parser = ArgumentParser(
-        prog="python -m experiments", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, module in (("run", command), ("one", single)):
-        module.add_arguments(
-            commands.add_parser(name, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-        )
-    commands.add_parser("report", add_help=False)
-    given = parser.parse_args(arguments)
     return (command if given.command == "run" else single).main(given)
 
 

@@ -13,12 +13,24 @@ from dassl.command_line import ArgumentParser, seed_number
 CONFIG_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+")
 
 
-def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The arguments of `train.py`; without any, its usage is printed and the program ends with status 2."""
-    parser = ArgumentParser(description="Train or evaluate one trainer on one data set.")
+def make_parser() -> ArgumentParser:
+    """The parser of `train.py`."""
+    parser = ArgumentParser(
+        prog="train.py",
+        description="Train or evaluate one trainer on one data set.",
+        examples=(
+            "--root data --seed 1 --trainer ProMetaR \\\n"
+            "      --dataset-config-file configs/datasets/shapes.yaml \\\n"
+            '      --config-file "configs/trainers/ProMetaR/vit_shapes_c2_ep10_batch4_4+4ctx.yaml" \\\n'
+            "      --output-dir output/try DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES base",
+            "--root data --trainer ProMetaR --eval-only --model-dir output/try \\\n"
+            "      --dataset-config-file configs/datasets/shapes.yaml \\\n"
+            "      --output-dir output/try_new DATASET.SUBSAMPLE_CLASSES new",
+        ),
+    )
     parser.add_argument("--root", default=os.environ.get("DATA", ""), help="folder of the data sets (default: $DATA)")
-    parser.add_argument("--output-dir", default="", help="output folder")
-    parser.add_argument("--resume", default="", help="folder of the run to continue")
+    parser.add_argument("--output-dir", default="", help="output folder (default: OUTPUT_DIR in the config, ./output)")
+    parser.add_argument("--resume", default="", help="folder of the run to continue (default: the output folder)")
     parser.add_argument(
         "--extend", action="store_true", default=None, help="continue a run that had fewer epochs, on the new schedule"
     )
@@ -26,16 +38,26 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--deterministic", action="store_true", default=None, help="the same bits in every run with the same seed"
     )
-    parser.add_argument("--source-domains", nargs="+", help="source domains")
-    parser.add_argument("--target-domains", nargs="+", help="target domains")
-    parser.add_argument("--transforms", nargs="+", help="training transforms")
-    parser.add_argument("--config-file", default="", help="YAML file of the method")
-    parser.add_argument("--dataset-config-file", default="", help="YAML file of the data set")
-    parser.add_argument("--trainer", default="", help="name of the trainer")
-    parser.add_argument("--backbone", default="", help="CLIP name or checkpoint file")
-    parser.add_argument("--head", default="", help="name of the head")
+    parser.add_argument(
+        "--source-domains", nargs="+", help="source domains, for trainers that have some (default: none)"
+    )
+    parser.add_argument(
+        "--target-domains", nargs="+", help="target domains, for trainers that have some (default: none)"
+    )
+    parser.add_argument("--transforms", nargs="+", help="training transforms (default: INPUT.TRANSFORMS in the config)")
+    parser.add_argument("--config-file", default="", help="YAML file of the method (default: the defaults of all keys)")
+    parser.add_argument(
+        "--dataset-config-file", default="", help="YAML file of the data set (default: DATASET.NAME says which it is)"
+    )
+    parser.add_argument("--trainer", default="", help="name of the trainer (default: TRAINER.NAME in the config)")
+    parser.add_argument(
+        "--backbone", default="", help="CLIP name or checkpoint file (default: MODEL.BACKBONE.NAME in the config)"
+    )
+    parser.add_argument("--head", default="", help="name of the head, for trainers that have one (default: none)")
     parser.add_argument("--eval-only", action="store_true", help="evaluate only")
-    parser.add_argument("--model-dir", default="", help="with --eval-only: folder of the trained model")
+    parser.add_argument(
+        "--model-dir", default="", help="with --eval-only: folder of the trained model (default: none, for zero-shot)"
+    )
     parser.add_argument("--load-epoch", type=int, help="with --eval-only: epoch to load (default: the best or last)")
     parser.add_argument("--no-train", action="store_true", help="build everything, train nothing")
     parser.add_argument(
@@ -44,7 +66,19 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--config-name", default="", help="for result.json: name of the row (default: the config file's)"
     )
+    parser.add_argument(
+        "--logger",
+        default="tensorboard",
+        choices=("tensorboard", "wandb", "mlflow"),
+        help="where curves, settings and results go; wandb and mlflow come beside the event files",
+    )
     parser.add_argument("opts", default=[], nargs=argparse.REMAINDER, help="config overrides: KEY VALUE ...")
+    return parser
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments of `train.py`; without any, its usage is printed and the program ends with status 2."""
+    parser = make_parser()
     words = sys.argv[1:] if arguments is None else arguments
     if arguments is None and not words:
         parser.print_usage(sys.stderr)

@@ -19,6 +19,7 @@ from dassl.utils import (
 from dassl.utils.locks import locked
 from runner.config import default_cfg, evaluation_cfg, keeps_to_records, setup_cfg
 from runner.recording import Recording
+from runner.tracking import changed_settings, check_logger, start_tracking
 
 
 def print_args(args: argparse.Namespace, cfg: CfgNode) -> None:
@@ -34,6 +35,7 @@ def check_flags(args: argparse.Namespace) -> None:
         raise BadValueError("--model-dir and --load-epoch choose the model of an evaluation: add --eval-only")
     if args.eval_only and (args.resume or args.extend or args.no_train):
         raise BadValueError("--resume, --extend and --no-train are for training: leave out either them or --eval-only")
+    check_logger(logger_of(args))
 
 
 def check_is_complete(cfg: CfgNode) -> None:
@@ -77,6 +79,9 @@ def run(args: argparse.Namespace, cfg: CfgNode, recording: Recording) -> None:
     print_args(args, cfg)
     print(f"Collecting env info ...\n** System info **\n{collect_env_info()}\n")
     trainer = build_trainer(cfg)
+    tracker = None
+    if not args.no_train:
+        tracker = start_tracking(logger_of(args), trainer, cfg, changed_settings(cfg, default_cfg()))
     if args.eval_only:
         load_for_evaluation(trainer, args)
         trainer.test()
@@ -85,6 +90,13 @@ def run(args: argparse.Namespace, cfg: CfgNode, recording: Recording) -> None:
     else:
         trainer.train()
     recording.finish(trainer)
+    if tracker is not None:
+        tracker.finish(getattr(trainer.evaluator, "results", None) or {})
+
+
+def logger_of(args: argparse.Namespace) -> str:
+    """The choice of --logger; other programs may make arguments without it."""
+    return getattr(args, "logger", "tensorboard")
 
 
 def load_for_evaluation(trainer: TrainerBase, args: argparse.Namespace) -> None:

@@ -3,8 +3,10 @@
 #
 #   bash scripts/embedded_benchmark.sh [--trainers METHOD ...] [--settings SETTING ...] [--seeds SEED ...] [--workers N]
 #
-# Finished runs are not run again; interrupt it at any time, the same command goes on.
+# `python -m experiments run --help` explains the flags. DATA (default: data) takes the generated images, OUTPUT (default:
+# output) the results. Finished runs are not run again; after an interruption the same command continues.
 set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 [[ -z ${DATA:-} ]] || DATA=$(realpath -m "$DATA")
 [[ -z ${OUTPUT:-} ]] || OUTPUT=$(realpath -m "$OUTPUT")
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"

@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
-# Sets up and runs the whole test suite: bash scripts/test.sh [pytest arguments]
+# Sets up and runs the whole test suite.
+#
+#   bash scripts/test.sh [pytest arguments]      e.g. tests/deploy -x
 set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 install_requirements requirements.txt requirements-test.txt
 ruff check .

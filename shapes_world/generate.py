@@ -101,8 +101,12 @@ def _publish(part: Path, target: Path, suite: Suite) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = ArgumentParser(description="Write the generated data sets in CoOp's layout.")
-    parser.add_argument("--root", type=Path, required=True, help="data folder, as train.py's --root")
+    parser = ArgumentParser(
+        prog="python -m shapes_world.generate",
+        description="Write the generated data sets in CoOp's layout.",
+        examples=("--root data shapes", "--root data"),
+    )
+    parser.add_argument("--root", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(SUITES)}; all by default")
     options = parser.parse_args(arguments)
     try:

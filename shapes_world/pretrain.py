@@ -243,8 +243,14 @@ class _Log:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = ArgumentParser(description="Pre-train the small CLIP of the generated image world.")
-    parser.add_argument("--out", type=Path, default=SHIPPED, help="folder for the weights and the log")
+    parser = ArgumentParser(
+        prog="python -m shapes_world.pretrain",
+        description="Pre-train the small CLIP of the generated image world.",
+        examples=("--seed 1 --output-dir pretrained",),
+    )
+    parser.add_argument(
+        "--output-dir", type=Path, default=SHIPPED, old_spellings=("--out",), help="folder for the weights and the log"
+    )
     parser.add_argument("--workers", type=number_from(1), default=2, help="rendering processes")
     parser.add_argument(
         "--threads", type=number_from(1), default=2, help="torch threads; another number gives other rounding"
@@ -252,9 +258,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for field in dataclasses.fields(Settings):
         kind = float if isinstance(field.default, float) else int
         kind = seed_number if field.name == "seed" else kind
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
+        about = f"{field.name.replace('_', ' ')}{'' if field.default is not None else ' (default: all)'}"
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default, help=about)
     options = vars(parser.parse_args(arguments))
-    out, workers, threads = (options.pop(name) for name in ("out", "workers", "threads"))
+    out, workers, threads = (options.pop(name) for name in ("output_dir", "workers", "threads"))
     torch.set_num_threads(threads)
     try:
         pretrain(Settings(**options), out, workers)

@@ -80,7 +80,11 @@ def _accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = ArgumentParser(description="Zero-shot accuracy on the generated data sets.")
+    parser = ArgumentParser(
+        prog="python -m shapes_world.zeroshot",
+        description="Zero-shot accuracy on the generated data sets.",
+        examples=("--backbone ViT-Shapes",),
+    )
     parser.add_argument("--backbone", default="ViT-Shapes", help="name or checkpoint file of a CLIP")
     options = parser.parse_args(arguments)
     try:

@@ -1,17 +1,12 @@
-"""Time and memory of a training step and a test batch, against the published way of computing them.
-
-    python -m tools.benchmark --trainer ProMetaR --backbone ViT-B/16 --classes 20 50 100 --baseline
-    python -m tools.benchmark --trainer CoCoOp --batch-size 1 --classes 100 --baseline --json cocoop.json
-    python -m tools.benchmark --plan configs/experiments/paper_base2new.yaml --trainers prometar
-
-The backbone has random weights; class names are ImageNet's. A row holds the median seconds of a step and of a test
-batch, and with --memory the peak memory of a step above what stood in memory before it, taken in a process of its own.
-With --baseline the same quantities of `tools.baseline` follow, timed in the same process in turn with ours
-(A B A B ...), the largest difference between the learned tensors after one step of each from the same state, and the
-largest change that the step made. Of three class counts or more, the straight line through its seconds follows.
-"""
+"""What `python -m tools.benchmark` does; its command line and its description are in `tools.benchmark_arguments`."""
 
 from __future__ import annotations
+
+from dassl.command_line import errors_in_one_line
+from tools.benchmark_arguments import make_parser
+
+if __name__ == "__main__":  # before the imports that take seconds
+    make_parser().parse_args()
 
 import argparse
 import json
@@ -29,8 +24,7 @@ from unittest import mock
 import torch
 from tabulate import tabulate
 
-from dassl.command_line import ArgumentParser
-from dassl.utils import UserError, errors_in_one_line
+from dassl.utils import UserError
 from dassl.utils.memory import keep_freed_memory
 from tools import plan_hours
 from tools.bench import BACKBONES, OPTIONS, Bench, interleaved, settings_of, wait_for
@@ -73,17 +67,19 @@ def phases_of(trainer: PromptTrainer, spent: dict[str, float]) -> Iterator[None]
         return timed_call
 
     prompts = trainer.prompts
-    text_encoder = (prompts.context, "encode") if prompts.text_depends_on_image else (prompts, "text_features")
-    parts: list[tuple[str, object, str]] = [
-        ("text tower", *text_encoder),
+    per_image = prompts.text_depends_on_image
+    owner, encoder = (prompts.context, "encode") if per_image else (prompts, "text_features")
+    parts: list[tuple[str, Any, str]] = [
+        ("text tower", owner, encoder),
         ("image tower", prompts, "image_features"),
         ("text tower", prompts, "text_trace"),
         ("image tower", prompts, "image_trace"),
         *((phase, trainer, method) for phase, method in PHASES.items() if hasattr(trainer, method)),
         ("optimiser", trainer.optim, "step"),
     ]
-    if hasattr(trainer, "modulator_optim"):
-        parts.append(("optimiser", trainer.modulator_optim, "step"))
+    modulator_optim = getattr(trainer, "modulator_optim", None)
+    if modulator_optim is not None:
+        parts.append(("optimiser", modulator_optim, "step"))
     for name, owner, attribute in parts:
         setattr(owner, attribute, wrap(name, getattr(owner, attribute)))
     last[0] = time.perf_counter()
@@ -149,14 +145,18 @@ def measure(args: argparse.Namespace, classes: int) -> dict[str, Any]:
             if baseline:
                 row["deviation"], row["update"] = bench.deviation()  # a step of each: the plain one is warm now
             bench.warm_up(bench.step)
-            steps = {"step": bench.step} | ({"baseline step": bench.plain_step} if baseline else {})
+            steps: dict[str, Callable[[], object]] = {"step": bench.step}
+            if baseline:
+                steps["baseline step"] = bench.plain_step
             row |= interleaved(steps, args.repeats, device)
             row["split"] = split_of_step(bench)
         if not args.train_only:
             if baseline:
                 row["evaluation deviation"] = bench.evaluation_deviation()
             bench.warm_up(bench.evaluate)
-            tests = {"test": bench.evaluate} | ({"baseline test": bench.plain_evaluate} if baseline else {})
+            tests: dict[str, Callable[[], object]] = {"test": bench.evaluate}
+            if baseline:
+                tests["baseline test"] = bench.plain_evaluate
             row |= interleaved(tests, args.repeats, device)
     if args.memory:
         row["memory"] = peak_memory(args, classes, plain=False)
@@ -207,29 +207,13 @@ def as_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trainer", default="ProMetaR", choices=OPTIONS)
-    parser.add_argument("--backbone", default="ViT-B/16", choices=BACKBONES)
-    parser.add_argument("--classes", type=int, nargs="+", default=[20])
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--eval-batch-size", type=int, default=100)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--prec", help="fp32, fp16, bf16 or amp (default: fp32; with --plan, that of its configs)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--repeats", type=int, default=3, help="counted runs of each, after one warm-up")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--baseline", action="store_true", help="time the published way as well")
-    parser.add_argument("--baseline-up-to", type=int, help="largest class count that the baseline is run at")
-    parser.add_argument("--memory", action="store_true", help="measure peak memory as well")
-    parser.add_argument("--train-only", action="store_true")
-    parser.add_argument("--eval-only", action="store_true")
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--plan", type=Path, metavar="FILE.yaml", help="the hours that these declared runs will take")
-    parser.add_argument("--per-gpu", type=int, default=1, metavar="N", help="with --plan: so many runs at a time")
-    parser.add_argument("--trainers", nargs="+", default=(), metavar="METHOD", help="with --plan: only these methods")
-    parser.add_argument("--datasets", nargs="+", default=(), help="with --plan: only these data sets")
-    parser.add_argument("opts", nargs="*", default=[], help="config overrides: KEY VALUE ...")
+    parser = make_parser()
     args = parser.parse_args(arguments)
+    for flag, given, known in (("--trainer", args.trainer, OPTIONS), ("--backbone", args.backbone, BACKBONES)):
+        if given not in known:
+            parser.error(f"{flag} {given} is unknown: choose from {', '.join(known)}")
+    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    args.threads = args.threads or torch.get_num_threads()
     if not args.plan:
         args.prec = args.prec or "fp32"
     return args

@@ -4,7 +4,7 @@
     python -m tools.compare_checkouts /tmp/before --trainer ProMetaR --backbone ViT-B/16 --classes 20 100 500
 
 Each checkout runs in a process of its own, and the two step in turn (A B B A ...), so that both meet the same machine.
-A row holds the median processor seconds of a step in each, and the median of the ratios of the pairs. The backbone has
+A row has the median processor seconds of a step in each, and the median of the ratios of the pairs. The backbone has
 random weights (see `tools.benchmark`); ViT-Shapes has the sizes of the small one that comes with this project.
 """
 
@@ -33,7 +33,7 @@ OWN_SIZES = {
 
 
 def serve(trainer: str, backbone: str, classes: int) -> None:
-    """Build a trainer of the checkout that Python imports from, and do a step for each line that comes in."""
+    """Build a trainer of the checkout that Python imports from, and do a step for each line of standard input."""
     import torch
 
     from dassl.utils.memory import keep_freed_memory
@@ -63,23 +63,25 @@ class Checkout:
         self.process = subprocess.Popen(
             command, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        assert self.process.stdin is not None and self.process.stdout is not None  # they are pipes
+        self._requests, self._answers = self.process.stdin, self.process.stdout
         self.folder = folder
         self._answer()
 
     def step(self) -> float:
         """Processor seconds of one step."""
-        self.process.stdin.write("step\n")
-        self.process.stdin.flush()
-        return self._answer()
+        self._requests.write("step\n")
+        self._requests.flush()
+        return float(self._answer())
 
     def close(self) -> None:
         """End the process."""
-        self.process.stdin.close()
+        self._requests.close()
         self.process.wait()
 
     def _answer(self) -> str | float:
         """The next answer; other lines are what a trainer prints."""
-        for line in self.process.stdout:
+        for line in self._answers:
             try:
                 return json.loads(line)
             except ValueError:
@@ -110,22 +112,28 @@ def compare(other: Path, trainer: str, backbone: str, classes: int, repeats: int
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    from dassl.command_line import ArgumentParser  # not for `serve`, which imports from another checkout
+
+    parser = ArgumentParser(
+        prog="python -m tools.compare_checkouts",
+        description="Processor time of a training step here against the same step in another checkout.",
+        examples=("/tmp/before --trainer ProMetaR --backbone ViT-B/16 --classes 20 100 500",),
+    )
     parser.add_argument("other", type=Path, help="folder of the other checkout")
-    parser.add_argument("--trainer", default="ProMetaR")
+    parser.add_argument("--trainer", default="ProMetaR", help="name of the trainer")
     parser.add_argument("--backbone", default="ViT-B/16", help="one of tools.benchmark's, or ViT-Shapes")
-    parser.add_argument("--classes", type=int, nargs="+", default=[20])
+    parser.add_argument("--classes", type=int, nargs="+", default=[20], help="class counts, a row for each")
     parser.add_argument("--repeats", type=int, default=5, help="pairs of steps")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, float]]:
     """Print the table; returns its rows."""
+    args = parse_args(argv)
     from tabulate import tabulate
 
     from dassl.utils import UserError
 
-    args = parse_args(argv)
     if not (args.other / "tools" / "benchmark.py").is_file():
         raise UserError(f"{args.other} is not a checkout of this repository: it has no tools/benchmark.py")
     rows = [compare(args.other.resolve(), args.trainer, args.backbone, n, args.repeats) for n in args.classes]

@@ -17,9 +17,13 @@ from dassl.command_line import ArgumentParser
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line's arguments."""
-    parser = ArgumentParser(prog="python -m tools.describe_classes", description=__doc__.partition("\n")[0])
+    parser = ArgumentParser(
+        prog="python -m tools.describe_classes",
+        description="Descriptions of a data set's classes from CLIP's templates, for TRAINER.COPROMPT.DESCRIPTIONS.",
+        examples=("dtd.json --root data --dataset-config-file configs/datasets/dtd.yaml",),
+    )
     parser.add_argument("file", help="JSON file to write")
-    parser.add_argument("--root", default=os.environ.get("DATA", ""), help="the data folder (default: $DATA)")
+    parser.add_argument("--root", default=os.environ.get("DATA", ""), help="folder of the data sets (default: $DATA)")
     parser.add_argument("--dataset-config-file", required=True, help="YAML file of the data set")
     parser.add_argument("--templates", choices=("all", "selected"), default="all", help="CLIP's list of 80, or of 7")
     return parser.parse_args(argv)

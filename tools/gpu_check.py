@@ -1,10 +1,10 @@
-"""Everything about a GPU that needs one, for whoever has a GPU for five minutes.
+"""All checks that need a GPU, in five minutes.
 
     python -m tools.gpu_check --json gpu.json
 
 Six parts: the Triton kernels against the plain forms; captured steps against eager ones bit for bit; times, kernels
 and memory of a step; a short training; the hours of the paper's table; the tests marked `gpu`. Each runs in a process
-of its own within its own time, and its figures are in the JSON file as soon as there are some. Weights and images are
+of its own within its own time, and its figures are in the JSON file as soon as there are any. Weights and images are
 random; nothing is downloaded. The exit status is 0 when every part has finished and found nothing wrong.
 """
 
@@ -46,7 +46,7 @@ TARGETS = {
 def run_part(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Status (done, late or failed), seconds and figures of a part; the figures so far of one that did not finish."""
     output, log = folder / f"{name}.json", folder / f"{name}.log"
-    command = [sys.executable, "-m", "tools.gpu_parts", name, "--device", args.device, "--output", str(output)]
+    command = [sys.executable, "-m", "tools.gpu_parts", name, "--device", args.device, "--json", str(output)]
     limit, began = args.factor * SECONDS[name], time.monotonic()
     with open(log, "w") as console:
         process = subprocess.Popen(
@@ -93,7 +93,7 @@ def faults(parts: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def table(parts: dict[str, dict[str, Any]]) -> str:
-    """The figures, with the targets where there are some."""
+    """The figures and their targets."""
     rows: list[tuple[str, str, Any, Any]] = []
     for name, part in parts.items():
         rows.append((name, part["status"], f"{part['seconds']:.0f} s", ""))
@@ -151,7 +151,7 @@ def _target(key: str, row: dict[str, Any]) -> str:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """Where the figures come from."""
+    """The machine of the figures."""
     about: dict[str, Any] = {"device": device, "torch": torch.__version__, "cores": len(os.sched_getaffinity(0))}
     if device == "cuda":
         properties = torch.cuda.get_device_properties(0)
@@ -162,12 +162,18 @@ def machine(device: str) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status. Raises UserError."""
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda", choices=["cpu", "cuda"])
+    parser = ArgumentParser(
+        prog="python -m tools.gpu_check",
+        description="All checks that need a GPU, in five minutes. The exit status is 0 if nothing is wrong.",
+        examples=("--json gpu.json", "--device cpu --tiny"),
+    )
+    parser.add_argument("--device", default="cuda", choices=["cpu", "cuda"], help="where to compute")
     parser.add_argument("--tiny", action="store_true", help="a model of a few thousand weights, to try the lines")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="only these")
-    parser.add_argument("--factor", type=float, default=1.0, help="times the parts' limits, on a slower machine")
-    parser.add_argument("--json", type=Path, default=Path("gpu_check.json"), help="file for the figures")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="only these parts")
+    parser.add_argument("--factor", type=float, default=1.0, help="multiplies the time limits, for a slower machine")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", default=Path("gpu_check.json"), help="file for the figures"
+    )
     args = parser.parse_args(arguments)
     if args.device == "cuda" and not torch.cuda.is_available():
         raise UserError("PyTorch sees no GPU: --device cpu --tiny tries the same lines on a CPU")

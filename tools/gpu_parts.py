@@ -1,13 +1,12 @@
 """The parts of `tools.gpu_check`, each of which runs in a process of its own.
 
-    python -m tools.gpu_parts steps --device cuda --output steps.json
+    python -m tools.gpu_parts steps --device cuda --json steps.json
 
 A part is a function that writes what it has measured so far, as a JSON object, each time that there is more of it.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -26,7 +25,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.autograd import DeviceType
+from torch.autograd import DeviceType  # pyright: ignore[reportPrivateImportUsage]  # torch forgets to export it
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -47,7 +46,7 @@ KINDS_OF_BATCH = ([0, 1, 2, 3], [0, 0, 1, 1], [0, 0, 0, 0])
 
 
 class Scale:
-    """What is measured: the real thing, or a tiny one that shows that the lines run."""
+    """What is measured: real sizes, or tiny ones that only show that the code runs."""
 
     def __init__(self, device: str, tiny: bool) -> None:
         self.device = device
@@ -144,6 +143,7 @@ def steps(scale: Scale, output: Path) -> None:
 
 def _figures(bench: Bench, repeats: int) -> dict[str, Any]:
     device, is_cuda = bench.trainer.device, bench.trainer.device.type == "cuda"
+    before = 0
     if is_cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -169,13 +169,13 @@ def _launched(run: Callable[[], object], is_cuda: bool) -> dict[str, float]:
     with profile(activities=[ProfilerActivity.CUDA]) as recorded:
         run()
         torch.cuda.synchronize()
-    kernels = [event for event in recorded.events() if event.device_type == DeviceType.CUDA]
+    kernels = [event for event in recorded.events() or [] if event.device_type == DeviceType.CUDA]
     kernels = [event for event in kernels if not event.name.startswith(("Memcpy", "Memset"))]
     return {"kernels": len(kernels), "GPU busy [ms]": sum(event.time_range.elapsed_us() for event in kernels) / 1000}
 
 
 class CountedOperations(TorchDispatchMode):
-    """Counts what PyTorch dispatches, views among it."""
+    """Counts the operations that PyTorch dispatches, including views."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -301,15 +301,21 @@ PARTS: dict[str, Part] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=PARTS)
-    parser.add_argument("--device", default="cuda", choices=["cpu", "cuda"])
+    parser = ArgumentParser(
+        prog="python -m tools.gpu_parts",
+        description="One part of tools.gpu_check, which starts each in a process of its own.",
+        examples=("steps --device cuda --json steps.json",),
+    )
+    parser.add_argument("part", choices=PARTS, help="the part")
+    parser.add_argument("--device", default="cuda", choices=["cpu", "cuda"], help="where to compute")
     parser.add_argument("--tiny", action="store_true", help="a model of a few thousand weights")
-    parser.add_argument("--output", type=Path, required=True, help="JSON file for the figures")
+    parser.add_argument(
+        "--json", type=Path, required=True, metavar="FILE", old_spellings=("--output",), help="file for the figures"
+    )
     args = parser.parse_args(arguments)
     if args.device == "cuda" and not torch.cuda.is_available():
         raise UserError("PyTorch sees no GPU: --device cpu --tiny tries the same lines on a CPU")
-    PARTS[args.part](Scale(args.device, args.tiny), args.output.absolute())
+    PARTS[args.part](Scale(args.device, args.tiny), args.json.absolute())
 
 
 if __name__ == "__main__":

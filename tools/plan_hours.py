@@ -1,8 +1,8 @@
-"""The hours that declared experiments will take on the machine at hand: `python -m tools.benchmark --plan FILE`.
+"""The hours that declared experiments will take on this machine: `python -m tools.benchmark --plan FILE`.
 
 What a run consists of follows from its configuration and from the published size of its data set
 (its reader): training steps and test batches, each on a number of classes. Both are measured with
-random weights for each recipe, at three class counts where there are more, and interpolated in between.
+random weights for each recipe, at no more than three class counts, and interpolated in between.
 Class subsets are taken to have their share of the test images. Left out: the starts of the processes, and waiting for
 images to load.
 """
@@ -28,13 +28,12 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import UserError
-from datasets.layout.draws import MAX_VAL_SHOTS
 from experiments.launch.gpus import shared_gpus
 from experiments.plan.declaration import Selection, read_experiment
 from experiments.plan.runs import ROOT, PlannedRun
 from experiments.plan.settings import Places, make_plan
+from experiments.plan.work import work_of as amount_of_work
 from tools.bench import Bench, interleaved, settings_of
 from trainers.core.captured import CudaRecorder
 from trainers.core.replay import CpuRecorder
@@ -42,7 +41,7 @@ from trainers.core.replay import CpuRecorder
 CLASS_COUNTS = 3
 """Class counts at which a recipe is measured."""
 SECONDS_TO_WAIT = 300
-"""For the other processes; one that has failed never comes."""
+"""Timeout for the other processes, one of which may have failed."""
 
 
 @dataclass(frozen=True)
@@ -68,31 +67,11 @@ class Work:
 
 
 def work_of(run: PlannedRun) -> Work:
-    """Steps and test batches of a run. Raises UserError when the size of its data set is not known."""
-    config = run.config()
-    name = config["DATASET"]["NAME"]
-    counts = DATASET_REGISTRY.stated(name, "counts", None)
-    if counts is None:
-        raise UserError(f"the number of images in {name} is not known: choose others by --datasets")
-    base = math.ceil(counts.classes / 2)
-    classes = {"all": counts.classes, "base": base, "new": counts.classes - base}[run.classes]
-    batch_size = config["DATALOADER"]["TRAIN_X"]["BATCH_SIZE"]
-    test_batch_size = config["DATALOADER"]["TEST"]["BATCH_SIZE"]
+    """Steps and test batches of a run. Raises UserError if the size of its data set is not known."""
+    work = amount_of_work(run)
     config_file = str(ROOT / "configs" / "trainers" / run.method.folder / f"{run.recipe.config}.yaml")
-    recipe = Recipe(run.method.trainer, config_file, run.options, batch_size, test_batch_size)
-    share = classes / counts.classes
-    test_batches = 0 if config["TEST"]["NO_TEST"] else math.ceil(round(counts.test * share) / test_batch_size)
-    if not run.trains:
-        return Work(run, recipe, classes, 0, test_batches)
-    if counts.train is None:
-        raise UserError(f"{name} has no training images")
-    images = min(run.shots * classes, round(counts.train * share)) if run.shots > 0 else round(counts.train * share)
-    epochs = config["OPTIM"]["MAX_EPOCH"]
-    steps = epochs * max(1, images // batch_size)
-    if config["TEST"]["FINAL_MODEL"] == "best_val" and not config["TEST"]["NO_TEST"]:
-        validation = min(run.shots, MAX_VAL_SHOTS) * classes if counts.val else round(counts.test * share)
-        test_batches += epochs * math.ceil(validation / test_batch_size)
-    return Work(run, recipe, classes, steps, test_batches)
+    recipe = Recipe(run.method.trainer, config_file, run.options, work.batch_size, work.test_batch_size)
+    return Work(run, recipe, work.classes, work.steps, work.test_batches)
 
 
 def measured_counts(counts: Iterable[int]) -> list[int]:
@@ -143,7 +122,8 @@ def _seconds(args: argparse.Namespace, classes: int, trains: bool) -> tuple[floa
     spawn = multiprocessing.get_context("spawn")
     with spawn.Pool(args.per_gpu, _set_barrier, (spawn.Barrier(args.per_gpu),)) as pool:
         results = pool.starmap(_measure_here, [(args, classes, trains)] * args.per_gpu, chunksize=1)
-    return tuple(sum(values) / len(values) for values in zip(*results, strict=True))
+    steps, tests = zip(*results, strict=True)
+    return sum(steps) / len(steps), sum(tests) / len(tests)
 
 
 _barrier: Any = None

@@ -8,7 +8,11 @@ import stat
 
 from PIL import Image, UnidentifiedImageError
 
+from dassl.image_bounds import MAX_ASPECT_RATIO, MAX_PIXELS
+
 from .errors import MissingFileError, UnreadableFileError, one_line
+
+Image.MAX_IMAGE_PIXELS = None  # `read_image` has its own limit, which a config key can raise
 
 _ANY_SUFFIX = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
 """Formats that are recognised under any file name; the others need their own suffix."""
@@ -60,15 +64,6 @@ def images_below(folder: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
             found.append(os.path.join(here, name))
         others += [os.path.join(here, name, "") for name in closed]
     return sorted(images), sorted(others)
-
-
-MAX_PIXELS = 89_478_485
-"""Default limit for the pixels of an image: the threshold of Pillow's own warning."""
-
-Image.MAX_IMAGE_PIXELS = None  # `read_image` has its own limit, which a config key can raise
-
-MAX_ASPECT_RATIO = 200
-"""Default limit for the ratio of an image's sides: resizing the shorter side would make a strip huge."""
 
 
 def read_image(

@@ -21,10 +21,10 @@ from functools import partial
 from multiprocessing.pool import ThreadPool
 from typing import NamedTuple
 
-from dassl.command_line import ArgumentParser, number_from
 from dassl.data.datasets import Datum
 from dassl.utils import MAX_ASPECT_RATIO, MAX_PIXELS, UserError, file_sha256, printable, read_image
 from dassl.utils.progress import progress_bar
+from datasets.acquire.arguments import FAST_SAMPLE, parse_check
 from datasets.acquire.class_counts import ClassCount, compact_lines, count_classes, table_lines
 from datasets.acquire.names import downloadable, expected_counts, generated, readers, resolve
 from datasets.custom_csv import ImageCSV
@@ -35,7 +35,6 @@ from datasets.layout.errors import BadDataError, MissingDataError, with_remedy
 from datasets.layout.sources import Counts
 from datasets.layout.splits import PART_NAMES, Parts
 
-FAST_SAMPLE = 200
 MAX_NAMED = 10  # absent classes named in one line
 
 
@@ -212,33 +211,6 @@ def print_report(
     return state == "ok"
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = ArgumentParser(prog="python -m datasets.check", description="Verify data sets on disk.")
-    parser.add_argument("names", nargs="*", help="data sets (default: the fifteen, and existing generated ones)")
-    parser.add_argument("--root", default=os.environ.get("DATA"), help="the data folder (default: $DATA)")
-    parser.add_argument("--path", help="check this image folder or CSV file (custom data) instead")
-    parser.add_argument("--fast", action="store_true", help=f"decode {FAST_SAMPLE} images per data set, not all")
-    parser.add_argument("--per-class", action="store_true", help="one line for each class, not one for several")
-    parser.add_argument(
-        "--max-pixels",
-        type=number_from(1),
-        default=MAX_PIXELS,
-        help="most pixels of an image, as INPUT.MAX_PIXELS in training",
-    )
-    parser.add_argument(
-        "--max-aspect-ratio",
-        type=number_from(1),
-        default=MAX_ASPECT_RATIO,
-        help="largest ratio of an image's sides, as INPUT.MAX_ASPECT_RATIO in training",
-    )
-    args = parser.parse_args(argv)
-    if any("." in name for name in args.names):
-        parser.error("config keys are not accepted here; --max-pixels and --max-aspect-ratio set the limits for images")
-    if args.path and args.names:
-        parser.error(f"--path is checked alone: leave out {' '.join(args.names)}")
-    return args
-
-
 def run(args: argparse.Namespace) -> bool:
     """Check the data that the arguments name; returns whether all is valid."""
     describe = table_lines if args.per_class else compact_lines
@@ -264,7 +236,7 @@ def run(args: argparse.Namespace) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     try:
-        return 0 if run(parse(argv)) else 1
+        return 0 if run(parse_check(argv)) else 1
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -17,10 +17,10 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dassl.command_line import ArgumentParser
 from dassl.utils import UnreadableFileError, UserError, file_digest
 from dassl.utils.downloads import fetch_drive, fetch_url
 from dassl.utils.locks import locked_while_writing
+from datasets.acquire.arguments import parse_prepare
 from datasets.acquire.check import print_report
 from datasets.acquire.install import install
 from datasets.acquire.names import downloadable, expected_counts, generated, readers, resolve
@@ -174,20 +174,6 @@ def _by_hand(pieces: Sequence[Piece], name: str, root: str) -> str:
     return f"download by hand: {', '.join(files)} (addresses: --list); put them into a FOLDER and run: {command}"
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = ArgumentParser(
-        prog="python -m datasets.prepare", description="Download data sets, arrange and check them."
-    )
-    parser.add_argument("names", nargs="*", help="data sets, by registered name or config file name; or all")
-    parser.add_argument("--root", default=os.environ.get("DATA"), help="the data folder (default: $DATA)")
-    parser.add_argument("--from-dir", default="", help="a folder with archives that you have already")
-    parser.add_argument("--mirror", default="", help="an address with all files under their own names")
-    parser.add_argument("--any-hash", action="store_true", help="accept --from-dir archives with an unknown MD5")
-    parser.add_argument("--keep-archives", action="store_true", help="keep downloaded archives in ROOT/.downloads")
-    parser.add_argument("--list", action="store_true", help="print the source of each data set, and stop")
-    return parser.parse_args(argv)
-
-
 def list_sources() -> None:
     """Print every file of every data set with its address."""
     for name in downloadable():
@@ -226,7 +212,7 @@ def _prepare_and_report(name: str, options: PrepareOptions) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     try:
-        return 0 if run(parse(argv)) else 1
+        return 0 if run(parse_prepare(argv)) else 1
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,74 +1,38 @@
-"""Plans the declared runs, leaves out those that have finished, and does the rest.
-
-    python -m experiments run configs/experiments/embedded_base2new.yaml --workers 2
-    python -m experiments run configs/experiments/paper_base2new.yaml --per-gpu 4
-    python -m experiments run configs/experiments/paper_base2new.yaml --dry-run
-    python -m experiments run configs/experiments/paper_base2new.yaml --launcher slurm \\
-        --slurm slurm_partition=gpu timeout_min=600 gpus_per_node=1 cpus_per_task=8
-
-A run has finished when its folder has a result of the planned configuration. After Ctrl-C or `kill` the same command
-continues. The exit status is 0 when every run has finished.
-"""
+"""What `python -m experiments run` does: it plans the declared runs and does those that have not finished."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from dassl.command_line import seed_number
+from dassl.command_line import shown_program
 from dassl.utils import write_json
 from dassl.utils.errors import BadValueError, UserError
 from dassl.utils.locks import locked_while_writing
 from dassl.utils.numerals import whole_number
+from experiments.arguments import PROGRAM
+from experiments.launch.estimate import Estimate, seconds_of_result
 from experiments.launch.gpus import check_per_gpu, runs_per_gpu, shared_gpus, visible_gpus
 from experiments.launch.launcher import Launch, SlurmLaunch
 from experiments.launch.progress import PlainView, Tally, make_view, report_failures
-from experiments.launch.workers import make_workers
+from experiments.launch.workers import Worker, make_workers
 from experiments.plan.declaration import Selection, read_experiment
 from experiments.plan.generated import generate_commands, generate_data
-from experiments.plan.methods import METHODS
-from experiments.plan.runs import PlannedRun
-from experiments.plan.settings import SETTINGS, Places, add_run, make_plan
+from experiments.plan.runs import PlannedRun, short
+from experiments.plan.settings import Places, add_run, make_plan
 from experiments.plan.status import is_finished
-from runner.result import PLAN_NAME, read_plan
-
-LAUNCHERS = ("local", "slurm")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE.yaml", help="declared experiments")
-    parser.add_argument("--data", default=os.environ.get("DATA") or "data", help="data sets (default: $DATA or data)")
-    parser.add_argument(
-        "--output", default=os.environ.get("OUTPUT") or "output", help="results (default: $OUTPUT or output)"
-    )
-    parser.add_argument("--workers", type=int, help="runs at a time (default: see --per-gpu; else one per CPU core)")
-    parser.add_argument(
-        "--per-gpu", type=int, metavar="N", help="runs at a time on each GPU (default: by memory and CPU cores)"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="print the commands; each works alone")
-    parser.add_argument(
-        "--trainers", nargs="+", default=(), metavar="METHOD", help=f"only these of {', '.join(METHODS)}"
-    )
-    parser.add_argument(
-        "--settings", nargs="+", default=(), metavar="SETTING", help=f"only these of {', '.join(SETTINGS)}"
-    )
-    parser.add_argument("--datasets", nargs="+", default=(), metavar="DATASET", help="only these data sets")
-    parser.add_argument("--seeds", nargs="+", default=(), type=seed_number, metavar="SEED", help="only these seeds")
-    parser.add_argument(
-        "--launcher", choices=LAUNCHERS, default="local", help="on this machine (default), or through Slurm"
-    )
-    parser.add_argument("--slurm", nargs="+", default=(), metavar="KEY=VALUE", help="submitit's parameters of the jobs")
-    parser.add_argument("--no-wait", action="store_true", help="with --launcher slurm: submit and return")
+from runner.result import PLAN_NAME, read_plan, read_result
 
 
 def plan_of(args: argparse.Namespace) -> list[PlannedRun]:
     """The runs of all given files. Raises UserError."""
-    places = Places(Path(args.data).absolute(), Path(args.output).absolute())
+    places = Places(Path(args.root).absolute(), Path(args.output_dir).absolute())
     experiments = [read_experiment(file) for file in args.files]
     selection = Selection(*map(tuple, (args.trainers, args.settings, args.datasets, args.seeds)))
     selection.check(experiments)
@@ -127,16 +91,27 @@ def parameters(pairs: Sequence[str]) -> dict[str, str | int]:
     return found
 
 
-def work_here(args: argparse.Namespace, runs: Sequence[PlannedRun], view: PlainView, tally: Tally) -> None:
+def estimate_from(finished: Iterable[PlannedRun]) -> Estimate:
+    """What runs of an earlier launch say about the time that others need."""
+    estimate = Estimate()
+    for run in finished:
+        seconds = seconds_of_result(read_result(run.folder) or {})
+        if seconds > 0:
+            estimate.add(run, seconds)
+    return estimate
+
+
+def work_here(
+    workers: Sequence[Worker], runs: Sequence[PlannedRun], view: PlainView, tally: Tally, estimate: Estimate
+) -> None:
     """Do the runs on this machine, several at a time on each GPU. Raises KeyboardInterrupt after Ctrl-C."""
-    workers = make_workers(args.workers, runs_at_a_time(args))
     names = [worker.environment.get("CUDA_VISIBLE_DEVICES") for worker in workers]
     sharing = max(names.count(name) for name in names) if names[0] is not None else 1
     folder = tempfile.TemporaryDirectory(prefix="jobs-", ignore_cleanup_errors=True)
     with folder, shared_gpus(sharing if runs else 1, view.say) as variables:
         for worker in workers:
             worker.environment |= variables
-        Launch(workers, Path(folder.name), view, tally).work(runs)
+        Launch(workers, Path(folder.name), view, tally, estimate).work(runs)
 
 
 def runs_at_a_time(args: argparse.Namespace) -> int:
@@ -163,12 +138,9 @@ def check_flags(args: argparse.Namespace) -> None:
     check_per_gpu(args.per_gpu, visible_gpus())
 
 
-def work(args: argparse.Namespace, runs: Sequence[PlannedRun], view: PlainView, tally: Tally) -> None:
-    """Hand the runs to the chosen launcher. Raises UserError, or KeyboardInterrupt after Ctrl-C."""
-    if args.launcher == "local":
-        work_here(args, runs, view, tally)
-        return
-    launch = SlurmLaunch(Path(args.output).absolute(), parameters(args.slurm), view, tally)
+def work_on_cluster(args: argparse.Namespace, runs: Sequence[PlannedRun], view: PlainView, tally: Tally) -> None:
+    """Hand the runs to Slurm. Raises UserError, or KeyboardInterrupt after Ctrl-C."""
+    launch = SlurmLaunch(Path(args.output_dir).absolute(), parameters(args.slurm), view, tally)
     if args.no_wait:
         launch.submit(runs)
     else:
@@ -185,18 +157,27 @@ def main(args: argparse.Namespace) -> int:
     if args.dry_run:
         print("\n".join([*generate_commands(left), *(run.command for run in left)]))
         return 0
-    record_plan(Path(args.output).absolute(), runs)
+    output = Path(args.output_dir).absolute()
+    record_plan(output, runs)
     generate_data(left)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends a launch as Ctrl-C does
+    estimate = estimate_from(run for run in runs if run not in left and run not in tally.failures)
+    workers = make_workers(args.workers, runs_at_a_time(args)) if args.launcher == "local" else []
+    tally.left = estimate.left(left, {}, len(workers)) if workers else ""
     view = make_view(tally)
     try:
         with view:
             for run, why in tally.failures.items():
                 view.failed(run, why)
-            work(args, left, view, tally)
+            if args.launcher == "local":
+                work_here(workers, left, view, tally, estimate)
+            else:
+                work_on_cluster(args, left, view, tally)
     except KeyboardInterrupt:
         report_failures(view, tally)
         print("interrupted: the same command continues", file=sys.stderr)
         return 130
     report_failures(view, tally)
+    if not args.no_wait and tally.skipped + tally.finished:
+        view.say(f"now: {shlex.join([*shown_program(PROGRAM).split(), 'report', short(output)])}")
     return 1 if tally.failures else 0

@@ -22,6 +22,7 @@ import submitit
 
 from dassl.utils.errors import BadValueError, UserError
 from dassl.utils.locks import ALREADY_AT_WORK, INHERITED_LOCK, BusyError, lock
+from experiments.launch.estimate import Estimate
 from experiments.launch.job import failure_in, last_words, run_command
 from experiments.launch.progress import PlainView, Tally
 from experiments.launch.workers import Worker
@@ -69,12 +70,16 @@ class Launch:
 
     Args:
         folder: for submitit's own files. A new one for each launch: a pickle that lay there before is never read.
+        estimate: of the time that is left; None: none is shown.
     """
 
     poll_interval_s = POLL_INTERVAL_S
 
-    def __init__(self, workers: Sequence[Worker], folder: Path, view: PlainView, tally: Tally) -> None:
+    def __init__(
+        self, workers: Sequence[Worker], folder: Path, view: PlainView, tally: Tally, estimate: Estimate | None = None
+    ) -> None:
         self._workers, self._folder, self._view, self._tally = workers, folder, view, tally
+        self._estimate = estimate
         self._waiting: list[PlannedRun] = []
         self._jobs: list[Job] = []
         self._busy_until: dict[PlannedRun, float] = {}
@@ -124,7 +129,10 @@ class Launch:
             self._jobs.remove(job)
             why = job.failure()
             if why is None:
-                self._finish(job.run, time.monotonic() - job.started)
+                seconds = time.monotonic() - job.started
+                if self._estimate is not None:
+                    self._estimate.add(job.run, seconds)
+                self._finish(job.run, seconds)
             elif ALREADY_AT_WORK in why:  # another launch was faster
                 self._wait_for_other(job.run)
             else:
@@ -171,7 +179,15 @@ class Launch:
 
     def _finish(self, run: PlannedRun, seconds: float) -> None:
         self._tally.finished += 1
+        self._tally.left = self._time_left()
         self._view.ended(run, seconds)
+
+    def _time_left(self) -> str:
+        if self._estimate is None:
+            return ""
+        now = time.monotonic()
+        working = {job.run: now - job.started for job in self._jobs}
+        return self._estimate.left(self._waiting, working, len(self._workers))
 
     def _fail(self, run: PlannedRun, why: str) -> None:
         self._tally.failures[run] = why

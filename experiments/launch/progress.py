@@ -1,4 +1,4 @@
-"""How a launch tells what it is doing: a live view on a terminal, plain lines elsewhere."""
+"""How a launch shows what it is doing: a live view on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from runner.result import read_result
 
 @dataclass
 class Tally:
-    """What became of the runs of a plan."""
+    """The state of the runs of a plan."""
 
     total: int
     skipped: int = 0
     finished: int = 0
     failures: dict[PlannedRun, str] = field(default_factory=dict)
     """Runs that failed, or could not begin, and why."""
+    left: str = ""
+    """How long the rest will take, such as "about 12 min left"."""
 
     @property
     def done(self) -> int:
@@ -32,10 +34,13 @@ class Tally:
 
     def summary(self) -> str:
         left = self.total - self.done
-        return (
-            f"{self.total} runs: {self.finished} finished now, {self.skipped} before, {len(self.failures)} failed"
-            + (f", {left} left" if left else "")
-        )
+        ended = f"{self.finished} finished now, {self.skipped} before, {len(self.failures)} failed"
+        return f"{number_of_runs(self.total)}: {ended}" + (f", {left} left" if left else "")
+
+
+def number_of_runs(count: int) -> str:
+    """Such as "1 run" or "2 runs"."""
+    return f"{count} run" if count == 1 else f"{count} runs"
 
 
 def outcome(run: PlannedRun) -> str:
@@ -51,7 +56,9 @@ class PlainView:
         self._tally = tally
 
     def __enter__(self) -> PlainView:
-        self.say(f"{self._tally.total} runs, {self._tally.skipped} of them finished before")
+        tally = self._tally
+        before = f"{number_of_runs(tally.total)}, {tally.skipped} of them finished before"
+        self.say(f"{before}; {tally.left}" if tally.left else before)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -64,7 +71,8 @@ class PlainView:
         self.say(f"{self._count()} begin    {run.label} ({where})")
 
     def ended(self, run: PlannedRun, seconds: float) -> None:
-        self.say(f"{self._count()} finished {run.label}: {outcome(run)} ({seconds:.0f} s)")
+        left = f"; {self._tally.left}" if self._tally.left else ""
+        self.say(f"{self._count()} finished {run.label}: {outcome(run)} ({seconds:.0f} s){left}")
 
     def failed(self, run: PlannedRun, why: str) -> None:
         self.say(f"{self._count()} FAILED   {run.label}: {why}")
@@ -114,7 +122,8 @@ class LiveView(PlainView):
 
     def refresh(self, working: Collection[PlannedRun]) -> None:
         failed = f", {len(self._tally.failures)} failed" if self._tally.failures else ""
-        self._progress.update(self._overall, completed=self._tally.done, description=f"all runs{failed}")
+        left = f", {self._tally.left}" if self._tally.left else ""
+        self._progress.update(self._overall, completed=self._tally.done, description=f"all runs{failed}{left}")
         for run in working:
             if run in self._bars and run.trains:
                 self._progress.update(self._bars[run], completed=epochs_trained(run))

@@ -1,15 +1,4 @@
-"""A single run in the foreground: what scripts/<method>/*.sh call.
-
-    python -m experiments one train_base METHOD DATASET SEED [CFG [KEY VALUE ...]]      base2new_train.sh
-    python -m experiments one test_new METHOD DATASET SEED [CFG [KEY VALUE ...]]        base2new_test.sh
-    python -m experiments one source METHOD [DATASET] SEED [CFG [KEY VALUE ...]]        xd_train.sh
-    python -m experiments one target METHOD DATASET SEED [CFG [KEY VALUE ...]]          xd_test.sh
-    python -m experiments one all METHOD DATASET SHOTS SEED [CFG [KEY VALUE ...]]       few_shot.sh
-
-DATA (default: data) holds the data sets, OUTPUT (default: output) takes the results; SHOTS (default: 16) and SOURCE (of
-`target`; default: imagenet, or shapes for generated data) come from the environment as well. A finished run is not run
-again; an interrupted one goes on from its last checkpoint.
-"""
+"""What `python -m experiments one` does: a single run in the foreground, which scripts/<method>/*.sh call."""
 
 from __future__ import annotations
 
@@ -28,7 +17,7 @@ from dassl.utils.locks import locked
 from dassl.utils.memory import keep_freed_memory
 from dassl.utils.numerals import whole_number
 from experiments.plan.generated import generate_data
-from experiments.plan.methods import METHODS, default_source, setting_of_target
+from experiments.plan.methods import default_source, setting_of_target
 from experiments.plan.runs import ROOT, PlannedRun, short
 from experiments.plan.settings import Places, Row, base2new, few_shot, transfer
 from experiments.plan.status import check_model, is_finished
@@ -37,7 +26,6 @@ from runner.command import main as train
 from runner.result import read_result
 
 DEFAULT_SHOTS = 16
-KINDS = ("train_base", "test_new", "source", "target", "all")
 
 
 @dataclass(frozen=True)
@@ -75,7 +63,7 @@ class Request:
 
 
 def read_request(kind: str, method: str, words: Sequence[str]) -> Request:
-    """The request in a script's arguments and environment. Raises BadValueError for arguments that are none."""
+    """The request in a script's arguments and environment. Raises BadValueError for missing or invalid arguments."""
     words, environment = list(words), os.environ
     if kind == "source" and words and words[0].isdecimal():
         words.insert(0, "imagenet")
@@ -128,7 +116,7 @@ def run_one(request: Request) -> None:
         raise UserError(f"{error}; {request.training_script}") from None
     generate_data([run])
     if run.trains and (run.folder / "log.txt").is_file():
-        print(f"{short(run.folder)} holds an unfinished run: going on from its last checkpoint, if it has one")
+        print(f"{short(run.folder)} has an unfinished run: continuing from its last checkpoint, if there is one")
     with locked(run.folder):
         train_here(run)
 
@@ -140,12 +128,6 @@ def train_here(run: PlannedRun) -> None:
     os.chdir(ROOT)
     keep_freed_memory()
     train(parse_args(run.arguments))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kind", choices=KINDS, help="part of a setting")
-    parser.add_argument("method", choices=list(METHODS), help="method")
-    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="DATASET SEED [CFG [KEY VALUE ...]]")
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -8,10 +8,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dassl.command_line import ArgumentParser
 from dassl.utils import UserError, printable, write_text_atomically
 from dassl.utils.locks import locked_while_writing
-from runner.result import PARTS
+from experiments.arguments import make_report_parser
 
 from .conflicts import without_conflicts
 from .frame import run_frame
@@ -47,15 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         UserError: no results, or a folder that cannot be written.
     """
-    parser = ArgumentParser(prog="python -m experiments report", description=__doc__)
-    parser.add_argument("output", nargs="?", type=Path, default=Path("output"), help="folder of the runs")
-    parser.add_argument("--to", type=Path, help="folder of the report's files (default: OUTPUT/report)")
-    parser.add_argument("--setting", choices=list(PARTS), action="append", help="this setting only; may be repeated")
-    parser.add_argument("--dataset", action="append", help="data set by the name of its config file; may be repeated")
-    parser.add_argument("--terminal-only", action="store_true", help="write no files")
-    args = parser.parse_args(arguments)
+    args = make_report_parser().parse_args(arguments)
     found = find_runs(args.output)
-    runs = [run for run in with_own_names(found.runs) if _wanted(run, args.setting, args.dataset)]
+    runs = [run for run in with_own_names(found.runs) if _wanted(run, args.settings, args.datasets)]
     recipe_of = recipes(runs)
     clear, conflicts = without_conflicts(runs, recipe_of)
     problems = [*found.problems, *conflicts, *conflicts_of_shared(clear, recipe_of)]
@@ -64,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         why = "see the lines above" if problems else "a finished run has a result.json"
         raise UserError(f"no finished runs{_filters(args)} to report in {args.output}: {why}")
     facts = [printable(fact) for fact in _facts(args.output, runs, found, problems)]
-    folder = None if args.terminal_only else args.to or args.output / "report"
+    folder = None if args.terminal_only else args.output_dir or args.output / "report"
     for file in write_report(clear, recipe_of, facts, runs_section(run_frame(runs, recipe_of), args.output), folder):
         print(f"written: {printable(file)}")
     _name(problems)
@@ -83,7 +76,7 @@ def _wanted(run: Run, settings: Sequence[str] | None, datasets: Sequence[str] | 
 
 
 def _filters(args: argparse.Namespace) -> str:
-    wanted = [*(args.setting or []), *(args.dataset or [])]
+    wanted = [*(args.settings or []), *(args.datasets or [])]
     return f" of {', '.join(wanted)}" if wanted else ""
 
 

@@ -3,6 +3,7 @@
 #
 #   bash scripts/coop/main.sh DATASET CFG CTP NCTX SHOTS CSC      e.g. caltech101 vit_b16_ep50 end 16 1 False
 set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/../help.sh"
 if (($# != 6)); then
     echo "usage: bash scripts/coop/main.sh DATASET CFG CTP NCTX SHOTS CSC" >&2
     exit 2

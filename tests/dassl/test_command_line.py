@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from dassl.command_line import ArgumentParser, errors_in_one_line, number_from, seed_number
+from dassl.command_line import ArgumentParser, errors_in_one_line, number_from, seed_number, show_program_as
 from dassl.config import get_cfg_default, merge_opts
 from dassl.utils import BadValueError, UnknownKeyError, UserError, set_random_seed
 
@@ -86,6 +86,56 @@ def test_right_words_are_taken():
     args = parser().parse_args([*words, "KEY", "", "--seed"])  # what follows the first word is not read as flags
     assert (args.fast, args.only, args.domains, args.seed, args.workers) == (True, ["a", "b"], ["x", "y"], 2**32 - 1, 0)
     assert args.words == ["KEY", "", "--seed"]
+
+
+def parser_with_old_spellings():
+    parser = ArgumentParser(prog="some.py", examples=("--root data", "--model-dir 100% x"))
+    parser.add_argument("--root", default="here", help="data")
+    parser.add_argument("--model-dir", help="model (default: none)")
+    parser.add_argument("--output-dir", required=True, help="output")
+    parser.add_argument("--names", nargs="+", old_spellings=("--name",), default=["a", "b%"], help="names")
+    parser.add_argument("--fast", action="store_true", help="be fast")
+    return parser
+
+
+@pytest.mark.parametrize("flags", [("--output-dir", "--root", "--model-dir"), ("--to", "--data", "--checkpoint")])
+def test_old_spellings_mean_the_same(flags):
+    output, root, model = flags
+    args = parser_with_old_spellings().parse_args([output, "o", root, "r", f"{model}=m", "--name", "x", "y"])
+    assert (args.output_dir, args.root, args.model_dir, args.names) == ("o", "r", "m", ["x", "y"])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--model-dir", "a", "--checkpoint", "b"], "--model-dir is given twice as --model-dir and --checkpoint"),
+        (["--to", "a", "--to", "b"], "--output-dir is given twice: give it once"),
+        (["--checkpont", "a"], "did you mean --model-dir?"),
+        (["--checkpoint", ""], "--checkpoint has an empty value"),
+    ],
+)
+def test_a_mistake_in_an_old_spelling_names_the_new_one(words, says, capsys):
+    with pytest.raises(SystemExit):
+        parser_with_old_spellings().parse_args(words)
+    assert says in capsys.readouterr().err
+
+
+def test_help_shows_defaults_and_examples_but_no_old_spelling():
+    text = parser_with_old_spellings().format_help()
+    assert "data (default: here)" in text and "names (default: a b%)" in text
+    assert text.count("(default: none)") == 1 and "be fast\n" in text and "output\n" in text
+    assert text.endswith("examples:\n  python some.py --root data\n  python some.py --model-dir 100% x\n")
+    assert not any(old in text for old in ("--data", "--checkpoint", "--to", "--name "))
+
+
+def test_help_and_errors_show_the_words_that_the_user_typed(monkeypatch, capsys):
+    monkeypatch.setattr("dassl.command_line._shown_as", {})
+    show_program_as("some.py", "tool some")
+    parser = parser_with_old_spellings()
+    assert "usage: tool some [-h]" in parser.format_help() and "\n  tool some --root data" in parser.format_help()
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--rot", "x"])
+    assert "did you mean --root? (tool some --help explains the flags)" in capsys.readouterr().err
 
 
 def test_flags_of_subcommands_are_checked_by_their_own_parser(capsys):

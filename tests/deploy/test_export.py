@@ -29,7 +29,8 @@ import export
 from dassl.utils import MAX_ASPECT_RATIO, MAX_PIXELS, UserError
 from deploy import export as package
 from deploy import graphs as tower
-from deploy import load_classifier
+from deploy import load_classifier, standalone_script
+from deploy.images import find_images
 from trainers.core.prompts import normalized
 
 ROOT = Path(export.__file__).parent
@@ -42,7 +43,7 @@ def runs(tmp_path_factory):
 
 def export_run(trainer, output, *arguments):
     """Runs export.py in this process; returns the manifest."""
-    export.main(export.parse_args(["--checkpoint", str(trainer.output_dir), "--output", str(output), *arguments]))
+    export.main(export.parse_args(["--model-dir", str(trainer.output_dir), "--output-dir", str(output), *arguments]))
     return json.loads((output / "manifest.json").read_text())
 
 
@@ -157,7 +158,7 @@ def test_the_plain_script_needs_torch_and_what_reads_its_files(exported):
     tree = ast.parse((exported[1] / "classify.py").read_text())
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     modules |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert modules == {"hashlib", "json", "sys", "pathlib", "torch", "PIL"}
+    assert modules == {"__future__", "hashlib", "json", "sys", "pathlib", "torch", "PIL"}
 
 
 def test_the_plain_script_prepares_images_as_the_trainers_do(runs, tmp_path):
@@ -191,7 +192,7 @@ def test_the_plain_script_refuses_what_it_would_clip_or_never_finish(tmp_path, k
     import numpy as np
     from PIL import Image
 
-    from deploy.standalone_script import load_image
+    from deploy.standalone_script import ImageError, load_image
 
     path = tmp_path / "odd.tif"
     if kind == "FIFO":
@@ -204,8 +205,53 @@ def test_the_plain_script_refuses_what_it_would_clip_or_never_finish(tmp_path, k
             "large": ((25, 40), "uint8"),
         }[kind]
         Image.fromarray(np.full(shape, 100, dtype)).save(path)
-    with pytest.raises(SystemExit, match=f"error: .*odd.tif.*{says}"):
+    with pytest.raises(ImageError, match=f"odd.tif.*{says}"):
         load_image(path, 64, 64, "bicubic", (0, 0, 0), (1, 1, 1), max_pixels=999, max_aspect_ratio=299)
+
+
+def test_the_plain_script_finds_the_images_that_predict_finds(runs, tmp_path):
+    for name in ("b.JPG", "a.png", "notes.txt", "x.eps", ".hidden.png", "sub/c.webp", ".git/d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = standalone_script.find_images([str(tmp_path), "photo.jpg"])
+    assert found == [*find_images([tmp_path]), "photo.jpg"]
+    assert [Path(path).name for path in found] == ["a.png", "b.JPG", "c.webp", "photo.jpg"]
+
+
+def test_the_plain_script_names_bad_images_at_the_end_and_does_the_rest(exported, runs, tmp_path, monkeypatch, capsys):
+    for name in ("a.jpg", "c.jpg"):
+        shutil.copy(runs.images / "c0" / "test_0.jpg", tmp_path / name)
+    (tmp_path / "b.jpg").write_text("no image")
+    monkeypatch.setattr(sys, "argv", ["classify.py", str(tmp_path)])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(exported[1] / "classify.py"), run_name="__main__")
+    bad, count = str(stopped.value.code).splitlines()
+    assert bad.startswith(f"error: cannot read {tmp_path / 'b.jpg'}")
+    assert count == "error: 1 of 3 images could not be read"
+    rows = [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()]
+    assert rows == [str(tmp_path / "a.jpg"), str(tmp_path / "c.jpg")]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        (["--help"], 0, "usage: python classify.py PATH"),
+        (["-h"], 0, "example: python classify.py"),
+        ([], 2, "usage: python classify.py PATH"),
+    ],
+)
+def test_the_plain_script_explains_itself(words, status, says, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        standalone_script.main(words)
+    result = capsys.readouterr()
+    assert stopped.value.code == status and says in (result.err if status else result.out)
+
+
+@pytest.mark.parametrize(("word", "says"), [("--topk", "unknown flag --topk"), ("EMPTY", "no image in the folder")])
+def test_the_plain_script_refuses_other_words(word, says, tmp_path):
+    with pytest.raises(SystemExit, match=says):
+        standalone_script.main([word.replace("EMPTY", str(tmp_path))])
 
 
 def test_the_manifest_describes_the_files(exported):

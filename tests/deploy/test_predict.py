@@ -5,12 +5,15 @@ Expected values: the trainer that wrote the folder, asked directly (its test loa
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import re
 import runpy
 import shutil
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -220,6 +223,46 @@ def test_class_names_from_a_file(run, runs, tmp_path):
     assert {entry["class"] for entry in json.loads(line)["predictions"]} == {"face", "wild_cat"}
 
 
+def test_class_names_on_the_command_line(run, runs, tmp_path, monkeypatch):
+    image = runs.images / "c1" / "test_0.jpg"
+    line = run("--images", image, "--json", "--classes", "face, tea kettle")[0]
+    assert {entry["class"] for entry in json.loads(line)["predictions"]} == {"face", "tea kettle"}
+    monkeypatch.chdir(tmp_path)
+    Path("a,b").write_text("cat\ndog\n")  # a file of that name comes first
+    line = run("--images", image, "--json", "--classes", "a,b")[0]
+    assert {entry["class"] for entry in json.loads(line)["predictions"]} == {"cat", "dog"}
+
+
+def test_comma_separated_values(run, runs, tmp_path):
+    image = tmp_path / 'a, "b".jpg'
+    shutil.copy(runs.images / "c1" / "test_0.jpg", image)
+    lines = list(csv.DictReader(run("--images", image, "--csv", "--topk", 2)))
+    best = next(load_classifier(runs("CoOp").output_dir).predict([image]))
+    assert [(row["image"], row["rank"], row["class"], row["error"]) for row in lines] == [
+        (str(image), str(rank), name, "") for rank, name in enumerate(best.classes[:2], 1)
+    ]
+    assert [float(row["probability"]) for row in lines] == pytest.approx(best.probabilities[:2], abs=2e-6)
+
+
+def test_errors_come_after_the_table(runs, tmp_path):
+    """Stdout and stderr are the same terminal here."""
+    for name in ("a.jpg", "c.jpg"):
+        shutil.copy(runs.images / "c0" / "test_0.jpg", tmp_path / name)
+    (tmp_path / "b.jpg").write_text("no image")
+    screen = io.StringIO()
+    with pytest.raises(UserError, match="1 of 3"), redirect_stdout(screen), redirect_stderr(screen):
+        words = ["--model-dir", runs("CoOp").output_dir, "--images", tmp_path, "--topk", 1]
+        predict.main(predict.parse_args(list(map(str, words))))
+    lines = [line for line in screen.getvalue().splitlines() if ".jpg" in line]
+    assert [line.startswith("error: ") for line in lines] == [False, False, True] and "b.jpg" in lines[2]
+
+
+def test_json_and_csv_exclude_each_other(capsys):
+    with pytest.raises(SystemExit):
+        predict.parse_args(["--model-dir", "x", "--images", "y", "--json", "--csv"])
+    assert "--json and --csv exclude each other" in capsys.readouterr().err
+
+
 def test_what_is_not_classified_is_named(run, runs, tmp_path, capsys):
     shutil.copy(runs.images / "c0" / "test_0.jpg", tmp_path / "a.JFIF")
     (tmp_path / "b.heic").write_bytes(b"")
@@ -290,6 +333,11 @@ def test_a_corrupt_image_is_named_and_nothing_is_lost(runs, tmp_path, monkeypatc
         (("--images", "IMAGES", "--classes", "EMPTY/same_text.txt"), "'hot dog' and 'Hot_dog' (classes 0 and 2)"),
         (("--images", "IMAGES", "--classes", "EMPTY/binary.txt"), "binary.txt"),
         (("--images", "IMAGES", "--classes", "EMPTY/long.txt"), "too long"),
+        (("--images", "IMAGES", "--classes", "cat, dog,cat"), "--classes names 'cat' twice"),
+        (("--images", "IMAGES", "--classes", "cat,,dog"), "has an empty name"),
+        (("--images", "IMAGES", "--classes", "cat"), 'give names with commas: "cat, dog"'),
+        (("--images", "IMAGES", "--classes", "a,b.txt"), "no such file of class names: a,b.txt"),
+        (("--images", "IMAGES", "--classes", "hot dog,Hot_dog"), "'hot dog' and 'Hot_dog'"),
         (("--images", "IMAGES", "--topk", "0"), "topk"),
         (("--images", "IMAGES", "--batch-size", "-1"), "batch size"),
         (("--images", "IMAGES", "--batch-size", "0"), "batch size"),
@@ -380,8 +428,8 @@ def test_other_paths_in_a_record_are_not_used(received, runs, tmp_path):
     assert not (tmp_path / "elsewhere").exists()
 
 
-@pytest.mark.parametrize("as_json", [False, True])
-def test_names_cannot_steer_the_terminal(as_json, capsys):
+@pytest.mark.parametrize("form", ["table", "json", "csv"])
+def test_names_cannot_steer_the_terminal(form, capsys):
     """Names of classes and files with cursor, direction and encoding tricks; JSON keeps them as they are."""
 
     class Named:
@@ -389,10 +437,13 @@ def test_names_cannot_steer_the_terminal(as_json, capsys):
 
     image = "photos/\udcff\x9b.jpg"
     prediction = Prediction(image, Named.classnames, (0.75, 0.25))
-    lines = predict.json_line(prediction) if as_json else predict.table(Named, [image])(prediction)
+    show = {"json": lambda: predict.json_line, "csv": predict.csv_lines, "table": lambda: predict.table(Named, [image])}
+    lines = show[form]()(prediction)
     printed = capsys.readouterr().out + "\n".join(lines)
     assert printable_lines(printed) == printed and printed.encode()
-    if as_json:
+    if form == "csv":
+        assert [row[2] for row in csv.reader(printed.splitlines())][1:] == [r"cat\x1b[2J\nerror", r"\u202edog"]
+    elif form == "json":
         content = json.loads(printed)
         assert content["image"] == image and [row["class"] for row in content["predictions"]] == [*Named.classnames]
     else:

@@ -607,7 +607,7 @@ def test_old_logs_are_read(old_run, tmp_path, monkeypatch, capsys):
     (command,) = commands(section("migration", "Folders and logs"))
     monkeypatch.chdir(tmp_path)
     parse_test_res.main(command.split()[2:])
-    assert "* accuracy: 85.30% +- 0.00% (1 runs)" in capsys.readouterr().out
+    assert "* accuracy: 85.30% (1 run)\n" in capsys.readouterr().out
 
 
 def test_a_repository_of_prompts_needs_neither_dassl_nor_learn2learn():

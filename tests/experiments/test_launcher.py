@@ -697,13 +697,30 @@ def test_trains_and_skips(world, tmp_path, capsys):
     path = declare(tmp_path / "x.yaml", overrides=tiny, seeds=[1], settings=FEW_SHOT)
     command = ["run", str(path), "--data", str(folder / "data"), "--output", str(tmp_path), "--workers", "1"]
     assert program.main(command) == 0
-    assert "1 runs: 1 finished now, 0 before, 0 failed" in capsys.readouterr().out
+    assert "1 run: 1 finished now, 0 before, 0 failed\nnow: " in capsys.readouterr().out
     (file,) = tmp_path.glob("eurosat/CoOp/vit_b16_ep50_1shots/nctx16_cscFalse_ctpend/seed1/result.json")
     result = json.loads(file.read_text())
     assert (result["setting"], result["part"], result["config"]) == ("few_shot", "all", "vit_b16_epochs_by_shots")
     assert (result["classes"], result["shots"], len(result["history"])) == (7, 1, 2)
     assert program.main(command) == 0
-    assert "0 finished now, 1 before" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "0 finished now, 1 before" in shown
+    assert shown.splitlines()[-1] == f"now: python -m experiments report {tmp_path}"
+
+
+def test_the_time_left_is_shown(world, tmp_path, capsys):
+    """Zero-shot CLIP: one run, and then three, of which that one has finished."""
+    folder, tiny = world
+    places = ["--root", str(folder / "data"), "--output-dir", str(tmp_path), "--workers", "1"]
+    one, three = FEW_SHOT, FEW_SHOT | {"base2new": {"datasets": ["eurosat"]}}
+    for settings, expected in ((one, "not known before a run of each kind has ended (1 run)"), (three, "about")):
+        path = declare(tmp_path / "x.yaml", trainers=["zsclip"], overrides=tiny, settings=settings)
+        assert program.main(["run", str(path), *places]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert expected in lines[0]
+    assert re.fullmatch(r"3 runs, 1 of them finished before; about \d+ s left", lines[0])
+    finished = [line for line in lines if " finished base2new/" in line]
+    assert re.search(r"\(\d+ s\); about \d+ s left$", finished[0]) and finished[1].endswith(" s)")
 
 
 def test_a_launch_leaves_no_files_of_its_jobs(world, tmp_path, capsys, monkeypatch):

@@ -202,7 +202,7 @@ def test_what_has_finished_is_not_run_again(places, monkeypatch, capsys):
     (trained.folder / "log.txt").write_text("Finish training\n* accuracy: 90.0%\n")  # as a crash may leave it
     ends(trained)
     program.main(["one", "train_base", "vpt", "dtd", "1"])
-    assert "holds an unfinished run" in capsys.readouterr().out
+    assert "has an unfinished run: continuing" in capsys.readouterr().out
     program.main(["one", "train_base", "vpt", "dtd", "1"])
     assert re.search(r"Results are available in .*\(\* accuracy: 50.0%\)", capsys.readouterr().out)
     ends(tested)

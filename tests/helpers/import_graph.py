@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("dassl", "clip", "shapes_world", "datasets", "trainers", "runner", "deploy", "experiments", "tools")
 """Packages, the lowest first: each may import those before it."""
 
-PROGRAMS = ("train", "predict", "export", "parse_test_res")
+PROGRAMS = ("train", "predict", "export", "parse_test_res", "prometar", "setup")
 """Scripts at the top: they may import every room, and no room imports them."""
 
 

@@ -105,7 +105,7 @@ def test_skipped_updates_are_reported(scene, tmp_path, capsys, monkeypatch):
         "-m datasets.check --root nowhere",
         "-m datasets.prepare --list",
         "-m shapes_world.generate --root nowhere",
-        "-m tools.benchmark --help",
+        "-m tools.benchmark --backbone nowhere",
     ],
 )
 def test_ctrl_c_during_the_imports_is_one_line(program):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -30,7 +29,7 @@ def test_a_folder_that_is_not_a_checkout(tmp_path):
 def test_what_a_trainer_prints_during_a_step_is_no_answer():
     checkout = compare_checkouts.Checkout.__new__(compare_checkouts.Checkout)
     checkout.folder = Path("other")
-    checkout.process = SimpleNamespace(stdout=iter(["CPU replay: step runs eagerly: why\n", "0.5\n"]))
+    checkout._answers = iter(["CPU replay: step runs eagerly: why\n", "0.5\n"])
     assert checkout._answer() == 0.5
     with pytest.raises(UserError, match="the process of other ended before its step was done"):
         checkout._answer()

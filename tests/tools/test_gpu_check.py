@@ -14,7 +14,7 @@ from tools import gpu_check, gpu_parts
 
 STAND_IN = """
 import json, os, subprocess, sys, time
-part, output = sys.argv[1], sys.argv[sys.argv.index("--output") + 1]
+part, output = sys.argv[1], sys.argv[sys.argv.index("--json") + 1]
 json.dump({"so far": 1.0}, open(output, "w"))
 if part == "end_to_end":
     child = subprocess.Popen(["sleep", "3600"])

@@ -52,8 +52,8 @@ def test_what_a_configuration_adds():
 
 
 def test_a_data_set_of_unknown_size_is_refused():
-    (run, *_) = make_plan([Task("base2new", ("shapes",))], [Row("coop")], [1], PLACES)
-    with pytest.raises(UserError, match="the number of images in Shapes is not known"):
+    (run, *_) = make_plan([Task("few_shot", ("folder",), (1,))], [Row("coop")], [1], PLACES)
+    with pytest.raises(UserError, match="the number of images in ImageFolder is not known"):
         work_of(run)
 
 
