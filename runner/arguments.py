@@ -32,6 +32,13 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--config-file", default="", help="YAML file of the method")
     parser.add_argument("--dataset-config-file", default="", help="YAML file of the data set")
     parser.add_argument("--trainer", default="", help="name of the trainer")
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="file or folder with trainers of another repository, and with its train.py; may be repeated",
+    )
     parser.add_argument("--backbone", default="", help="CLIP name or checkpoint file")
     parser.add_argument("--head", default="", help="name of the head")
     parser.add_argument("--eval-only", action="store_true", help="evaluate only")
