@@ -32,7 +32,7 @@ def main(args: argparse.Namespace) -> None:
     images, classnames, source = find_images(args.images), read_class_names(args.classes), source_of(args)
     for line in left_out_below(args.images, images):
         print(f"note: {printable(line)}", file=sys.stderr)
-    with redirect_stdout(Logger(sys.stderr)):  # stdout is for results
+    with redirect_stdout(Logger(console=sys.stderr)):  # stdout is for results
         classifier = load_classifier(
             source.folder, classnames, args.device, source.epoch, source.config_file, source.trainer, source.options
         )

@@ -44,7 +44,9 @@ class ConfigFunctions:
             name: vars(module)[name] for name in (EXTEND, RESET) if name in vars(module)
         }
         self._flags = flag_defaults(parsed(file))
-        self._unset = {name: type(value)() if isinstance(value, str | list) else None for name, value in vars(given).items()}
+        self._unset = {
+            name: type(value)() if isinstance(value, str | list) else None for name, value in vars(given).items()
+        }
 
     @property
     def names(self) -> list[str]:
@@ -119,8 +121,8 @@ def pruned(tree: ast.Module, wanted: set[str]) -> ast.Module:
         kept |= found
         for i in found:
             needed |= {node.id for node in ast.walk(statements[i]) if isinstance(node, ast.Name)}
-    future = [i for i, part in enumerate(statements) if isinstance(part, ast.ImportFrom) and part.module == "__future__"]
-    return ast.Module([statements[i] for i in sorted(kept.union(future))], type_ignores=[])
+    kept |= {i for i, part in enumerate(statements) if isinstance(part, ast.ImportFrom) and part.module == "__future__"}
+    return ast.Module([statements[i] for i in sorted(kept)], type_ignores=[])
 
 
 def _parts(statement: ast.stmt) -> Iterator[ast.stmt]:

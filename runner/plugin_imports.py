@@ -1,9 +1,9 @@
 """The imports of plug-ins: each repository is a package of its own, and its files find their own neighbours first.
 
-In a file of a plug-in, `from .x import y`, `from trainers.x import y`, `import clip` and `from datasets.x import y` mean
-the plug-in's own files where it has them, and this project's where it does not; a line says when that happens. `dassl`
-is always this project's. Files of other packages import as before: only the modules of a plug-in get another
-`__import__`, through the `__builtins__` of their globals.
+In a file of a plug-in, `from .x import y`, `from trainers.x import y`, `import clip` and `from datasets.x import y`
+mean the plug-in's own files where it has them, and this project's where it does not; a line says so where a neighbour
+is missing. `dassl` is always this project's. Files of other packages import as before: only the modules of a plug-in
+get another `__import__`, through the `__builtins__` of their globals.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def load_plugins(paths: Sequence[str], args: argparse.Namespace) -> None:
         args: the arguments of train.py.
 
     Raises:
-        UserError: there is no such file, it has no trainer, or it fails; one line says where and why. Nothing is loaded.
+        UserError: there is no such file, it has no trainer, or it fails; one line says where and why.
     """
     for text in paths:
         path = Path(os.path.abspath(text))
@@ -281,7 +281,7 @@ def _say_changed_types(plugin: Plugin, before: CfgNode, after: CfgNode) -> None:
     for key, value in leaves(plain(before)):
         if key in now and type(now[key]) is not type(value):
             plugin.package.say(
-                f"Plug-in {plugin.path}: config key {key} is a {type(now[key]).__name__} ({now[key]!r}), as it defines, "
+                f"Plug-in {plugin.path}: config key {key} is a {type(now[key]).__name__} ({now[key]!r}) there, "
                 f"not a {type(value).__name__}"
             )
 
