@@ -10,6 +10,7 @@ from dassl.command_line import number_from
 from dassl.utils import MissingFileError, UnreadableFileError, UserError
 from datasets.layout.classes import describe_same_text
 from deploy.load import Source
+from runner.plugins import announce, load_plugins
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,12 +20,17 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--load-epoch", type=number_from(1), help="epoch to load (default: the best or last)")
     parser.add_argument("--backbone", default="", help="CLIP name or file, where it is not where it was in training")
     parser.add_argument("--config-file", default="", help="YAML file of the method, for a folder without config.yaml")
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="PATH", help="the training's plug-in; may be repeated"
+    )
     parser.add_argument("--trainer", default="", help="name of the trainer, for a folder without config.yaml")
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="config overrides")
 
 
 def source_of(args: argparse.Namespace) -> Source:
-    """What the flags name."""
+    """What the flags name; loads the plug-ins."""
+    load_plugins(args.plugin)
+    announce()
     options = [*args.opts, *(("MODEL.BACKBONE.NAME", args.backbone) if args.backbone else ())]
     return Source(args.checkpoint, args.load_epoch, args.config_file, args.trainer, options)
 

@@ -13,7 +13,7 @@ import trainers
 from dassl.config import config_differences, get_cfg_default, leaves, merge_file, merge_opts, plain
 from dassl.config.differences import is_inherited, of_the_model
 from dassl.engine import TRAINER_REGISTRY
-from dassl.engine.run_record import has_record
+from dassl.engine.run_record import has_record, read_config
 from dassl.seeds import MAX_SEED
 from dassl.utils import BadValueError
 from datasets.layout.base import full_path
@@ -78,7 +78,7 @@ def setup_cfg(
         base: replaces the defaults.
         above_files: values by key that override the files, but not the flags and pairs.
     """
-    plugins.load_plugins(args.plugin, args)
+    plugins.load_plugins(args.plugin)
     cfg = default_cfg() if base is None else base.clone()
     if args.dataset_config_file:
         merge_file(cfg, args.dataset_config_file)
@@ -89,7 +89,8 @@ def setup_cfg(
         set_key(cfg, key, value)
     reset_cfg(cfg, args)
     merge_opts(cfg, args.opts)
-    plugins.check_recorded(cfg)
+    plugins.check_recorded(cfg.PLUGINS, args.config_file or args.model_dir)
+    cfg.PLUGINS = plugins.labels()
     if cfg.SEED > MAX_SEED:
         raise BadValueError(f"SEED must be at most {MAX_SEED} (below 0: no fixed seed), not {cfg.SEED}")
     if cfg.DATASET.PATH:  # a relative path would mean different data in different working directories
@@ -110,6 +111,7 @@ def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
         return cfg
     if args.trainer and not keeps_to_records(args.trainer):
         return cfg
+    plugins.check_recorded(read_config(args.model_dir).get("PLUGINS", ()), args.model_dir)
     base = default_cfg()
     recorded = read_record(args.model_dir, base).cfg
     if not keeps_to_records(recorded.TRAINER.NAME):

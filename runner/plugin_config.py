@@ -18,6 +18,7 @@ from typing import Any
 from yacs.config import CfgNode
 
 from dassl.utils.errors import UnreadableFileError
+from runner.arguments import parse_args
 from runner.plugin_imports import TRAINERS, PluginLoader, PluginPackage
 
 EXTEND, RESET = "extend_cfg", "reset_cfg"
@@ -29,10 +30,9 @@ class ConfigFunctions:
     Args:
         file: the file, usually `train.py`.
         package: the plug-in that the file belongs to; the functions import as its files do.
-        given: the arguments of this project's `train.py`.
     """
 
-    def __init__(self, file: Path, package: PluginPackage, given: argparse.Namespace) -> None:
+    def __init__(self, file: Path, package: PluginPackage) -> None:
         self.file = file
         loader = _FunctionsLoader(package, f"{package.name}.functions_of_{file.stem}", str(file))
         spec = spec_from_loader(loader.name, loader, origin=str(file))
@@ -44,9 +44,8 @@ class ConfigFunctions:
             name: vars(module)[name] for name in (EXTEND, RESET) if name in vars(module)
         }
         self._flags = flag_defaults(parsed(file))
-        self._unset = {
-            name: type(value)() if isinstance(value, str | list) else None for name, value in vars(given).items()
-        }
+        flags = vars(parse_args([]))
+        self._unset = {name: type(value)() if isinstance(value, str | list) else None for name, value in flags.items()}
 
     @property
     def names(self) -> list[str]:

@@ -96,7 +96,8 @@ class PluginPackage(MetaPathFinder):
         if not fullname.startswith(f"{self.name}."):
             return None
         for folder in path or ():
-            spec = FileFinder(folder, (partial(PluginLoader, self), [".py"])).find_spec(fullname)
+            loader: Any = partial(PluginLoader, self)  # FileFinder calls it with the name and the path
+            spec = FileFinder(folder, (loader, [".py"])).find_spec(fullname)
             if spec is not None:
                 return spec
         return None

@@ -13,7 +13,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,6 +77,8 @@ class Plugin:
 
 
 _loaded: list[Plugin] = []
+_before: dict[Registry, dict[str, Any]] = {}
+"""What was registered before the first plug-in."""
 
 
 def loaded() -> list[Plugin]:
@@ -84,12 +86,11 @@ def loaded() -> list[Plugin]:
     return list(_loaded)
 
 
-def load_plugins(paths: Sequence[str], args: argparse.Namespace) -> None:
+def load_plugins(paths: Sequence[str]) -> None:
     """Load the plug-ins that this process does not have yet.
 
     Args:
         paths: files and folders, as given to `--plugin`.
-        args: the arguments of train.py.
 
     Raises:
         UserError: there is no such file, it has no trainer, or it fails; one line says where and why.
@@ -97,7 +98,7 @@ def load_plugins(paths: Sequence[str], args: argparse.Namespace) -> None:
     for text in paths:
         path = Path(os.path.abspath(text))
         if path not in [plugin.path for plugin in _loaded]:
-            _load(path, args)
+            _load(path)
 
 
 def labels() -> tuple[str, ...]:
@@ -144,23 +145,49 @@ def reset_cfg(cfg: CfgNode, args: argparse.Namespace) -> None:
                 plugin.config.reset(cfg, args)
 
 
-def check_recorded(cfg: CfgNode) -> None:
-    """Raise BadValueError if a merged config file names other plug-ins than those that are loaded."""
-    if tuple(cfg.PLUGINS) != labels():
-        there, here = (", ".join(names) or "no plug-in" for names in (cfg.PLUGINS, labels()))
-        raise BadValueError(f"the configuration is of a run with {there}, but this one has {here}: give --plugin PATH")
+def check_recorded(recorded: Iterable[object], where: str) -> None:
+    """Compare the plug-ins in a recorded configuration (its key PLUGINS) with those that are loaded.
+
+    Edited files of a plug-in are a warning, as other configurations are for trainers of other repositories.
+
+    Args:
+        where: the recorded configuration, for messages.
+
+    Raises:
+        BadValueError: one of them is not loaded.
+    """
+    for label in map(str, recorded):
+        name = label.rpartition(" ")[0]
+        if name not in [here.rpartition(" ")[0] for here in labels()]:
+            raise BadValueError(f"{where} is of a run with the plug-in {name or label}: add --plugin with its path")
+        if label not in labels():
+            print(f"Warning: files of the plug-in {name} have changed since the run of {where} (SHA-256)")
+
+
+def unload_plugins() -> None:
+    """Go back to this project's own trainers, for a process that loads other plug-ins later."""
+    for plugin in reversed(_loaded):
+        if plugin.package in sys.meta_path:
+            plugin.package.uninstall()
+    if _loaded:
+        for registry, content in _before.items():
+            registry.restore(content)
+            registry.on_conflict = None
+    _loaded.clear()
 
 
 # --- loading ---------------------------------------------------------------------------------------------------------
 
 
-def _load(path: Path, args: argparse.Namespace) -> None:
+def _load(path: Path) -> None:
     root = _root(path)
     shared = next((plugin.package for plugin in _loaded if plugin.package.root == root), None)
     plugin = Plugin(path, shared or PluginPackage(root))
     files, config_file = _files(path, root, plugin.package.is_flat)
     plugin.modules = [plugin.package.module_name(file) for file in files]
-    before = [dict(registry.items()) for registry in REGISTRIES]
+    before = {registry: dict(registry.items()) for registry in REGISTRIES}
+    if not _loaded:
+        _before.update(before)
     for registry in REGISTRIES:
         registry.on_conflict = _choose
     if shared is None:
@@ -172,14 +199,15 @@ def _load(path: Path, args: argparse.Namespace) -> None:
                 importlib.import_module(module)
         if config_file is not None:
             with _errors_of(plugin.package, config_file):
-                plugin.config = ConfigFunctions(config_file, plugin.package, args)
+                plugin.config = ConfigFunctions(config_file, plugin.package)
         plugin.digest = _digest(plugin.package.sources)
     except BaseException:
         _loaded.remove(plugin)
         if shared is None:
             plugin.package.uninstall()
-        for registry, content in zip(REGISTRIES, before, strict=True):
+        for registry, content in before.items():
             registry.restore(content)
+            registry.on_conflict = _choose if _loaded else None
         raise
 
 
