@@ -89,7 +89,7 @@ def setup_cfg(
         set_key(cfg, key, value)
     reset_cfg(cfg, args)
     merge_opts(cfg, args.opts)
-    plugins.check_recorded(cfg.PLUGINS, args.config_file or args.model_dir)
+    plugins.check_recorded(cfg.PLUGINS, args.config_file or args.model_dir or "the key PLUGINS")
     cfg.PLUGINS = plugins.labels()
     if cfg.SEED > MAX_SEED:
         raise BadValueError(f"SEED must be at most {MAX_SEED} (below 0: no fixed seed), not {cfg.SEED}")

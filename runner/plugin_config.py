@@ -193,15 +193,13 @@ def _is_none(node: ast.expr) -> bool:
 
 
 def imported_trainers(tree: ast.Module) -> list[str]:
-    """The modules of `trainers` that a file imports, as their dotted names below it."""
+    """The modules of `trainers` that a file imports, as dotted names below it; some may be names in a module."""
     found: dict[str, None] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             _add(found, (alias.name for alias in node.names))
-        elif isinstance(node, ast.ImportFrom) and not node.level and node.module == TRAINERS:
-            _add(found, (f"{TRAINERS}.{alias.name}" for alias in node.names))
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-            _add(found, [node.module])
+            _add(found, (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)))
     return list(found)
 
 

@@ -76,7 +76,7 @@ class PluginPackage(MetaPathFinder):
 
     def module_name(self, file: Path) -> str:
         """The full name of the module in a file below the root."""
-        return ".".join([self.name, *file.relative_to(self.root).with_suffix("").parts])
+        return ".".join([self.name, *file.relative_to(self.root).with_suffix("").parts]).removesuffix(".__init__")
 
     def code(self, loader: SourceFileLoader, path: str) -> CodeType:
         """Compile a file, and note its digest. Compiled files on disk (`__pycache__`) are neither read nor written."""

@@ -125,10 +125,11 @@ def announce() -> None:
 
 def extend_cfg(cfg: CfgNode) -> None:
     """Add the plug-ins' config keys; a key of this project that a plug-in defines as well is the plug-in's."""
+    replaced = [ours for plugin in _loaded for ours in plugin.replaced.values()]
+    for ours in replaced:  # a plug-in without keys of its own is run with those that it knows from here
+        if hasattr(ours, "add_config"):
+            ours.add_config(cfg)
     for plugin in _loaded:
-        for ours in plugin.replaced.values():  # a lone trainer file is run with the keys that it knows from here
-            if hasattr(ours, "add_config"):
-                ours.add_config(cfg)
         if plugin.config is not None:
             before = cfg.clone()
             with _errors_of(plugin.package, plugin.config.file):
@@ -254,7 +255,8 @@ def _files(path: Path, root: Path, is_flat: bool) -> tuple[list[Path], Path | No
     names: list[str] = []
     if (root / CONFIG_FILE).is_file() and folder in (root, root / TRAINERS):
         names = imported_trainers(parsed(root / CONFIG_FILE))
-    files = [file for file in (folder / f"{name.replace('.', '/')}.py" for name in names) if file.is_file()]
+    places = [folder / name.replace(".", "/") for name in names]
+    files = [file for at in places for file in (at.with_suffix(".py"), at / "__init__.py") if file.is_file()]
     files = files or [file for file in sorted(folder.glob("*.py")) if registers(parsed(file))]
     if not files and config_file is None:
         raise BadValueError(f"{folder} has no Python file that registers a trainer: name the folder or the file")

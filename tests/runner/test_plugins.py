@@ -29,13 +29,18 @@ from runner.plugin_config import flag_defaults, parsed, pruned
 
 ROOT = Path(train.__file__).parent
 STAND_INS = Path(__file__).parents[1] / "helpers" / "plugins"
-OURS = dict(TRAINER_REGISTRY.items())
+OURS: dict[str, type] = {}
+"""What is registered before a test."""
+HEAD = "from dassl.engine import TRAINER_REGISTRY\n"
+TRAINER = "@TRAINER_REGISTRY.register()\nclass Mine: pass\n"
 
 
 @pytest.fixture(autouse=True)
 def own_process():
     """Each test as in a new process."""
     assert plugins.loaded() == []
+    OURS.clear()
+    OURS.update(TRAINER_REGISTRY.items())
     streams, before = (sys.stdout, sys.stderr), set(sys.modules)
     yield
     plugins.unload_plugins()
@@ -162,6 +167,30 @@ def test_what_can_be_named(path):
     names = {"CoOp", "CoOpKD"} if "train.py" not in path else set()
     assert {name for name, found in TRAINER_REGISTRY.items() if found not in OURS.values()} == names
     assert cfg.TRAINER.COOPKD.TEMPERATURE == 2.0
+
+
+@pytest.mark.parametrize(
+    "line", ["import trainers.sub.mine", "from trainers.sub import mine", "from trainers.sub.mine import Mine"]
+)
+def test_only_what_their_train_py_imports_is_loaded(tmp_path, line):
+    folder = tmp_path / "repository"
+    (folder / "trainers" / "sub").mkdir(parents=True)
+    (folder / "train.py").write_text(f"{line}\nimport trainers.whole\n")
+    (folder / "trainers" / "sub" / "mine.py").write_text(HEAD + TRAINER)
+    (folder / "trainers" / "whole").mkdir()
+    (folder / "trainers" / "whole" / "__init__.py").write_text(HEAD + TRAINER.replace("Mine", "Whole"))
+    (folder / "trainers" / "old_copy.py").write_text(HEAD + TRAINER)
+    configured("--plugin", folder)
+    assert {name for name in TRAINER_REGISTRY.registered_names() if name not in OURS} == {"Mine", "Whole"}
+
+
+def test_keys_do_not_depend_on_the_order_of_plugins(tmp_path):
+    """A file with a CoOp of its own but no keys, and the keys from elsewhere."""
+    (tmp_path / "coop.py").write_text(HEAD + TRAINER.replace("Mine", "CoOp"))
+    keys, file = STAND_INS / "kgcoop_files" / "train.py", tmp_path / "coop.py"
+    assert configured("--plugin", keys, "--plugin", file).TRAINER.COOP.CTX_INIT is True
+    plugins.unload_plugins()
+    assert configured("--plugin", file, "--plugin", keys).TRAINER.COOP.CTX_INIT is True
 
 
 def test_a_lone_file_takes_the_rest_from_this_project(tmp_path, capsys):
@@ -371,9 +400,6 @@ def test_a_config_file_of_another_plugins_run_is_refused(run, tmp_path):
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
-
-HEAD = "from dassl.engine import TRAINER_REGISTRY\n"
-TRAINER = "@TRAINER_REGISTRY.register()\nclass Mine: pass\n"
 
 
 @pytest.mark.parametrize(
