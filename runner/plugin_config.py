@@ -62,8 +62,13 @@ class ConfigFunctions:
         _put_back(cfg, after_reset)
 
     def reset(self, cfg: CfgNode, args: argparse.Namespace) -> None:
-        """Let `reset_cfg` set what it sets, as the other repository does after merging the YAML files."""
+        """Let `reset_cfg` set what it sets, as the other repository does after merging the YAML files.
+
+        A key does not become None because its flag was not given.
+        """
+        before = cfg.clone()
         self._call(RESET, cfg, args)
+        _put_back(cfg, before, none_too=True)
 
     def _call(self, name: str, cfg: CfgNode, args: argparse.Namespace) -> None:
         function = self._functions.get(name)
@@ -78,13 +83,13 @@ class ConfigFunctions:
         return argparse.Namespace(**self._unset | self._flags | own)
 
 
-def _put_back(cfg: CfgNode, other: CfgNode) -> None:
-    """Add the keys of `other` that `cfg` does not have."""
+def _put_back(cfg: CfgNode, other: CfgNode, none_too: bool = False) -> None:
+    """Add the keys of `other` that `cfg` does not have; with `none_too`, also those that are None there."""
     for key, value in other.items():
-        if key not in cfg:
+        if key not in cfg or (none_too and cfg[key] is None):
             cfg[key] = value
         elif isinstance(value, CfgNode) and isinstance(cfg[key], CfgNode):
-            _put_back(cfg[key], value)
+            _put_back(cfg[key], value, none_too)
 
 
 class _FunctionsLoader(PluginLoader):

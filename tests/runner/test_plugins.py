@@ -293,6 +293,7 @@ def test_what_reset_cfg_adds(tmp_path):
     assert (cfg.TRAINER.COOP.W, cfg.OPTIM.MAX_EPOCH, cfg.MODEL.BACKBONE.NAME) == (8.0, 7, "RN50")
     cfg = configured(*plugin, "TRAINER.COOP.W", "2", "OPTIM.MAX_EPOCH", "3")
     assert (cfg.TRAINER.COOP.W, cfg.OPTIM.MAX_EPOCH) == (2.0, 3)
+    assert cfg.SEED == -1 and configured(*plugin, "--seed", "0").SEED == 0  # their parser, as we have it, has no --seed
     (tmp_path / "method.yaml").write_text("TRAINER:\n  COOP:\n    W: 1.0\n    N_CTX: 4\n")
     cfg = configured(*plugin, "--config-file", tmp_path / "method.yaml")
     assert cfg.TRAINER.COOP.N_CTX == 4 and cfg.TRAINER.COOP.W == 8.0  # as there: its reset_cfg comes after the files

@@ -6,6 +6,7 @@ import trainers.kgcoop
 def reset_cfg(cfg, args):
     cfg.TRAINER.COOP.W = args.w
     cfg.OPTIM.MAX_EPOCH = args.epochs
+    cfg.SEED = args.seed
     if args.backbone:
         cfg.MODEL.BACKBONE.NAME = args.backbone
 
