@@ -36,10 +36,11 @@ def main(args: argparse.Namespace) -> None:
     Raises:
         UserError: an error that the user can fix; at the end, if an image could not be read.
     """
-    images, classnames, source = find_images(args.images), read_class_names(args.classes), source_of(args)
+    images, classnames = find_images(args.images), read_class_names(args.classes)
     for line in left_out_below(args.images, images):
         print(f"note: {printable(line)}", file=sys.stderr)
-    with redirect_stdout(Logger(sys.stderr)):  # stdout is for results
+    with redirect_stdout(Logger(console=sys.stderr)):  # stdout is for results
+        source = source_of(args)
         classifier = load_classifier(
             source.folder, classnames, args.device, source.epoch, source.config_file, source.trainer, source.options
         )

@@ -19,8 +19,18 @@ from dassl.engine import build_trainer
 from dassl.utils.memory import keep_freed_memory
 from runner.command import main, print_args
 from runner.config import extend_cfg, reset_cfg, setup_cfg
+from runner.plugins import load_plugins
 
-__all__ = ["build_trainer", "extend_cfg", "main", "parse_args", "print_args", "reset_cfg", "setup_cfg"]
+__all__ = [
+    "build_trainer",
+    "extend_cfg",
+    "load_plugins",
+    "main",
+    "parse_args",
+    "print_args",
+    "reset_cfg",
+    "setup_cfg",
+]
 
 if __name__ == "__main__":
     keep_freed_memory()

@@ -45,8 +45,8 @@ class Classifier:
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """Logits [B, C] of transformed images [B, 3, H, W], the same as in the trainer's own test."""
-        return self._trainer.model_inference(images.to(self.device, non_blocking=True))
+        """Logits [B, C] of images [B, 3, H, W] that went through `transform`: those of the trainer's own test."""
+        return self._trainer.inferred_logits(images.to(self.device, non_blocking=True))
 
     def predict(
         self,

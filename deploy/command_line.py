@@ -10,10 +10,13 @@ from pathlib import Path
 from dassl.utils import MissingFileError, UnreadableFileError, UserError
 from datasets.layout.classes import describe_same_text
 from deploy.load import Source
+from runner.plugins import announce, load_plugins
 
 
 def source_of(args: argparse.Namespace) -> Source:
-    """The trained model that the flags name."""
+    """The trained model that the flags name; loads the plug-ins that it needs."""
+    load_plugins(args.plugin)
+    announce()
     options = [*args.opts, *(("MODEL.BACKBONE.NAME", args.backbone) if args.backbone else ())]
     return Source(args.model_dir, args.load_epoch, args.config_file, args.trainer, options)
 

@@ -15,9 +15,11 @@ from safetensors.torch import load_file
 from dassl.config import Difference, get_cfg_default, merge_file, merge_opts
 from dassl.config.differences import BACKBONE_KEY
 from dassl.engine import TRAINER_REGISTRY, SimpleTrainer
+from dassl.engine.run_record import read_config
 from dassl.utils import MissingFileError, UnreadableFileError, UserError, file_sha256, read_json
 from datasets.layout.classes import describe_same_text
 from runner.config import extend_cfg
+from runner.plugins import check_recorded
 from trainers.core.received import refuse_backbone_of_the_folder
 from trainers.core.record import CLASSNAMES_NAME, CONFIG_NAME, Record, read_record
 from trainers.core.trainer import PromptTrainer, load_learned
@@ -52,6 +54,7 @@ class Source:
         defaults = get_cfg_default()
         extend_cfg(defaults)
         if Path(self.folder, CONFIG_NAME).is_file():
+            check_recorded(read_config(self.folder).get("PLUGINS", ()), str(self.folder))
             record = read_record(self.folder, defaults)
         else:
             self._check_says_what_is_not_recorded(classnames)

@@ -51,6 +51,13 @@ def make_parser() -> ArgumentParser:
     )
     parser.add_argument("--trainer", default="", help="name of the trainer (default: TRAINER.NAME in the config)")
     parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="file or folder with trainers of another repository, and with its train.py (default: none); repeatable",
+    )
+    parser.add_argument(
         "--backbone", default="", help="CLIP name or checkpoint file (default: MODEL.BACKBONE.NAME in the config)"
     )
     parser.add_argument("--head", default="", help="name of the head, for trainers that have one (default: none)")

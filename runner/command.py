@@ -17,6 +17,7 @@ from dassl.utils import (
     use_deterministic_algorithms,
 )
 from dassl.utils.locks import locked
+from runner import plugins
 from runner.config import default_cfg, evaluation_cfg, keeps_to_records, setup_cfg
 from runner.recording import Recording
 from runner.tracking import changed_settings, check_logger, start_tracking
@@ -76,6 +77,7 @@ def run(args: argparse.Namespace, cfg: CfgNode, recording: Recording) -> None:
     if cfg.DETERMINISTIC:
         use_deterministic_algorithms()
     setup_logger(cfg.OUTPUT_DIR)
+    plugins.announce()
     print_args(args, cfg)
     print(f"Collecting env info ...\n** System info **\n{collect_env_info()}\n")
     trainer = build_trainer(cfg)

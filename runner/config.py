@@ -13,10 +13,11 @@ import trainers
 from dassl.config import config_differences, get_cfg_default, leaves, merge_file, merge_opts, plain
 from dassl.config.differences import is_inherited, of_the_model
 from dassl.engine import TRAINER_REGISTRY
-from dassl.engine.run_record import has_record
+from dassl.engine.run_record import has_record, read_config
 from dassl.seeds import MAX_SEED
 from dassl.utils import BadValueError
 from datasets.layout.base import full_path
+from runner import plugins
 from runner.recording import row_name, trained_row_name
 from trainers.core.received import refuse_backbone_of_the_folder
 from trainers.core.record import changes_no_number, read_record
@@ -53,9 +54,10 @@ def set_key(cfg: CfgNode, key: str, value: Any) -> None:
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    """Add the keys of this project's data sets and trainers to Dassl's tree."""
+    """Add the keys of this project's data sets and trainers, and those of plug-ins, to Dassl's tree."""
     datasets.add_config(cfg)
     trainers.add_config(cfg)
+    plugins.extend_cfg(cfg)
 
 
 def default_cfg() -> CfgNode:
@@ -70,19 +72,25 @@ def setup_cfg(
 ) -> CfgNode:
     """The frozen configuration: defaults, data set's file, method's file, flags, KEY VALUE pairs; later ones win.
 
+    Plug-ins are loaded first. Their `reset_cfg` comes between the files and the flags.
+
     Args:
         base: replaces the defaults.
         above_files: values by key that override the files, but not the flags and pairs.
     """
+    plugins.load_plugins(args.plugin)
     cfg = default_cfg() if base is None else base.clone()
     if args.dataset_config_file:
         merge_file(cfg, args.dataset_config_file)
     if args.config_file:
         merge_file(cfg, args.config_file)
+    plugins.reset_cfg(cfg, args)
     for key, value in (above_files or {}).items():
         set_key(cfg, key, value)
     reset_cfg(cfg, args)
     merge_opts(cfg, args.opts)
+    plugins.check_recorded(cfg.PLUGINS, args.config_file or args.model_dir or "the key PLUGINS")
+    cfg.PLUGINS = plugins.labels()
     if cfg.SEED > MAX_SEED:
         raise BadValueError(f"SEED must be at most {MAX_SEED} (below 0: no fixed seed), not {cfg.SEED}")
     if cfg.DATASET.PATH:  # a relative path would mean different data in different working directories
@@ -103,6 +111,7 @@ def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
         return cfg
     if args.trainer and not keeps_to_records(args.trainer):
         return cfg
+    plugins.check_recorded(read_config(args.model_dir).get("PLUGINS", ()), args.model_dir)
     base = default_cfg()
     recorded = read_record(args.model_dir, base).cfg
     if not keeps_to_records(recorded.TRAINER.NAME):

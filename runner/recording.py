@@ -13,6 +13,7 @@ from dassl.config import config_differences, plain
 from dassl.config.differences import EXTEND_KEY, only_more_epochs, without_extension
 from dassl.engine.run_record import RunRecord, has_checkpoints, has_record, read_config
 from dassl.utils.errors import BadValueError
+from runner import plugins
 from runner.provenance import draw_digest, git_state, peak_memory, versions
 from runner.result import PARTS, read_result, write_result
 from runner.same_files import by_content_of_files
@@ -175,5 +176,6 @@ class Recording:
             "weights_sha256": backbone_digest(cfg.MODEL.BACKBONE.NAME),
             "full_config": plain(cfg),
             "versions": versions(),
+            "plugins": plugins.description(),
             **self._git,
         }

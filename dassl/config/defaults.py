@@ -24,6 +24,7 @@ _TREE: dict[str, Any] = {
     "DETERMINISTIC": False,  # the same bits in every run with one seed on one machine
     "USE_CUDA": True,
     "VERBOSE": True,
+    "PLUGINS": (),  # set by the program: trainer code from elsewhere that the run uses, with its SHA-256
     "INPUT": {
         "SIZE": (224, 224),  # height, width
         "MAX_PIXELS": 89_478_485,  # a larger image is an error and is not decoded

@@ -323,3 +323,12 @@ def _table(rows: list[tuple[str, str]]) -> str:
     rule = "  ".join("-" * width for width in widths)
     lines = [f"{name:<{widths[0]}}  {value}" for name, value in rows]
     return "\n".join([rule, *lines, rule])
+
+
+def __getattr__(name: str) -> Any:
+    """`build_transform`, which trainer files import from here; torchvision is slow to import."""
+    if name == "build_transform":
+        from .transforms import build_transform
+
+        return build_transform
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -172,6 +172,31 @@ class TrainerBase:
         self.model_backward(loss)
         self.model_update(names)
 
+    def prograd_backward_and_update(
+        self, loss_a: torch.Tensor, loss_b: torch.Tensor, lambda_: float = 1, names: str | list[str] | None = None
+    ) -> None:
+        """A step on `loss_a`, without the part of its gradient that opposes that of `loss_b` (ProGrad).
+
+        For each parameter, with gradients a and b and b^ = b / |b|: where a . b < 0, a - lambda_ (a . b^) b^ is used.
+        """
+        names = self.get_model_names(names)
+        parameters = [each for name in names for each in self._models[name].parameters()]
+        self.model_zero_grad(names)
+        self.detect_anomaly(loss_b, "loss_b")
+        loss_b.backward(retain_graph=True)  # the two losses share the graph
+        opposing = [each.grad for each in parameters]
+        for each in parameters:
+            each.grad = None
+        self.model_backward(loss_a)
+        for each, b in zip(parameters, opposing, strict=True):
+            if each.grad is None or b is None or not b.any():
+                continue
+            direction = b / b.norm()
+            along = (each.grad * direction).sum()
+            if along < 0:
+                each.grad -= lambda_ * along * direction
+        self.model_update(names)
+
     # Checkpoints
 
     def save_model(
@@ -355,7 +380,7 @@ class TrainerBase:
 
     def write_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
         """Add a value to the event file; without `init_writer` nothing happens."""
-        if self._writer_dir is None:
+        if self._writer_dir is None and self._writer is None:  # a trainer may make its own writer
             return
         self._use_writer("add_scalar", tag, scalar_value, global_step)
 
@@ -403,7 +428,7 @@ class TrainerBase:
     def run_epoch(self) -> None:
         raise NotImplementedError
 
-    def test(self, split: str | None = None) -> float:
+    def test(self, split: str | None = None, is_final: bool = False) -> float:
         raise NotImplementedError
 
     def parse_batch_train(self, batch: Any) -> Any:
@@ -586,10 +611,14 @@ class SimpleTrainer(RunChecks, TrainerBase):
             self.scaler.load_state_dict(state["scaler"])
 
     @torch.no_grad()
-    def test(self, split: str | None = None) -> float:
+    def test(self, split: str | None = None, is_final: bool = False) -> float:
         """Evaluate on `test` or `val` (default: TEST.SPLIT); returns the evaluator's first result.
 
         Without validation images the test images are used, as the printed line says.
+
+        Args:
+            is_final: whether training is over. Some versions of Dassl have it for trainers that override this method;
+                here the evaluation is the same.
         """
         self.set_model_mode("eval")
         self.evaluator.reset()
@@ -598,7 +627,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
         started = time.time()
         for batch in progress_bar(loader, desc=f"test on {split}", unit="batch"):
             input, label = self.parse_batch_test(batch)
-            logits = self.model_inference(input)
+            logits = self.inferred_logits(input)
             check_logits(logits, image_paths([batch]), self.checked_models())
             self.evaluator.process(logits, label)
         results = self.evaluator.evaluate()
@@ -615,6 +644,11 @@ class SimpleTrainer(RunChecks, TrainerBase):
     def model_inference(self, input: torch.Tensor) -> torch.Tensor:
         """Logits [batch, classes] of images."""
         return self.model(input)
+
+    def inferred_logits(self, input: torch.Tensor) -> torch.Tensor:
+        """Logits [batch, classes] from `model_inference`, which may return a tuple of which the first is the logits."""
+        output = self.model_inference(input)
+        return output[0] if isinstance(output, tuple | list) else output
 
     def parse_batch_test(self, batch: dict[str, Any]) -> tuple[torch.Tensor, ...]:
         """Images and labels on the trainer's device."""
@@ -710,6 +744,15 @@ def _endless(loader: Iterable) -> Iterator:
             yield from loader
 
     return batches()
+
+
+def __getattr__(name: str) -> Any:
+    """`SummaryWriter`, which trainer files import from here; TensorBoard is slow to import."""
+    if name == "SummaryWriter":
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = ["NonFiniteError", "SimpleNet", "SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]

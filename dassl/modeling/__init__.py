@@ -1,6 +1,15 @@
-"""Backbones and heads by name. `dassl.modeling.ops` has operations on batches, labels and models."""
+"""Backbones, heads and networks by name. `dassl.modeling.ops` has operations on batches, labels and models."""
 
 from .backbone import BACKBONE_REGISTRY, Backbone, build_backbone
 from .head import HEAD_REGISTRY, build_head
+from .network import NETWORK_REGISTRY, build_network
 
-__all__ = ["BACKBONE_REGISTRY", "HEAD_REGISTRY", "Backbone", "build_backbone", "build_head"]
+__all__ = [
+    "BACKBONE_REGISTRY",
+    "HEAD_REGISTRY",
+    "NETWORK_REGISTRY",
+    "Backbone",
+    "build_backbone",
+    "build_head",
+    "build_network",
+]

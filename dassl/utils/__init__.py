@@ -35,6 +35,7 @@ from .registry import Registry
 from .safe_text import in_csv, in_latex, in_markdown, printable, printable_json, printable_lines
 from .tools import download_url, tolist_if_not
 from .torchtools import (
+    adjust_learning_rate,
     count_num_param,
     init_network_weights,
     load_checkpoint,
@@ -43,6 +44,7 @@ from .torchtools import (
     open_specified_layers,
     resume_from_checkpoint,
     save_checkpoint,
+    set_bn_to_eval,
 )
 
 __all__ = [
@@ -61,6 +63,7 @@ __all__ = [
     "UnreadableFileError",
     "UnwritableFileError",
     "UserError",
+    "adjust_learning_rate",
     "check_availability",
     "check_isfile",
     "collect_env_info",
@@ -93,6 +96,7 @@ __all__ = [
     "read_json",
     "resume_from_checkpoint",
     "save_checkpoint",
+    "set_bn_to_eval",
     "set_random_seed",
     "setup_logger",
     "tolist_if_not",

@@ -15,16 +15,29 @@ LOG_NAME = "log.txt"
 
 
 class Logger:
-    """A text stream that writes to a console and to a file.
+    """A text stream that writes to a console and to a file: `sys.stdout = Logger("log.txt")`.
 
     Progress bars redraw themselves with a carriage return; such text goes to the console alone. Other hidden characters
     are shown by their number in both.
     All other methods of a stream (`isatty`, `fileno`, `encoding`) are the console's.
+
+    Args:
+        fpath: name of the file, which `setup_logger` would give it; None or empty: the console alone.
+        console: default: stdout.
+        file: an open file, instead of `fpath`.
+
+    Raises:
+        UnwritableFileError: the file cannot be written.
     """
 
-    def __init__(self, console: IO[str], file: _LogFile | None = None) -> None:
-        self.console = console
+    def __init__(
+        self, fpath: str | None = None, *, console: IO[str] | None = None, file: _LogFile | None = None
+    ) -> None:
+        self.console = console_of(sys.stdout) if console is None else console
         self.file = file
+        if fpath:
+            mkdir_if_missing(os.path.dirname(os.path.abspath(fpath)))
+            self.file = _open_new(fpath)
 
     def write(self, msg: str) -> int:
         shown = printable_lines(msg)
@@ -35,6 +48,18 @@ class Logger:
 
     def flush(self) -> None:
         self.console.flush()
+
+    def close(self) -> None:
+        """Close the file; the console stays open."""
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+    def __enter__(self) -> Logger:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["console"], name)
@@ -50,6 +75,11 @@ class _LogFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self.file: Any = open(path, "xb", buffering=0)  # noqa: SIM115 - stays open as long as the process
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+            self.file = None
 
     def write(self, msg: str) -> None:
         data = memoryview(msg.encode("utf-8", errors="backslashreplace"))
@@ -83,8 +113,8 @@ def setup_logger(output: str | None = None) -> None:
     path = output if output.endswith((".txt", ".log")) else os.path.join(output, LOG_NAME)
     mkdir_if_missing(os.path.dirname(os.path.abspath(path)))
     file = _open_new(path)
-    sys.stdout = Logger(console_of(sys.stdout), file)
-    sys.stderr = Logger(console_of(sys.stderr), file)
+    sys.stdout = Logger(console=console_of(sys.stdout), file=file)
+    sys.stderr = Logger(console=console_of(sys.stderr), file=file)
 
 
 def console_of(stream: IO[str] | Logger) -> IO[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .errors import UnknownNameError
@@ -21,6 +21,14 @@ class Registry:
     def __init__(self, name: str) -> None:
         self._name = name
         self._obj_map: dict[str, Any] = {}
+        self.on_conflict: Callable[[Registry, str, Any, Any], Any] | None = None
+        """Chooses what a name stands for that is registered twice: `(registry, name, registered, new)` -> one of the
+        two, or None for the usual error."""
+
+    @property
+    def kind(self) -> str:
+        """What it has, in a message: "trainer"."""
+        return self._name.lower()
 
     def register(self, obj: Any = None, force: bool = False) -> Any:
         """Register `obj` under its own name, or return a decorator that does. `force` replaces an existing name."""
@@ -47,6 +55,15 @@ class Registry:
         """Names in order of registration."""
         return list(self._obj_map)
 
+    def items(self) -> list[tuple[str, Any]]:
+        """Names and objects in order of registration."""
+        return list(self._obj_map.items())
+
+    def restore(self, content: Mapping[str, Any]) -> None:
+        """Go back to an earlier content, as `items` gave it."""
+        self._obj_map.clear()
+        self._obj_map.update(content)
+
     def __contains__(self, name: str) -> bool:
         return name in self._obj_map
 
@@ -58,6 +75,9 @@ class Registry:
         return decorate
 
     def _do_register(self, name: str, obj: Any, force: bool) -> None:
+        if name in self._obj_map and not force and self.on_conflict is not None:
+            chosen = self.on_conflict(self, name, self._obj_map[name], obj)
+            force, obj = chosen is not None, chosen
         if name in self._obj_map and not force:
             raise KeyError(f'An object named "{name}" is already registered in "{self._name}"')
         self._obj_map[name] = obj

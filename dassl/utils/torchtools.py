@@ -307,3 +307,30 @@ def init_network_weights(model: nn.Module, init_type: str = "normal", gain: floa
             continue
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def adjust_learning_rate(
+    optimizer: torch.optim.Optimizer,
+    base_lr: float,
+    epoch: int,
+    stepsize: int = 20,
+    gamma: float = 0.1,
+    linear_decay: bool = False,
+    final_lr: float = 0,
+    max_epoch: int = 100,
+) -> None:
+    """Set the rate of all parameter groups for an epoch, counted from 0.
+
+    It is base_lr * gamma ** (epoch // stepsize); with `linear_decay`, on the line from base_lr to final_lr, which it
+    reaches at `max_epoch`.
+    """
+    done = epoch / max_epoch
+    rate = done * final_lr + (1 - done) * base_lr if linear_decay else base_lr * gamma ** (epoch // stepsize)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def set_bn_to_eval(module: nn.Module) -> None:
+    """For `model.apply`: a batch norm uses its running statistics and no longer updates them."""
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        module.eval()

@@ -69,8 +69,3 @@ class InstanceNormalization:
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         std, mean = torch.std_mean(image, dim=(-2, -1), keepdim=True)  # [channels, 1, 1]
         return (image - mean) / (std + self.eps)
-
-
-def random_strength_augment(num_ops: int, p: float = 1.0) -> transforms.RandomApply:
-    """With probability `p`: `num_ops` random operations of random strength, from torchvision's set."""
-    return transforms.RandomApply([transforms.TrivialAugmentWide() for _ in range(num_ops)], p=p)

@@ -15,8 +15,8 @@ from .augmentations import (
     GaussianNoise,
     InstanceNormalization,
     Random2DTranslation,
-    random_strength_augment,
 )
+from .randaugment import RandAugment, RandAugment2, RandAugmentFixMatch
 from .settings import check_input_settings
 
 INTERPOLATION_MODES = {
@@ -117,9 +117,9 @@ def _make(name: str, cfg: CfgNode) -> Callable:
         "imagenet_policy": lambda: transforms.AutoAugment(AutoAugmentPolicy.IMAGENET),
         "cifar10_policy": lambda: transforms.AutoAugment(AutoAugmentPolicy.CIFAR10),
         "svhn_policy": lambda: transforms.AutoAugment(AutoAugmentPolicy.SVHN),
-        "randaugment": lambda: transforms.RandAugment(given.RANDAUGMENT_N, given.RANDAUGMENT_M),
-        "randaugment_fixmatch": lambda: random_strength_augment(given.RANDAUGMENT_N),
-        "randaugment2": lambda: random_strength_augment(given.RANDAUGMENT_N, p=0.6),
+        "randaugment": lambda: RandAugment(given.RANDAUGMENT_N, given.RANDAUGMENT_M),
+        "randaugment_fixmatch": lambda: RandAugmentFixMatch(given.RANDAUGMENT_N),
+        "randaugment2": lambda: RandAugment2(given.RANDAUGMENT_N),
         "colorjitter": lambda: transforms.ColorJitter(
             given.COLORJITTER_B, given.COLORJITTER_C, given.COLORJITTER_S, given.COLORJITTER_H
         ),

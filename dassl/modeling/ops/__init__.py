@@ -1,5 +1,14 @@
 """Operations on batches, labels and models that trainer files import."""
 
+from .mixstyle import (
+    MixStyle,
+    activate_mixstyle,
+    crossdomain_mixstyle,
+    deactivate_mixstyle,
+    random_mixstyle,
+    run_with_mixstyle,
+    run_without_mixstyle,
+)
 from .mixup import mixup
 from .reverse_grad import ReverseGrad
 from .utils import (
@@ -13,12 +22,19 @@ from .utils import (
 )
 
 __all__ = [
+    "MixStyle",
     "ReverseGrad",
+    "activate_mixstyle",
     "create_onehot",
+    "crossdomain_mixstyle",
+    "deactivate_mixstyle",
     "ema_model_update",
     "linear_rampup",
     "mixup",
+    "random_mixstyle",
     "reverse_index",
+    "run_with_mixstyle",
+    "run_without_mixstyle",
     "sharpen_prob",
     "shuffle_index",
     "sigmoid_rampup",

@@ -1,0 +1,1 @@
+CUSTOM_TEMPLATES = {"EuroSAT": "a centered satellite photo of {}."}
