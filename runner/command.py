@@ -77,6 +77,7 @@ def run(args: argparse.Namespace, cfg: CfgNode, recording: Recording) -> None:
     print_args(args, cfg)
     print(f"Collecting env info ...\n** System info **\n{collect_env_info()}\n")
     trainer = build_trainer(cfg)
+    recording.prepare(trainer)
     if args.eval_only:
         load_for_evaluation(trainer, args)
         trainer.test()

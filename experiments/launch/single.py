@@ -2,6 +2,7 @@
 
     python -m experiments one train_base METHOD DATASET SEED [CFG [KEY VALUE ...]]      base2new_train.sh
     python -m experiments one test_new METHOD DATASET SEED [CFG [KEY VALUE ...]]        base2new_test.sh
+    python -m experiments one test_all METHOD DATASET SEED [CFG [KEY VALUE ...]]        base2new_test.sh
     python -m experiments one source METHOD [DATASET] SEED [CFG [KEY VALUE ...]]        xd_train.sh
     python -m experiments one target METHOD DATASET SEED [CFG [KEY VALUE ...]]          xd_test.sh
     python -m experiments one all METHOD DATASET SHOTS SEED [CFG [KEY VALUE ...]]       few_shot.sh
@@ -37,7 +38,7 @@ from runner.command import main as train
 from runner.result import read_result
 
 DEFAULT_SHOTS = 16
-KINDS = ("train_base", "test_new", "source", "target", "all")
+KINDS = ("train_base", "test_new", "test_all", "source", "target", "all")
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Request:
 
     def run(self) -> PlannedRun:
         """The run that is meant. Raises UserError: unknown data set or config."""
-        if self.kind in ("train_base", "test_new"):
+        if self.kind in ("train_base", "test_new", "test_all"):
             runs = base2new(self.row, self.places, self.dataset, self.seed, self.shots)
         elif self.kind == "all":
             runs = few_shot(self.row, self.places, self.dataset, self.seed, self.shots)
