@@ -155,13 +155,13 @@ def test_a_result_says_what_was_found(trained):
     assert result["results"]["error_rate"] == pytest.approx(100 - result["results"]["accuracy"])
     assert sorted(result["per_class"]) == sorted(CLASSNAMES)
     assert statistics.mean(result["per_class"].values()) == pytest.approx(result["results"]["accuracy"])  # equal sizes
-    assert evaluated["results"]["accuracy"] == result["results"]["accuracy"] and evaluated["per_class"] is None
+    assert evaluated["results"]["accuracy"] == result["results"]["accuracy"] and evaluated["per_class"] == result["per_class"]
     assert parse_test_res.read_result(folder / "train" / "log.txt", "accuracy", False) is not None
 
 
 def test_a_result_says_what_was_run(trained):
     _, backbone, result, evaluated = trained
-    assert result["finished"] is True and result["schema"] == 1
+    assert result["finished"] is True and result["schema"] == 2
     what = ("setting", "part", "trainer", "config", "dataset", "dataset_config", "subsample_classes")
     assert [result[key] for key in what] == ["few_shot", "all", "CoOp", "my_row", "EuroSAT", "eurosat", "all"]
     assert [result[key] for key in ("shots", "seed", "classes", "epochs", "device")] == [2, 3, 7, 2, "cpu"]
@@ -296,6 +296,7 @@ def test_what_changes_no_number_changes_no_bit(train_with):
         "TRAIN.CHECKPOINT_FREQ": 1,
         "TEST.PER_CLASS_RESULT": True,
         "TEST.COMPUTE_CMAT": True,
+        "TEST.SAVE_PREDICTIONS": False,
         "TRAINER.CPU_REPLAY": "off",
         "TRAINER.CUDA_GRAPH": "off",  # on a GPU: tests/trainers/test_captured.py
         "TRAINER.PROMETAR.KEEP_MODULATOR": True,
