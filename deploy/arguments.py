@@ -79,7 +79,7 @@ def _add_source_arguments(parser: ArgumentParser) -> None:
         "--config-file", default="", help="YAML file of the method (default: config.yaml in the run's folder)"
     )
     parser.add_argument(
-        "--plugin", action="append", default=[], metavar="PATH", help="the training's plug-in (default: none); repeatable"
+        "--plugin", action="append", default=[], metavar="PATH", help="a plug-in of the training (default: none)"
     )
     parser.add_argument("--trainer", default="", help="name of the trainer (default: the one in config.yaml)")
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="config overrides (default: none)")

@@ -12,7 +12,7 @@ PROGRAM = "python -m experiments"
 LAUNCHERS = ("local", "slurm")
 SETTINGS = ("base2new", "few_shot", "cross_dataset", "domain_generalization", "other")
 """As in `runner.result.PARTS`."""
-KINDS = ("train_base", "test_new", "source", "target", "all")
+KINDS = ("train_base", "test_new", "test_all", "source", "target", "all")
 """Parts of the settings, for `one`."""
 
 _RUN = """Plans the declared runs, leaves out those that have finished, and does the rest.
@@ -23,6 +23,7 @@ _ONE = """A single run in the foreground: what scripts/<method>/*.sh call.
 
   one train_base METHOD DATASET SEED [CFG [KEY VALUE ...]]      base2new_train.sh
   one test_new METHOD DATASET SEED [CFG [KEY VALUE ...]]        base2new_test.sh
+  one test_all METHOD DATASET SEED [CFG [KEY VALUE ...]]        base2new_test.sh
   one source METHOD [DATASET] SEED [CFG [KEY VALUE ...]]        xd_train.sh
   one target METHOD DATASET SEED [CFG [KEY VALUE ...]]          xd_test.sh
   one all METHOD DATASET SHOTS SEED [CFG [KEY VALUE ...]]       few_shot.sh
@@ -136,7 +137,7 @@ def _add_one(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
         "one",
         help="a single run; scripts/<method>/*.sh call it",
         description=_ONE,
-        examples=("train_base prometar shapes 1", "test_new prometar shapes 1"),
+        examples=("train_base prometar shapes 1", "test_new prometar shapes 1", "test_all prometar shapes 1"),
     )
     parser.add_argument("kind", choices=KINDS, help="part of a setting")
     parser.add_argument("method", metavar="METHOD", help="name of a folder in scripts/, such as prometar")

@@ -84,6 +84,7 @@ def run(args: argparse.Namespace, cfg: CfgNode, recording: Recording) -> None:
     tracker = None
     if not args.no_train:
         tracker = start_tracking(logger_of(args), trainer, cfg, changed_settings(cfg, default_cfg()))
+    recording.prepare(trainer)
     if args.eval_only:
         load_for_evaluation(trainer, args)
         trainer.test()

@@ -11,11 +11,13 @@ from yacs.config import CfgNode
 
 from dassl.config import config_differences, plain
 from dassl.config.differences import EXTEND_KEY, only_more_epochs, without_extension
-from dassl.engine.run_record import RunRecord, has_checkpoints, has_record, read_config
+from dassl.engine.run_record import RunRecord, has_checkpoints, has_record, listed_path, read_config
+from dassl.evaluation import PREDICTIONS_NAME, Classification, write_predictions
 from dassl.utils.errors import BadValueError
 from runner import plugins
+from datasets.layout.classes import base_and_new
 from runner.provenance import draw_digest, git_state, peak_memory, versions
-from runner.result import PARTS, read_result, write_result
+from runner.result import JOINT, PARTS, read_result, write_result
 from runner.same_files import by_content_of_files
 from trainers.core.record import backbone_digest, changes_no_number
 
@@ -59,6 +61,32 @@ class Recording:
         self._args, self._cfg = args, cfg
         self._setting, self._part = setting_and_part(args.setting)
         self._git = git_state()
+        if self._is_joint and cfg.DATASET.SUBSAMPLE_CLASSES != "all":
+            raise BadValueError(
+                f"--setting {args.setting} evaluates base and new classes together: set DATASET.SUBSAMPLE_CLASSES all, "
+                f"not {cfg.DATASET.SUBSAMPLE_CLASSES}"
+            )
+
+    @property
+    def _is_joint(self) -> bool:
+        return (self._setting, self._part) == JOINT
+
+    def prepare(self, trainer: Any) -> None:
+        """Let the trainer's evaluation measure what the setting asks for.
+
+        Raises:
+            BadValueError: a joint evaluation of base and new classes, with an evaluator of another project or without
+                new classes.
+        """
+        if not self._is_joint:
+            return
+        if not isinstance(trainer.evaluator, Classification):
+            name = type(trainer.evaluator).__name__
+            raise BadValueError(f"--setting {self._args.setting} needs TEST.EVALUATOR Classification, not {name}")
+        base, new = base_and_new(trainer.dm.dataset.train_x)
+        if not new:
+            raise BadValueError(f"--setting {self._args.setting} needs new classes; the data set has {len(base)} class")
+        trainer.evaluator.evaluate_jointly(base)
 
     def check_folder(self, defaults: CfgNode, refuses: bool) -> None:
         """Check the output folder for results of earlier commands.
@@ -122,7 +150,26 @@ class Recording:
         """
         if getattr(trainer.evaluator, "results", None) is None:
             return
-        write_result(Path(self._cfg.OUTPUT_DIR), self._what() | self._found(trainer) | self._how(trainer))
+        content = self._what() | self._found(trainer) | self._how(trainer)
+        content["predictions"] = self._write_predictions(trainer)
+        write_result(Path(self._cfg.OUTPUT_DIR), content)
+
+    def _write_predictions(self, trainer: Any) -> dict[str, str] | None:
+        """Write predictions.npz; returns its name and SHA-256. Without predictions an earlier file is removed.
+
+        There are none with TEST.SAVE_PREDICTIONS False, or from an evaluator or a `test` of another project.
+        """
+        path, evaluator = Path(self._cfg.OUTPUT_DIR, PREDICTIONS_NAME), trainer.evaluator
+        outcomes, images = getattr(evaluator, "outcomes", None), getattr(trainer, "tested_images", [])
+        wanted = self._cfg.TEST.SAVE_PREDICTIONS
+        if not wanted or outcomes is None or len(images) != len(outcomes.labels):
+            path.unlink(missing_ok=True)
+            if wanted:
+                print(f"Note: no {PREDICTIONS_NAME}: the test of {type(trainer).__name__} gives no images or scores")
+            return None
+        listed = [listed_path(image, self._cfg.DATASET.ROOT) for image in images]
+        digest = write_predictions(path, outcomes, listed, trainer.dm.dataset.classnames, self._part)
+        return {"file": PREDICTIONS_NAME, "sha256": digest}
 
     def _what(self) -> dict[str, Any]:
         args, cfg = self._args, self._cfg
@@ -146,6 +193,8 @@ class Recording:
             "classes": trainer.num_classes,
             "results": dict(trainer.evaluator.results),
             "per_class": getattr(trainer.evaluator, "per_class", None),
+            "confusion_pairs": getattr(trainer.evaluator, "confusion_pairs", None),
+            "joint": getattr(trainer.evaluator, "joint", None),
             "epochs": self._cfg.OPTIM.MAX_EPOCH if trained else 0,
             "history": trainer.epoch_history.epochs if trained else [],
             "train_seconds": trainer.epoch_history.seconds if trained else None,

@@ -11,15 +11,19 @@ from dassl.utils.errors import UnreadableFileError
 from dassl.utils.files import read_json, write_json
 
 RESULT_NAME, PLAN_NAME = "result.json", "plan.json"
-SCHEMA = 1
+SCHEMA = 2
+READABLE_SCHEMAS = (1, 2)
+"""Schema 1 has no measures but accuracy, error rate and macro F1, and no predictions."""
 PARTS = {
-    "base2new": ("train_base", "test_new"),
+    "base2new": ("train_base", "test_new", "test_all"),
     "cross_dataset": ("source", "target"),
     "domain_generalization": ("source", "target"),
     "few_shot": ("all",),
     "other": ("all",),
 }
 """The parts of each setting."""
+JOINT = ("base2new", "test_all")
+"""The model of the base classes, evaluated on base and new classes in one label space."""
 
 WORKERS = "DATALOADER.NUM_WORKERS"
 SAME_RECIPE = frozenset({WORKERS, "TRAINER.TEXT_CHUNK", "USE_CUDA"})
@@ -52,12 +56,18 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     result = read_json(path)
     if not isinstance(result, dict) or result.get("finished") is not True:
         raise UnreadableFileError(f"{path} is not a result of a finished run: delete it to run again")
-    if result.get("schema") != SCHEMA:
-        raise UnreadableFileError(f"{path} has schema {result.get('schema')}, but this version reads {SCHEMA}")
+    if not is_readable(result.get("schema")):
+        known = " and ".join(map(str, READABLE_SCHEMAS))
+        raise UnreadableFileError(f"{path} has schema {result.get('schema')!r}, but this version reads {known}")
     problem = _problem(result)
     if problem is not None:
         raise UnreadableFileError(f"{path} is damaged: {problem}; delete it to run again")
     return result
+
+
+def is_readable(schema: Any) -> bool:
+    """Whether this version reads results of that schema."""
+    return type(schema) is int and schema in READABLE_SCHEMAS
 
 
 def _problem(result: dict[str, Any]) -> str | None:

@@ -3,6 +3,7 @@
 #
 #   bash scripts/run.sh train_base METHOD DATASET SEED [CFG [KEY VALUE ...]]   base2new_train: 16 shots of the base classes
 #   bash scripts/run.sh test_new   METHOD DATASET SEED [CFG [KEY VALUE ...]]   base2new_test: that model on the new ones
+#   bash scripts/run.sh test_all   METHOD DATASET SEED [CFG [KEY VALUE ...]]   base2new_test: and on base and new together
 #   bash scripts/run.sh source     METHOD [DATASET] SEED [CFG [KEY VALUE ...]] xd_train: 16 shots of all classes
 #   bash scripts/run.sh target     METHOD DATASET SEED [CFG [KEY VALUE ...]]   xd_test: that model on another data set
 #   bash scripts/run.sh all        METHOD DATASET SHOTS [SEED [CFG [KEY VALUE ...]]]   few_shot; seeds 1, 2, 3 by default

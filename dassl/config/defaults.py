@@ -110,6 +110,7 @@ _TREE: dict[str, Any] = {
         "EVALUATOR": "Classification",
         "PER_CLASS_RESULT": False,
         "COMPUTE_CMAT": False,
+        "SAVE_PREDICTIONS": True,  # predictions.npz in the output folder
         "NO_TEST": False,
         "SPLIT": "test",
         "FINAL_MODEL": "last_step",  # or best_val

@@ -17,6 +17,7 @@ CHANGES_NO_NUMBER = frozenset(
         "TRAIN.CHECKPOINT_FREQ",
         "TEST.PER_CLASS_RESULT",
         "TEST.COMPUTE_CMAT",
+        "TEST.SAVE_PREDICTIONS",
     }
 )
 """Keys of Dassl's tree for paths and output. They do not change a bit of what a run learns."""

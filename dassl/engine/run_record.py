@@ -166,12 +166,17 @@ def classnames_digest(classnames: Sequence[str]) -> str:
 
 
 def listed_images(items: Iterable[Any], root: StrPath) -> Iterator[tuple[int, str, str]]:
-    """Label, path as listed (relative to `root` if it is below) and full path of each image."""
+    """Label, path as listed (see `listed_path`) and full path of each image."""
     root = os.path.abspath(root)
     for item in items:
         path = os.path.abspath(item.impath)
-        listed = os.path.relpath(path, root) if os.path.commonpath([path, root]) == root else path
-        yield item.label, listed, path
+        yield item.label, listed_path(path, root), path
+
+
+def listed_path(path: StrPath, root: StrPath) -> str:
+    """`path` relative to `root` if it is below, else absolute."""
+    path, root = os.path.abspath(path), os.path.abspath(root)
+    return os.path.relpath(path, root) if os.path.commonpath([path, root]) == root else path
 
 
 def images_digest(items: Iterable[Any], root: StrPath) -> str:

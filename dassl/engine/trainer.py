@@ -466,6 +466,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
         self.best_result = -float("inf")
         self.epoch_history = EpochHistory(self.output_dir)
         self.test_seconds: float | None = None  # of the last evaluation
+        self.tested_images: list[str] = []  # paths, in the order of the last evaluation
 
     def check_ranges(self, cfg: CfgNode) -> None:
         """Check the numbers of the configuration; a trainer adds its own.
@@ -624,12 +625,13 @@ class SimpleTrainer(RunChecks, TrainerBase):
         self.evaluator.reset()
         split, loader = self._split_and_loader(split or self.cfg.TEST.SPLIT)
         print(f"Evaluate on the *{split}* set")
-        started = time.time()
+        started, self.tested_images = time.time(), []
         for batch in progress_bar(loader, desc=f"test on {split}", unit="batch"):
             input, label = self.parse_batch_test(batch)
             logits = self.inferred_logits(input)
             check_logits(logits, image_paths([batch]), self.checked_models())
             self.evaluator.process(logits, label)
+            self.tested_images += image_paths([batch])
         results = self.evaluator.evaluate()
         self.test_seconds = time.time() - started
         for name, value in results.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from dassl.data.datasets import Datum
 from dassl.utils import BadValueError
@@ -29,14 +29,13 @@ def check_subsample(value: str) -> str:
 def subsample_classes(*args: list[Datum], subsample: str = "all") -> Sequence[list[Datum]]:
     """Keep the base or the new classes of each list and relabel them from 0.
 
-    Base classes are the first ceil(n/2) of the ascending labels of the first list (train), new ones the others.
+    Base and new classes are those of `base_and_new` of the first list (train).
     """
     if check_subsample(subsample) == "all":
         return args
-    labels = sorted({item.label for item in args[0]})
-    half = (len(labels) + 1) // 2
+    base, new = base_and_new(args[0])
     print(f"SUBSAMPLE {subsample.upper()} CLASSES!")
-    kept = labels[:half] if subsample == "base" else labels[half:]
+    labels, kept = [*base, *new], base if subsample == "base" else new
     if not kept:
         raise BadValueError(f"a data set of {len(labels)} class has no new classes; set DATASET.SUBSAMPLE_CLASSES all")
     relabelled = {label: new_label for new_label, label in enumerate(kept)}
@@ -44,6 +43,13 @@ def subsample_classes(*args: list[Datum], subsample: str = "all") -> Sequence[li
         [Item(item.impath, relabelled[item.label], item.classname) for item in items if item.label in relabelled]
         for items in args
     ]
+
+
+def base_and_new(items: Iterable[Datum]) -> tuple[list[int], list[int]]:
+    """The base labels, which are the first ceil(n/2) of the n ascending labels of `items`, and the other ones."""
+    labels = sorted({item.label for item in items})
+    half = (len(labels) + 1) // 2
+    return labels[:half], labels[half:]
 
 
 def prompt_words(classname: str) -> tuple[str, ...]:

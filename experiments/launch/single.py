@@ -42,7 +42,7 @@ class Request:
 
     def run(self) -> PlannedRun:
         """The run that is meant. Raises UserError: unknown data set or config."""
-        if self.kind in ("train_base", "test_new"):
+        if self.kind in ("train_base", "test_new", "test_all"):
             runs = base2new(self.row, self.places, self.dataset, self.seed, self.shots)
         elif self.kind == "all":
             runs = few_shot(self.row, self.places, self.dataset, self.seed, self.shots)

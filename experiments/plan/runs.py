@@ -172,7 +172,7 @@ def named(config: str, variant: str) -> str:
 
 
 def base2new_folder(output: Path, part: str, dataset: str, shots: int, trainer: str, config: str, seed: int) -> Path:
-    """base2new/{train_base,test_new}/<dataset>/shots_<K>/<trainer>/<config>/seed<k>"""
+    """base2new/{train_base,test_new,test_all}/<dataset>/shots_<K>/<trainer>/<config>/seed<k>"""
     return output / "base2new" / part / dataset / f"shots_{shots}" / trainer / config / f"seed{seed}"
 
 

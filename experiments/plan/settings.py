@@ -66,7 +66,7 @@ def check_dataset(name: str) -> None:
 
 
 def base2new(row: Row, places: Places, dataset: str, seed: int, shots: int) -> Iterator[PlannedRun]:
-    """Train on the base classes and test on them; test that model on the new classes."""
+    """Train on the base classes and test on them; test that model on the new classes, and on all classes together."""
     recipe = row.recipe("base2new", dataset, shots)
     config = named(recipe.config, row.variant)
     folder = partial(
@@ -79,9 +79,10 @@ def base2new(row: Row, places: Places, dataset: str, seed: int, shots: int) -> I
         seed=seed,
     )
     on_base = _run(row, places, "base2new", "train_base", recipe, dataset, seed, shots, "base", folder("train_base"))
-    on_new = replace(on_base, part="test_new", classes="new", folder=folder("test_new"))
     yield on_base
-    yield replace(on_new, needs=on_base.folder if row.method.learns else None)
+    needs = on_base.folder if row.method.learns else None
+    for part, classes in (("test_new", "new"), ("test_all", "all")):
+        yield replace(on_base, part=part, classes=classes, folder=folder(part), needs=needs)
 
 
 def few_shot(row: Row, places: Places, dataset: str, seed: int, shots: int) -> Iterator[PlannedRun]:
@@ -98,7 +99,7 @@ def transfer(
     config = named(trained.recipe.config, row.variant)
     subfolder = method_subfolder(row.method, trained.recipe, row.options)
     for target in targets:
-        names = [_data_name(row, dataset) for dataset in (source, target)]
+        names = _data_name(row, source), _data_name(row, target)
         folder = evaluation_folder(places.output, *names, shots, row.method.trainer, config, seed, subfolder)
         needs = trained.folder if row.method.learns else None
         yield replace(trained, part="target", dataset=target, folder=folder, needs=needs)

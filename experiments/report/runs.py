@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator, ValidationError, validators
 from jsonschema.exceptions import best_match
 
 from dassl.utils import UnreadableFileError, UserError, printable, read_json
-from runner.result import PARTS, RESULT_NAME, SCHEMA, read_plan
+from runner.result import PARTS, READABLE_SCHEMAS, RESULT_NAME, is_readable, read_plan
 
 MAX_DEPTH = 40
 """Levels of nested objects and lists; a run's own result has six."""
@@ -92,8 +92,9 @@ def read_run(path: Path) -> Run | None:
     """
     content = read_json(path)
     try:
-        if isinstance(content, dict) and content.get("schema", SCHEMA) != SCHEMA:
-            raise ValueError(f"schema {content['schema']!r}, this report reads {SCHEMA}")
+        if isinstance(content, dict) and "schema" in content and not is_readable(content["schema"]):
+            known = " and ".join(map(str, READABLE_SCHEMAS))
+            raise ValueError(f"schema {content['schema']!r}, this report reads {known}")
         if isinstance(content, dict) and content.get("finished", True) is not True:
             return None
         return _run(path, _printable(content))

@@ -1,3 +1,4 @@
 #!/usr/bin/env bash
 # bash scripts/coprompt/base2new_test.sh DATASET SEED [CFG [KEY VALUE ...]]
-exec bash "$(dirname "${BASH_SOURCE[0]}")/../run.sh" test_new coprompt "$@"
+bash "$(dirname "${BASH_SOURCE[0]}")/../run.sh" test_new coprompt "$@" || exit
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../run.sh" test_all coprompt "$@"

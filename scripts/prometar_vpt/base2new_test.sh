@@ -1,3 +1,4 @@
 #!/usr/bin/env bash
 # bash scripts/prometar_vpt/base2new_test.sh DATASET SEED [CFG [KEY VALUE ...]]
-exec bash "$(dirname "${BASH_SOURCE[0]}")/../run.sh" test_new prometar_vpt "$@"
+bash "$(dirname "${BASH_SOURCE[0]}")/../run.sh" test_new prometar_vpt "$@" || exit
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../run.sh" test_all prometar_vpt "$@"

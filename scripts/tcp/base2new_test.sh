@@ -1,3 +1,4 @@
 #!/usr/bin/env bash
 # bash scripts/tcp/base2new_test.sh DATASET SEED [CFG [KEY VALUE ...]]
-exec bash "$(dirname "${BASH_SOURCE[0]}")/../run.sh" test_new tcp "$@"
+bash "$(dirname "${BASH_SOURCE[0]}")/../run.sh" test_new tcp "$@" || exit
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../run.sh" test_all tcp "$@"

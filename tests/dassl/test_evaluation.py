@@ -39,7 +39,7 @@ def test_classification(tmp_path, capsys):
         judge.reset()
         process(judge)
         results = judge.evaluate()
-        assert list(results) == ["accuracy", "error_rate", "macro_f1"]
+        assert list(results)[:3] == ["accuracy", "error_rate", "macro_f1"]
         assert results["accuracy"] == pytest.approx(400 / 6)
         assert results["error_rate"] == pytest.approx(200 / 6)
         assert results["macro_f1"] == pytest.approx(100 * (2 / 3 + 1 / 2 + 1) / 3)
@@ -65,7 +65,7 @@ def test_results_per_class(tmp_path, capsys):
     process(judge)
     results = judge.evaluate()
     assert results["perclass_accuracy"] == pytest.approx(100 * (2 / 3 + 1 / 2 + 1) / 3)
-    assert capsys.readouterr().out.splitlines()[6:] == [
+    assert capsys.readouterr().out.splitlines()[6:11] == [
         "=> per-class result",
         "* class: 0 (cat)\ttotal: 3\tcorrect: 2\tacc: 66.7%",
         "* class: 1 (dog)\ttotal: 2\tcorrect: 1\tacc: 50.0%",

@@ -66,6 +66,11 @@ def stand_in(tmp_path, monkeypatch):
     monkeypatch.setattr(launcher, "TRAIN_PROGRAM", install(program) / "train.py")
 
 
+def train_and_test(rows, seeds, places) -> list:
+    """Two runs of each row and seed: a training, and the test of its model on the new classes."""
+    return [run for run in make_plan([BASE2NEW], rows, seeds, places) if run.part != "test_all"]
+
+
 def folders(runs, places) -> list[str]:
     return [run.folder.relative_to(places.output).as_posix() for run in runs]
 
@@ -121,13 +126,18 @@ def test_base_to_new(places):
     assert folders(runs, places) == [
         f"base2new/train_base/{zero_shot}/seed1",  # does not depend on the seed: once
         f"base2new/test_new/{zero_shot}/seed1",
+        f"base2new/test_all/{zero_shot}/seed1",
         f"base2new/train_base/{maple}/seed1",
         f"base2new/test_new/{maple}/seed1",
+        f"base2new/test_all/{maple}/seed1",
         f"base2new/train_base/{maple}/seed2",
         f"base2new/test_new/{maple}/seed2",
+        f"base2new/test_all/{maple}/seed2",
     ]
-    assert [run.needs for run in runs] == [None, None, None, runs[2].folder, None, runs[4].folder]
-    assert [run.trains for run in runs] == [False, False, True, False, True, False]
+    first, second = runs[3].folder, runs[6].folder
+    assert [run.needs for run in runs] == [None, None, None, None, first, first, None, second, second]
+    assert [run.trains for run in runs] == [False, False, False, True, False, False, True, False, False]
+    assert [run.classes for run in runs[3:6]] == ["base", "new", "all"]
 
 
 @pytest.mark.parametrize(
@@ -149,6 +159,7 @@ def test_own_data_is_called_by_its_folder_or_file(places, dataset, path, name):
     assert folders(runs, places) == [
         f"base2new/train_base/{name}/shots_16/MaPLe/{config}/seed1",
         f"base2new/test_new/{name}/shots_16/MaPLe/{config}/seed1",
+        f"base2new/test_all/{name}/shots_16/MaPLe/{config}/seed1",
         f"{name}/MaPLe/{config}_16shots/seed1",
         f"imagenet/MaPLe/{config}_cross_datasets_16shots/seed1",
         f"evaluation/MaPLe/{config}_cross_datasets_16shots/{name}/seed1",
@@ -225,7 +236,7 @@ def test_overrides_and_variants(places, tmp_path):
     )
     experiment = declaration.read_experiment(path)
     runs = make_plan(experiment.tasks, experiment.rows, experiment.seeds, places)
-    assert [named(run.recipe.config, run.variant).partition("@")[2] for run in runs[::2]] == [
+    assert [named(run.recipe.config, run.variant).partition("@")[2] for run in runs[::3]] == [
         "slow",
         "fast",
         "rate4-slow",
@@ -233,7 +244,7 @@ def test_overrides_and_variants(places, tmp_path):
     ]
     config = runs[-1].config()
     assert (config["SEED"], config["OPTIM"]["LR"], config["OPTIM"]["MAX_EPOCH"]) == (5, 0.1, 3)
-    assert config["TRAINER"]["PROMETAR"]["DIM_RATE"] == 4 and config["DATASET"]["SUBSAMPLE_CLASSES"] == "new"
+    assert config["TRAINER"]["PROMETAR"]["DIM_RATE"] == 4 and config["DATASET"]["SUBSAMPLE_CLASSES"] == "all"
     assert runs[-1].folder.parent.name == "vit_b16_c2_ep10_batch4_4+4ctx@rate4-fast"
 
 
@@ -311,8 +322,8 @@ def test_dry_run_prints_commands_that_work_alone(tmp_path, capsys, monkeypatch):
     options = ["--data", str(tmp_path / "my data"), "--output", str(tmp_path / "out"), "--dry-run"]
     assert program.main(["run", str(path), *options]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 and all(line.startswith("python train.py ") for line in lines)
-    for line, classes in zip(lines, ("base", "new"), strict=True):
+    assert len(lines) == 3 and all(line.startswith("python train.py ") for line in lines)
+    for line, classes in zip(lines, ("base", "new", "all"), strict=True):
         cfg = train.setup_cfg(train.parse_args(shlex.split(line)[2:]))
         assert cfg.SEED == 3 and cfg.DATASET.NUM_SHOTS == 16 and classes == cfg.DATASET.SUBSAMPLE_CLASSES
         assert cfg.TRAINER.COOP.CTX_INIT == "a photo of a" and str(tmp_path / "my data") == cfg.DATASET.ROOT
@@ -323,7 +334,7 @@ def test_dry_run_prints_commands_that_work_alone(tmp_path, capsys, monkeypatch):
 
 
 def test_a_folder_or_a_log_is_no_result(places):
-    run = make_plan([BASE2NEW], [Row("coop")], [1], places)[0]
+    run = train_and_test([Row("coop")], [1], places)[0]
     run.folder.mkdir(parents=True)
     (run.folder / "log.txt").write_text("Finish training\n* accuracy: 90.0%\n")
     assert not is_finished(run)
@@ -333,7 +344,7 @@ def test_a_folder_or_a_log_is_no_result(places):
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"finished": false}', '{"finished": true, "schema": 99}', None])
 def test_an_unusable_result_is_named(places, text):
-    run = make_plan([BASE2NEW], [Row("coop")], [1], places)[0]
+    run = train_and_test([Row("coop")], [1], places)[0]
     run.folder.mkdir(parents=True)
     path = run.folder / "result.json"
     path.write_text(text) if text else os.mkfifo(path)
@@ -354,7 +365,7 @@ def test_an_unusable_result_is_named(places, text):
     ],
 )
 def test_a_damaged_result_is_one_line_and_stops_only_what_needs_it(places, stand_in, change, capsys):
-    runs = make_plan([BASE2NEW], [Row("coop"), Row("vpt")], [1], places)
+    runs = train_and_test([Row("coop"), Row("vpt")], [1], places)
     for run in runs:
         lay_out(run)
     finish(runs[0], **change)
@@ -377,7 +388,7 @@ def test_a_plan_that_leads_elsewhere_stops_a_launch_before_it_begins(stand_in, t
 
 def test_the_configuration_must_be_the_planned_one(places):
     (run, test), (other, _), (harmless, _), (drawn_otherwise, same_test) = (
-        make_plan([BASE2NEW], [Row("coop", options=options)], [1], places)
+        train_and_test([Row("coop", options=options)], [1], places)
         for options in ((), (("OPTIM.LR", "0.5"),), (("TRAIN.PRINT_FREQ", "3"),), (("DATALOADER.NUM_WORKERS", "3"),))
     )
     finish(run)
@@ -396,7 +407,7 @@ def test_the_configuration_must_be_the_planned_one(places):
 
 
 def test_a_test_of_an_older_model_is_repeated(places):
-    trained, tested = make_plan([BASE2NEW], [Row("coop")], [1], places)
+    trained, tested = train_and_test([Row("coop")], [1], places)
     finish(trained)
     finish(tested)
     assert is_finished(tested)
@@ -416,7 +427,7 @@ def launched(runs, workers=2, view=PlainView):
 
 
 def test_a_failing_run_stops_only_what_needs_it(places, stand_in, capsys):
-    runs = make_plan([BASE2NEW], [Row("coop"), Row("vpt")], [1, 2], places)
+    runs = train_and_test([Row("coop"), Row("vpt")], [1, 2], places)
     for run in runs:
         lay_out(run)
     lay_out(runs[0], status=1, says="no such file: split.json")
@@ -434,7 +445,7 @@ def test_a_failing_run_stops_only_what_needs_it(places, stand_in, capsys):
 
 
 def test_a_test_comes_after_its_training(places, stand_in):
-    runs = make_plan([BASE2NEW], [Row("coop"), Row("vpt")], [1], places)
+    runs = train_and_test([Row("coop"), Row("vpt")], [1], places)
     for run in runs:
         lay_out(run, seconds=0.3 if run.trains else 0.0)
     launched(runs, workers=4)
@@ -445,8 +456,8 @@ def test_a_test_comes_after_its_training(places, stand_in):
 
 
 def test_a_result_of_something_else_is_left_alone(places, stand_in):
-    runs = make_plan([BASE2NEW], [Row("coop")], [1], places)
-    finish(make_plan([BASE2NEW], [Row("coop", options=(("OPTIM.LR", "0.5"),))], [1], places)[0])
+    runs = train_and_test([Row("coop")], [1], places)
+    finish(train_and_test([Row("coop", options=(("OPTIM.LR", "0.5"),))], [1], places)[0])
     before = (runs[0].folder / "result.json").read_bytes()
     tally = launched(runs)
     assert "OPTIM.LR is 0.5 there" in tally.failures[runs[0]] and len(tally.failures) == 2
@@ -454,7 +465,7 @@ def test_a_result_of_something_else_is_left_alone(places, stand_in):
 
 
 def test_a_process_that_ends_without_a_result_has_failed(places, stand_in):
-    run = make_plan([BASE2NEW], [Row("coop")], [1], places)[0]
+    run = train_and_test([Row("coop")], [1], places)[0]
     lay_out(run, config=run.config() | {"SEED": 7})
     assert "SEED is 7 there" in launched([run]).failures[run]
 
@@ -462,7 +473,7 @@ def test_a_process_that_ends_without_a_result_has_failed(places, stand_in):
 def test_a_process_that_ends_in_silence_has_failed(places, tmp_path, monkeypatch):
     (tmp_path / "train.py").touch()
     monkeypatch.setattr(launcher, "TRAIN_PROGRAM", tmp_path / "train.py")
-    run = make_plan([BASE2NEW], [Row("coop")], [1], places)[0]
+    run = train_and_test([Row("coop")], [1], places)[0]
     assert re.fullmatch(r"job \d+ ended as FINISHED without a result: no output", launched([run]).failures[run])
 
 
@@ -472,7 +483,7 @@ def test_ctrl_c_ends_what_is_at_work_and_the_next_launch_goes_on(places, stand_i
             if all(starts(run) for run in working):
                 raise KeyboardInterrupt
 
-    runs = make_plan([BASE2NEW], [Row("coop"), Row("vpt")], [1], places)
+    runs = train_and_test([Row("coop"), Row("vpt")], [1], places)
     for run in runs:
         lay_out(run, seconds=30)
     began = time.monotonic()
@@ -489,7 +500,7 @@ def test_ctrl_c_ends_what_is_at_work_and_the_next_launch_goes_on(places, stand_i
 
 def test_what_a_killed_launcher_left_at_work_is_waited_for(places, stand_in, monkeypatch, capsys):
     monkeypatch.setattr(launcher, "SECONDS_UNTIL_RETRY", 0.1)
-    runs = make_plan([BASE2NEW], [Row("coop")], [1], places)
+    runs = train_and_test([Row("coop")], [1], places)
     for run in runs:
         lay_out(run)
     lay_out(runs[0], seconds=1.5)
@@ -513,7 +524,7 @@ def test_a_run_that_another_launch_began_at_the_same_time_is_waited_for(places, 
                 lay_out(run)
 
     monkeypatch.setattr(launcher, "SECONDS_UNTIL_RETRY", 0.1)
-    run = make_plan([BASE2NEW], [Row("coop")], [1], places)[0]
+    run = train_and_test([Row("coop")], [1], places)[0]
     lay_out(run, status=1, says=f"{ALREADY_AT_WORK} {run.folder} (process 7 on host): wait for its end")
     tally = launched([run], view=OtherFinishes)
     assert (tally.finished, tally.failures) == (1, {}) and len(starts(run)) == 2
@@ -580,7 +591,7 @@ def test_workers(monkeypatch):
 
 
 def test_the_environment_reaches_the_process(places, stand_in, tmp_path):
-    run = make_plan([BASE2NEW], [Row("coop")], [1], places)[0]
+    run = train_and_test([Row("coop")], [1], places)[0]
     lay_out(run)
     tally = Tally(1)
     variables = {"CUDA_VISIBLE_DEVICES": "GPU-5a", "OMP_NUM_THREADS": "1"}  # submitit itself knows numbers only
@@ -590,7 +601,7 @@ def test_the_environment_reaches_the_process(places, stand_in, tmp_path):
 
 def test_the_live_view(places, stand_in, tmp_path):
     screen = io.StringIO()
-    runs = make_plan([BASE2NEW], [Row("coop"), Row("vpt")], [1], places)
+    runs = train_and_test([Row("coop"), Row("vpt")], [1], places)
     for run in runs:
         lay_out(run, seconds=0.3)
     lay_out(runs[0], status=1, says="bad [image]")
@@ -638,7 +649,8 @@ def test_slurm_begins_a_training_after_no_other_run(slurm, tmp_path):
     assert program.main(["run", str(path), *options]) == 0
     files = {file.name: file.read_text().splitlines() for file in slurm.iterdir()}
     dependencies = {name: [line for line in lines if "dependency" in line] for name, lines in sorted(files.items())}
-    assert dependencies == {"1": [], "2": [AFTER.format(1)], "3": [], "4": [AFTER.format(3)]}
+    first, second = [AFTER.format(1)], [AFTER.format(4)]
+    assert dependencies == {"1": [], "2": first, "3": first, "4": [], "5": second, "6": second}
 
 
 AFTER = "#SBATCH --dependency=afterok:{}"
@@ -668,7 +680,7 @@ def test_slurm_is_needed_for_slurm(tmp_path, monkeypatch):
 
 
 def test_a_job_is_safe_to_submit_twice(places, stand_in):
-    trained, tested = make_plan([BASE2NEW], [Row("coop")], [1], places)
+    trained, tested = train_and_test([Row("coop")], [1], places)
     lay_out(trained, status=1, says="no memory")
     with pytest.raises(UserError, match="no memory"):
         do_run(trained)

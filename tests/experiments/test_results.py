@@ -11,6 +11,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from golden_data import write_backbones
@@ -21,6 +22,7 @@ import train
 from dassl.data.datasets import Datum
 from dassl.engine.history import EpochHistory
 from dassl.utils import UserError, set_random_seed
+from experiments.report.runs import find_runs
 from runner import provenance, recording
 from runner.provenance import draw_digest
 from runner.result import SAME_RECIPE, read_result, write_result
@@ -155,13 +157,16 @@ def test_a_result_says_what_was_found(trained):
     assert result["results"]["error_rate"] == pytest.approx(100 - result["results"]["accuracy"])
     assert sorted(result["per_class"]) == sorted(CLASSNAMES)
     assert statistics.mean(result["per_class"].values()) == pytest.approx(result["results"]["accuracy"])  # equal sizes
-    assert evaluated["results"]["accuracy"] == result["results"]["accuracy"] and evaluated["per_class"] is None
+    assert (
+        evaluated["results"]["accuracy"] == result["results"]["accuracy"]
+        and evaluated["per_class"] == result["per_class"]
+    )
     assert parse_test_res.read_result(folder / "train" / "log.txt", "accuracy", False) is not None
 
 
 def test_a_result_says_what_was_run(trained):
     _, backbone, result, evaluated = trained
-    assert result["finished"] is True and result["schema"] == 1
+    assert result["finished"] is True and result["schema"] == 2
     what = ("setting", "part", "trainer", "config", "dataset", "dataset_config", "subsample_classes")
     assert [result[key] for key in what] == ["few_shot", "all", "CoOp", "my_row", "EuroSAT", "eurosat", "all"]
     assert [result[key] for key in ("shots", "seed", "classes", "epochs", "device")] == [2, 3, 7, 2, "cpu"]
@@ -296,6 +301,7 @@ def test_what_changes_no_number_changes_no_bit(train_with):
         "TRAIN.CHECKPOINT_FREQ": 1,
         "TEST.PER_CLASS_RESULT": True,
         "TEST.COMPUTE_CMAT": True,
+        "TEST.SAVE_PREDICTIONS": False,
         "TRAINER.CPU_REPLAY": "off",
         "TRAINER.CUDA_GRAPH": "off",  # on a GPU: tests/trainers/test_captured.py
         "TRAINER.PROMETAR.KEEP_MODULATOR": True,
@@ -335,3 +341,104 @@ def test_the_digest_of_a_draw_takes_every_path(tmp_path):
         path.touch()
         items.append(Datum(impath=str(path), label=0, classname="a"))
     assert draw_digest(items[:1], "/elsewhere") != draw_digest(items[1:], "/elsewhere")
+
+
+# Measures, predictions, and base and new classes together
+
+
+@pytest.fixture(scope="module")
+def jointly(trained):
+    """A model of the base classes, and its evaluation on all classes."""
+    folder, backbone, *_ = trained
+
+    def run(output, *arguments):
+        words = ["--root", folder / "data", "--backbone", backbone, "--output-dir", folder / output]
+        words += ["--dataset-config-file", ROOT / "configs/datasets/eurosat.yaml", *arguments]
+        out, err = sys.stdout, sys.stderr
+        try:
+            train.main(train.parse_args(list(map(str, words))))
+        finally:
+            sys.stdout, sys.stderr = out, err
+        return json.loads((folder / output / "result.json").read_text())
+
+    of_training = ["--trainer", "CoOp", "--config-file", ROOT / "configs/trainers/CoOp/vit_b16_ep50.yaml"]
+    of_training += ["--setting", "base2new/train_base", "--seed", 1, "DATASET.SUBSAMPLE_CLASSES", "base"]
+    of_training += ["INPUT.SIZE", "(64, 64)", "DATALOADER.NUM_WORKERS", 0, "DATASET.NUM_SHOTS", 2]
+    run("base", *of_training, "DATALOADER.TRAIN_X.BATCH_SIZE", 4, "OPTIM.MAX_EPOCH", 1, "TRAINER.COOP.PREC", "fp32")
+    evaluation = ["--eval-only", "--model-dir", folder / "base", "--setting", "base2new/test_all"]
+    return folder, run, evaluation, run("joint", *evaluation, "DATASET.SUBSAMPLE_CLASSES", "all")
+
+
+def arrays(folder):
+    with np.load(folder / "predictions.npz", allow_pickle=False) as file:
+        return {name: file[name] for name in file}
+
+
+def test_a_joint_result_agrees_with_the_predictions_beside_it(jointly):
+    """Seven classes: base labels are 0 to 3."""
+    folder, _, _, result = jointly
+    kept = arrays(folder / "joint")
+    base, right = kept["labels"] < 4, kept["top5"][:, 0] == kept["labels"]
+    joint = result["joint"]
+    assert joint["base_accuracy"] == pytest.approx(100 * right[base].mean())
+    assert joint["new_accuracy"] == pytest.approx(100 * right[~base].mean())
+    assert result["results"]["accuracy"] == pytest.approx(100 * right.mean()) and 0 < right.mean() < 1
+    assert 0 <= joint["openworld_auc"] <= joint["auroc"] <= 100 and joint["auroc"] > 0
+    assert (result["part"], result["subsample_classes"], result["classes"]) == ("test_all", "all", 7)
+    log = (folder / "joint" / "log.txt").read_text()
+    assert f"\n* base_accuracy: {joint['base_accuracy']:.1f}%\n" in log
+    assert json.loads((folder / "base" / "result.json").read_text())["joint"] is None
+
+
+def test_predictions_name_their_images_and_are_recorded_by_digest(jointly, trained):
+    folder, _, _, result = jointly
+    content = (folder / "joint" / "predictions.npz").read_bytes()
+    assert result["predictions"] == {"file": "predictions.npz", "sha256": hashlib.sha256(content).hexdigest()}
+    kept = arrays(folder / "joint")
+    split = json.loads((folder / "data" / "eurosat" / "split_zhou_EuroSAT.json").read_text())["test"]
+    assert dict(zip(kept["images"].tolist(), kept["labels"].tolist(), strict=True)) == {
+        f"eurosat/2750/{path}": label for path, label, _ in split
+    }
+    assert kept["classnames"].tolist() == CLASSNAMES and str(kept["part"]) == "test_all"
+    assert str(arrays(folder / "train")["part"]) == "all"
+    pairs = trained[2]["confusion_pairs"]
+    wrong = int((arrays(folder / "train")["top5"][:, 0] != arrays(folder / "train")["labels"]).sum())
+    assert sum(pair["count"] for pair in pairs) == wrong and {pair["true"] for pair in pairs} <= set(CLASSNAMES)
+
+
+def test_predictions_are_replaced_and_can_be_switched_off(jointly):
+    folder, run, evaluation, first = jointly
+    again = run("joint", *evaluation, "DATASET.SUBSAMPLE_CLASSES", "all")
+    assert again["predictions"] == first["predictions"] and again["joint"] == first["joint"]
+    path = folder / "joint" / "predictions.npz"
+    content = path.read_bytes()
+    without = run("joint", *evaluation, "DATASET.SUBSAMPLE_CLASSES", "all", "TEST.SAVE_PREDICTIONS", "False")
+    assert without["predictions"] is None and not path.exists() and without["results"] == first["results"]
+    run("joint", *evaluation, "DATASET.SUBSAMPLE_CLASSES", "all")
+    assert path.read_bytes() == content
+
+
+def test_a_joint_evaluation_of_the_base_classes_alone_is_refused(jointly):
+    folder, run, evaluation, _ = jointly
+    with pytest.raises(UserError, match="set DATASET.SUBSAMPLE_CLASSES all, not base"):
+        run("refused", *evaluation, "DATASET.SUBSAMPLE_CLASSES", "base")
+    assert not (folder / "refused").exists()
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+def test_the_report_reads_results_of_both_schemas(jointly, tmp_path, schema):
+    folder, _, _, result = jointly
+    if schema == 1:
+        for key in ("confusion_pairs", "joint", "predictions"):
+            del result[key]
+        result = result | {"per_class": None}
+        result["results"] = {key: result["results"][key] for key in ("accuracy", "error_rate", "macro_f1")}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "result.json").write_text(json.dumps(result | {"schema": schema}))
+    found = find_runs(tmp_path)
+    assert [run.part for run in found.runs] == ["test_all"] and not found.problems
+    assert read_result(tmp_path / "run") is not None
+    (tmp_path / "run" / "result.json").write_text(json.dumps(result | {"schema": 3}))
+    assert "schema 3" in find_runs(tmp_path).problems[0]
+    with pytest.raises(UserError, match="has schema 3, but this version reads 1 and 2"):
+        read_result(tmp_path / "run")

@@ -25,11 +25,11 @@ from experiments.plan.settings import SETTINGS
 
 ROOT = Path(train.__file__).parent
 SCRIPTS = {
-    "base2new_train": "train_base",
-    "base2new_test": "test_new",
-    "xd_train": "source",
-    "xd_test": "target",
-    "few_shot": "all",
+    "base2new_train": ["train_base"],
+    "base2new_test": ["test_new", "test_all"],
+    "xd_train": ["source"],
+    "xd_test": ["target"],
+    "few_shot": ["all"],
 }
 
 
@@ -56,7 +56,8 @@ def folder_of(places, kind: str, method: str, *words: str) -> str:
 def test_every_method_has_every_script(method, script):
     lines = (ROOT / "scripts" / method / f"{script}.sh").read_text().splitlines()
     assert lines[1].startswith(f"# bash scripts/{method}/{script}.sh DATASET S")
-    assert lines[2:] == [f'exec bash "$(dirname "${{BASH_SOURCE[0]}}")/../run.sh" {SCRIPTS[script]} {method} "$@"']
+    calls = [f'bash "$(dirname "${{BASH_SOURCE[0]}}")/../run.sh" {kind} {method} "$@"' for kind in SCRIPTS[script]]
+    assert lines[2:] == [*(f"{call} || exit" for call in calls[:-1]), f"exec {calls[-1]}"]
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
@@ -135,6 +136,7 @@ def test_folders_are_the_lineages(places, monkeypatch):
     b2n, maple = "vit_b16_c2_ep5_batch4_2ctx", "vit_b16_c2_ep5_batch4_2ctx_cross_datasets_16shots"
     assert folder_of(places, "train_base", "maple", "dtd", "2") == f"base2new/train_base/dtd/shots_16/MaPLe/{b2n}/seed2"
     assert folder_of(places, "test_new", "maple", "dtd", "2") == f"base2new/test_new/dtd/shots_16/MaPLe/{b2n}/seed2"
+    assert folder_of(places, "test_all", "maple", "dtd", "2") == f"base2new/test_all/dtd/shots_16/MaPLe/{b2n}/seed2"
     assert folder_of(places, "source", "maple", "imagenet", "1") == f"imagenet/MaPLe/{maple}/seed1"
     assert folder_of(places, "source", "maple", "1") == f"imagenet/MaPLe/{maple}/seed1"
     assert folder_of(places, "target", "maple", "dtd", "1") == f"evaluation/MaPLe/{maple}/dtd/seed1"
@@ -224,7 +226,8 @@ def test_a_run_that_is_at_work_is_left_to_it(places, monkeypatch):
 
 def test_scripts_and_launcher_see_each_others_runs(places, monkeypatch, capsys):
     """What a script is asked for is the run that the launcher plans."""
-    for words in (("train_base", "dtd", "1"), ("test_new", "dtd", "1"), ("source", "imagenet", "1")):
+    base2new = [(part, "dtd", "1") for part in ("train_base", "test_new", "test_all")]
+    for words in (*base2new, ("source", "imagenet", "1")):
         finish(run_of(words[0], "vpt", *words[1:]))
     path = places / "x.yaml"
     path.write_text(
