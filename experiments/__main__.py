@@ -2,6 +2,7 @@
 
 python -m experiments run FILE.yaml ...      plan the declared runs and work on them
 python -m experiments report OUTPUT          tables and figures of everything that has finished
+python -m experiments figures RUN --kind K   a figure of one run: its features, attention, mistakes, ...
 python -m experiments one KIND METHOD ...    a single run; scripts/<method>/*.sh call it
 """
 
@@ -20,6 +21,10 @@ def main(arguments: Sequence[str]) -> int:
         from experiments import report  # it reads its own arguments
 
         return report.main(arguments[1:])
+    if arguments[:1] == ["figures"]:
+        from experiments import figures
+
+        return figures.main(arguments[1:])
     from experiments.launch import command, single
 
     parser = ArgumentParser(
@@ -30,7 +35,8 @@ def main(arguments: Sequence[str]) -> int:
         module.add_arguments(
             commands.add_parser(name, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
         )
-    commands.add_parser("report", add_help=False)
+    for name in ("report", "figures"):
+        commands.add_parser(name, add_help=False)
     given = parser.parse_args(arguments)
     return (command if given.command == "run" else single).main(given)
 
