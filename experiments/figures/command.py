@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     kind = importlib.import_module(f"{kinds.__name__}.{args.kind}")
     _check(args.runs, kind, args.kind, args.images, args.root)
-    with matplotlib.rc_context(dict(STYLE)):
+    with matplotlib.rc_context(STYLE):
         for drawing, folder in _placed(kind.draw(Asked(args.runs, args.images, args.root)), args.runs, args.output):
             print(printable(drawing.summary))
             with locked_while_writing(folder):

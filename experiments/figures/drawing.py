@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from dassl.utils import printable, write_bytes_atomically
 
 BLUE, ORANGE, GREEN, GREY, LIGHT = "#0072b2", "#d55e00", "#009e73", "#8c8c8c", "#d9d9d9"  # Okabe and Ito's, and greys
 FORMATS = ("png", "pdf")
-STYLE: Mapping[str, Any] = {
+STYLE: dict[Any, Any] = {  # keys of matplotlib's rcParams
     "font.size": 8,
     "axes.titlesize": 9,
     "axes.labelsize": 8,

@@ -78,7 +78,8 @@ def attention_shares(clip: CLIP, image_features: Callable[[Tensor], Tensor], ima
     if not isinstance(clip.visual, VisionTransformer):
         raise UserError("a ResNet image tower has no attention to follow: choose a run with a ViT backbone")
     blocks, size = clip.visual.transformer.resblocks, clip.visual.input_resolution // clip.visual.conv1.kernel_size[0]
-    seen = _Attention(blocks[0].heads)
+    heads = int(blocks[0].heads)  # pyright: ignore[reportArgumentType] - a Sequential's items are any module
+    seen = _Attention(heads)
     with seen:
         image_features(images)
     length = 1 + size * size

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from PIL.Image import Image
@@ -140,7 +140,7 @@ def _comparable(name: str) -> str:
     return " ".join(readable(name).lower().split())
 
 
-def _dataset(cfg: CfgNode):
+def _dataset(cfg: CfgNode) -> Any:
     """The data set as a reader gives it, all images of it and without a few-shot draw."""
     cfg = cfg.clone()
     cfg.defrost()
@@ -166,7 +166,8 @@ def load_run(folder: Path, root: str = "") -> TrainedRun:
     data = _data_settings(record.cfg, result.get("full_config", {}) if model is not None else {}, folder, root)
     classnames = record.classnames if model is None else list(_dataset(data).classnames)
     loaded = load_trained(source, classnames)
-    return TrainedRun(folder, data, loaded.prompts, loaded.precision, classnames)
+    model: Any = loaded[1] if isinstance(loaded, tuple) else loaded  # with its configuration, or a trainer that has it
+    return TrainedRun(folder, data, model.prompts, model.precision, classnames)
 
 
 def _check_learns(trainer: str, folder: Path) -> None:

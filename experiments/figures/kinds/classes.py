@@ -150,7 +150,7 @@ def _named(axes: Axes, gain: pd.Series, label: str) -> None:
     """A bar for each class, with its name and its value."""
     places = range(len(gain))
     axes.barh(places, gain.to_numpy(), color=[BLUE if value > 0 else ORANGE for value in gain])
-    axes.set_yticks(places, [short(name) for name in gain.index])
+    axes.set_yticks(places, [short(str(name)) for name in gain.index])
     for place, value in zip(places, gain, strict=True):
         side = 1 if value >= 0 else -1
         axes.annotate(

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from experiments.figures.drawing import ORANGE, Asked, Drawing, short
@@ -100,7 +101,7 @@ def _matrix(axes: Axes, percent: NDArray[np.float64], rows: Sequence[str], colum
             colour = "white" if value > 55 else "black"
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=6)
     for row in np.flatnonzero(np.isnan(percent).all(axis=1)):
-        axes.text(0, row, "no images", va="center", fontsize=6)
+        axes.text(0, float(row), "no images", va="center", fontsize=6)
     bar = axes.figure.colorbar(image, ax=axes, shrink=0.6, pad=0.02)
     bar.set_label("images of the true class (%)")
     bar.outline.set_visible(False)
@@ -114,6 +115,6 @@ def _pairs(axes: Axes, pairs: Sequence[tuple[int, int, int]], names: Sequence[st
         axes.annotate(f"{count:,}", (count, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=6)
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("images")
     axes.set_title("the most frequent mistakes (true → predicted)", loc="left")

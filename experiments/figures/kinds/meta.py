@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from dassl.utils import MissingFileError, UnreadableFileError, UserError, one_line
 from experiments.figures.drawing import BLUE, GREEN, GREY, ORANGE, Asked, Drawing, short
@@ -67,7 +71,7 @@ def _drawing(run: Path, values: pd.DataFrame) -> Drawing:
     _norms(norms, values)
     for axes in (gamma, cosine, norms):
         axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(visible=True)
     means = values.filter(regex=f"^{GAMMA_MEAN}").iloc[-1]
     summary = (
@@ -77,9 +81,9 @@ def _drawing(run: Path, values: pd.DataFrame) -> Drawing:
     return Drawing(run, figure, summary)
 
 
-def _style(values: pd.DataFrame) -> dict[str, str]:
-    """One epoch is a point, not a line."""
-    return {"marker": "o", "markersize": "3"} if len(values) < 12 else {}
+def _style(values: pd.DataFrame) -> dict[str, Any]:
+    """Epochs as points, where there are few."""
+    return {"marker": "o", "markersize": 3} if len(values) < 12 else {}
 
 
 def _gamma(axes: Axes, values: pd.DataFrame) -> None:
@@ -96,7 +100,7 @@ def _gamma(axes: Axes, values: pd.DataFrame) -> None:
     if len(tensors) <= NAMED:
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=5)
         return
-    shades = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(1, len(tensors)), "viridis")
+    shades = ScalarMappable(Normalize(1, len(tensors)), "viridis")
     axes.figure.colorbar(shades, ax=axes, label=f"prompt tensor, of {len(tensors)} in the checkpoint's order")
 
 
@@ -110,7 +114,7 @@ def _cosine(axes: Axes, values: pd.DataFrame) -> None:
 def _norms(axes: Axes, values: pd.DataFrame) -> None:
     for name, (colour, label) in NORMS.items():
         axes.plot(values.index, values[name], color=colour, label=label, **_style(values))
-    if (values[list(NORMS)] > 0).all(axis=None):
+    if (values[list(NORMS)].to_numpy() > 0).all():
         axes.set_yscale("log")
     axes.set_ylabel("norm")
     axes.legend()

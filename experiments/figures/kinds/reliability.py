@@ -55,8 +55,9 @@ def reliability_bins(confidence: NDArray[np.float64], correct: NDArray[np.bool_]
 
 def calibration_error(bins: pd.DataFrame) -> float:
     """ECE of bins, from 0 to 1."""
-    gaps = (bins["accuracy"] - bins["confidence"]).abs().fillna(0.0)
-    return float((gaps * bins["images"]).sum() / bins["images"].sum())
+    accuracy, confidence, images = (bins[name].to_numpy() for name in ("accuracy", "confidence", "images"))
+    filled = images > 0
+    return float(np.average(np.abs(accuracy - confidence)[filled], weights=images[filled]))
 
 
 def _drawing(run: Path, predictions: Predictions) -> Drawing:
