@@ -30,6 +30,8 @@ STYLE: dict[Any, Any] = {  # keys of matplotlib's rcParams
     "grid.linewidth": 0.5,
     "grid.color": LIGHT,
     "savefig.dpi": 300,
+    "savefig.bbox": "tight",  # nothing is cut, however long the class names are
+    "savefig.pad_inches": 0.03,
     "pdf.fonttype": 42,  # TrueType, which publishers ask for
     "text.parse_math": False,  # a $ in a class name is a dollar
     "figure.constrained_layout.use": True,

@@ -123,7 +123,7 @@ def _drawing(run: Run, zero_shot: Run) -> Drawing:
         figure = Figure(figsize=(4.2, 0.9 + 0.17 * max(len(gain), 5)))
         axes = figure.subplots()
         _named(axes, gain, label)
-        axes.set_title(f"{run.trainer}: {counted}", loc="left")
+        axes.set_title(f"{run.trainer}\n{counted}", loc="left")
     else:
         figure = _figure_of_many(gain, f"{run.trainer}: {counted}", label)
     return Drawing(run.path.parent, figure, f"{run.path.parent} against {zero_shot.path.parent}: {counted}")
@@ -154,7 +154,7 @@ def _named(axes: Axes, gain: pd.Series, label: str) -> None:
     for place, value in zip(places, gain, strict=True):
         side = 1 if value >= 0 else -1
         axes.annotate(
-            f"{value:+.1f}",
+            f"{value:+.1f}".replace("-", "−"),
             (value, place),
             xytext=(3 * side, 0),
             textcoords="offset points",

@@ -72,8 +72,8 @@ def _drawing(run: Path, predictions: Predictions) -> Drawing:
     mistakes = int((~predictions.correct).sum())
     summary = f"{run}: {size:,} classes, {mistakes:,} of {len(predictions.labels):,} images are taken for another class"
     if size <= SHOWN_IN_FULL:
-        inches = 2.2 + 0.27 * max(size, 5)
-        figure = Figure(figsize=(inches, inches - 0.4))
+        inches = 0.27 * max(size, 6) + 0.06 * max(map(len, names))  # the matrix and the names on either side
+        figure = Figure(figsize=(inches + 1, inches + 0.4))
         _matrix(figure.subplots(), percentages(counts, range(size))[:, :size], names, names)
         return Drawing(run, figure, summary)
     shown = most_confused(counts, SHOWN)
@@ -103,7 +103,7 @@ def _matrix(axes: Axes, percent: NDArray[np.float64], rows: Sequence[str], colum
     for row in np.flatnonzero(np.isnan(percent).all(axis=1)):
         axes.text(0, float(row), "no images", va="center", fontsize=6)
     bar = axes.figure.colorbar(image, ax=axes, shrink=0.6, pad=0.02)
-    bar.set_label("images of the true class (%)")
+    bar.set_label("share of the class (%)")
     bar.outline.set_visible(False)
 
 

@@ -64,7 +64,7 @@ def _drawing(run: Path, predictions: Predictions) -> Drawing:
     bins = reliability_bins(predictions.confidence, predictions.correct)
     error, accuracy = calibration_error(bins), predictions.correct.mean()
     confidence = predictions.confidence.mean()
-    figure = Figure(figsize=(3.3, 4.2))
+    figure = Figure(figsize=(3.3, 4.4))
     diagram, histogram = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     _diagram(diagram, bins, f"ECE {error:.1%}")
     _histogram(histogram, bins, accuracy, confidence)
@@ -77,13 +77,13 @@ def _drawing(run: Path, predictions: Predictions) -> Drawing:
 
 def _diagram(axes: Axes, bins: pd.DataFrame, error: str) -> None:
     middle, width = (np.arange(len(bins)) + 0.5) / len(bins), 1 / len(bins)
-    bar: dict[str, Any] = {"width": width, "edgecolor": "white", "linewidth": 0.5}
-    gap = bins["confidence"] - bins["accuracy"]
-    axes.bar(middle, bins["accuracy"].fillna(0), color=BLUE, label="accuracy", **bar)
-    axes.bar(middle, gap.fillna(0), bottom=bins["accuracy"].fillna(0), color=ORANGE, alpha=0.45, label="gap", **bar)
+    accuracy, gap = bins["accuracy"].fillna(0), (bins["confidence"] - bins["accuracy"]).fillna(0)
+    axes.bar(middle, accuracy, width, color=BLUE, edgecolor="white", linewidth=0.5, label="accuracy")
+    gap_style: dict[str, Any] = {"facecolor": "none", "edgecolor": ORANGE, "hatch": "//////", "linewidth": 0.8}
+    axes.bar(middle, gap, width * 0.92, bottom=accuracy, label="gap to the confidence", **gap_style)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
-    axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", aspect="equal")
-    axes.legend(loc="upper left")
+    axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+    axes.legend(loc="upper left", frameon=True, framealpha=0.9, edgecolor="white")
     box = {"boxstyle": "round", "facecolor": "white", "edgecolor": LIGHT}
     axes.text(0.96, 0.06, error, transform=axes.transAxes, ha="right", fontsize=9, bbox=box)
 
