@@ -33,9 +33,15 @@ def draw(asked: Asked) -> Iterator[Drawing]:
     for folder in asked.runs:
         run = load_run(folder, asked.root)
         images = run.images(asked.images)
-        if asked.images is None:
-            images = list({image.label: image for image in reversed(images)}.values())[::-1]  # the first of each class
-        yield _drawing(run, [images[place] for place in spread(len(images), MOST_IMAGES)], len(images))
+        yield _drawing(run, chosen(images, by_class=asked.images is None), len(images))
+
+
+def chosen(images: Sequence[Labelled], by_class: bool) -> list[Labelled]:
+    """Up to eight evenly spaced images, or the first ones of up to eight evenly spaced classes."""
+    if by_class:
+        first = {image.label: image for image in reversed(images)}
+        images = [first[label] for label in sorted(first)]
+    return [images[place] for place in spread(len(images), MOST_IMAGES)]
 
 
 def _drawing(run: TrainedRun, images: Sequence[Labelled], found: int) -> Drawing:

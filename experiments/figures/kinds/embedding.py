@@ -2,7 +2,7 @@
 
 Both panels have the same axes, so that positions can be compared: the first two principal components of the image
 features of both. In each panel, image and class features are centred on their own means, because CLIP keeps the two far
-apart. Up to 20 classes have a colour and a name; of more, 20 evenly spaced ones have, and all others are grey.
+apart. Up to 18 classes have a colour and a name; of more, 18 evenly spaced ones have, and all others are grey.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ from experiments.figures.projection import Plane, centred, principal_plane
 from experiments.figures.trained import UNKNOWN, Features, Labelled, TrainedRun, load_run
 
 TAKES_IMAGES = True
-NAMED = 20
+COLOURS = [
+    matplotlib.colormaps["tab20"](place) for place in (*range(0, 20, 2), *range(1, 20, 2)) if place not in (14, 15)
+]
+"""Without the two greys."""
+NAMED = len(COLOURS)
 MOST_IN_COLOUR, MOST_IN_GREY = 1000, 1000
 """Images of all named classes together, and of all others."""
-Point = tuple[Tensor, Tensor]
 
 
 def draw(asked: Asked) -> Iterator[Drawing]:
@@ -83,8 +86,7 @@ def _drawing(run: TrainedRun, named: Sequence[int], images: Sequence[Labelled]) 
 
 def _colours(named: Sequence[int]) -> dict[int, Any]:
     """Colour of each named class."""
-    colours = matplotlib.colormaps["tab10" if len(named) <= 10 else "tab20"]
-    return {label: colours(place) for place, label in enumerate(named)}
+    return dict(zip(named, COLOURS, strict=False))
 
 
 def _panel(axes: Axes, points: Tensor, labels: Tensor, words: Tensor | None, named: Sequence[int]) -> None:

@@ -98,7 +98,7 @@ def _gamma(axes: Axes, values: pd.DataFrame) -> None:
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.set_title("modulation", loc="left")
     if len(tensors) <= NAMED:
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=5)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=6)
         return
     shades = ScalarMappable(Normalize(1, len(tensors)), "viridis")
     axes.figure.colorbar(shades, ax=axes, label=f"prompt tensor, of {len(tensors)} in the checkpoint's order")
@@ -116,6 +116,8 @@ def _norms(axes: Axes, values: pd.DataFrame) -> None:
         axes.plot(values.index, values[name], color=colour, label=label, **_style(values))
     if (values[list(NORMS)].to_numpy() > 0).all():
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
     axes.set_ylabel("norm")
     axes.legend()
     axes.set_title("gradients", loc="left")
