@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
+import shlex
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,6 +25,8 @@ from plain_clip import quick_gelu
 from tiny_runs import CLASSNAMES
 from trained_runs import Runs
 
+from dassl.engine import TRAINER_REGISTRY, SimpleTrainer
+from dassl.engine.run_record import write_record
 from dassl.utils import MissingFileError, UserError
 from experiments import __main__ as experiments_program
 from experiments import figures
@@ -43,8 +49,10 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def style():
-    with matplotlib.rc_context(STYLE):
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(STYLE, "savefig.dpi", 50)  # a picture of the size of a stamp is drawn faster
+        with matplotlib.rc_context(STYLE):
+            yield
 
 
 def drawn(kind, folder, **asked):
@@ -55,18 +63,18 @@ def drawn(kind, folder, **asked):
 # --- predictions -----------------------------------------------------------------------------------------------------
 
 
-def arrays(size=5, images=400, seed=0):
-    """What an evaluation of `size` classes writes."""
-    rng = np.random.default_rng(seed)
-    probabilities = rng.dirichlet(np.full(size, 0.2), images)
+def arrays(size=5, count=400):
+    """What an evaluation of `count` images of `size` classes writes."""
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.full(size, 0.2), count)
     top = np.argsort(-probabilities, axis=1)[:, :5]
-    labels = np.where(rng.random(images) < 0.6, top[:, 0], rng.integers(0, size, images))
+    labels = np.where(rng.random(count) < 0.6, top[:, 0], rng.integers(0, size, count))
     return {
-        "images": np.array([f"test/{i}.jpg" for i in range(images)]),
+        "images": np.array([f"test/{i}.jpg" for i in range(count)]),
         "labels": labels.astype(np.int32),
         "top5": top.astype(np.int32),
         "scores": np.take_along_axis(probabilities, top, 1).astype(np.float16),
-        "label_scores": probabilities[np.arange(images), labels].astype(np.float16),
+        "label_scores": probabilities[np.arange(count), labels].astype(np.float16),
         "classnames": np.array([f"class ${i} {'long ' * (i % 7)}" for i in range(size)]),
         "part": np.array("test"),
     }
@@ -76,10 +84,10 @@ def arrays(size=5, images=400, seed=0):
 def predicted(tmp_path):
     """Writes a run's predictions: `predicted(size, **changed arrays)`; returns its folder."""
 
-    def write(size=5, images=400, name="run", **changed):
+    def write(size=5, count=400, name="run", **changed):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        np.savez_compressed(folder / PREDICTIONS_NAME, **arrays(size, images) | changed)
+        np.savez_compressed(folder / PREDICTIONS_NAME, **arrays(size, count) | changed)
         return folder
 
     return write
@@ -329,10 +337,9 @@ def test_the_plane_has_the_largest_variances():
     assert plane(rows).square().sum(dim=0) == pytest.approx(values.flip(0)[:2])
     for axis, vector in zip(plane.axes, vectors.t().flip(0), strict=False):
         assert (axis @ vector).abs().item() == pytest.approx(1) and axis[axis.abs().argmax()] > 0
-    flat = rows[:, :2] @ torch.linalg.qr(torch.randn(8, 2, dtype=torch.float64)).Q.t()  # in a plane: nothing is lost
-    assert torch.cdist(principal_plane(flat)(flat), principal_plane(flat)(flat)) == pytest.approx(
-        torch.cdist(flat, flat)
-    )
+    axes = torch.linalg.qr(torch.randn(8, 2, dtype=torch.float64)).Q.t()
+    flat = principal_plane(rows[:, :2] @ axes)(rows[:, :2] @ axes)  # rows in a plane: nothing is lost
+    assert flat @ flat.t() == pytest.approx(rows[:, :2] @ rows[:, :2].t(), abs=1e-9)
     assert principal_plane(torch.zeros(3, 4)).shares.tolist() == [0, 0]
 
 
@@ -389,13 +396,16 @@ def test_trainers_without_features_to_compare(runs, kind, tmp_path):
         drawn(kind, tmp_path)
 
 
-def test_a_trainer_of_another_repository_is_named(runs, monkeypatch):
-    from dassl.engine import TRAINER_REGISTRY, SimpleTrainer
-
-    trainer = runs("IVLP")
-    monkeypatch.setitem(TRAINER_REGISTRY._obj_map, "IVLP", SimpleTrainer)
-    with pytest.raises(UserError, match="is not built on this project's prompts"):
-        load_run(Path(trainer.output_dir))
+def test_a_trainer_of_another_repository_and_one_that_is_unknown(runs, monkeypatch, tmp_path):
+    cfg = runs("IVLP").cfg.clone()
+    cfg.defrost()
+    cfg.TRAINER.NAME = "Theirs"
+    write_record(tmp_path, cfg, CLASSNAMES)
+    with pytest.raises(UserError, match="Theirs"):
+        load_run(tmp_path)
+    monkeypatch.setitem(TRAINER_REGISTRY._obj_map, "Theirs", SimpleTrainer)
+    with pytest.raises(UserError, match="a run of Theirs, which is not built on this project's prompts"):
+        load_run(tmp_path)
 
 
 # --- attention -------------------------------------------------------------------------------------------------------
@@ -565,9 +575,7 @@ def test_files_with_few_and_with_many_classes(predicted, kind, size, capsys):
     write_result(folder, "ProMetaR", {name: (value + 3) % 101 for name, value in zero_shot.items()})
     write_result(folder.parent / "ZeroshotCLIP", "ZeroshotCLIP", zero_shot)
     assert experiments_program.main(["figures", str(folder), "--kind", kind]) == 0
-    first = check_files(folder / "figures", kind, capsys)
-    experiments_program.main(["figures", str(folder), "--kind", kind])
-    assert check_files(folder / "figures", kind, capsys) == first  # equal figures are equal files
+    check_files(folder / "figures", kind, capsys)
 
 
 def check_files(folder, kind, capsys):
@@ -589,11 +597,40 @@ def test_files_of_trained_runs(runs, kind, name, tmp_path, capsys):
     check_files(tmp_path / "a", kind, capsys)
 
 
+def test_the_commands_of_the_page_draw_every_kind_from_one_folder(runs, tmp_path, monkeypatch, capsys):
+    page = Path(figures.__file__).parents[2] / "docs" / "using.md"
+    commands = re.findall(r"^    python -m experiments (figures .*)$", page.read_text(), re.M)
+    assert sorted(command.split("--kind ")[1].split()[0] for command in commands) == kind_names()
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(runs("ProMetaR", **{"OPTIM.MAX_EPOCH": 2}).output_dir, "output/try")
+    os.symlink(runs.images, "photos")
+    np.savez_compressed(f"output/try/{PREDICTIONS_NAME}", **arrays(len(CLASSNAMES)))
+    write_result(Path("output/try"), "ProMetaR", OURS)
+    write_result(Path("output/zero_shot"), "ZeroshotCLIP", ZERO_SHOT)
+    for command in commands:
+        assert experiments_program.main(shlex.split(command)) == 0
+    drawn_kinds = sorted(path.stem for path in Path("output/try/figures").glob("*.png"))
+    assert drawn_kinds == kind_names() and not Path("output/zero_shot/figures").exists()
+
+
+def test_gamma_of_many_tensors_has_a_colour_bar():
+    names = [f"adapter.{i}" for i in range(meta.NAMED + 1)]
+    columns = {f"{part}{name}": [0.5, 0.6] for name in names for part in (meta.GAMMA_MEAN, meta.GAMMA_SPREAD)}
+    values = pd.DataFrame(columns | {meta.COSINE: [0.0, 0.1]} | {name: [1.0, 2.0] for name in meta.NORMS}, index=[1, 2])
+    figure = meta._drawing(Path("run"), values).figure
+    labels = [axes.get_ylabel() for axes in figure.axes]
+    assert "prompt tensor, of 25 in the checkpoint's order" in labels
+    gamma = figure.axes[0]
+    assert len(gamma.lines) == 25 and gamma.lines[3].get_ydata().tolist() == [0.5, 0.6]
+
+
 def test_several_runs_keep_their_figures_apart(predicted, tmp_path):
     folders = [predicted(name=name) for name in ("one", "two")]
     figures.main([*map(str, folders), "--kind", "reliability", "--output", str(tmp_path / "out")])
-    written = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png"))
-    assert written == ["one/reliability.png", "two/reliability.png"]
+    written = {str(path.relative_to(tmp_path / "out")): path.read_bytes() for path in tmp_path.rglob("reliability.*")}
+    names = [f"{name}/reliability.{suffix}" for name in ("one", "two") for suffix in ("pdf", "png")]
+    assert sorted(written) == names
+    assert written[names[0]] == written[names[2]] and written[names[1]] == written[names[3]]  # equal data, equal files
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def _panel(axes: Axes, points: Tensor, labels: Tensor, words: Tensor | None, nam
     if words is not None:
         rest = torch.ones(len(words), dtype=torch.bool)
         rest[list(named)] = False
-        axes.scatter(*words[rest].t().numpy(), s=12, marker="*", color=GREY, linewidths=0, zorder=3)
+        axes.scatter(*words[rest].t().numpy(), s=12, marker="*", color=GREY, alpha=0.4, linewidths=0, zorder=3)
         star: dict[str, Any] = {"s": 110, "marker": "*", "edgecolors": "black", "linewidths": 0.7, "zorder": 4}
         axes.scatter(*words[list(named)].t().numpy(), c=list(colours.values()), **star)
     axes.set(xticks=[], yticks=[])
