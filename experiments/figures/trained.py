@@ -15,7 +15,8 @@ from yacs.config import CfgNode
 
 from dassl.data.datasets import build_dataset
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import MismatchError, UserError
+from dassl.engine.run_record import CONFIG_NAME, has_record
+from dassl.utils import MismatchError, MissingFileError, UserError
 from deploy.images import batches, find_images
 from deploy.load import Source, load_trained
 from runner.result import read_result
@@ -123,6 +124,8 @@ class TrainedRun:
         dataset = _dataset(self.cfg)
         if list(dataset.classnames) != self.classnames:
             raise MismatchError(f"the data set {self.cfg.DATASET.NAME} has other classes than {self.folder}")
+        if not dataset.test:
+            raise MissingFileError(f"the data set {self.cfg.DATASET.NAME} has no test images: name some with --images")
         return [Labelled(item.impath, item.label) for item in dataset.test]
 
     def given_images(self, place: Path) -> list[Labelled]:
@@ -161,6 +164,7 @@ def load_run(folder: Path, root: str = "") -> TrainedRun:
     result = read_result(folder) or {}
     model = result.get("model")
     source = Source(folder) if model is None else Source(model["folder"], model.get("load_epoch"))
+    _check_is_recorded(Path(source.folder), folder)
     record = source.record(None)
     _check_learns(record.cfg.TRAINER.NAME, folder)
     data = _data_settings(record.cfg, result.get("full_config", {}) if model is not None else {}, folder, root)
@@ -168,6 +172,16 @@ def load_run(folder: Path, root: str = "") -> TrainedRun:
     loaded = load_trained(source, classnames)
     model: Any = loaded[1] if isinstance(loaded, tuple) else loaded  # with its configuration, or a trainer that has it
     return TrainedRun(folder, data, model.prompts, model.precision, classnames)
+
+
+def _check_is_recorded(model: Path, folder: Path) -> None:
+    """Raise MissingFileError unless the model's folder has the record of a run of this project."""
+    if not model.is_dir():
+        raise MissingFileError(
+            f"the model that {folder} evaluated is not at {model}: move it there, or give its folder"
+        )
+    if not has_record(model):
+        raise MissingFileError(f"{model} has no {CONFIG_NAME}: give the folder of a training run of this project")
 
 
 def _check_learns(trainer: str, folder: Path) -> None:

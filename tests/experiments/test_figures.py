@@ -14,6 +14,7 @@ import shlex
 import shutil
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -30,7 +31,7 @@ from dassl.engine.run_record import write_record
 from dassl.utils import MissingFileError, UserError
 from experiments import __main__ as experiments_program
 from experiments import figures
-from experiments.figures import drawing, kinds
+from experiments.figures import drawing, kinds, trained
 from experiments.figures.command import kind_names
 from experiments.figures.drawing import STYLE, Asked, short, spread
 from experiments.figures.kinds import attention, classes, confusion, embedding, meta, reliability
@@ -386,6 +387,23 @@ def test_an_evaluation_shows_its_own_classes_with_the_model_it_tested(runs, tmp_
     run = load_run(tmp_path / "new")
     assert run.classnames == CLASSNAMES[4:] and {image.label for image in run.test_images()} == {0, 1, 2}
     assert load_run(Path(trainer.output_dir)).classnames == CLASSNAMES[:4]
+    content["model"]["folder"] = str(tmp_path / "gone")
+    write_result(tmp_path / "new", "IVLP", None, part="test_new", subsample_classes="new", **content)
+    with pytest.raises(MissingFileError, match="the model that .*new evaluated is not at .*gone"):
+        load_run(tmp_path / "new")
+    (tmp_path / "gone").mkdir()
+    with pytest.raises(MissingFileError, match="gone has no config.yaml: give the folder of a training run"):
+        load_run(tmp_path / "new")
+
+
+def test_data_of_other_classes_or_without_test_images(runs, monkeypatch):
+    run = load_run(Path(runs("IVLP").output_dir))
+    for names, reason in ((["other"], "has other classes than"), (CLASSNAMES, "has no test images")):
+        monkeypatch.setattr(
+            trained, "build_dataset", lambda cfg, names=names: SimpleNamespace(classnames=names, test=[])
+        )
+        with pytest.raises(UserError, match=reason):
+            run.test_images()
 
 
 @pytest.mark.parametrize("kind", [embedding, attention])

@@ -24,6 +24,8 @@ FOLDER = "tensorboard"
 PREFIX = "meta/"
 GAMMA_MEAN, GAMMA_SPREAD, COSINE = "gamma_mean/", "gamma_std/", "cosine_inner_outer"
 NORMS = {"norm_g": (BLUE, "|g|"), "norm_r": (ORANGE, "|r|"), "norm_outer": (GREEN, "|outer gradient|")}
+RATIO_FOR_LOG = 30
+"""The axis of the norms is logarithmic where their largest is so many times their smallest."""
 NAMED = 24
 """Prompt tensors that a legend names; more get a colour bar."""
 
@@ -114,7 +116,8 @@ def _cosine(axes: Axes, values: pd.DataFrame) -> None:
 def _norms(axes: Axes, values: pd.DataFrame) -> None:
     for name, (colour, label) in NORMS.items():
         axes.plot(values.index, values[name], color=colour, label=label, **_style(values))
-    if (values[list(NORMS)].to_numpy() > 0).all():
+    numbers = values[list(NORMS)].to_numpy()
+    if 0 < RATIO_FOR_LOG * numbers.min() < numbers.max():
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("")
