@@ -2,6 +2,7 @@
 
 python -m experiments run FILE.yaml ...      plan the declared runs and work on them
 python -m experiments report OUTPUT          tables and figures of everything that has finished
+python -m experiments figures RUN --kind K   a figure of one run: its features, attention, mistakes, ...
 python -m experiments one KIND METHOD ...    a single run; scripts/<method>/*.sh call it
 """
 
@@ -16,6 +17,10 @@ from experiments.arguments import make_parser
 
 def main(arguments: Sequence[str]) -> int:
     """Exit status. Raises UserError."""
+    if arguments[:1] == ["figures"]:
+        from experiments import figures  # it reads its own arguments
+
+        return figures.main(arguments[1:])
     given = make_parser().parse_args(arguments)  # before the imports that take seconds
     if given.command == "report":
         from experiments import report

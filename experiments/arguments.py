@@ -45,6 +45,7 @@ def make_parser() -> ArgumentParser:
     _add_run(commands)
     _add_report(commands)
     _add_one(commands)
+    commands.add_parser("figures", help="figures of a run, as papers show them", add_help=False)
     return parser
 
 

@@ -14,8 +14,8 @@ from dassl.config.differences import EXTEND_KEY, only_more_epochs, without_exten
 from dassl.engine.run_record import RunRecord, has_checkpoints, has_record, listed_path, read_config
 from dassl.evaluation import PREDICTIONS_NAME, Classification, write_predictions
 from dassl.utils.errors import BadValueError
-from runner import plugins
 from datasets.layout.classes import base_and_new
+from runner import plugins
 from runner.provenance import draw_digest, git_state, peak_memory, versions
 from runner.result import JOINT, PARTS, read_result, write_result
 from runner.same_files import by_content_of_files

@@ -1,0 +1,88 @@
+"""The command line of the figures: each is drawn from a run's folder and written as PNG and PDF."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import matplotlib
+
+from dassl.command_line import ArgumentParser
+from dassl.utils import MissingFileError, UserError, printable
+from dassl.utils.files import read_text
+from dassl.utils.locks import locked_while_writing
+
+from . import kinds
+from .drawing import STYLE, Asked, Drawing, names_by_place, write
+
+
+def kind_names() -> list[str]:
+    """The kinds that have a file."""
+    return sorted(module.name for module in pkgutil.iter_modules(kinds.__path__))
+
+
+def _explanations() -> str:
+    """The first line about each kind; read from the files, since importing them takes seconds."""
+    lines = []
+    for name in kind_names():
+        (file,) = (Path(folder, f"{name}.py") for folder in kinds.__path__)
+        about = ast.get_docstring(ast.parse(read_text(file))) or ""
+        lines.append(f"{name}: {about.splitlines()[0]}")
+    return " ".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw one figure for each run, and print where it is.
+
+    Returns:
+        Exit status 0.
+
+    Raises:
+        UserError: something that the figure needs is missing or cannot be read; figures that were drawn before stay.
+    """
+    parser = ArgumentParser(
+        prog="python -m experiments figures",
+        description=f"{__doc__}\n\n{_explanations()}",
+        examples=("RUN --kind confusion", "RUN --kind attention --images photos"),
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run")
+    parser.add_argument("--kind", required=True, choices=kind_names(), help="what to draw")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="images to use (default: the run's test images)")
+    parser.add_argument("--root", default="", metavar="DATA", help="folder of the data sets (default: the run's)")
+    parser.add_argument("--output-dir", type=Path, metavar="FOLDER", help="where to write (default: RUN/figures)")
+    args = parser.parse_args(arguments)
+    kind = importlib.import_module(f"{kinds.__name__}.{args.kind}")
+    _check(args.runs, kind, args.kind, args.images, args.root)
+    with matplotlib.rc_context(STYLE):
+        for drawing, folder in _placed(kind.draw(Asked(args.runs, args.images, args.root)), args.runs, args.output_dir):
+            print(printable(drawing.summary))
+            with locked_while_writing(folder):
+                for path in write(drawing.figure, folder / args.kind):
+                    print(f"written: {printable(path)}")
+    return 0
+
+
+def _check(runs: Sequence[Path], kind: ModuleType, name: str, images: Path | None, root: str) -> None:
+    """Raise UserError if the arguments do not fit together."""
+    takes_images = getattr(kind, "TAKES_IMAGES", False)
+    for flag, given in (("--images", images is not None), ("--root", bool(root))):
+        if given and not takes_images:
+            raise UserError(f"{flag} has no effect on --kind {name}, which reads no images: leave it out")
+    if images is not None and root:
+        raise UserError("--images and --root name two sources of images: give one of them")
+    for run in runs:
+        if not run.is_dir():
+            raise MissingFileError(f"no such folder: {run} (expected the output folder of a run)")
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise UserError("a run's folder is given twice: give it once")
+
+
+def _placed(drawings: Iterator[Drawing], runs: Sequence[Path], output: Path | None) -> Iterator[tuple[Drawing, Path]]:
+    """Each drawing with its folder: below the run's, or in `output`, where several runs keep folders of their own."""
+    below = dict(zip(runs, names_by_place(runs), strict=True))
+    for drawing in drawings:
+        yield drawing, drawing.run / "figures" if output is None else output / below[drawing.run]
