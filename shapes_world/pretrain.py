@@ -244,7 +244,9 @@ class _Log:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = ArgumentParser(description="Pre-train the small CLIP of the generated image world.")
-    parser.add_argument("--out", type=Path, default=SHIPPED, help="folder for the weights and the log")
+    parser.add_argument(
+        "--out", type=Path, default=SHIPPED, help="folder for the weights and the log (default: clip/backbones)"
+    )
     parser.add_argument("--workers", type=number_from(1), default=2, help="rendering processes")
     parser.add_argument(
         "--threads", type=number_from(1), default=2, help="torch threads; another number gives other rounding"
@@ -252,7 +254,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for field in dataclasses.fields(Settings):
         kind = float if isinstance(field.default, float) else int
         kind = seed_number if field.name == "seed" else kind
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
+        flag, words = f"--{field.name.replace('_', '-')}", field.name.replace("_", " ")
+        parser.add_argument(flag, type=kind, default=field.default, help=f"{words} (default: %(default)s)")
     options = vars(parser.parse_args(arguments))
     out, workers, threads = (options.pop(name) for name in ("out", "workers", "threads"))
     torch.set_num_threads(threads)

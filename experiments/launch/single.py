@@ -145,7 +145,12 @@ def train_here(run: PlannedRun) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", choices=KINDS, help="part of a setting")
     parser.add_argument("method", choices=list(METHODS), help="method")
-    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="DATASET SEED [CFG [KEY VALUE ...]]")
+    parser.add_argument(
+        "words",
+        nargs=argparse.REMAINDER,
+        metavar="DATASET SEED [CFG [KEY VALUE ...]]",
+        help="data set, seed (`all`: shots and seed), name of a config file, config overrides",
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:

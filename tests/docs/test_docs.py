@@ -35,6 +35,7 @@ from experiments.launch.single import read_request
 from experiments.report.papers import AVERAGE, RECIPES, published_figures
 from shapes_world.suites import SUITES
 from tools import describe_classes
+from tools.reference.files import file_groups
 from trainers.core.imagenet_templates import IMAGENET_TEMPLATES_SELECT
 from trainers.core.trainer import PromptTrainer
 from trainers.prometar import GradientModulator, shape_as_read
@@ -484,6 +485,16 @@ def test_the_worked_example_of_a_method(printed, tree):
     assert len(list(tree.glob("output/base2new/train_base/shapes/shots_16/GuidedCoOp/*/seed1/result.json"))) == 1
     *_, (status, _) = printed.values()
     assert status == "error: TRAINER.GUIDED.WEIGHT is -1.0: it should be 0 or more"
+
+
+def test_every_file_of_a_run_is_in_the_reference(printed, tree):
+    known = [re.sub(r"\\{\w+\\}", r"\\w+", re.escape(file.name)) for file in file_groups()["The folder of a run"]]
+    (registered,) = (TRAINER_REGISTRY.get(name).registered_name for name in ("CoOp",))
+    written = [path.relative_to(tree / "output" / "signs") for path in (tree / "output" / "signs").rglob("*")]
+    assert len(written) > 8
+    for path in written:
+        name = path.parts[0] if path.parts[0] == "tensorboard" else path.name
+        assert path.parts == (registered,) or any(re.fullmatch(pattern, name) for pattern in known), path
 
 
 def test_the_worked_example_of_a_data_set(printed):
