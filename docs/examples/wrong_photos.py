@@ -26,7 +26,7 @@ for line in Path(predictions_file).read_text(encoding="utf-8").splitlines():
     if "error" in photo:
         continue
     best = photo["predictions"][0]
-    folder = Path(photo["image"]).parent.name.replace("_", " ")
+    folder = Path(photo["image"]).parent.name
     if best["class"] != folder:
         wrong.append((best["probability"], folder, best["class"], photo["image"]))
 
