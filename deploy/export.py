@@ -48,7 +48,13 @@ from trainers.zsclip import ZeroshotCLIP
 
 STAGING_PREFIX = ".export-"
 """Begins the name of the folder, inside the exported one, in which the files are made."""
-WEIGHTS_NAME, SCRIPT_NAME = "class_weights.safetensors", "classify.py"
+"""How the folder in the exported folder begins in which the files are made."""
+WEIGHTS_NAME = "class_weights.safetensors"
+"""Normalised text features of the classes, and the factor of their cosines."""
+TOWER_NAME = "image_tower.{ending}"
+"""The image tower as a graph, with what was learned inside: pt2 and onnx."""
+SCRIPT_NAME = "classify.py"
+"""Classifies images with the files beside it; needs torch and Pillow alone."""
 FORMATS = {
     "pt2": (towers.save_pt2, towers.pt2_deviation),
     "onnx": (towers.save_onnx, towers.onnx_deviation),
@@ -141,7 +147,7 @@ def _remove_earlier_export(folder: Path) -> None:
 
 
 def _tower_name(ending: str) -> str:
-    return f"image_tower.{ending}"
+    return TOWER_NAME.format(ending=ending)
 
 
 def _clip(trainer: PromptTrainer | ZeroshotCLIP) -> Any:

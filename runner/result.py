@@ -10,7 +10,10 @@ from typing import Any
 from dassl.utils.errors import UnreadableFileError
 from dassl.utils.files import read_json, write_json
 
-RESULT_NAME, PLAN_NAME = "result.json", "plan.json"
+RESULT_NAME = "result.json"
+"""Results, training curve, configuration, versions and digests of a finished run; written last."""
+PLAN_NAME = "plan.json"
+"""In the output folder: folders of all runs that a launcher planned, so that a report names the missing ones."""
 SCHEMA = 2
 READABLE_SCHEMAS = (1, 2)
 """Schema 1 has no measures but accuracy, error rate and macro F1, and no predictions."""

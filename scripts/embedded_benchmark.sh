@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tables of the README, from the generated data and the embedded model: all settings, methods and seeds.
+# The tables of docs/results.md, from the generated data and the embedded model: all settings, methods and seeds.
 #
 #   bash scripts/embedded_benchmark.sh [--trainers METHOD ...] [--settings SETTING ...] [--seeds SEED ...] [--workers N]
 #

@@ -118,7 +118,7 @@ class CLIPLoRA(PromptTrainer):
     def add_config(cfg: CfgNode) -> None:
         cfg.TRAINER.CLIPLORA = CfgNode(
             dict(
-                RANK=2,  # r
+                RANK=2,  # r, rank of the additions to a weight matrix
                 LORA_ALPHA=1.0,  # gamma = LORA_ALPHA / RANK
                 DROPOUT=0.25,  # share of the rows' entries that A does not see in a training step
                 PREC="amp",  # fp16, bf16, fp32, amp

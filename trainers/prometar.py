@@ -224,7 +224,7 @@ class ProMetaR(PromptTrainer):
                 LR_RATIO=0.0005,  # factor of the query loss
                 FAST_ADAPTATION=False,  # first order: g and r are constants in the inner update
                 MIXUP_ALPHA=0.5,  # lambda ~ Beta(MIXUP_ALPHA, MIXUP_BETA)
-                MIXUP_BETA=0.5,
+                MIXUP_BETA=0.5,  # see MIXUP_ALPHA
                 DIM_RATE=8,  # entries of a prompt that share one gamma
                 KEEP_MODULATOR=False,  # keep phi's checkpoint when training has finished
                 MONITOR=True,  # log what gamma does and how inner and outer gradients align

@@ -11,6 +11,9 @@ from dassl.utils.errors import UnreadableFileError, UnwritableFileError
 from dassl.utils.files import StrPath, write_text_atomically
 
 HISTORY_NAME = "history.jsonl"
+"""The training curve: a line for each epoch, with the averages of what was logged."""
+TENSORBOARD_NAME = "tensorboard"
+"""Folder with event files for TensorBoard."""
 
 
 class EpochHistory:

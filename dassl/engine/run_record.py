@@ -26,7 +26,10 @@ from dassl.utils.files import StrPath, read_json, write_text_atomically
 from dassl.utils.torchtools import POINTER_NAME, checkpoint_name
 from dassl.utils.yaml_files import read_yaml
 
-CONFIG_NAME, CLASSNAMES_NAME = "config.yaml", "classnames.json"
+CONFIG_NAME = "config.yaml"
+"""The whole configuration of the run."""
+CLASSNAMES_NAME = "classnames.json"
+"""The class names in the order of their labels."""
 
 # The backbone is compared by its file's digest; start values are irrelevant for a trained model.
 _CHECKED_ELSEWHERE = (BACKBONE_KEY, INIT_KEY)

@@ -51,7 +51,7 @@ from .anomalies import (
     non_finite_losses,
     non_finite_tensors,
 )
-from .history import EpochHistory
+from .history import TENSORBOARD_NAME, EpochHistory
 from .run_checks import RunChecks
 from .run_record import RUN_KEY, RunRecord, check_piece, check_same_run, weights_digest
 from .simple_net import SimpleNet
@@ -522,7 +522,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
         if 0 < self.start_epoch < self.max_epoch and self._resumed_state is None:
             print("Note: the checkpoint has no state of the random generators: they continue from the seed")
         self._take_over_best_model()
-        writer_dir = osp.join(self.output_dir, "tensorboard")
+        writer_dir = osp.join(self.output_dir, TENSORBOARD_NAME)
         mkdir_if_missing(writer_dir)
         self.init_writer(writer_dir)
         self.time_start = time.time()

@@ -20,6 +20,7 @@ from .logger import LOG_NAME
 from .numerals import whole_number
 
 LOCK_NAME = ".lock"
+"""Empty; keeps a second process out of the folder while one works there."""
 ATTEMPTS = 100
 ALREADY_AT_WORK = "another process is at work in"
 """How the message of a BusyError begins."""

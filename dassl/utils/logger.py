@@ -12,6 +12,7 @@ from .files import mkdir_if_missing
 from .safe_text import printable_lines
 
 LOG_NAME = "log.txt"
+"""What the run printed. A later command in the same folder writes `log.txt-<date and time>`."""
 
 
 class Logger:

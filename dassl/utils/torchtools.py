@@ -19,13 +19,17 @@ from .numerals import whole_number
 from .state_shapes import check_optimizer_state, check_scheduler_state
 from .tools import tolist_if_not
 
+CHECKPOINT_NAME = "model.pth.tar-{epoch}"
+"""In a folder with the name of what is learned: learned tensors, optimiser and generators after that many epochs."""
 POINTER_NAME = "checkpoint"
+"""Beside the checkpoints: the name of the last one."""
 BEST_NAME = "model-best.pth.tar"
+"""Beside the checkpoints: the one with the best accuracy on validation images, with `TEST.FINAL_MODEL best_val`."""
 
 
 def checkpoint_name(epoch: int | str) -> str:
     """File name of the checkpoint after `epoch` epochs."""
-    return f"model.pth.tar-{epoch}"
+    return CHECKPOINT_NAME.format(epoch=epoch)
 
 
 def save_checkpoint(

@@ -31,6 +31,7 @@ from experiments.plan.status import check_model, is_finished
 
 TRAIN_PROGRAM = ROOT / "train.py"
 CONSOLE_NAME = "console.txt"
+"""In the folder of a run that the launcher started: all that the run printed, errors included."""
 SLURM_FOLDER = "jobs"
 POLL_INTERVAL_S = 0.2
 SLURM_POLL_INTERVAL_S = 2.0

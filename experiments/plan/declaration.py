@@ -20,22 +20,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
-
 from dassl.seeds import MAX_SEED
 from dassl.utils.errors import BadValueError
 from dassl.utils.yaml_files import read_yaml
 from experiments.plan.methods import METHODS
 from experiments.plan.runs import ROOT, Options
+from experiments.plan.schema_errors import first_problem, suggestion
 from experiments.plan.settings import Row, Task
 
 SHIPPED = ROOT / "configs" / "experiments"
 DEFAULT_SEEDS, DEFAULT_SHOTS = (1, 2, 3), 16
-_NAME = {"type": "string", "pattern": r"^[\w.+=-]+$"}
+_NAME = {"type": "string", "pattern": r"^[\w.+=-]+$", "description": "a name of letters, digits and . + = - _"}
 _COUNT = {"type": "integer", "minimum": 1}
-_OVERRIDES = {"type": "object", "propertyNames": {"pattern": r"^[A-Z][\w.]*$"}}
-_METHOD = {"enum": list(METHODS)}
+_KEY = {"pattern": r"^[A-Z][\w.]*$", "description": "a config key, such as OPTIM.LR"}
+_OVERRIDES = {"type": "object", "propertyNames": _KEY}
+_METHOD = {"enum": list(METHODS), "description": "a method"}
 _DATASETS = {"type": "array", "items": _NAME, "minItems": 1}
 
 
@@ -94,11 +93,9 @@ def read_experiment(path: Path) -> Experiment:
     if not path.exists() and path.name == str(path) and (SHIPPED / path).is_file():
         path = SHIPPED / path
     content = read_yaml(path)
-    problem = best_match(Draft202012Validator(SCHEMA).iter_errors(content))
-    if problem is not None:
-        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem.absolute_path)
-        place = where.lstrip(".") or "the whole"
-        raise BadValueError(f"{path}: {place}: {' '.join(problem.message.split())}")
+    problem = first_problem(SCHEMA, content)
+    if problem:
+        raise BadValueError(f"{path}: {problem}")
     return Experiment(
         tuple(_rows(content)),
         tuple(_task(name, setting) for name, setting in content["settings"].items()),
@@ -164,5 +161,5 @@ class Selection:
 def _check(wanted: Collection[Any], declared: Collection[Any], kind: str) -> None:
     for name in wanted:
         if name not in declared:
-            known = ", ".join(map(str, dict.fromkeys(declared)))
-            raise BadValueError(f"no {kind} {name} is declared: choose from {known}")
+            known = list(map(str, dict.fromkeys(declared)))
+            raise BadValueError(f"no {kind} {name} is declared; {suggestion(str(name), known)}")

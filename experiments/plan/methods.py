@@ -8,6 +8,7 @@ import trainers  # noqa: F401  registers the methods
 from dassl.utils.errors import UnknownNameError
 from datasets.acquire.names import generated, readers
 from datasets.layout.target import TargetDataset
+from experiments.plan.schema_errors import suggestion
 from runner.provenance import ROOT
 from trainers.core.facts import Recipes, fact, lineage
 
@@ -58,9 +59,9 @@ METHODS: dict[str, Method] = {
 
 
 def find_method(name: str) -> Method:
-    """The method of that name. Raises UnknownNameError, which lists the names."""
+    """The method of that name. Raises UnknownNameError, which suggests the nearest name or lists all."""
     if name not in METHODS:
-        raise UnknownNameError(f"unknown method {name}: choose from {', '.join(METHODS)}")
+        raise UnknownNameError(f"unknown method {name}; {suggestion(name, list(METHODS))}")
     return METHODS[name]
 
 

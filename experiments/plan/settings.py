@@ -21,6 +21,7 @@ from experiments.plan.runs import (
     named,
     training_folder,
 )
+from experiments.plan.schema_errors import suggestion
 from runner.result import WORKERS
 from trainers.core.record import changes_no_number
 
@@ -53,7 +54,11 @@ class Row:
         recipe = Recipe(self.config) if self.config else default_recipe(self.method, setting, dataset, shots)
         path = ROOT / "configs" / "trainers" / self.method.folder / f"{recipe.config}.yaml"
         if not path.is_file():
-            raise MissingFileError(f"no such config: {path.relative_to(ROOT)} (KEY VALUE pairs come after CFG)")
+            shipped = sorted(file.stem for file in path.parent.glob("*.yaml"))
+            raise MissingFileError(
+                f"no such config: {path.relative_to(ROOT)} (KEY VALUE pairs come after CFG); "
+                + suggestion(recipe.config, shipped)
+            )
         return recipe
 
 
@@ -61,8 +66,8 @@ def check_dataset(name: str) -> None:
     """Raises MissingFileError when a data set has no config file."""
     path = ROOT / "configs" / "datasets" / f"{name}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
-        raise MissingFileError(f"no config file of a data set {name}: choose from {known}")
+        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
+        raise MissingFileError(f"no config file of a data set {name}; {suggestion(name, known)}")
 
 
 def base2new(row: Row, places: Places, dataset: str, seed: int, shots: int) -> Iterator[PlannedRun]:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 import parse_test_res
@@ -29,12 +30,16 @@ from clip.model import CLIP, ResidualAttentionBlock
 from dassl.config import get_cfg_default, merge_file
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import MismatchError, save_checkpoint
+from dassl.utils import MismatchError, UserError, save_checkpoint
 from datasets.layout.errors import BadDataError
+from experiments.__main__ import main as experiments_main
 from experiments.launch.single import read_request
+from experiments.plan.declaration import read_experiment
+from experiments.plan.settings import SETTINGS as SETTING_NAMES
 from experiments.report.papers import AVERAGE, RECIPES, published_figures
 from shapes_world.suites import SUITES
 from tools import describe_classes
+from tools.reference.files import file_groups
 from trainers.core.imagenet_templates import IMAGENET_TEMPLATES_SELECT
 from trainers.core.trainer import PromptTrainer
 from trainers.prometar import GradientModulator, shape_as_read
@@ -360,13 +365,13 @@ def test_the_bands_are_those_of_the_report():
 EMBEDDED = ROOT / "clip" / "backbones" / "vit_shapes.safetensors"
 CLASSES = 8
 IMAGES = {"train": 4, "val": 1, "test": 5}
+PHOTO_CLASSES, PHOTOS = [name.replace(" ", "_") for name in SUITES["Shapes"].class_names[:5]], 8
 
 
 def write_shapes(root: Path) -> None:
-    """Some images of eight classes of Shapes, in its layout; and the same as docs/examples/signs.py reads them."""
+    """Some images of eight classes of Shapes, in its layout."""
     suite = SUITES["Shapes"]
-    split, lines = {part: [] for part in IMAGES}, []
-    (root / "signs" / "images").mkdir(parents=True)
+    split = {part: [] for part in IMAGES}
     for part, count in IMAGES.items():
         for label, name in enumerate(suite.class_names[:CLASSES]):
             for number in range(count):
@@ -375,12 +380,18 @@ def write_shapes(root: Path) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 suite.draw(part, label, number).save(path)
                 split[part].append([relative, label, name])
-                sign = f"{len(lines):04d}.png"
-                shutil.copy(path, root / "signs" / "images" / sign)
-                lines.append(f"{sign} {label} {part}\n")
     (root / suite.folder / suite.split_file).write_text(json.dumps(split))
-    (root / "signs" / "labels.txt").write_text("".join(lines))
-    (root / "signs" / "classes.txt").write_text("\n".join(suite.class_names[:CLASSES]))
+
+
+def write_photos(root: Path) -> None:
+    """`my_photos` with five classes as docs/quick_start.md lays them out, and `new_photos`; generated images."""
+    suite = SUITES["Shapes"]
+    for label, name in enumerate(PHOTO_CLASSES):
+        for number in range(PHOTOS):
+            path = root / "my_photos" / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            suite.draw("train", label, number).save(path)
+    shutil.copytree(root / "my_photos", root / "new_photos")
 
 
 @pytest.fixture(scope="module")
@@ -412,21 +423,26 @@ def tree(tmp_path_factory, data):
     for name in ("train.py", "predict.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(data, folder / "data")
+    write_photos(folder)
     return folder
 
 
 DRIVER = """
-import contextlib, io, json, runpy, sys
+import contextlib, io, json, pathlib, runpy, sys
 results = []
 for words in json.loads(sys.argv[1]):
-    printed, code = io.StringIO(), 0
+    printed, errors, code = io.StringIO(), io.StringIO(), 0
+    target = words[-1] if words[-2] == ">" else None
+    words = words[:-2] if target else words
     sys.argv = words[words[0] == "-m":]
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
         try:
             (runpy.run_module if words[0] == "-m" else runpy.run_path)(sys.argv[0], run_name="__main__")
         except SystemExit as stop:
             code = stop.code
-    results.append([code or 0, printed.getvalue()])
+    if target:
+        pathlib.Path(target).write_text(printed.getvalue())
+    results.append([code or 0, printed.getvalue() + errors.getvalue()])
 print(json.dumps(results))
 """
 """Several Python commands in one process, since each would load PyTorch for some seconds."""
@@ -434,19 +450,20 @@ print(json.dumps(results))
 
 @pytest.fixture(scope="module")
 def printed(tree):
-    """Exit status and output of each Python command of the page on additions, and of a wrong one.
+    """Exit status and output of each Python command of three pages, and of a wrong one.
 
-    Of scripts/run.sh, what it ends with.
+    Of scripts/run.sh, what it ends with. In place of ViT-B/16 the embedded model, for one epoch.
     """
-    text = read(DOCS / "adding.md")
+    text = "\n".join(read(DOCS / f"{page}.md") for page in ("adding", "experiments", "quick_start"))
     lines = [line.replace("bash scripts/run.sh", "python -m experiments one") for line in commands(text)]
+    lines = list(dict.fromkeys(lines))
     python = [line for line in lines if line.startswith("python ")]
     for line in lines:
         if line not in python:
             subprocess.run(["bash", "-c", line], cwd=tree, check=True)
     trained = next(line for line in python if "GuidedCoOp" in line)
     python.append(trained.replace("output/guided", "output/bad") + " TRAINER.GUIDED.WEIGHT -1.0")
-    arguments = json.dumps([shlex.split(line)[1:] for line in python])
+    arguments = json.dumps([shlex.split(with_small_model(line))[1:] for line in python])
     environment = {key: value for key, value in os.environ.items() if key not in ("DATA", "OUTPUT", "SHOTS")}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(tree)}
     done = subprocess.run(
@@ -454,6 +471,13 @@ def printed(tree):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(zip(python, json.loads(done.stdout), strict=True))
+
+
+def with_small_model(line: str) -> str:
+    """A training with ViT-B/16, or for long, as one with the embedded model for one epoch."""
+    line = line.replace("CoOp/vit_b16_ep50.yaml", "CoOp/vit_shapes_ep50_ctxv1.yaml")
+    line = line.replace("CoOp/vit_b16.yaml", "CoOp/vit_shapes.yaml")
+    return f"{line} OPTIM.MAX_EPOCH 1" if "output/try" in line and "train.py" in line else line
 
 
 def outputs(printed: dict, word: str) -> list[str]:
@@ -477,27 +501,109 @@ def test_the_worked_example_of_a_method(printed, tree):
     assert "loss_base" in trained and "distance" in trained and "Finish training" in trained
     assert "Loading weights to prompt_learner" in tested and "SUBSAMPLE NEW CLASSES" in tested
     assert accuracy(trained) > 2 * CHANCE and accuracy(tested) > 2 * CHANCE
-    (predicted,) = outputs(printed, "predict.py")
+    (predicted,) = outputs(printed, "predict.py --checkpoint output/guided")
     assert SUITES["Shapes"].class_names[0] in predicted
     (scripted,) = outputs(printed, "experiments one")
     assert "Finish training" in scripted
     assert len(list(tree.glob("output/base2new/train_base/shapes/shots_16/GuidedCoOp/*/seed1/result.json"))) == 1
-    *_, (status, _) = printed.values()
+    (status,) = (status for line, (status, _) in printed.items() if "output/bad" in line)
     assert status == "error: TRAINER.GUIDED.WEIGHT is -1.0: it should be 0 or more"
 
 
+def test_every_file_of_a_run_is_in_the_reference(printed, tree):
+    known = [re.sub(r"\\{\w+\\}", r"\\w+", re.escape(file.name)) for file in file_groups()["The folder of a run"]]
+    (registered,) = (TRAINER_REGISTRY.get(name).registered_name for name in ("CoOp",))
+    written = [path.relative_to(tree / "output" / "signs") for path in (tree / "output" / "signs").rglob("*")]
+    assert len(written) > 8
+    for path in written:
+        name = path.parts[0] if path.parts[0] == "tensorboard" else path.name
+        assert path.parts == (registered,) or any(re.fullmatch(pattern, name) for pattern in known), path
+
+
 def test_the_worked_example_of_a_data_set(printed):
-    (checked,) = outputs(printed, "datasets.check")
+    (checked,) = outputs(printed, "datasets.check --root")
     assert checked.startswith("ok       Signs                8 classes, train 32, val 8, test 40; 80 images decoded\n")
     assert checked.count(" 4/1/5") == 8
     (trained,) = outputs(printed, "signs.yaml")
     assert "SUBSAMPLE BASE CLASSES" in trained and accuracy(trained) > 2 * CHANCE
 
 
-def test_the_reader_names_what_is_wrong(data, tmp_path, monkeypatch):
+def test_the_worked_example_of_an_experiment(printed, tree):
+    declared = section("experiments", "A table of your own").partition("```yaml\n")[2].partition("```")[0]
+    shipped = read(DOCS / "examples" / "my_table.yaml")
+    assert declared == shipped.partition("\n\n")[2]
+    (plan,) = outputs(printed, "my_table.yaml")
+    assert plan.count("train.py") == 60 and plan.count("--trainer GuidedCoOp") == 18
+    (report,) = outputs(printed, "experiments report")
+    assert re.search(r"^ *Shapes +GuidedCoOp +vit_shapes_ep10_ctxv1 +\d+\.\d+", report, re.MULTILINE)
+    assert (tree / "output" / "report" / "report.html").is_file()
+
+
+def test_further_declarations_of_the_page_are_valid(tmp_path):
+    *_, ablation = re.findall(r"```yaml\n(.*?)```", read(DOCS / "experiments.md"), re.DOTALL)
+    (tmp_path / "x.yaml").write_text(ablation)
+    experiment = read_experiment(tmp_path / "x.yaml")
+    assert [row.variant for row in experiment.rows] == ["first-order", "rate-4"]
+
+
+def test_errors_of_a_declaration_are_those_of_the_page(tmp_path):
+    good = {"trainers": ["coop"], "settings": {"base2new": {"datasets": ["shapes"]}}, "seeds": [1]}
+    table = rows(section("experiments", "What a declaration may say"))
+    table = [cells for cells in table if re.match(r"`\w+: ", cells[0])]
+    assert len(table) == 5
+    for written, error in table:
+        content = good | yaml.safe_load(code(written))
+        if "trainer" in content:
+            del content["trainers"]
+        (tmp_path / "x.yaml").write_text(yaml.safe_dump(content))
+        with pytest.raises(UserError) as raised:
+            experiments_main(["run", str(tmp_path / "x.yaml"), "--dry-run"])
+        assert str(raised.value).endswith(code(error))
+
+
+def test_settings_and_scripts_are_those_of_the_page():
+    text = section("experiments", "One run")
+    scripts = {code(cells[0]).removesuffix(".sh") for cells in rows(text)}
+    assert scripts == SCRIPTS
+    named = set(re.findall(r"`(\w+)`", text.partition("| in `scripts")[0]))
+    assert named == {path.name for path in (ROOT / "scripts").iterdir() if path.is_dir()}
+    first_cells = " ".join(cells[0] for cells in rows(section("experiments", "What a declaration may say")))
+    assert all(f"`{name}`" in first_cells for name in SETTING_NAMES)
+
+
+def test_the_quick_start_from_photos_to_wrong_photos(printed, tree):
+    (checked,) = outputs(printed, "datasets.check --path my_photos/")
+    assert checked.startswith(f"ok       my_photos            {len(PHOTO_CLASSES)} classes")
+    (zero_shot,) = outputs(printed, "output/zeroshot")
+    (trained,) = outputs(printed, "--trainer CoOp --seed 1 --output-dir output/mine")
+    assert "=> per-class result" in zero_shot and "=> per-class result" in trained and accuracy(trained) > 20
+    (wrong,) = outputs(printed, "wrong_photos.py")
+    by_class, _, photos = wrong.split("\n\n")
+    assert all(f"%  {name}" in by_class for name in PHOTO_CLASSES)
+    lines = [json.loads(line) for line in (tree / "output" / "predictions.jsonl").read_text().splitlines()]
+    assert len(lines) == len(PHOTO_CLASSES) * PHOTOS
+    best = {line["image"]: line["predictions"][0]["class"] for line in lines}
+    expected = {image: name for image, name in best.items() if Path(image).parent.name != name}
+    assert len(photos.splitlines()) == 1 + len(expected)
+    assert all(f"{image}: {name}, not" in photos for image, name in expected.items())
+    assert len(outputs(printed, "predict.py --checkpoint output/mine --images new_photos/")) == 1
+
+
+def test_times_of_the_quick_start_follow_from_its_steps():
+    """Five classes of 16 photos: batches of CoOp's and ProMetaR's configs in their epochs."""
+    table = {code(cells[1]): cells for cells in rows(section("quick_start", "2. Choose a method"))}
+    for trainer, cells in table.items():
+        if trainer.startswith("Zeroshot"):
+            continue
+        cfg = shipped(trainer, code(cells[2]))
+        batch = cfg.DATALOADER.TRAIN_X.BATCH_SIZE
+        assert cells[3] == f"{5 * 16 // batch * cfg.OPTIM.MAX_EPOCH} of {batch} photos"
+
+
+def test_the_reader_names_what_is_wrong(printed, tree, tmp_path, monkeypatch):
     monkeypatch.setattr(DATASET_REGISTRY, "_obj_map", dict(DATASET_REGISTRY._obj_map))  # other tests count readers
     signs = runpy.run_path(str(DOCS / "examples" / "signs.py"))["Signs"]
-    shutil.copytree(data / "signs", tmp_path / "signs")
+    shutil.copytree(tree / "data" / "signs", tmp_path / "signs")
     labels = tmp_path / "signs" / "labels.txt"
     labels.write_text(labels.read_text().replace("0003.png 0 train", "0003.png 9 train"))
     with pytest.raises(BadDataError, match="labels.txt: line '0003.png 9 train' is not an image, a label and a part"):

@@ -6,6 +6,7 @@ config overrides behind the printed command.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ from golden_data import write_backbones
 from tiny_runs import write_data
 
 import train
+from shapes_world.suites import SUITES
 
 ROOT = Path(train.__file__).parent
 CONFIG = "vit_b16_c2_ep10_batch4_4+4ctx"
@@ -29,7 +31,8 @@ def commands(text: str) -> list[str]:
     return [line for line in lines if line]
 
 
-COMMANDS = commands((ROOT / "README.md").read_text())
+README = (ROOT / "README.md").read_text()
+COMMANDS = commands(README)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,6 @@ def run(place):
     def run(command: str, expect: int = 0) -> str:
         if "base2new_" in command and "eurosat" in command:
             command = f"{command} {CONFIG} {tiny} {depth}"
-        command = command.replace("output/base2new", f"{folder}/output/base2new").replace("shots_16", "shots_1")
         command = command.replace("experiments report output", f"experiments report {folder}/output")
         result = subprocess.run(
             ["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500
@@ -68,8 +70,28 @@ def run(place):
     return run
 
 
-def test_the_readme_has_commands():
-    assert len(COMMANDS) >= 8
+def test_the_readme_is_short_and_in_order():
+    titles = re.findall(r"^## (.*)$", README, re.MULTILINE)
+    doors = ["Compare and reproduce", "Your own photos", "Add a method"]
+    assert titles == ["Two commands", *doors, "What there is, and what was measured", "Licence and citation"]
+    assert len(README.splitlines()) < 120 and len(COMMANDS) >= 14
+
+
+def test_what_the_readme_links_is_there():
+    targets = re.findall(r"\]\(([^)#\s]+)", README)
+    assert len(targets) > 15
+    assert [target for target in targets if "://" not in target and not (ROOT / target).exists()] == []
+    assert (ROOT / "docs" / "report.png").stat().st_size < 300_000
+
+
+def test_figures_are_those_of_the_results_page():
+    """The H of four rows of the base-to-new table."""
+    page = (ROOT / "docs" / "results.md").read_text()
+    (said,) = re.findall(r"H over three seeds: (.*?) \(", README)
+    for written, trainer in (("zero-shot", "ZeroshotCLIP"), ("CoOp",) * 2, ("MaPLe",) * 2, ("ProMetaR",) * 2):
+        (figure,) = re.findall(rf"{written} (\d[\d. ±]*)", said)
+        (row,) = re.findall(rf"^\| {trainer} \|(?: [^|]+ \|){{3}} ([^|]+) \|$", page, re.MULTILINE)
+        assert figure.strip() == row, trainer
 
 
 def test_the_two_commands(run, place):
@@ -78,55 +100,69 @@ def test_the_two_commands(run, place):
     table = printed[printed.index("data set") :]
     assert re.search(r"Shapes +ProMetaR .* +\d+\.\d+ +\d+\.\d+ +\d+\.\d+ +1", table)
     assert re.search(r"Shapes +ZeroshotCLIP .* +60\.\d+ +53\.\d+", table)  # as in clip/backbones/pretrain_log.txt
+    assert (place[0] / "output" / "report" / "report.html").is_file()
     again = run("bash scripts/demo.sh")
     assert again.count("Results are available in") == 4 and "epoch [" not in again
     assert "pytest" in run("bash scripts/test.sh --version")
 
-    assert "bash scripts/embedded_benchmark.sh" in (ROOT / "README.md").read_text()
+    assert "bash scripts/embedded_benchmark.sh" in (ROOT / "docs" / "results.md").read_text()
     command = "bash scripts/embedded_benchmark.sh --trainers zsclip --settings base2new"
     assert "2 runs: 2 finished now" in run(command)
     benchmark = run(command)
     assert "2 runs, 2 of them finished before" in benchmark and "ZeroshotCLIP" in benchmark
 
 
-def test_running_a_method(run, place):
+def test_comparing(run, place):
     folder, _ = place
-    method = [line for line in COMMANDS[2:] if line.startswith(("bash", "python parse"))]
-    assert len(method) == 3
-    trained, tested, parsed = (run(line) for line in method)
+    train, test = (line for line in COMMANDS if line.startswith("bash scripts/prometar"))
+    trained, tested = run(train), run(test)
     assert "Finish training" in trained and "SUBSAMPLE BASE CLASSES" in trained
     assert "SUBSAMPLE NEW CLASSES" in tested and "Loading weights to VLPromptLearner" in tested
-    assert "(1 runs)" in parsed
+    runs = folder / "output" / "base2new" / "train_base" / "eurosat" / "shots_1" / "ProMetaR" / CONFIG
+    assert re.search(r"^\* accuracy: \d+\.\d+%", run(f"python parse_test_res.py {runs}"), re.MULTILINE)
 
     plan, report = (run(line) for line in COMMANDS if line.startswith("python -m experiments"))
     # two runs for each of 11 data sets, 3 seeds and 17 methods; of zero-shot one seed
     assert plan.count("train.py") == 11 * 2 * (3 * 17 + 1) and "--trainer ProMetaR" in plan
     assert "EuroSAT" in report and (folder / "output" / "report" / "report.html").is_file()
 
-    assert "Results are available in" in run(method[0])
-    log = next((folder / "output" / "base2new" / "train_base" / "eurosat").glob("**/log.txt"))
+    assert "Results are available in" in run(train)
+    (log,) = runs.glob("seed1/log.txt")
     log.write_text(log.read_text().split("Finish training")[0])  # as a crash leaves it
     (log.parent / "result.json").unlink()
-    again = run(method[0])
+    again = run(train)
     assert "holds an unfinished run" in again and "epoch [" not in again  # nothing left to train
     assert "Finish training" in again
 
 
-def test_train_directly(run, place, tmp_path):
-    (line,) = [line for line in COMMANDS if line.startswith("python train.py")]
-    run(f"python -m shapes_world.generate --root {place[0]}/data shapes")
-    line = line.replace("--root data", f"--root {place[0]}/data").replace("output/try", str(tmp_path / "try"))
-    printed = run(line.replace("NUM_SHOTS 16", "NUM_SHOTS 1") + " OPTIM.MAX_EPOCH 1")
-    assert "Finish training" in printed
-    assert (tmp_path / "try" / "VLPromptLearner" / "model.pth.tar-1").is_file()
+def test_own_photos(run, tmp_path):
+    """With generated images for photos, and the small model."""
+    suite = SUITES["Shapes"]
+    for name in ("my_photos", "new_photos"):
+        for label, number in itertools.product(range(3), range(6)):
+            path = tmp_path / name / suite.class_names[label].replace(" ", "_") / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            suite.draw("train", label, number).save(path)
+    lines = [line for line in COMMANDS if re.search("my_photos|output/mine", line)]
+    assert [line.split()[1] for line in lines] == ["-m", "train.py", "predict.py", "export.py"]
 
-    (predict,) = [line for line in COMMANDS if line.startswith("python predict.py")]
-    (export,) = [line for line in COMMANDS if line.startswith("python export.py")]
-    image = next((place[0] / "data" / "shapes" / "images").glob("**/*.png"))
-    predict = predict.replace("output/try", str(tmp_path / "try")).replace("data/shapes/images", str(image))
-    assert image.name in run(predict)
-    run(export.replace("output/", f"{tmp_path}/"))
-    assert (tmp_path / "exported" / "class_weights.safetensors").is_file()
+    def run_here(line: str) -> str:
+        line = re.sub("(?:my|new)_photos/|output/(?:mine|exported)", lambda match: f"{tmp_path}/{match[0]}", line)
+        line = line.replace("/vit_b16", "/vit_shapes")
+        return run(f"{line} OPTIM.MAX_EPOCH 1" if "train.py" in line else line)
+
+    checked, trained, predicted, _ = (run_here(line) for line in lines)
+    assert checked.startswith("ok       my_photos            3 classes")
+    assert "Finish training" in trained and "=> per-class result" in trained
+    assert predicted.count("5.png") == 3 and suite.class_names[0].replace(" ", "_") in predicted
+    assert (tmp_path / "output" / "exported" / "class_weights.safetensors").is_file()
+
+
+def test_adding_a_method_is_as_on_its_page():
+    """Those lines are run by the tests of docs/adding.md, in a copy of the repository."""
+    lines = COMMANDS[COMMANDS.index("cp docs/examples/guided_coop.py trainers/") :]
+    assert lines[-1].startswith("bash scripts/run.sh train_base guided_coop")
+    assert set(lines) <= set(commands((ROOT / "docs" / "adding.md").read_text()))
 
 
 def test_unknown_method_and_missing_arguments(run):

@@ -259,22 +259,44 @@ def test_two_runs_in_one_folder_are_refused(places):
     [
         ("trainers: [coop", "cannot read"),
         ("!!python/object/apply:os.system [true]", "cannot read"),
-        ("- coop", "the whole"),
-        ({"trainers": []}, "trainers"),
-        ({"trainers": ["coopp"]}, "trainers[0]: 'coopp' is not one of"),
-        ({"trainers": [{"method": "coop", "overides": {}}]}, "overides"),
-        ({"settings": {"base2old": {"datasets": ["dtd"]}}}, "base2old"),
-        ({"settings": {"base2new": {"shots": 16}}}, "'datasets' is a required property"),
-        ({"settings": {"base2new": {"datasets": "dtd"}}}, "settings.base2new.datasets"),
-        ({"settings": {"base2new": {"datasets": ["../dtd"]}}}, "settings.base2new.datasets[0]"),
-        ({"settings": {"base2new": {"datasets": ["dtdd"]}}}, "dtdd"),
-        ({"settings": {"few_shot": {"datasets": ["dtd"], "shots": [0]}}}, "shots"),
-        ({"seeds": ["one"]}, "seeds[0]"),
-        ({"trainers": [{"method": "coop", "config": "vit_b17"}]}, "configs/trainers/CoOp/vit_b17.yaml"),
+        ("- coop", "x.yaml: should be a mapping of keys to values, not ['coop']"),
+        ("", "x.yaml: should be a mapping of keys to values, but is empty"),
+        ({"trainers": []}, "trainers: is empty: name at least one"),
+        ({"trainers": "coop"}, "trainers: should be a list, not 'coop': write [coop]"),
+        ({"trainers": ["coopp"]}, 'trainers[0]: "coopp" is not a method; did you mean "coop"?'),
+        ({"trainers": ["ProMetaR"]}, 'trainers[0]: "ProMetaR" is not a method; did you mean "prometar"?'),
+        ({"trainers": ["xxxxx"]}, 'trainers[0]: "xxxxx" is not a method; choose from zsclip'),
+        ({"trainers": [None]}, "trainers[0]: should be the name of a method, but is empty"),
+        ({"trainers": [{"config": "vit_b16"}]}, 'trainers[0]: the key "method" is missing'),
+        ({"trainers": [{"methd": "coop"}]}, 'trainers[0]: unknown key "methd"; did you mean "method"?'),
+        ({"trainers": [{"method": "coop", "overides": {}}]}, 'unknown key "overides"; did you mean "overrides"?'),
+        (
+            {"settings": {"base2old": {"datasets": ["dtd"]}}},
+            'settings: unknown key "base2old"; did you mean "base2new"?',
+        ),
+        ({"settings": {"base2new": {"shots": 16}}}, 'settings.base2new: the key "datasets" is missing'),
+        ({"settings": {"base2new": {"datasets": "dtd"}}}, "settings.base2new.datasets: should be a list"),
+        (
+            {"settings": {"base2new": {"datasets": ["../dtd"]}}},
+            'base2new.datasets[0]: "../dtd" is not a name of',
+        ),
+        ({"settings": {"base2new": {"datasets": ["dtdd"]}}}, 'data set dtdd; did you mean "dtd"?'),
+        ({"settings": {"few_shot": {"datasets": ["dtd"], "shots": [0]}}}, "shots[0]: should be at least 1, not 0"),
+        (
+            {"settings": {"base2new": {"datasets": ["dtd"], "shots": [1, 2]}}},
+            "should be a whole number, not [1, 2]",
+        ),
+        ({"seeds": ["one"]}, "seeds[0]: should be a whole number, not 'one'"),
+        ({"seeds": [2**32]}, "seeds[0]: should be at most 4294967295, not 4294967296"),
+        (
+            {"trainers": [{"method": "coop", "config": "vit_b17"}]},
+            "CoOp/vit_b17.yaml (KEY VALUE pairs come after CFG); did",
+        ),
         ({"overrides": {"OPTIM.LEARNING_RATE": 1}}, "OPTIM.LEARNING_RATE"),
+        ({"overrides": {"lr": 1}}, 'overrides: "lr" is not a config key, such as OPTIM.LR'),
         ({"overrides": {"OPTIM.MAX_EPOCH": "many"}}, "OPTIM.MAX_EPOCH"),
-        ({"variants": {"a/b": {"OPTIM.LR": 1}}}, "a/b"),
-        ({"sedes": [1]}, "sedes"),
+        ({"variants": {"a/b": {"OPTIM.LR": 1}}}, 'variants: "a/b" is not a name of letters, digits'),
+        ({"sedes": [1]}, 'x.yaml: unknown key "sedes"; did you mean "seeds"?'),
     ],
 )
 def test_a_bad_declaration_is_one_line(tmp_path, content, says):
@@ -294,7 +316,7 @@ def test_a_part_of_an_experiment(tmp_path):
     selection.check([experiment])
     part = selection.of(experiment)
     assert [row.name for row in part.rows] == ["vpt"] and part.seeds == (2,) and part.tasks == experiment.tasks
-    with pytest.raises(UserError, match="no data set dtd is declared: choose from eurosat"):
+    with pytest.raises(UserError, match="no data set dtd is declared; choose from eurosat"):
         declaration.Selection(datasets=("dtd",)).check([experiment])
 
 
