@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from contextlib import nullcontext
 
 from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, TrainerBase, build_trainer
+from dassl.interruption import STOP, Interrupted
 from dassl.utils import (
     BadValueError,
     collect_env_info,
@@ -56,8 +59,17 @@ def main(args: argparse.Namespace) -> None:
     cfg = evaluation_cfg(args) if args.eval_only else setup_cfg(args)
     check_is_complete(cfg)
     recording = Recording(args, cfg)
-    with locked(cfg.OUTPUT_DIR) if cfg.OUTPUT_DIR else nullcontext():
-        run(args, cfg, recording)
+    with STOP.listening(), locked(cfg.OUTPUT_DIR) if cfg.OUTPUT_DIR else nullcontext():
+        try:
+            run(args, cfg, recording)
+        except Interrupted as error:
+            state = error.state or "stopped at once"
+            raise Interrupted(error.number, f"{state}; the same command continues: {command_line()}") from error
+
+
+def command_line() -> str:
+    """The command of this process, to be copied into a shell."""
+    return shlex.join([*(["python"] if sys.argv[0].endswith(".py") else []), *sys.argv])
 
 
 def run(args: argparse.Namespace, cfg: CfgNode, recording: Recording) -> None:

@@ -15,6 +15,7 @@ CHANGES_NO_NUMBER = frozenset(
         "INPUT.MAX_PIXELS",
         "TRAIN.PRINT_FREQ",
         "TRAIN.CHECKPOINT_FREQ",
+        "TRAIN.CHECKPOINT_SECONDS",
         "TEST.PER_CLASS_RESULT",
         "TEST.COMPUTE_CMAT",
     }

@@ -26,6 +26,8 @@ from dassl.utils.files import StrPath, read_json, write_text_atomically
 from dassl.utils.torchtools import POINTER_NAME, checkpoint_name
 from dassl.utils.yaml_files import read_yaml
 
+from .unfinished_epoch import has_unfinished_epoch
+
 CONFIG_NAME, CLASSNAMES_NAME = "config.yaml", "classnames.json"
 
 # The backbone is compared by its file's digest; start values are irrelevant for a trained model.
@@ -142,8 +144,13 @@ def has_record(folder: StrPath) -> bool:
 
 
 def has_checkpoints(folder: StrPath) -> bool:
-    """Whether some model in `folder` has a checkpoint, with or without the file that points to the last one."""
-    return any(any(Path(folder).glob(pattern)) for pattern in (f"*/{POINTER_NAME}", f"*/{checkpoint_name('*')}"))
+    """Whether some model in `folder` has a checkpoint, with or without the file that points to the last one.
+
+    The checkpoint within an epoch counts.
+    """
+    return has_unfinished_epoch(folder) or any(
+        any(Path(folder).glob(pattern)) for pattern in (f"*/{POINTER_NAME}", f"*/{checkpoint_name('*')}")
+    )
 
 
 def counting_config(cfg: CfgNode, exempt: Collection[str]) -> dict[str, Any]:
