@@ -20,6 +20,8 @@ def main(arguments: Sequence[str]) -> int:
         from experiments import report  # it reads its own arguments
 
         return report.main(arguments[1:])
+    if arguments[:1] == ["one"] and not {"-h", "--help"} & set(arguments):
+        print(f"{' '.join(arguments[1:4])}: loading PyTorch", flush=True)
     from experiments.launch import command, single
 
     parser = ArgumentParser(

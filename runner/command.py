@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from contextlib import nullcontext
 
 from yacs.config import CfgNode
 
+from clip.clip import file_without_download
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, TrainerBase, build_trainer
 from dassl.interruption import STOP, Interrupted
 from dassl.utils import (
     BadValueError,
-    collect_env_info,
+    UserError,
     set_random_seed,
     setup_logger,
     use_deterministic_algorithms,
 )
 from dassl.utils.locks import locked
+from dassl.utils.threads import VARIABLE as THREADS_VARIABLE
+from dassl.utils.threads import use_threads
 from runner.config import default_cfg, evaluation_cfg, keeps_to_records, setup_cfg
+from runner.opening import print_args, print_environment
 from runner.recording import Recording
-
-
-def print_args(args: argparse.Namespace, cfg: CfgNode) -> None:
-    print("***************\n** Arguments **\n***************")
-    for key in sorted(vars(args)):
-        print(f"{key}: {getattr(args, key)}")
-    print(f"************\n** Config **\n************\n{cfg}")
 
 
 def check_flags(args: argparse.Namespace) -> None:
@@ -86,9 +84,11 @@ def run(args: argparse.Namespace, cfg: CfgNode, recording: Recording) -> None:
     if cfg.DETERMINISTIC:
         use_deterministic_algorithms()
     setup_logger(cfg.OUTPUT_DIR)
-    print_args(args, cfg)
-    print(f"Collecting env info ...\n** System info **\n{collect_env_info()}\n")
+    print_args(args, cfg, default_cfg())
+    print_environment(cfg.OUTPUT_DIR)
+    print(use_threads(args.threads, weights_in_bytes(cfg.MODEL.BACKBONE.NAME), cfg.DETERMINISTIC))
     trainer = build_trainer(cfg)
+    trainer.keeps_recorded_threads = args.threads is None and THREADS_VARIABLE not in os.environ
     if args.eval_only:
         load_for_evaluation(trainer, args)
         trainer.test()
@@ -97,6 +97,15 @@ def run(args: argparse.Namespace, cfg: CfgNode, recording: Recording) -> None:
     else:
         trainer.train()
     recording.finish(trainer)
+
+
+def weights_in_bytes(backbone: str) -> int | None:
+    """Size of a backbone's file; None where it is downloaded, or another project's."""
+    try:
+        path = file_without_download(backbone)
+    except UserError:
+        return None
+    return os.path.getsize(path) if path is not None else None
 
 
 def load_for_evaluation(trainer: TrainerBase, args: argparse.Namespace) -> None:

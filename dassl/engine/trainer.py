@@ -9,7 +9,7 @@ import datetime
 import os.path as osp
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,11 +25,18 @@ from dassl.interruption import STOP, Interrupted
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.optim.lr_scheduler import enter_schedule
 from dassl.utils.errors import BadValueError, MismatchError, MissingFileError, UnwritableFileError, one_line
-from dassl.utils.files import file_sha256_if_any, mkdir_if_missing, remove_unfinished_files, write_bytes_atomically
+from dassl.utils.files import (
+    file_sha256_if_any,
+    mkdir_if_missing,
+    remove_unfinished_files,
+    write_bytes_atomically,
+    write_text_atomically,
+)
 from dassl.utils.meters import AverageMeter, MetricMeter
 from dassl.utils.names import check_availability
 from dassl.utils.progress import print_above_bar, progress_bar
 from dassl.utils.random_state import random_state, restore_random_state
+from dassl.utils.threads import usable_cores
 from dassl.utils.tools import tolist_if_not
 from dassl.utils.torchtools import (
     BEST_NAME,
@@ -45,14 +52,16 @@ from dassl.utils.torchtools import (
 )
 
 from .anomalies import (
-    EXAMPLES,
+    DETAILS_NAME,
     NonFiniteError,
     check_logits,
+    details,
     image_paths,
     listed,
     non_finite_losses,
     non_finite_tensors,
 )
+from .found_models import found_instead
 from .history import EpochHistory
 from .run_checks import RunChecks
 from .run_record import RUN_KEY, RunRecord, check_piece, check_same_run, weights_digest
@@ -147,16 +156,19 @@ class TrainerBase:
         return dict(self._models)
 
     def _stop_for_anomaly(self, losses: list[str]) -> None:
-        """Raise NonFiniteError with the step, the tensors that are not finite, and the images."""
+        """Raise NonFiniteError with the step, a loss and a tensor; a file gets all of them and the images."""
         tensors = non_finite_tensors(self.checked_models())
-        message = f"use a smaller OPTIM.LR or another PREC: infinite or NaN{self._position()}: "
-        message += ", ".join(listed(names, EXAMPLES) for names in (losses, tensors) if names)
         current, before = [*reversed(self._last_images), [], []][:2]
-        if current:
-            message += f"; images of the batch: {listed(current, EXAMPLES)}"
-        if before and tensors:
-            message += f"; of the batch before: {listed(before, EXAMPLES)}"
-        raise NonFiniteError(message)
+        path = self.write_details(details(losses, tensors, current, before))
+        found = ", ".join(listed(names, 1) for names in (losses, tensors) if names)
+        where = f"; details: {path}" if path else ""
+        raise NonFiniteError(
+            f"infinite or NaN{self._position()}: {found}: use a smaller OPTIM.LR or another PREC{where}"
+        )
+
+    def write_details(self, text: str) -> str | None:
+        """Write what is too long for an error message; returns the file, None without an output folder."""
+        return None
 
     def _position(self) -> str:
         if not hasattr(self, "batch_idx"):
@@ -290,7 +302,8 @@ class TrainerBase:
         for name in self.get_model_names():
             path = osp.join(directory, name, checkpoint_name(epoch) if epoch is not None else BEST_NAME)
             if not osp.exists(path):
-                raise MissingFileError(f'no checkpoint of "{name}": {path} does not exist')
+                found = found_instead(directory)
+                raise MissingFileError(f'no checkpoint of "{name}": {path} does not exist; {found}')
             paths[name], checkpoints[name] = path, load_checkpoint(path)
             records[name] = self.check_checkpoint(name, checkpoints[name], path, resuming=False)
         check_same_run(list(paths.values()), list(records.values()))
@@ -444,6 +457,10 @@ class SimpleTrainer(RunChecks, TrainerBase):
     """A trainer with data, a model, an evaluator and an output folder, all from the configuration."""
 
     scaler: Any  # a trainer that trains with `amp` sets it
+    keeps_recorded_threads = False
+    """Whether a resumed run takes over the number of CPU threads, because it was chosen and not given."""
+    shown_metrics: Sequence[str] = ()
+    """What log lines and the bar show of what a step reports: means over the epoch so far. Empty: all, as in Dassl."""
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
@@ -548,6 +565,15 @@ class SimpleTrainer(RunChecks, TrainerBase):
                 f"{self.start_epoch + 1}, lr {self.get_current_lr():.4e}; the first {self.start_epoch} epochs keep "
                 "their schedule"
             )
+
+    def write_details(self, text: str) -> str | None:
+        path = osp.join(self.output_dir, DETAILS_NAME)
+        try:
+            write_text_atomically(path, text)
+        except UnwritableFileError as error:  # the error that is explained matters more
+            print(f"Note: the details are not kept: {error}")
+            return None
+        return path
 
     # The checkpoint within an epoch
 
@@ -705,6 +731,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
         """As in TrainerBase, with the best result so far and the loss scale (of `self.scaler`, if there is one)."""
         state = super().training_state()
         state["best_result"] = self.best_result
+        state["threads"] = torch.get_num_threads()
         state["steps"] = (self.epoch + 1) * getattr(self, "num_batches", 0)
         scaler = getattr(self, "scaler", None)
         if scaler is not None:
@@ -715,8 +742,17 @@ class SimpleTrainer(RunChecks, TrainerBase):
         super().load_training_state(state)
         self.best_result = float(state["best_result"])
         self._first_new_step = int(state["steps"])
+        self._keep_threads(state.get("threads"))
         if state.get("scaler") and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
+
+    def _keep_threads(self, recorded: Any) -> None:
+        """Compute with as many threads as before the interruption: their number can change the last bits."""
+        if not self.keeps_recorded_threads or not isinstance(recorded, int) or recorded == torch.get_num_threads():
+            return
+        if 1 <= recorded <= usable_cores():
+            torch.set_num_threads(recorded)
+            print(f"Threads: {recorded} (as before the interruption)")
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
@@ -781,7 +817,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
                     self._stop_for_anomaly(bad)
                 losses.update(summary)
                 batch_time.update(time.time() - end)
-                bar.set_postfix_str(str(losses), refresh=False)
+                bar.set_postfix_str(self._shown(losses), refresh=False)
                 bar.update()
                 if (self.batch_idx + 1) % self.cfg.TRAIN.PRINT_FREQ == 0 or num_batches < self.cfg.TRAIN.PRINT_FREQ:
                     print_above_bar(self._progress_line(losses, batch_time, data_time))
@@ -805,13 +841,18 @@ class SimpleTrainer(RunChecks, TrainerBase):
         except (TypeError, ValueError) as error:
             raise MismatchError(f"the averages in {self._resumed_from} do not fit: {one_line(error)}") from error
 
+    def _shown(self, losses: MetricMeter) -> str:
+        if not self.shown_metrics or not set(self.shown_metrics) <= set(losses.meters):
+            return str(losses)
+        return " ".join(f"{name} {losses.meters[name].avg:.4g}" for name in self.shown_metrics)
+
     def _progress_line(self, losses: MetricMeter, batch_time: AverageMeter, data_time: AverageMeter) -> str:
         batches_left = self.num_batches - self.batch_idx - 1 + (self.max_epoch - self.epoch - 1) * self.num_batches
         eta = datetime.timedelta(seconds=int(batch_time.avg * batches_left))
         return (
             f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{self.batch_idx + 1}/{self.num_batches}] "
             f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) data {data_time.val:.3f} ({data_time.avg:.3f}) "
-            f"{losses} lr {self.get_current_lr():.4e} eta {eta}"
+            f"{self._shown(losses)} lr {self.get_current_lr():.4e} eta {eta}"
         )
 
 

@@ -349,11 +349,15 @@ def test_a_loss_that_is_no_number_names_step_images_and_tensors(cfg, tmp_path):
     with pytest.raises(UserError) as caught:
         trainer.train()
     message = str(caught.value)
-    assert "\n" not in message and message.startswith("use a smaller OPTIM.LR or another PREC: ")
-    assert "infinite or NaN in epoch 2, batch 2 (step 5): loss = nan, " in message
-    assert "model/classifier.weight (1 of 9 values)" in message
+    path = tmp_path / "out" / "non_finite.txt"
+    assert message == (
+        "infinite or NaN in epoch 2, batch 2 (step 5): loss = nan, model/classifier.weight (1 of 9 values) and 1 more: "
+        f"use a smaller OPTIM.LR or another PREC; details: {path}"
+    )
     images = [item.impath for item in trainer.dm.dataset.train_x]
-    assert f"images of the batch: {', '.join(images[4:8])}; of the batch before: {', '.join(images[:4])}" in message
+    loss, tensors, of_batch, before = re.split(r"^\w.*:\n", path.read_text(), flags=re.M)[1:]
+    assert loss == "  loss = nan\n" and "  model/classifier.weight (1 of 9 values)\n" in tensors
+    assert (of_batch.split(), before.split()) == (images[4:8], images[:4])
     assert (tmp_path / "out" / "model" / "checkpoint").read_text() == "model.pth.tar-1\n"
 
 
@@ -365,15 +369,19 @@ def test_no_checkpoint_is_written_of_tensors_that_are_no_numbers(cfg, tmp_path):
     assert not list((tmp_path / "out").glob("model/*"))
 
 
-def test_many_bad_tensors_and_images_fit_a_screen():
+def test_many_bad_tensors_and_images_are_a_short_line(tmp_path):
+    """The file has all of them."""
     trainer = _TwoModels()
+    trainer.output_dir = str(tmp_path)
+    trainer.write_details = lambda text: SimpleTrainer.write_details(trainer, text)
     trainer._models = {"model": nn.Sequential(*(nn.Linear(1, 1) for _ in range(100)))}
     trainer._last_images = [[f"{number}.jpg" for number in range(100)]] * 2
     for parameter in trainer._models["model"].parameters():
         nn.init.constant_(parameter, float("nan"))
-    with pytest.raises(UserError, match=r"loss = nan, .* and 196 more; .* and 96 more") as stopped:
+    with pytest.raises(UserError, match=r"loss = nan, .* and 199 more: use a smaller") as stopped:
         trainer.detect_anomaly(torch.tensor(float("nan")))
-    assert len(str(stopped.value)) < 600
+    assert len(str(stopped.value)) < 160 + len(str(tmp_path))
+    assert len((tmp_path / "non_finite.txt").read_text().splitlines()) == 4 + 1 + 200 + 200
 
 
 def test_logits_that_are_not_finite_stop_a_test(cfg):
