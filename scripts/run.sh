@@ -9,8 +9,8 @@
 #
 # DATA (default: data) holds the data sets, OUTPUT (default: output) takes the results, SHOTS (default: 16) is the number
 # of images a class, SOURCE (default: imagenet, or shapes for generated data) what xd_test's model was trained on. Other
-# relative paths are relative to the repository. A finished run is not run again. An interrupted one goes on from its
-# last checkpoint; there is one each TRAIN.CHECKPOINT_FREQ epochs (published configs: after the last epoch only).
+# relative paths are relative to the repository. A finished run is not run again. An interrupted one continues from its
+# last checkpoint; there is one every TRAIN.CHECKPOINT_SECONDS (60) and after every TRAIN.CHECKPOINT_FREQ epochs.
 set -euo pipefail
 [[ -z ${DATA:-} ]] || export DATA=$(realpath -m "$DATA")
 [[ -z ${OUTPUT:-} ]] || export OUTPUT=$(realpath -m "$OUTPUT")
