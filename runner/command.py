@@ -17,6 +17,7 @@ from dassl.interruption import STOP, Interrupted
 from dassl.utils import (
     BadValueError,
     UserError,
+    collect_env_info,
     set_random_seed,
     setup_logger,
     use_deterministic_algorithms,
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace, cfg: CfgNode, recording: Recording) -> None:
         use_deterministic_algorithms()
     setup_logger(cfg.OUTPUT_DIR)
     print_args(args, cfg, default_cfg())
-    print_environment(cfg.OUTPUT_DIR)
+    print_environment(collect_env_info(), trains=not (args.eval_only or args.no_train))
     print(use_threads(args.threads, weights_in_bytes(cfg.MODEL.BACKBONE.NAME), cfg.DETERMINISTIC))
     trainer = build_trainer(cfg)
     trainer.keeps_recorded_threads = args.threads is None and THREADS_VARIABLE not in os.environ

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import textwrap
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,12 +12,9 @@ from yacs.config import CfgNode
 
 from dassl.config import leaves, plain
 from dassl.engine import TRAINER_REGISTRY
-from dassl.engine.run_record import CONFIG_NAME
-from dassl.utils import collect_env_info
-from dassl.utils.files import write_text_atomically
+from dassl.engine.run_record import CONFIG_NAME, ENVIRONMENT_NAME
 from runner.result import RESULT_NAME
 
-ENVIRONMENT_NAME = "environment.txt"
 WIDTH = 100
 
 
@@ -82,12 +78,14 @@ def method_node(cfg: CfgNode) -> str:
     return f"TRAINER.{getattr(trainer, 'config_node', name.upper())}"
 
 
-def print_environment(output_dir: str) -> None:
-    """Print the versions and the hardware that matter most; all of them are written into the output folder."""
-    facts = collect_env_info()
-    if output_dir:
-        write_text_atomically(Path(output_dir, ENVIRONMENT_NAME), f"{facts}\n")
+def print_environment(facts: str, trains: bool) -> None:
+    """Print the versions and the hardware that matter most.
+
+    Args:
+        facts: of `collect_env_info`.
+        trains: whether the run trains; then the trainer writes all of them into the output folder.
+    """
     versions = [line.replace(":", "", 1) for line in facts.splitlines() if line.startswith(("Python:", "torch:"))]
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    where = f"; more: {ENVIRONMENT_NAME}" if output_dir else ""
+    where = f"; more: {ENVIRONMENT_NAME}" if trains else ""
     print(f"** System info ** {', '.join(versions)}, {os.cpu_count()} CPU cores, {', '.join(gpus) or 'no GPU'}{where}")

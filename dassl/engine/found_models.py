@@ -27,7 +27,7 @@ def found_instead(folder: StrPath) -> str:
     if files := _checkpoints(path):
         return f"{path} has {_names((str(file.relative_to(path)) for file in files), '', '')}"
     if _checkpoints(path.parent) and has_record(path.parent):
-        return f"{path} is a part of the model in {path.parent}: give that folder"
+        return f"{path} belongs to the run in {path.parent}: give that folder"
     runs = sorted(str(run.relative_to(path)) for run in _runs_below(path))
     return f"{path} has {_names(runs, 'trained models in', 'no trained model')}"
 

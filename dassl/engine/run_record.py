@@ -29,6 +29,8 @@ from dassl.utils.yaml_files import read_yaml
 from .unfinished_epoch import has_unfinished_epoch
 
 CONFIG_NAME, CLASSNAMES_NAME = "config.yaml", "classnames.json"
+ENVIRONMENT_NAME = "environment.txt"
+"""Hardware and software of the process that trained last; it is not compared."""
 
 # The backbone is compared by its file's digest; start values are irrelevant for a trained model.
 _CHECKED_ELSEWHERE = (BACKBONE_KEY, INIT_KEY)

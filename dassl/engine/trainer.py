@@ -24,6 +24,7 @@ from dassl.evaluation import build_evaluator
 from dassl.interruption import STOP, Interrupted
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.optim.lr_scheduler import enter_schedule
+from dassl.utils.environment import collect_env_info
 from dassl.utils.errors import BadValueError, MismatchError, MissingFileError, UnwritableFileError, one_line
 from dassl.utils.files import (
     file_sha256_if_any,
@@ -64,7 +65,7 @@ from .anomalies import (
 from .found_models import found_instead
 from .history import EpochHistory
 from .run_checks import RunChecks
-from .run_record import RUN_KEY, RunRecord, check_piece, check_same_run, weights_digest
+from .run_record import ENVIRONMENT_NAME, RUN_KEY, RunRecord, check_piece, check_same_run, weights_digest
 from .simple_net import SimpleNet
 from .unfinished_epoch import FOLDER as UNFINISHED_FOLDER
 from .unfinished_epoch import (
@@ -160,7 +161,7 @@ class TrainerBase:
         tensors = non_finite_tensors(self.checked_models())
         current, before = [*reversed(self._last_images), [], []][:2]
         path = self.write_details(details(losses, tensors, current, before))
-        found = ", ".join(listed(names, 1) for names in (losses, tensors) if names)
+        found = ", ".join(listed(names, shown) for names, shown in ((losses, 4), (tensors, 1)) if names)
         where = f"; details: {path}" if path else ""
         raise NonFiniteError(
             f"infinite or NaN{self._position()}: {found}: use a smaller OPTIM.LR or another PREC{where}"
@@ -535,6 +536,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
             remove_unfinished_files(osp.join(self.output_dir, name))
         self._resume()
         self.write_run_record(self.output_dir)
+        write_text_atomically(osp.join(self.output_dir, ENVIRONMENT_NAME), f"{collect_env_info()}\n")
         self.epoch_history.resume(self.start_epoch, self.cfg.RESUME or self.cfg.OUTPUT_DIR)
         if 0 < self.start_epoch < self.max_epoch and self._resumed_state is None:
             print("Note: the checkpoint has no state of the random generators: they continue from the seed")

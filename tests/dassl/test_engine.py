@@ -420,7 +420,7 @@ def test_gradients_of_an_update_that_a_loss_scaler_skipped_stop_nothing(cfg, tmp
 def test_every_loss_that_a_step_reports_is_looked_at(cfg):
     trainer = build_trainer(cfg)
     trainer.forward_backward = lambda batch: {"loss": 1.0, "loss_text": float("inf"), "acc": float("nan")}
-    with pytest.raises(UserError, match=r"batch 1 \(step 1\): loss_text = inf; images"):
+    with pytest.raises(UserError, match=r"batch 1 \(step 1\): loss_text = inf: use"):
         trainer.train()
 
 
@@ -727,14 +727,15 @@ def test_writing_takes_a_small_share_of_the_time(monkeypatch):
 def test_a_folder_without_the_model_says_what_is_there(cfg, tmp_path):
     cfg.OPTIM.MAX_EPOCH = 1
     run = tmp_path / "runs" / "seed1"
+    (tmp_path / "out").mkdir()
     trainer = started(cfg, run)
     trainer.train()
     for folder, epoch, message in (
         (tmp_path / "runs", 1, rf"{tmp_path}/runs has trained models in seed1$"),
         (run, 7, rf"{run} has model/model.pth.tar-1$"),
-        (run / "model", 1, rf"{run}/model is a part of the model in {run}: give that folder$"),
+        (run / "model", 1, rf"{run}/model belongs to the run in {run}: give that folder$"),
         (tmp_path / "runs" / "seed2", 1, rf"seed2 does not exist; {tmp_path}/runs has the folders seed1$"),
-        (run / "tensorboard", 1, "tensorboard has no trained model$"),
+        (tmp_path / "out", 1, "out has no trained model$"),
     ):
         with pytest.raises(MissingFileError, match=message):
             trainer.load_model(str(folder), epoch=epoch)
