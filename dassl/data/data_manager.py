@@ -118,15 +118,15 @@ class ImageLoader(DataLoader):
         Raises:
             MismatchError: the position is damaged, or this loader cannot continue there.
         """
+        refusal = MismatchError("the position within the epoch does not fit the training images")
         try:
             continued = Position(**position)
             states = continued.start, continued.now, *continued.workers.values()
             batches, workers = int(continued.batches), int(continued.num_workers)
-            fits = 0 <= batches <= len(self) and all(isinstance(state, dict) for state in states)
-        except (TypeError, ValueError, AttributeError):
-            fits, workers = False, 0
-        if not fits or not self.resumable:
-            raise MismatchError("the position within the epoch does not fit the training images")
+        except (TypeError, ValueError, AttributeError) as error:
+            raise refusal from error
+        if not self.resumable or not 0 <= batches <= len(self) or not all(isinstance(state, dict) for state in states):
+            raise refusal
         if workers != self.num_workers:
             raise MismatchError(f"the epoch was begun with {workers} workers: set DATALOADER.NUM_WORKERS {workers}")
         self._continued = continued

@@ -686,6 +686,24 @@ def test_an_unfinished_epoch_is_not_extended(cfg, cheap, tmp_path, capsys):
     assert not (tmp_path / "out" / "unfinished_epoch").exists()
 
 
+@pytest.mark.parametrize(("keeps", "expected"), [(True, 2), (False, 1)])
+def test_a_resumed_run_keeps_a_chosen_number_of_threads(cfg, cheap, tmp_path, monkeypatch, keeps, expected):
+    """Their number can change the last bits. One that the user gave is not replaced."""
+    monkeypatch.setattr("dassl.engine.trainer.usable_cores", lambda: 2)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(Killed):
+            killed_after(started(cfg, tmp_path / "out"), 2)
+        torch.set_num_threads(1)
+        resumed = started(cfg, tmp_path / "out")
+        resumed.keeps_recorded_threads = keeps
+        resumed.train()
+        assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_damaged_unfinished_epoch_is_refused(cfg, cheap, tmp_path):
     with pytest.raises(Killed):
         killed_after(started(cfg, tmp_path / "out"), 2)
@@ -739,3 +757,24 @@ def test_a_folder_without_the_model_says_what_is_there(cfg, tmp_path):
     ):
         with pytest.raises(MissingFileError, match=message):
             trainer.load_model(str(folder), epoch=epoch)
+
+
+def test_a_trainer_may_show_two_of_its_numbers(cfg, capsys):
+    """As means over the epoch so far, in 120 columns; TensorBoard and the history get all of them."""
+    cfg.OPTIM.MAX_EPOCH, cfg.TEST.NO_TEST = 1, True
+    trainer = build_trainer(cfg)
+    trainer.shown_metrics = ("loss_base", "acc")
+    values = iter([(2.0, 0.0), (1.0, 50.0), (0.25, 75.0)])
+
+    def forward_backward(batch):
+        base, accuracy = next(values)
+        return {"loss": 5e-4, "loss_base": base, "loss_text": 1.0, "loss_image": 1.0, "acc": accuracy}
+
+    trainer.forward_backward = forward_backward
+    trainer.train()
+    lines = re.findall(r"^epoch \[.*$", capsys.readouterr().out, re.M)
+    assert [re.search(r"\(\d+\.\d{3}\) (loss.*) lr", line)[1] for line in lines] == [
+        "loss_base 2 acc 0", "loss_base 1.5 acc 25", "loss_base 1.083 acc 41.67",
+    ]  # fmt: skip
+    assert all(len(line) <= 120 for line in lines)
+    assert trainer.epoch_history.epochs[0].keys() >= {"loss", "loss_base", "loss_text", "loss_image", "acc"}
