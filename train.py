@@ -13,12 +13,13 @@ from runner.arguments import parse_args
 
 if __name__ == "__main__":  # before the imports that take seconds
     end_imports_in_one_line()
-    parse_args()
+    print(f"{parse_args().trainer or 'train.py'}: loading PyTorch", flush=True)
 
 from dassl.engine import build_trainer
 from dassl.utils.memory import keep_freed_memory
-from runner.command import main, print_args
+from runner.command import main
 from runner.config import extend_cfg, reset_cfg, setup_cfg
+from runner.opening import print_args
 from runner.plugins import load_plugins
 
 __all__ = [

@@ -146,6 +146,16 @@ def local_file(name: str) -> str | None:
     return path if name not in _MODELS and os.path.isfile(path) else None
 
 
+def file_without_download(name: str) -> str | None:
+    """Path of a backbone's file; None for a name whose file is downloaded, which is larger than 100 MB.
+
+    Raises:
+        UserError: there is no such backbone.
+    """
+    path = local_file(name) if open_clip_models.is_open_clip(name) else _MODELS[name]
+    return None if path is None or "://" in path else path
+
+
 class Backbone(NamedTuple):
     """A frozen CLIP in float32, and how it wants its images where that is known (None: as OpenAI's)."""
 

@@ -7,27 +7,33 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NoReturn
 
+from dassl.interruption import Interrupted, exit_status
 from dassl.seeds import MAX_SEED
 from dassl.spelling import nearest_name
 
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as of a shell: 128 + SIGINT."""
+INTERRUPTED = exit_status(signal.SIGINT)
+"""Exit status after Ctrl-C."""
 
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
     """For the outermost level of a program: errors and Ctrl-C end it with one line on stderr.
 
-    A UserError gives `error: <message>` and status 1, Ctrl-C `interrupted` and status 130.
+    A UserError gives `error: <message>` and status 1, Ctrl-C `interrupted` and status 130. Interrupted says more, and
+    has its own status.
     """
     try:
         yield
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.status)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -26,6 +26,8 @@ def main(arguments: Sequence[str]) -> int:
         from experiments import report
 
         return report.main(arguments[1:])
+    if arguments[:1] == ["one"] and not {"-h", "--help"} & set(arguments):
+        print(f"{' '.join(arguments[1:4])}: loading PyTorch", flush=True)
     from experiments.launch import command, single
 
     return (command if given.command == "run" else single).main(given)

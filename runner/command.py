@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
+import sys
 from contextlib import nullcontext
 
 from yacs.config import CfgNode
 
+from clip.clip import file_without_download
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY, TrainerBase, build_trainer
+from dassl.interruption import STOP, Interrupted
 from dassl.utils import (
     BadValueError,
+    UserError,
     collect_env_info,
     set_random_seed,
     setup_logger,
     use_deterministic_algorithms,
 )
 from dassl.utils.locks import locked
+from dassl.utils.threads import VARIABLE as THREADS_VARIABLE
+from dassl.utils.threads import use_threads
 from runner import plugins
 from runner.config import default_cfg, evaluation_cfg, keeps_to_records, setup_cfg
+from runner.opening import print_args, print_environment
 from runner.recording import Recording
 from runner.tracking import changed_settings, check_logger, start_tracking
-
-
-def print_args(args: argparse.Namespace, cfg: CfgNode) -> None:
-    print("***************\n** Arguments **\n***************")
-    for key in sorted(vars(args)):
-        print(f"{key}: {getattr(args, key)}")
-    print(f"************\n** Config **\n************\n{cfg}")
 
 
 def check_flags(args: argparse.Namespace) -> None:
@@ -59,8 +61,17 @@ def main(args: argparse.Namespace) -> None:
     cfg = evaluation_cfg(args) if args.eval_only else setup_cfg(args)
     check_is_complete(cfg)
     recording = Recording(args, cfg)
-    with locked(cfg.OUTPUT_DIR) if cfg.OUTPUT_DIR else nullcontext():
-        run(args, cfg, recording)
+    with STOP.listening(), locked(cfg.OUTPUT_DIR) if cfg.OUTPUT_DIR else nullcontext():
+        try:
+            run(args, cfg, recording)
+        except Interrupted as error:
+            state = error.state or "stopped at once"
+            raise Interrupted(error.number, f"{state}; the same command continues: {command_line()}") from error
+
+
+def command_line() -> str:
+    """The command of this process, to be copied into a shell."""
+    return shlex.join([*(["python"] if sys.argv[0].endswith(".py") else []), *sys.argv])
 
 
 def run(args: argparse.Namespace, cfg: CfgNode, recording: Recording) -> None:
@@ -78,9 +89,11 @@ def run(args: argparse.Namespace, cfg: CfgNode, recording: Recording) -> None:
         use_deterministic_algorithms()
     setup_logger(cfg.OUTPUT_DIR)
     plugins.announce()
-    print_args(args, cfg)
-    print(f"Collecting env info ...\n** System info **\n{collect_env_info()}\n")
+    print_args(args, cfg, default_cfg())
+    print_environment(collect_env_info(), trains=not (args.eval_only or args.no_train))
+    print(use_threads(args.threads, weights_in_bytes(cfg.MODEL.BACKBONE.NAME), cfg.DETERMINISTIC))
     trainer = build_trainer(cfg)
+    trainer.keeps_recorded_threads = args.threads is None and THREADS_VARIABLE not in os.environ
     tracker = None
     if not args.no_train:
         tracker = start_tracking(logger_of(args), trainer, cfg, changed_settings(cfg, default_cfg()))
@@ -100,6 +113,15 @@ def run(args: argparse.Namespace, cfg: CfgNode, recording: Recording) -> None:
 def logger_of(args: argparse.Namespace) -> str:
     """The choice of --logger; other programs may make arguments without it."""
     return getattr(args, "logger", "tensorboard")
+
+
+def weights_in_bytes(backbone: str) -> int | None:
+    """Size of a backbone's file; None where it is downloaded, or another project's."""
+    try:
+        path = file_without_download(backbone)
+    except UserError:
+        return None
+    return os.path.getsize(path) if path is not None else None
 
 
 def load_for_evaluation(trainer: TrainerBase, args: argparse.Namespace) -> None:

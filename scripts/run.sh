@@ -17,12 +17,12 @@
 #   SOURCE   data set on which the model of xd_test was trained (default: imagenet, or shapes for generated data)
 #
 # Other relative paths are relative to the repository. A finished run is not run again. An interrupted one continues from
-# its last checkpoint; there is one each TRAIN.CHECKPOINT_FREQ epochs (published configs: after the last epoch only).
+# its last checkpoint; there is one every TRAIN.CHECKPOINT_SECONDS (60) and after every TRAIN.CHECKPOINT_FREQ epochs.
 #
 # Example: bash scripts/prometar/base2new_train.sh shapes 1 && bash scripts/prometar/base2new_test.sh shapes 1
 set -euo pipefail
 if [[ ${3:-} == -h || ${3:-} == --help ]]; then # asked of scripts/<method>/*.sh
-    declare -A script=([train_base]="base2new_train.sh DATASET SEED" [test_new]="base2new_test.sh DATASET SEED"
+    declare -A script=([train_base]="base2new_train.sh DATASET SEED" [test_new]="base2new_test.sh DATASET SEED" [test_all]="base2new_test.sh DATASET SEED"
         [source]="xd_train.sh [DATASET] SEED" [target]="xd_test.sh DATASET SEED" [all]="few_shot.sh DATASET SHOTS [SEED]")
     printf 'usage: bash scripts/%s/%s [CFG [KEY VALUE ...]]\n\n' "$2" "${script[$1]}"
 fi

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +50,8 @@ Inner = tuple[Gradients, Gradients, Gradients]
 """g, r and gamma of the inner update."""
 
 MODULATOR = "GradientModulator"
+MONITOR = "monitor"
+"""Key of the training state within an epoch."""
 MOST_WEIGHTS = 2**26
 """Of the network for one whole tensor (256 MiB). With `DIM_RATE` 8 that is enough for 20 tokens of width 768."""
 REGULARIZERS = ("l1", "promptsrc")
@@ -450,6 +452,16 @@ class ProMetaR(PromptTrainer):
         if self.monitor is not None:
             self.monitor.report(self.epoch, self.write_scalar)
         super().after_epoch()
+
+    def training_state(self) -> dict[str, Any]:
+        """As the base class's; within an epoch also what the monitor has collected."""
+        collected = self.monitor.state() if self.monitor is not None else {}
+        return super().training_state() | ({MONITOR: collected} if collected else {})
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        super().load_training_state(state)
+        if self.monitor is not None:
+            self.monitor.restore(state.get(MONITOR, {}))
 
     def after_train(self) -> None:
         """phi is only needed to resume: remove its checkpoints when training has finished."""

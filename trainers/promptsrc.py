@@ -145,7 +145,8 @@ class PromptSRC(PromptTrainer):
         """As the base class's; a finished run that is extended continues from the prompts that the mean replaced."""
         super().load_training_state(state)
         mean, replaced = state[AGGREGATION]["mean"], state[AGGREGATION]["replaced"]
-        self.mean_prompts = {name: mean[name].to(own).view_as(own) for name, own in self.theta().items()}
+        # within the first epoch there is no mean yet
+        self.mean_prompts = {name: mean[name].to(own).view_as(own) for name, own in self.theta().items() if mean}
         if replaced and self.start_epoch < self.max_epoch:
             self._set_prompts(replaced)
 

@@ -117,6 +117,7 @@ _TREE: dict[str, Any] = {
     },
     "TRAIN": {
         "CHECKPOINT_FREQ": 0,  # epochs between checkpoints; 0 for one after the last epoch only
+        "CHECKPOINT_SECONDS": 60.0,  # time between checkpoints within an epoch, which the next epoch's removes; 0: none
         "PRINT_FREQ": 10,  # batches between lines of the log
         "EXTEND": False,  # continue a run in OUTPUT_DIR (or RESUME) that had fewer epochs
         "COUNT_ITER": "train_x",  # length of an epoch with two loaders: train_x, train_u or smaller_one

@@ -123,8 +123,14 @@ def _set(cfg: CfgNode, key: str, value: Any, where: str) -> None:
     except (
         ValueError, AssertionError, KeyError, SyntaxError, TypeError, RecursionError, MemoryError, OverflowError
     ) as error:  # fmt: skip
-        expected = type(known.get(key)).__name__
-        raise BadTypeError(f"config key {key}{where} needs a {expected}, not {repr(value)[:200]}") from error
+        expected = type_words(known.get(key))
+        raise BadTypeError(f"config key {key}{where} should be {expected}, not {repr(value)[:200]}") from error
+
+
+def type_words(value: Any) -> str:
+    """The type of a configured value in words."""
+    words = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+    return words.get(type(value), "a list such as (1, 2)" if isinstance(value, (list, tuple)) else "another value")
 
 
 def _nearest(key: str, known: dict[str, Any]) -> str:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 from yacs.config import CfgNode
 
-from dassl.utils.errors import BadValueError, UserError, one_line
+from dassl.utils.errors import BadValueError, MismatchError, UserError, one_line
 from dassl.utils.images import read_image
-from dassl.utils.random_state import same_random_state_afterwards
+from dassl.utils.random_state import random_state, restore_random_state, same_random_state_afterwards
 from dassl.utils.safe_text import printable
 
 from .datasets import build_dataset
 from .datasets.base_dataset import Datum
 from .lasting_workers import EpochSeeds
+from .loader_position import CollateInWorker, Position, RestOfPass
 from .samplers import build_sampler
 
 # The transforms are imported where they are used, so that `import dassl.engine` does not import torchvision.
@@ -77,26 +79,85 @@ class DatasetWrapper(Dataset):
 
 
 class ImageLoader(DataLoader):
-    """PyTorch's DataLoader, with two differences.
+    """PyTorch's DataLoader, with three differences.
 
     A UserError in a worker process keeps its one-line message. With `persistent_workers`, each pass draws the same
-    random numbers, in this process and in the workers, as with new workers.
+    random numbers, in this process and in the workers, as with new workers. A `resumable` loader tells its position
+    within a pass, from which a loader in another process continues.
+
+    Args:
+        resumable: whether `position` can be used. Only for transforms and datasets without own state, and with
+            `persistent_workers` if there are workers.
+        options: PyTorch's arguments.
     """
 
     _pass: _Pass | None = None
     """The latest pass, with persistent workers."""
+    _position: Position | None = None
+    """Where the latest pass is, if it can be resumed."""
+    _continued: Position | None = None
+    """Where the next pass starts, if not at its beginning."""
+
+    def __init__(self, *arguments: Any, resumable: bool = False, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.resumable = resumable
+        if resumable:
+            self.collate_fn = CollateInWorker(self.collate_fn)
+
+    def check_worker_number_rationality(self) -> None:
+        """PyTorch warns of more workers than cores. Their number belongs to a recipe: it changes the augmentations."""
+
+    def position(self) -> dict[str, Any]:
+        """Where the latest pass is after the batch that was returned last: numbers and tensors for a checkpoint."""
+        assert self._position is not None, "only a resumable loader knows its position, from its first pass on"
+        return self._position.plain()
+
+    def continue_from(self, position: dict[str, Any]) -> None:
+        """Let the next pass continue at a `position` of a loader with the same images and settings.
+
+        Raises:
+            MismatchError: the position is damaged, or this loader cannot continue there.
+        """
+        refusal = MismatchError("the position within the epoch does not fit the training images")
+        try:
+            continued = Position(**position)
+            states = continued.start, continued.now, *continued.workers.values()
+            batches, workers = int(continued.batches), int(continued.num_workers)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise refusal from error
+        if not self.resumable or not 0 <= batches <= len(self) or not all(isinstance(state, dict) for state in states):
+            raise refusal
+        if workers != self.num_workers:
+            raise MismatchError(f"the epoch was begun with {workers} workers: set DATALOADER.NUM_WORKERS {workers}")
+        self._continued = continued
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride] - PyTorch names its own class
+        continued, self._continued = self._continued, None
+        if self.resumable:
+            self._start_pass(continued)
         if not self.persistent_workers:
             return _Pass(self, super().__iter__())
         if self._pass is not None and self._pass.is_over and self._workers_have_current_dataset():
             self._seeds.announce_next_pass()
         else:  # the first pass, or the previous one was left early or failed and still uses its workers
             self.release_workers()
-            self._seeds = self.worker_init_fn = EpochSeeds()
+            self._seeds = self.worker_init_fn = EpochSeeds(continued)
             self._sent = dict(vars(self.dataset))
         self._pass = _Pass(self, super().__iter__())
         return self._pass
+
+    def _start_pass(self, continued: Position | None) -> None:
+        """Set the position, and the indices that are left."""
+        assert isinstance(self.batch_sampler, BatchSampler) and self.batch_size is not None
+        if continued is None:
+            self._position = Position(random_state(), self.num_workers)
+            self.batch_sampler.sampler = self.sampler
+            return
+        assert continued.now is not None
+        restore_random_state(continued.start)  # PyTorch now draws as at the start; RestOfPass restores `now`
+        self.release_workers()
+        self.batch_sampler.sampler = RestOfPass(self.sampler, continued.batches * self.batch_size, continued.now)
+        self._position = replace(continued, workers=dict(continued.workers))
 
     def _workers_have_current_dataset(self) -> bool:
         """Whether the data set still has the attributes with which it was sent to the workers."""
@@ -112,7 +173,7 @@ class _Pass:
     """One pass over a loader; removes the traceback that PyTorch puts into the messages of worker errors."""
 
     def __init__(self, loader: ImageLoader, batches: Iterator[Any]) -> None:
-        self._loader, self._batches = weakref.ref(loader), batches
+        self._loader, self._batches, self._position = weakref.ref(loader), batches, loader._position
         self.is_over = False
         """Whether all batches have been read."""
 
@@ -121,7 +182,8 @@ class _Pass:
 
     def __next__(self) -> Any:
         try:
-            return next(self._batches)
+            read = next(self._batches)
+            return read if self._position is None else self._position.take(read)
         except StopIteration:
             self.is_over = True
             self._batches = iter(())  # later batches of the workers belong to the next pass
@@ -175,8 +237,9 @@ def build_data_loader(
         n_domain: for RandomDomainSampler, domains per batch.
         n_ins: for RandomClassSampler, images per class in a batch.
         dataset_wrapper: class to use in place of DatasetWrapper.
-        lasting_workers: keep the worker processes between epochs. Only for transforms and wrappers without own
-            state, because a worker's copy of it is not reset in each epoch.
+        lasting_workers: keep the worker processes between epochs, and let the loader tell its position within one.
+            Only for transforms and wrappers without own state, because a worker's copy of it is not reset in each
+            epoch.
 
     Raises:
         BadValueError: there are no images, or the batch size or the number of workers is invalid.
@@ -199,6 +262,7 @@ def build_data_loader(
         drop_last=is_train and len(data_source) >= batch_size,
         pin_memory=torch.cuda.is_available() and cfg.USE_CUDA,
         persistent_workers=lasting_workers and cfg.DATALOADER.NUM_WORKERS > 0,
+        resumable=lasting_workers,
     )
 
 

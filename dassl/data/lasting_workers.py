@@ -16,13 +16,23 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 from torch.utils.data._utils.worker import _generate_state
 
+from dassl.utils.random_state import restore_random_state
+
+from .loader_position import Position
+from .worker_signals import outlive_signals
+
 _PASS, _BASE_SEED = 0, 1
 
 
 class EpochSeeds:
-    """The `worker_init_fn` of a loader; each set of workers has its own."""
+    """The `worker_init_fn` of a loader; each set of workers has its own.
 
-    def __init__(self) -> None:
+    Args:
+        position: where the workers continue an interrupted pass; None: they start a pass.
+    """
+
+    def __init__(self, position: Position | None = None) -> None:
+        self._position = position
         self._shared = torch.zeros(2, dtype=torch.int64).share_memory_()  # number of the pass, its base seed
 
     def announce_next_pass(self) -> None:
@@ -36,6 +46,15 @@ class EpochSeeds:
         assert info is not None, "only workers are seeded here"
         dataset: Any = info.dataset
         dataset.__getitems__ = _SeededReader(dataset, worker_id, self._shared)
+        outlive_signals()
+        if self._position is not None:
+            self._continue(info.seed - worker_id, worker_id, self._position)
+
+    def _continue(self, base_seed: int, worker_id: int, position: Position) -> None:
+        seed_as_fresh_worker(base_seed, position.place(worker_id))
+        state = position.continue_worker(worker_id)
+        if state is not None:
+            restore_random_state(state)
 
 
 class _SeededReader:

@@ -12,8 +12,10 @@ from torch import nn
 from dassl.utils.errors import UserError
 
 _SHOWN = 32
-EXAMPLES = 4
+EXAMPLES = 2
 """Number of names of one kind in a message."""
+DETAILS_NAME = "non_finite.txt"
+"""File in the output folder with what stopped a run."""
 
 
 class NonFiniteError(UserError, FloatingPointError):
@@ -36,6 +38,27 @@ def non_finite_losses(values: Mapping[str, Any] | None) -> list[str]:
     """`<name> = <value>` of each NaN or infinite loss among the values that a training step reports."""
     losses = {name: float(value) for name, value in (values or {}).items() if "loss" in name}
     return [f"{name} = {value}" for name, value in losses.items() if not math.isfinite(value)]
+
+
+def details(losses: Sequence[str], tensors: Sequence[str], images: Sequence[str], before: Sequence[str]) -> str:
+    """The text of `DETAILS_NAME`.
+
+    Args:
+        losses: as from `non_finite_losses`.
+        tensors: as from `non_finite_tensors`.
+        images: paths of the batch.
+        before: paths of the batch before.
+    """
+    sections = {
+        "losses": losses,
+        "tensors": tensors,
+        "images of the batch": images,
+        "images of the batch before, whose update may have spoiled the tensors": before,
+    }
+    return (
+        "\n".join("\n".join([f"{title}:", *(f"  {name}" for name in names)]) for title, names in sections.items())
+        + "\n"
+    )
 
 
 def check_logits(

@@ -26,10 +26,14 @@ from dassl.utils.files import StrPath, read_json, write_text_atomically
 from dassl.utils.torchtools import POINTER_NAME, checkpoint_name
 from dassl.utils.yaml_files import read_yaml
 
+from .unfinished_epoch import has_unfinished_epoch
+
 CONFIG_NAME = "config.yaml"
 """The whole configuration of the run."""
 CLASSNAMES_NAME = "classnames.json"
 """The class names in the order of their labels."""
+ENVIRONMENT_NAME = "environment.txt"
+"""Hardware and software of the process that trained last; it is not compared."""
 
 # The backbone is compared by its file's digest; start values are irrelevant for a trained model.
 _CHECKED_ELSEWHERE = (BACKBONE_KEY, INIT_KEY)
@@ -145,8 +149,13 @@ def has_record(folder: StrPath) -> bool:
 
 
 def has_checkpoints(folder: StrPath) -> bool:
-    """Whether some model in `folder` has a checkpoint, with or without the file that points to the last one."""
-    return any(any(Path(folder).glob(pattern)) for pattern in (f"*/{POINTER_NAME}", f"*/{checkpoint_name('*')}"))
+    """Whether some model in `folder` has a checkpoint, with or without the file that points to the last one.
+
+    The checkpoint within an epoch counts.
+    """
+    return has_unfinished_epoch(folder) or any(
+        any(Path(folder).glob(pattern)) for pattern in (f"*/{POINTER_NAME}", f"*/{checkpoint_name('*')}")
+    )
 
 
 def counting_config(cfg: CfgNode, exempt: Collection[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import datetime
 import os.path as osp
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,15 +19,25 @@ from yacs.config import CfgNode
 
 from dassl.config import check_ranges
 from dassl.data import DataManager
+from dassl.data.data_manager import ImageLoader
 from dassl.evaluation import build_evaluator
+from dassl.interruption import STOP, Interrupted
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.optim.lr_scheduler import enter_schedule
+from dassl.utils.environment import collect_env_info
 from dassl.utils.errors import BadValueError, MismatchError, MissingFileError, UnwritableFileError, one_line
-from dassl.utils.files import file_sha256_if_any, mkdir_if_missing, remove_unfinished_files, write_bytes_atomically
+from dassl.utils.files import (
+    file_sha256_if_any,
+    mkdir_if_missing,
+    remove_unfinished_files,
+    write_bytes_atomically,
+    write_text_atomically,
+)
 from dassl.utils.meters import AverageMeter, MetricMeter
 from dassl.utils.names import check_availability
 from dassl.utils.progress import print_above_bar, progress_bar
 from dassl.utils.random_state import random_state, restore_random_state
+from dassl.utils.threads import usable_cores
 from dassl.utils.tools import tolist_if_not
 from dassl.utils.torchtools import (
     BEST_NAME,
@@ -43,18 +53,30 @@ from dassl.utils.torchtools import (
 )
 
 from .anomalies import (
-    EXAMPLES,
+    DETAILS_NAME,
     NonFiniteError,
     check_logits,
+    details,
     image_paths,
     listed,
     non_finite_losses,
     non_finite_tensors,
 )
+from .found_models import found_instead
 from .history import TENSORBOARD_NAME, EpochHistory
 from .run_checks import RunChecks
-from .run_record import RUN_KEY, RunRecord, check_piece, check_same_run, weights_digest
+from .run_record import ENVIRONMENT_NAME, RUN_KEY, RunRecord, check_piece, check_same_run, weights_digest
 from .simple_net import SimpleNet
+from .unfinished_epoch import FOLDER as UNFINISHED_FOLDER
+from .unfinished_epoch import (
+    Timer,
+    averages_of,
+    plain_averages,
+    read_unfinished_epoch,
+    remove_unfinished_epoch,
+    unfinished_epoch_path,
+    write_unfinished_epoch,
+)
 
 TRAINING_STATE = "training_state"
 """Key of a checkpoint under which `TrainerBase.training_state` is kept."""
@@ -135,16 +157,19 @@ class TrainerBase:
         return dict(self._models)
 
     def _stop_for_anomaly(self, losses: list[str]) -> None:
-        """Raise NonFiniteError with the step, the tensors that are not finite, and the images."""
+        """Raise NonFiniteError with the step, a loss and a tensor; a file gets all of them and the images."""
         tensors = non_finite_tensors(self.checked_models())
-        message = f"use a smaller OPTIM.LR or another PREC: infinite or NaN{self._position()}: "
-        message += ", ".join(listed(names, EXAMPLES) for names in (losses, tensors) if names)
         current, before = [*reversed(self._last_images), [], []][:2]
-        if current:
-            message += f"; images of the batch: {listed(current, EXAMPLES)}"
-        if before and tensors:
-            message += f"; of the batch before: {listed(before, EXAMPLES)}"
-        raise NonFiniteError(message)
+        path = self.write_details(details(losses, tensors, current, before))
+        found = ", ".join(listed(names, shown) for names, shown in ((losses, 4), (tensors, 1)) if names)
+        where = f"; details: {path}" if path else ""
+        raise NonFiniteError(
+            f"infinite or NaN{self._position()}: {found}: use a smaller OPTIM.LR or another PREC{where}"
+        )
+
+    def write_details(self, text: str) -> str | None:
+        """Write what is too long for an error message; returns the file, None without an output folder."""
+        return None
 
     def _position(self) -> str:
         if not hasattr(self, "batch_idx"):
@@ -215,16 +240,21 @@ class TrainerBase:
         """
         names = self.get_model_names()
         contents = {name: self.checkpoint_content(name, epoch, val_result) for name in names}
-        run, recorded = self.run_record(), dict[str, str]()
-        if run is not None:
-            self.write_run_record(directory)
-            digests = {name: weights_digest(content["state_dict"]) for name, content in contents.items()}
-            recorded[RUN_KEY] = replace(run, weights=digests).to_text()
+        recorded = self._recorded_run(contents, directory)
         for name in reversed(names):
             content = contents[name]
             if name == names[0]:
                 content[TRAINING_STATE] = self.training_state()
             save_checkpoint(content | recorded, osp.join(directory, name), is_best=is_best, model_name=model_name)
+
+    def _recorded_run(self, contents: dict[str, dict[str, Any]], directory: str) -> dict[str, str]:
+        """The record of the run for checkpoints with these contents, under its key; it is written to the folder too."""
+        run = self.run_record()
+        if run is None:
+            return {}
+        self.write_run_record(directory)
+        digests = {name: weights_digest(content["state_dict"]) for name, content in contents.items()}
+        return {RUN_KEY: replace(run, weights=digests).to_text()}
 
     def checkpoint_content(self, name: str, epoch: int, val_result: float | None = None) -> dict[str, Any]:
         """Content of the checkpoint of the model `name`; a trainer may store less of the model, or add entries."""
@@ -298,7 +328,8 @@ class TrainerBase:
         for name in self.get_model_names():
             path = osp.join(directory, name, checkpoint_name(epoch) if epoch is not None else BEST_NAME)
             if not osp.exists(path):
-                raise MissingFileError(f'no checkpoint of "{name}": {path} does not exist')
+                found = found_instead(directory)
+                raise MissingFileError(f'no checkpoint of "{name}": {path} does not exist; {found}')
             paths[name], checkpoints[name] = path, load_checkpoint(path)
             records[name] = self.check_checkpoint(name, checkpoints[name], path, resuming=False)
         check_same_run(list(paths.values()), list(records.values()))
@@ -409,6 +440,7 @@ class TrainerBase:
             self.before_epoch()
             self.run_epoch()
             self.after_epoch()
+            self.between_epochs()
         self.after_train()
 
     def before_train(self) -> None:
@@ -422,6 +454,9 @@ class TrainerBase:
 
     def after_epoch(self) -> None:
         pass
+
+    def between_epochs(self) -> None:
+        """After `after_epoch`, which trainers override."""
 
     # Defined by trainers. Not abstract: trainer files of the lineage omit methods that they do not use
 
@@ -448,6 +483,10 @@ class SimpleTrainer(RunChecks, TrainerBase):
     """A trainer with data, a model, an evaluator and an output folder, all from the configuration."""
 
     scaler: Any  # a trainer that trains with `amp` sets it
+    keeps_recorded_threads = False
+    """Whether a resumed run takes over the number of CPU threads, because it was chosen and not given."""
+    shown_metrics: Sequence[str] = ()
+    """What log lines and the bar show of what a step reports: means over the epoch so far. Empty: all, as in Dassl."""
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
@@ -465,6 +504,10 @@ class SimpleTrainer(RunChecks, TrainerBase):
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
         self.best_result = -float("inf")
         self.epoch_history = EpochHistory(self.output_dir)
+        self._checkpoint_timer = Timer(cfg.TRAIN.CHECKPOINT_SECONDS)
+        self._unfinished: dict[str, Any] | None = None  # the epoch that a resumed run continues
+        self._resumable_loader: ImageLoader | None = None  # of the current epoch
+        self._epoch_is_saved = False
         self.test_seconds: float | None = None  # of the last evaluation
         self.tested_images: list[str] = []  # paths, in the order of the last evaluation
 
@@ -515,9 +558,11 @@ class SimpleTrainer(RunChecks, TrainerBase):
         self._check_loop_settings()
         if self.cfg.RESUME and not osp.isdir(self.cfg.RESUME):
             raise MissingFileError(f"no such folder to resume from: {self.cfg.RESUME}")
-        for name in self.get_model_names():
+        for name in (*self.get_model_names(), UNFINISHED_FOLDER):
             remove_unfinished_files(osp.join(self.output_dir, name))
         self._resume()
+        self.write_run_record(self.output_dir)
+        write_text_atomically(osp.join(self.output_dir, ENVIRONMENT_NAME), f"{collect_env_info()}\n")
         self.epoch_history.resume(self.start_epoch, self.cfg.RESUME or self.cfg.OUTPUT_DIR)
         if 0 < self.start_epoch < self.max_epoch and self._resumed_state is None:
             print("Note: the checkpoint has no state of the random generators: they continue from the seed")
@@ -526,13 +571,18 @@ class SimpleTrainer(RunChecks, TrainerBase):
         mkdir_if_missing(writer_dir)
         self.init_writer(writer_dir)
         self.time_start = time.time()
+        self._checkpoint_timer.restart()
 
     def _resume(self) -> None:
         """Resume the run in RESUME or in OUTPUT_DIR, if there is one."""
         directory = self.cfg.RESUME or self.cfg.OUTPUT_DIR
         if self.cfg.RESUME:
             self.check_folder(self.cfg.OUTPUT_DIR, resuming=True)
-        self.start_epoch = self.resume_model_if_exist(directory)
+        unfinished = self._unfinished_epoch_to_resume(directory)
+        if unfinished is None:
+            self.start_epoch = self.resume_model_if_exist(directory)
+        else:
+            self._resume_unfinished_epoch(directory, unfinished)
         if self.cfg.TRAIN.EXTEND and not self.start_epoch:
             raise BadValueError(f"{directory} has no checkpoint to extend (--extend, TRAIN.EXTEND)")
         if self.start_epoch > self.max_epoch:
@@ -543,6 +593,111 @@ class SimpleTrainer(RunChecks, TrainerBase):
                 f"{self.start_epoch + 1}, lr {self.get_current_lr():.4e}; the first {self.start_epoch} epochs keep "
                 "their schedule"
             )
+
+    def write_details(self, text: str) -> str | None:
+        path = osp.join(self.output_dir, DETAILS_NAME)
+        try:
+            write_text_atomically(path, text)
+        except UnwritableFileError as error:  # the error that is explained matters more
+            print(f"Note: the details are not kept: {error}")
+            return None
+        return path
+
+    # The checkpoint within an epoch
+
+    def _unfinished_epoch_to_resume(self, directory: str) -> dict[str, Any] | None:
+        """The checkpoint within an epoch, if it is later than those of epochs."""
+        unfinished = read_unfinished_epoch(directory)
+        if unfinished is None or unfinished["epoch"] < self._completed_epochs(directory):
+            return None
+        path = unfinished_epoch_path(directory)
+        if set(unfinished["models"]) != set(self.get_model_names()):
+            own = ", ".join(self.get_model_names())
+            raise MismatchError(f"{path} belongs to {', '.join(map(str, unfinished['models']))}, not to {own}")
+        if self.needs_more_epochs(RunRecord.of_checkpoint(unfinished, path)):
+            print(f"{path} is not used: a run is extended from the end of an epoch, so the epoch is trained again")
+            return None
+        return unfinished
+
+    def _completed_epochs(self, directory: str) -> int:
+        folders = [osp.join(directory, name) for name in self.get_model_names()]
+        name = last_common_checkpoint(folders)
+        return load_checkpoint(osp.join(folders[0], name)).get("epoch", 0) if name is not None else 0
+
+    def _resume_unfinished_epoch(self, directory: str, unfinished: dict[str, Any]) -> None:
+        """Load models, optimisers and schedules, and keep the rest until the epoch starts."""
+        path, recorded = unfinished_epoch_path(directory), {}
+        self.check_folder(directory, resuming=True)
+        if RUN_KEY in unfinished:
+            recorded[RUN_KEY] = unfinished[RUN_KEY]
+        for name, content in unfinished["models"].items():
+            checkpoint = content | recorded
+            self.check_checkpoint(name, checkpoint, path, resuming=True)
+            self._restore_model(name, checkpoint, path, extend=False)
+        self.start_epoch, batches = unfinished["epoch"], unfinished["batches"]
+        self._resumed_state, self._resumed_from = unfinished[TRAINING_STATE], path
+        self._unfinished = unfinished if batches else None  # without batches, the epoch has not begun
+        print(f"Continuing from {path}: epoch {self.start_epoch + 1}, after {batches} batches")
+
+    def _save_unfinished_epoch(
+        self, epoch: int, batches: int = 0, averages: MetricMeter | None = None, seconds: float = 0.0
+    ) -> str:
+        """Write the checkpoint within an epoch; returns its path.
+
+        Args:
+            epoch: completed epochs.
+            batches: trained batches of the next one.
+            averages: of these batches.
+            seconds: time that they took.
+        """
+        started = time.monotonic()
+        contents = {name: self.checkpoint_content(name, epoch - 1) for name in self.get_model_names()}
+        steps = epoch * getattr(self, "num_batches", 0) + batches
+        loader = self._resumable_loader
+        content = {
+            "epoch": epoch,
+            "batches": batches,
+            "models": contents,
+            TRAINING_STATE: self.training_state() | {"steps": steps},
+            "position": loader.position() if loader is not None and batches else {},
+            "averages": plain_averages(averages or MetricMeter()),
+            "seconds": seconds,
+        }
+        path = write_unfinished_epoch(self.output_dir, content | self._recorded_run(contents, self.output_dir))
+        self._checkpoint_timer.restart(spent=time.monotonic() - started)
+        return path
+
+    def _stop_within_epoch(self, averages: MetricMeter, seconds: float) -> None:
+        """Write a checkpoint after a step that is not the epoch's last, if it is due; stop, if that is asked for."""
+        if STOP.number is None and not self._checkpoint_timer.is_due:
+            return
+        path = None
+        if self._resumable_loader is not None:
+            path = self._save_unfinished_epoch(self.epoch, self.batch_idx + 1, averages, seconds)
+        if STOP.number is not None:
+            after = f"after batch {self.batch_idx + 1} of {self.num_batches} of epoch {self.epoch + 1}"
+            self._stop(after, path)
+
+    def between_epochs(self) -> None:
+        """Write a checkpoint at the end of an epoch that does not have its own, if it is due; stop, if asked to."""
+        if STOP.number is None and not self._checkpoint_timer.is_due:
+            return
+        path = None
+        if not self._epoch_is_saved and self.epoch + 1 < self.max_epoch:
+            path = self._save_unfinished_epoch(self.epoch + 1)
+        if STOP.number is not None:
+            self._stop(f"after epoch {self.epoch + 1} of {self.max_epoch}", path)
+
+    def _stop(self, after: str, path: str | None) -> None:
+        self.flush_writer()
+        if path is not None:
+            saved = f"{path} has the state of the run"
+        elif self._epoch_is_saved:
+            saved = f"{self.output_dir} has the checkpoint of this epoch"
+        else:
+            saved = "the work since the last checkpoint is lost, since these images cannot be continued within an epoch"
+        assert STOP.number is not None
+        raise Interrupted(STOP.number, f"stopped {after}; {saved}")
 
     def after_train(self) -> None:
         print("Finish training")
@@ -564,13 +719,19 @@ class SimpleTrainer(RunChecks, TrainerBase):
             self._stop_for_anomaly([])
         last_epoch = self.epoch + 1 == self.max_epoch
         frequency = self.cfg.TRAIN.CHECKPOINT_FREQ
+        self._epoch_is_saved = False
         if not self.cfg.TEST.NO_TEST and self.cfg.TEST.FINAL_MODEL == "best_val":
             result = self.test(split="val")
             if result > self.best_result:
                 self.best_result = result
                 self.save_model(self.epoch, self.output_dir, val_result=result, model_name=BEST_NAME)
+                self._epoch_is_saved = True
         if last_epoch or (frequency > 0 and (self.epoch + 1) % frequency == 0):
             self.save_model(self.epoch, self.output_dir)
+            self._epoch_is_saved = True
+        if self._epoch_is_saved:
+            remove_unfinished_epoch(self.output_dir)
+            self._checkpoint_timer.restart()
 
     def _check_loop_settings(self) -> None:
         if self.cfg.DATASET.NUM_SHOTS == 0:
@@ -598,6 +759,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
         """As in TrainerBase, with the best result so far and the loss scale (of `self.scaler`, if there is one)."""
         state = super().training_state()
         state["best_result"] = self.best_result
+        state["threads"] = torch.get_num_threads()
         state["steps"] = (self.epoch + 1) * getattr(self, "num_batches", 0)
         scaler = getattr(self, "scaler", None)
         if scaler is not None:
@@ -608,8 +770,17 @@ class SimpleTrainer(RunChecks, TrainerBase):
         super().load_training_state(state)
         self.best_result = float(state["best_result"])
         self._first_new_step = int(state["steps"])
+        self._keep_threads(state.get("threads"))
         if state.get("scaler") and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
+
+    def _keep_threads(self, recorded: Any) -> None:
+        """Compute with as many threads as before the interruption: their number can change the last bits."""
+        if not self.keeps_recorded_threads or not isinstance(recorded, int) or recorded == torch.get_num_threads():
+            return
+        if 1 <= recorded <= usable_cores():
+            torch.set_num_threads(recorded)
+            print(f"Threads: {recorded} (as before the interruption)")
 
     @torch.no_grad()
     def test(self, split: str | None = None, is_final: bool = False) -> float:
@@ -667,12 +838,16 @@ class SimpleTrainer(RunChecks, TrainerBase):
         """
         self.set_model_mode("train")
         self.num_batches = num_batches
-        losses, batch_time, data_time = MetricMeter(), AverageMeter(), AverageMeter()
-        started, learning_rate = time.time(), self.get_current_lr()
-        bar = progress_bar(total=num_batches, desc=f"epoch {self.epoch + 1}/{self.max_epoch}", unit="batch")
+        self._epoch_is_saved = False
+        trained, losses, earlier = self._begun_epoch()
+        batch_time, data_time = AverageMeter(), AverageMeter()
+        started, learning_rate = time.time() - earlier, self.get_current_lr()
+        bar = progress_bar(
+            initial=trained, total=num_batches, desc=f"epoch {self.epoch + 1}/{self.max_epoch}", unit="batch"
+        )
         end = time.time()
-        with bar:
-            for self.batch_idx, batch in enumerate(batches):
+        with bar, STOP.deferred():
+            for self.batch_idx, batch in enumerate(batches, start=trained):
                 data_time.update(time.time() - end)
                 self._last_images = [*self._last_images[-1:], image_paths(batch)]
                 summary = self.forward_backward(*batch)
@@ -680,7 +855,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
                     self._stop_for_anomaly(bad)
                 losses.update(summary)
                 batch_time.update(time.time() - end)
-                bar.set_postfix_str(str(losses), refresh=False)
+                bar.set_postfix_str(self._shown(losses), refresh=False)
                 bar.update()
                 if (self.batch_idx + 1) % self.cfg.TRAIN.PRINT_FREQ == 0 or num_batches < self.cfg.TRAIN.PRINT_FREQ:
                     print_above_bar(self._progress_line(losses, batch_time, data_time))
@@ -688,9 +863,26 @@ class SimpleTrainer(RunChecks, TrainerBase):
                 for name, meter in losses.meters.items():
                     self.write_scalar(f"train/{name}", meter.avg, step)
                 self.write_scalar("train/lr", self.get_current_lr(), step)
+                if self.batch_idx + 1 < num_batches:
+                    self._stop_within_epoch(losses, time.time() - started)
                 end = time.time()
         averages = {name: meter.avg for name, meter in losses.meters.items()}
         self.epoch_history.add(self.epoch + 1, **averages, lr=learning_rate, seconds=time.time() - started)
+
+    def _begun_epoch(self) -> tuple[int, MetricMeter, float]:
+        """Trained batches of the epoch that starts, their averages, and the seconds that they took."""
+        unfinished, self._unfinished = self._unfinished, None
+        if unfinished is None:
+            return 0, MetricMeter(), 0.0
+        try:
+            return unfinished["batches"], averages_of(unfinished["averages"]), unfinished["seconds"]
+        except (TypeError, ValueError) as error:
+            raise MismatchError(f"the averages in {self._resumed_from} do not fit: {one_line(error)}") from error
+
+    def _shown(self, losses: MetricMeter) -> str:
+        if not self.shown_metrics or not set(self.shown_metrics) <= set(losses.meters):
+            return str(losses)
+        return " ".join(f"{name} {losses.meters[name].avg:.4g}" for name in self.shown_metrics)
 
     def _progress_line(self, losses: MetricMeter, batch_time: AverageMeter, data_time: AverageMeter) -> str:
         batches_left = self.num_batches - self.batch_idx - 1 + (self.max_epoch - self.epoch - 1) * self.num_batches
@@ -698,7 +890,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
         return (
             f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{self.batch_idx + 1}/{self.num_batches}] "
             f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) data {data_time.val:.3f} ({data_time.avg:.3f}) "
-            f"{losses} lr {self.get_current_lr():.4e} eta {eta}"
+            f"{self._shown(losses)} lr {self.get_current_lr():.4e} eta {eta}"
         )
 
 
@@ -706,7 +898,13 @@ class TrainerX(SimpleTrainer):
     """Trains on labelled images."""
 
     def run_epoch(self) -> None:
-        self.train_on_batches(((batch,) for batch in self.train_loader_x), len(self.train_loader_x))
+        loader = self.train_loader_x
+        self._resumable_loader = loader if isinstance(loader, ImageLoader) and loader.resumable else None
+        if self._unfinished is not None:
+            if self._resumable_loader is None:
+                raise MismatchError(f"the training images of {self._resumed_from} are read in another way here")
+            self._resumable_loader.continue_from(self._unfinished["position"])
+        self.train_on_batches(((batch,) for batch in loader), len(loader))
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[torch.Tensor, ...]:
         """Images, labels and domains on the trainer's device."""

@@ -6,7 +6,7 @@ import io
 import os
 import os.path as osp
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -56,17 +56,27 @@ def save_checkpoint(
     if remove_module_from_keys:
         state = {**state, "state_dict": _without_module_prefix(state["state_dict"])}
     name = model_name or checkpoint_name(state["epoch"])
-    # Serialised in memory first: PyTorch's own file writer reports a full disk as a C++ assertion.
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
     fpath = osp.join(save_dir, name)
-    write_bytes_atomically(fpath, buffer.getbuffer())
+    data = write_checkpoint_file(state, fpath)
     write_text_atomically(osp.join(save_dir, POINTER_NAME), f"{name}\n")
     print(f"Checkpoint saved to {fpath}")
     if is_best:
         best = osp.join(save_dir, BEST_NAME)
-        write_bytes_atomically(best, buffer.getbuffer())
+        write_bytes_atomically(best, data)
         print(f'Best checkpoint saved to "{best}"')
+
+
+def write_checkpoint_file(content: Mapping[str, Any], fpath: str) -> memoryview:
+    """Write a checkpoint file atomically; returns its bytes.
+
+    Raises:
+        UnwritableFileError: the disk is full or the folder cannot be written.
+    """
+    # serialised in memory first: PyTorch's own file writer reports a full disk as a C++ assertion
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    write_bytes_atomically(fpath, buffer.getbuffer())
+    return buffer.getbuffer()
 
 
 def load_checkpoint(fpath: str | os.PathLike) -> dict[str, Any]:

@@ -172,6 +172,8 @@ class CoOpDataset(CoOpLayout):
     def __init__(self, cfg: CfgNode) -> None:
         subsample = check_subsample(cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"))
         self.open(self.folder_of(cfg), cfg.OUTPUT_DIR)
+        if chosen := cfg.DATASET.get("SPLITS_DIR", ""):
+            self._store = self._store.at(os.path.join(full_path(chosen), os.path.basename(self.dataset_dir)))
         with with_remedy(self.name, self.remedy):
             parts = self.name_classes(self.load())
             self.check_names(parts)
@@ -196,7 +198,7 @@ class CoOpDataset(CoOpLayout):
         splits.require_images([item.impath for part in parts for item in part], f"the annotations of {self.name}")
         self.check_names(self.name_classes(parts))
         path = self._store.publish(self.split_file, splits.split_content(parts, self.image_dir))
-        print(f"Saved split to {path}")
+        self.tell_of_new_file("Saved split", path)
         return self.read()
 
     def draw(self, parts: Parts, cfg: CfgNode) -> Parts:
@@ -233,5 +235,9 @@ class CoOpDataset(CoOpLayout):
         }
         content = draws.encode_draw(self.name, num_shots, seed, drawn, self.dataset_dir, self.names_in_data)
         path = self._store.publish(name, content)
-        print(f"Saving preprocessed few-shot data to {path}")
+        self.tell_of_new_file("Saving preprocessed few-shot data", path)
         return path
+
+    def tell_of_new_file(self, what: str, path: str) -> None:
+        """Print where a file was written."""
+        print(f"{what} to {path}")

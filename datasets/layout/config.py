@@ -9,5 +9,6 @@ def add_config(cfg: CfgNode) -> None:
     """Add this package's keys to `cfg.DATASET`; the readers also work without them."""
     cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # all, base or new
     cfg.DATASET.FEWSHOT_SPLIT = ""  # a draw file (JSON, or JSON lines) to use instead of drawing with the seed
+    cfg.DATASET.SPLITS_DIR = ""  # folder for the split and draw files that a run writes; "": beside the data
     cfg.DATASET.PATH = ""  # custom data: the image folder (ImageFolder) or CSV file (ImageCSV)
     cfg.DATASET.CLASSNAMES = ""  # custom data: text file with a folder or label and its class name on each line

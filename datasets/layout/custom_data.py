@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -49,6 +50,10 @@ class CustomData(CoOpDataset):
             BadDataError: always.
         """
         raise BadDataError(description)
+
+    def tell_of_new_file(self, what: str, path: str) -> None:
+        is_beside = os.path.commonpath([path, self.dataset_dir]) == self.dataset_dir
+        print(f"{what} to {path}" + " (DATASET.SPLITS_DIR chooses another folder)" * is_beside)
 
     @property
     def remedy(self) -> Remedy:

@@ -1,4 +1,4 @@
-"""JSON files beside the data, or in the output folder if the data folder is read-only."""
+"""JSON files beside the data, in a folder of the user's choice, or in the output folder if the data are read-only."""
 
 from __future__ import annotations
 
@@ -18,14 +18,19 @@ class JsonStore:
     Args:
         home: the folder of the data set.
         spare: the folder used if `home` is read-only.
+        chosen: the folder that new files are written to instead of `home`; files in it win. "": `home`.
     """
 
-    def __init__(self, home: str, spare: str) -> None:
-        self.home, self.spare = home, spare
+    def __init__(self, home: str, spare: str, chosen: str = "") -> None:
+        self.home, self.spare, self.chosen = home, spare, chosen
+
+    def at(self, chosen: str) -> JsonStore:
+        """The same files, with new ones in the folder `chosen`."""
+        return JsonStore(self.home, self.spare, chosen)
 
     def find(self, name: str) -> str | None:
         """Path of the file `name` (relative, with /) if it exists, else None."""
-        paths = [os.path.join(folder, name) for folder in (self.home, self.spare)]
+        paths = [os.path.join(folder, name) for folder in (self.chosen, self.home, self.spare) if folder]
         return next((path for path in paths if os.path.isfile(path)), None)
 
     def publish(self, name: str, content: Any) -> str:
@@ -38,12 +43,12 @@ class JsonStore:
             UserError: neither folder can be written, or the disk is full.
         """
         text = json.dumps(content, indent=4, separators=(",", ": "))
-        home_path, spare_path = os.path.join(self.home, name), os.path.join(self.spare, name)
+        home_path, spare_path = os.path.join(self.chosen or self.home, name), os.path.join(self.spare, name)
         try:
             write_text_atomically(home_path, text, replace=False)
             return home_path
         except UnwritableFileError as error:
-            if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in _READ_ONLY:
+            if self.chosen or not isinstance(error.__cause__, OSError) or error.__cause__.errno not in _READ_ONLY:
                 raise UserError(f"{error}; free space or fix the folder's permissions") from None
         try:
             write_text_atomically(spare_path, text, replace=False)

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from dassl.seeds import seed_problem
 from dassl.utils.errors import BadValueError, UserError
 from dassl.utils.locks import locked
@@ -123,8 +121,6 @@ def run_one(request: Request) -> None:
 
 def train_here(run: PlannedRun) -> None:
     """What train.py does, without loading everything a second time."""
-    if run.needs_generated:  # so small a model is faster on one thread
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
     os.chdir(ROOT)
     keep_freed_memory()
     train(parse_args(run.arguments))

@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
 # bash scripts/clip_lora/base2new_test.sh DATASET SEED [CFG [KEY VALUE ...]]
 bash "$(dirname "${BASH_SOURCE[0]}")/../run.sh" test_new clip_lora "$@" || exit
-exec bash "$(dirname "${BASH_SOURCE[0]}")/../run.sh" test_all clip_lora "$@"
+[[ ${1:-} == -h || ${1:-} == --help ]] || exec bash "$(dirname "${BASH_SOURCE[0]}")/../run.sh" test_all clip_lora "$@"

@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
 # bash scripts/prograd/base2new_test.sh DATASET SEED [CFG [KEY VALUE ...]]
 bash "$(dirname "${BASH_SOURCE[0]}")/../run.sh" test_new prograd "$@" || exit
-exec bash "$(dirname "${BASH_SOURCE[0]}")/../run.sh" test_all prograd "$@"
+[[ ${1:-} == -h || ${1:-} == --help ]] || exec bash "$(dirname "${BASH_SOURCE[0]}")/../run.sh" test_all prograd "$@"

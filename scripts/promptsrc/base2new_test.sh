@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
 # bash scripts/promptsrc/base2new_test.sh DATASET SEED [CFG [KEY VALUE ...]]
 bash "$(dirname "${BASH_SOURCE[0]}")/../run.sh" test_new promptsrc "$@" || exit
-exec bash "$(dirname "${BASH_SOURCE[0]}")/../run.sh" test_all promptsrc "$@"
+[[ ${1:-} == -h || ${1:-} == --help ]] || exec bash "$(dirname "${BASH_SOURCE[0]}")/../run.sh" test_all promptsrc "$@"

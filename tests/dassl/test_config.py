@@ -74,7 +74,7 @@ def test_merge_file(tmp_path):
     ("text", "told"),
     [
         ("OPTIM:\n  LRR: 0.1\n", 'unknown config key "OPTIM.LRR" in .*a.yaml; did you mean "OPTIM.LR"'),
-        ("OPTIM:\n  MAX_EPOCH: many\n", "config key OPTIM.MAX_EPOCH in .*a.yaml needs a int, not 'many'"),
+        ("OPTIM:\n  MAX_EPOCH: many\n", "config key OPTIM.MAX_EPOCH in .*a.yaml should be a whole number, not 'many'"),
         ("OPTIM: 3\n", 'config key "OPTIM" in .*a.yaml is a group of keys'),
         ("- 1\n", "should contain keys with values, not a list"),
         ("a: [1\n", "cannot read .*a.yaml"),
@@ -106,7 +106,7 @@ def test_merge_opts():
     for opts, told in (
         (["OPTIM.LR"], "come in pairs.*OPTIM.LR"),
         (["SEED", 1, "OPTIM.LRR", "1"], 'unknown config key "OPTIM.LRR"; did you mean "OPTIM.LR"'),
-        (["SEED", 1, "OPTIM.LR", "fast"], "OPTIM.LR needs a float, not 'fast'"),
+        (["SEED", 1, "OPTIM.LR", "fast"], "OPTIM.LR should be a number, not 'fast'"),
         (["OPTIM", "1"], 'config key "OPTIM" is a group'),
     ):
         with pytest.raises(UserError, match=told):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import random
 import shutil
+import warnings
 from collections import Counter
 
 import numpy as np
@@ -21,7 +23,7 @@ from dassl.data.data_manager import build_data_loader
 from dassl.data.datasets import DatasetBase, Datum, build_dataset
 from dassl.data.samplers import build_sampler
 from dassl.data.transforms import AVAI_CHOICES, INTERPOLATION_MODES, build_transform
-from dassl.utils import MissingFileError, UnreadableFileError, UserError
+from dassl.utils import MismatchError, MissingFileError, UnreadableFileError, UserError, set_random_seed
 
 
 def steps(transform):
@@ -404,6 +406,72 @@ def test_an_error_in_a_worker_that_lives_on(cfg, tmp_path):
         list(loader)
     os.unlink(marker)
     assert len(list(loader)) == 3  # by new workers
+
+
+@pytest.mark.parametrize("workers", [0, 2, 3])
+@pytest.mark.parametrize("sampler", ["RandomSampler", "RandomClassSampler"])  # PyTorch's generator, Python's
+def test_a_pass_continues_in_another_loader(cfg, workers, sampler):
+    """Left after each of its batches and in the second pass; the numbers of every generator, here and in workers."""
+    cfg.DATALOADER.NUM_WORKERS = workers
+    items, transform = build_dataset(cfg).train_x, build_transform(cfg)
+
+    def loader():
+        wrapper = Recorded if workers else DatasetWrapper
+        return build_data_loader(cfg, sampler, items, 2, tfm=transform, dataset_wrapper=wrapper, lasting_workers=True)
+
+    def content(batch):
+        return batch["impath"], batch["img"], batch.get("numbers", torch.zeros(1))
+
+    set_random_seed(8)
+    whole, batches, positions, drawn = loader(), [], [], []
+    for _ in range(3):
+        for batch in whole:
+            drawn.append((random.random(), torch.rand(1)))  # a training step draws as well
+            batches.append(content(batch))
+            positions.append(copy.deepcopy(whole.position()))
+    length = len(whole)
+    assert len(batches) == 3 * length > 9
+    for left_after in (1, 2, 4, length - 1, length + 3, 2 * length):
+        set_random_seed(99)
+        rest = loader()
+        rest.continue_from(positions[left_after - 1])
+        random.random()  # what a new process draws does not matter
+        continued, numbers = [], []
+        for _ in range(3 - (left_after - 1) // length):
+            for batch in rest:
+                numbers.append((random.random(), torch.rand(1)))
+                continued.append(content(batch))
+        same_images(continued, batches[left_after:])
+        assert numbers == drawn[left_after:]
+        assert torch.equal(rest.position()["now"]["torch"], positions[-1]["now"]["torch"])
+
+
+def test_a_position_that_does_not_fit_is_refused(cfg):
+    loader = recorded_loader(cfg, lasting=True)
+    next(iter(loader))
+    position = loader.position()
+    cfg.DATALOADER.NUM_WORKERS = 3
+    other = build_data_loader(cfg, "RandomSampler", loader.dataset.data_source, 4, tfm=None, lasting_workers=True)
+    with pytest.raises(MismatchError, match=r"2 workers: set DATALOADER.NUM_WORKERS 2$"):
+        other.continue_from(position)
+    for damaged in ({}, {**position, "batches": 4}, {**position, "now": None}, {**position, "workers": {0: 1}}):
+        with pytest.raises(MismatchError, match="does not fit"):
+            loader.continue_from(damaged)
+    with pytest.raises(MismatchError, match="does not fit"):
+        recorded_loader(cfg, lasting=False).continue_from(position)
+
+
+def test_many_workers_are_no_warning(cfg):
+    cfg.DATALOADER.NUM_WORKERS = 8
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loader = DataManager(cfg).train_loader_x
+        assert loader.num_workers == 8
+        next(
+            iter(
+                build_data_loader(cfg, "SequentialSampler", loader.dataset.data_source[:1], 1, tfm=build_transform(cfg))
+            )
+        )
 
 
 def test_training_workers_of_a_data_manager_live_on(cfg):

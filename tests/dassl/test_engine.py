@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,17 @@ import torch
 from torch import nn
 
 from dassl.config import get_cfg_default
-from dassl.engine import TRAINER_REGISTRY, SimpleNet, SimpleTrainer, TrainerBase, TrainerX, TrainerXU, build_trainer
+from dassl.engine import (
+    TRAINER_REGISTRY,
+    SimpleNet,
+    SimpleTrainer,
+    TrainerBase,
+    TrainerX,
+    TrainerXU,
+    build_trainer,
+    unfinished_epoch,
+)
+from dassl.interruption import STOP, Interrupted
 from dassl.utils import MismatchError, MissingFileError, UserError, set_random_seed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -349,11 +361,15 @@ def test_a_loss_that_is_no_number_names_step_images_and_tensors(cfg, tmp_path):
     with pytest.raises(UserError) as caught:
         trainer.train()
     message = str(caught.value)
-    assert "\n" not in message and message.startswith("use a smaller OPTIM.LR or another PREC: ")
-    assert "infinite or NaN in epoch 2, batch 2 (step 5): loss = nan, " in message
-    assert "model/classifier.weight (1 of 9 values)" in message
+    path = tmp_path / "out" / "non_finite.txt"
+    assert message == (
+        "infinite or NaN in epoch 2, batch 2 (step 5): loss = nan, model/classifier.weight (1 of 9 values): "
+        f"use a smaller OPTIM.LR or another PREC; details: {path}"
+    )
     images = [item.impath for item in trainer.dm.dataset.train_x]
-    assert f"images of the batch: {', '.join(images[4:8])}; of the batch before: {', '.join(images[:4])}" in message
+    loss, tensors, of_batch, before = re.split(r"^\w.*:\n", path.read_text(), flags=re.M)[1:]
+    assert loss == "  loss = nan\n" and "  model/classifier.weight (1 of 9 values)\n" in tensors
+    assert (of_batch.split(), before.split()) == (images[4:8], images[:4])
     assert (tmp_path / "out" / "model" / "checkpoint").read_text() == "model.pth.tar-1\n"
 
 
@@ -365,15 +381,19 @@ def test_no_checkpoint_is_written_of_tensors_that_are_no_numbers(cfg, tmp_path):
     assert not list((tmp_path / "out").glob("model/*"))
 
 
-def test_many_bad_tensors_and_images_fit_a_screen():
+def test_many_bad_tensors_and_images_are_a_short_line(tmp_path):
+    """The file has all of them."""
     trainer = _TwoModels()
+    trainer.output_dir = str(tmp_path)
+    trainer.write_details = lambda text: SimpleTrainer.write_details(trainer, text)
     trainer._models = {"model": nn.Sequential(*(nn.Linear(1, 1) for _ in range(100)))}
     trainer._last_images = [[f"{number}.jpg" for number in range(100)]] * 2
     for parameter in trainer._models["model"].parameters():
         nn.init.constant_(parameter, float("nan"))
-    with pytest.raises(UserError, match=r"loss = nan, .* and 196 more; .* and 96 more") as stopped:
+    with pytest.raises(UserError, match=r"loss = nan, .* and 199 more: use a smaller") as stopped:
         trainer.detect_anomaly(torch.tensor(float("nan")))
-    assert len(str(stopped.value)) < 600
+    assert len(str(stopped.value)) < 160 + len(str(tmp_path))
+    assert len((tmp_path / "non_finite.txt").read_text().splitlines()) == 4 + 1 + 200 + 200
 
 
 def test_logits_that_are_not_finite_stop_a_test(cfg):
@@ -400,7 +420,7 @@ def test_gradients_of_an_update_that_a_loss_scaler_skipped_stop_nothing(cfg, tmp
 def test_every_loss_that_a_step_reports_is_looked_at(cfg):
     trainer = build_trainer(cfg)
     trainer.forward_backward = lambda batch: {"loss": 1.0, "loss_text": float("inf"), "acc": float("nan")}
-    with pytest.raises(UserError, match=r"batch 1 \(step 1\): loss_text = inf; images"):
+    with pytest.raises(UserError, match=r"batch 1 \(step 1\): loss_text = inf: use"):
         trainer.train()
 
 
@@ -568,3 +588,193 @@ def test_the_import_paths_of_the_lineage():
     exec(TRAINER_FILE, names)  # written out above
     assert names["SameDatum"] is names["Datum"] and names["SameSimpleNet"] is names["SimpleNet"]
     assert names["get_cfg_default"] is get_cfg_default
+
+
+# Checkpoints within an epoch
+
+
+class Killed(Exception):
+    """Takes the place of SIGKILL."""
+
+
+def killed_after(trainer, step, stop=None):
+    """Train until `step` steps are done; then raise Killed, or do `stop` at the end of that step."""
+    train_on = trainer.forward_backward
+
+    def forward_backward(batch):
+        done = trainer.epoch * trainer.num_batches + trainer.batch_idx
+        if stop is None and done == step:
+            raise Killed
+        values = train_on(batch)
+        if stop is not None and done + 1 == step:
+            stop()
+        return values
+
+    trainer.forward_backward = forward_backward
+    trainer.train()
+
+
+@pytest.fixture
+def cheap(monkeypatch):
+    """Checkpoints are written after each step, whatever that costs."""
+    monkeypatch.setattr(unfinished_epoch, "LARGEST_SHARE", float("inf"))
+
+
+def started(cfg, folder, **settings):
+    set_random_seed(3)
+    cfg = cfg.clone()
+    cfg.OUTPUT_DIR, cfg.TEST.NO_TEST, cfg.TRAIN.CHECKPOINT_SECONDS = str(folder), True, 1e-9
+    cfg.TRAIN.update(settings)
+    return build_trainer(cfg)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 5, 7, 11])
+@pytest.mark.parametrize("frequency", [0, 1])
+def test_a_run_continues_within_an_epoch(cfg, cheap, tmp_path, capsys, step, frequency):
+    """Three batches an epoch. After the last one there is the epoch's own checkpoint, or one between epochs."""
+    whole = started(cfg, tmp_path / "whole", CHECKPOINT_SECONDS=0.0, CHECKPOINT_FREQ=frequency)
+    whole.train()
+    with pytest.raises(Killed):
+        killed_after(started(cfg, tmp_path / "parts", CHECKPOINT_FREQ=frequency), step)
+    file = tmp_path / "parts" / "unfinished_epoch" / "state.pth.tar"
+    assert file.is_file() == (step % 3 > 0 or frequency == 0)
+    resumed = started(cfg, tmp_path / "parts", CHECKPOINT_FREQ=frequency)
+    capsys.readouterr()
+    resumed.train()
+    if file.parent.exists() or step % 3:
+        assert f"epoch {step // 3 + 1}, after {step % 3} batches" in capsys.readouterr().out
+    assert same(weights(whole), weights(resumed)) and not file.parent.exists()
+    assert [{**line, "seconds": 0} for line in resumed.epoch_history.epochs] == [
+        {**line, "seconds": 0} for line in whole.epoch_history.epochs
+    ]
+    names = [f"model.pth.tar-{epoch}" for epoch in (range(1, 5) if frequency else [4])]
+    assert sorted(path.name for path in (tmp_path / "parts" / "model").iterdir()) == ["checkpoint", *names]
+
+
+@pytest.mark.parametrize("step", [1, 3, 5, 12])
+def test_a_stop_is_at_the_end_of_a_step(cfg, cheap, tmp_path, step):
+    whole = started(cfg, tmp_path / "whole")
+    whole.train()
+    trainer = started(cfg, tmp_path / "parts", CHECKPOINT_SECONDS=0.0)  # a stop writes one all the same
+    with pytest.raises(Interrupted) as stopped, STOP.listening():
+        killed_after(trainer, step, stop=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert stopped.value.status == 143
+    after = f"batch {step % 3} of 3 of epoch {step // 3 + 1}" if step % 3 else f"epoch {step // 3} of 4"
+    assert str(stopped.value).startswith(f"interrupted (SIGTERM): stopped after {after}; {tmp_path / 'parts'}")
+    resumed = started(cfg, tmp_path / "parts")
+    resumed.train()
+    assert same(weights(whole), weights(resumed))
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and STOP.number is None
+
+
+def test_a_signal_outside_of_steps_stops_at_once(cfg):
+    with pytest.raises(Interrupted, match=r"^interrupted$") as stopped, STOP.listening():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+    assert stopped.value.status == 130
+
+
+def test_an_unfinished_epoch_is_not_extended(cfg, cheap, tmp_path, capsys):
+    """The epoch is trained again with the new schedule, from the checkpoint of the one before."""
+    with pytest.raises(Killed):
+        killed_after(started(cfg, tmp_path / "out", CHECKPOINT_FREQ=1), 5)
+    cfg.OPTIM.MAX_EPOCH = 6
+    extended = started(cfg, tmp_path / "out", EXTEND=True, CHECKPOINT_FREQ=1)
+    extended.train()
+    assert "is not used: a run is extended from the end of an epoch" in capsys.readouterr().out
+    assert (extended.start_epoch, extended.extended_after) == (1, [1])
+    assert not (tmp_path / "out" / "unfinished_epoch").exists()
+
+
+@pytest.mark.parametrize(("keeps", "expected"), [(True, 2), (False, 1)])
+def test_a_resumed_run_keeps_a_chosen_number_of_threads(cfg, cheap, tmp_path, monkeypatch, keeps, expected):
+    """Their number can change the last bits. One that the user gave is not replaced."""
+    monkeypatch.setattr("dassl.engine.trainer.usable_cores", lambda: 2)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(Killed):
+            killed_after(started(cfg, tmp_path / "out"), 2)
+        torch.set_num_threads(1)
+        resumed = started(cfg, tmp_path / "out")
+        resumed.keeps_recorded_threads = keeps
+        resumed.train()
+        assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_damaged_unfinished_epoch_is_refused(cfg, cheap, tmp_path):
+    with pytest.raises(Killed):
+        killed_after(started(cfg, tmp_path / "out"), 2)
+    file = tmp_path / "out" / "unfinished_epoch" / "state.pth.tar"
+    good = torch.load(file, weights_only=True)
+    bad_weights = {"model": good["models"]["model"] | {"state_dict": {}}}
+    for content, message in (
+        ({}, '"epoch" is missing or not a int|"epoch" is missing'),
+        (good | {"models": bad_weights}, "its tensors are not those"),
+        (good | {"models": {}}, "not to model"),
+        (good | {"position": {}}, "does not fit the training images"),
+        (good | {"averages": {"loss": 1}}, "averages"),
+        (good | {"training_state": {}}, "training state"),
+    ):
+        torch.save(content, file)
+        with pytest.raises(UserError, match=message):
+            started(cfg, tmp_path / "out").train()
+    file.write_bytes(b"nonsense")
+    with pytest.raises(UserError, match="delete it to continue from the last epoch"):
+        started(cfg, tmp_path / "out").train()
+
+
+def test_writing_takes_a_small_share_of_the_time(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(unfinished_epoch.time, "monotonic", lambda: now[0])
+    timer = unfinished_epoch.Timer(60)
+    now[0] += 61
+    assert timer.is_due
+    timer.restart(spent=3.0)  # 2 % of 150 seconds
+    now[0] += 149
+    assert not timer.is_due
+    now[0] += 2
+    assert timer.is_due
+    timer.restart(spent=0.1)
+    now[0] += 61
+    assert timer.is_due and not unfinished_epoch.Timer(0).is_due
+
+
+def test_a_folder_without_the_model_says_what_is_there(cfg, tmp_path):
+    cfg.OPTIM.MAX_EPOCH = 1
+    run = tmp_path / "runs" / "seed1"
+    (tmp_path / "out").mkdir()
+    trainer = started(cfg, run)
+    trainer.train()
+    for folder, epoch, message in (
+        (tmp_path / "runs", 1, rf"{tmp_path}/runs has trained models in seed1$"),
+        (run, 7, rf"{run} has model/model.pth.tar-1$"),
+        (run / "model", 1, rf"{run}/model belongs to the run in {run}: give that folder$"),
+        (tmp_path / "runs" / "seed2", 1, rf"seed2 does not exist; {tmp_path}/runs has the folders seed1$"),
+        (tmp_path / "out", 1, "out has no trained model$"),
+    ):
+        with pytest.raises(MissingFileError, match=message):
+            trainer.load_model(str(folder), epoch=epoch)
+
+
+def test_a_trainer_may_show_two_of_its_numbers(cfg, capsys):
+    """As means over the epoch so far, in 120 columns; TensorBoard and the history get all of them."""
+    cfg.OPTIM.MAX_EPOCH, cfg.TEST.NO_TEST = 1, True
+    trainer = build_trainer(cfg)
+    trainer.shown_metrics = ("loss_base", "acc")
+    values = iter([(2.0, 0.0), (1.0, 50.0), (0.25, 75.0)])
+
+    def forward_backward(batch):
+        base, accuracy = next(values)
+        return {"loss": 5e-4, "loss_base": base, "loss_text": 1.0, "loss_image": 1.0, "acc": accuracy}
+
+    trainer.forward_backward = forward_backward
+    trainer.train()
+    lines = re.findall(r"^epoch \[.*$", capsys.readouterr().out, re.M)
+    assert [re.search(r"\(\d+\.\d{3}\) (loss.*) lr", line)[1] for line in lines] == [
+        "loss_base 2 acc 0", "loss_base 1.5 acc 25", "loss_base 1.083 acc 41.67",
+    ]  # fmt: skip
+    assert all(len(line) <= 120 for line in lines)
+    assert trainer.epoch_history.epochs[0].keys() >= {"loss", "loss_base", "loss_text", "loss_image", "acc"}

@@ -83,6 +83,25 @@ def test_one_level_is_split_once(images, fill, folder):
     assert folder(seed=2, shots=2).classnames == list(ANIMALS)  # the folder with the draws is no class
 
 
+def test_split_and_draws_in_a_folder_of_choice(images, fill, folder, tmp_path, capsys):
+    """Nothing is written beside the photos; the log says where it went, and how to choose."""
+    fill(images, 10)
+    chosen = folder(seed=1, shots=2, SPLITS_DIR=str(tmp_path / "lists"))
+    place = tmp_path / "lists" / "my_images"
+    out = capsys.readouterr().out
+    assert f"Saved split to {place / 'split_folder.json'}\n" in out and "SPLITS_DIR" not in out
+    assert sorted(path.name for path in images.iterdir()) == sorted(ANIMALS)
+    assert {str(path.relative_to(place)) for path in place.rglob("*.json")} == {
+        "split_folder.json", "split_fewshot/shot_2-seed_1.json",
+    }  # fmt: skip
+    again = folder(seed=1, shots=2, SPLITS_DIR=str(tmp_path / "lists"))
+    beside = folder(seed=1, shots=2)
+    saved = f"Saved split to {images / 'split_folder.json'} (DATASET.SPLITS_DIR chooses another folder)\n"
+    assert saved in capsys.readouterr().out
+    for other in (again, beside):
+        assert [item.impath for item in other.train_x] == [item.impath for item in chosen.train_x]
+
+
 def test_train_alone_is_split_too(images, fill, folder):
     fill(images / "train", 10)
     assert sizes(folder()) == (15, 6, 9)

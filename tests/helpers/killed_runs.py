@@ -4,6 +4,9 @@ Each method trains once without interruption and once in a process that is sent 
 times after a random while, half of the times at a random moment of the writing of a checkpoint. A run that was killed
 is started anew by the same command. In the end both folders must hold the same checkpoints, byte for byte.
 
+With `--first-epoch` a run writes a checkpoint after each step. It is killed twice in its first epoch, after such a
+checkpoint, and then stopped by SIGTERM in that epoch.
+
 The runs are forked from this process, which has imported all that takes long.
 """
 
@@ -30,14 +33,17 @@ from golden_data import write_backbones  # noqa: E402
 from tiny_runs import write_data  # noqa: E402
 
 import train  # noqa: E402
+from dassl.engine import unfinished_epoch  # noqa: E402
+from dassl.engine.unfinished_epoch import FOLDER, read_unfinished_epoch  # noqa: E402
+from dassl.interruption import Interrupted  # noqa: E402
 
 METHODS: dict[str, list[str]] = {
-    "CoOp": ["DATALOADER.NUM_WORKERS", "1"],
+    "CoOp": ["DATALOADER.NUM_WORKERS", "2"],
     "MaPLe": ["TEST.FINAL_MODEL", "best_val", "TRAIN.CHECKPOINT_FREQ", "2"],
     "ProMetaR": ["TRAINER.PROMETAR.KEEP_MODULATOR", "True", "OPTIM_VNET.STEP_LR", "True"],
     "PromptSRC": ["TRAINER.PROMPTSRC.GPA_MEAN", "2.0"],
 }
-"""Settings in which the methods differ: a worker process, model-best and fewer checkpoints, two models, a mean of all
+"""Settings in which the methods differ: worker processes, model-best and fewer checkpoints, two models, a mean of all
 epochs."""
 
 ALIKE = """
@@ -94,8 +100,12 @@ def start(arguments: list[str]) -> int:
         os.setsid()
         console = os.open(os.devnull, os.O_WRONLY)
         os.dup2(console, 1)
-        train.main(train.parse_args(arguments))
-        status = 0
+        try:
+            train.main(train.parse_args(arguments))
+        except Interrupted as error:
+            status = error.status
+        else:
+            status = 0
     finally:
         os._exit(status)
 
@@ -127,6 +137,55 @@ def run_and_kill(arguments: list[str], output: Path, when: random.Random, durati
             return "writing" if unfinished_files(output) else "running"
     assert status == 0, f"a run ended with status {status}, see {output}"
     return None
+
+
+def state_of(output: Path) -> tuple[int, int] | None:
+    """Completed epochs, and batches of the next one, in the checkpoint within an epoch; None without one."""
+    content = read_unfinished_epoch(output)
+    return None if content is None else (content["epoch"], content["batches"])
+
+
+def signal_within_first_epoch(arguments: list[str], output: Path, number: int, batches: int) -> tuple[int, int]:
+    """Start a run and signal it once its first epoch's checkpoint is after `batches`; returns status and batches."""
+    process, latest = start(arguments), None
+    while (latest or (0, 0)) < (0, batches):
+        assert ended(process) is None, f"a run ended too early, see {output}"
+        latest = state_of(output)
+    if number == signal.SIGKILL:
+        kill(process)
+    else:
+        os.killpg(process, number)  # to the workers as well, as clusters do
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    state = state_of(output)
+    assert state is not None and state[0] == 0, f"the run was past its first epoch: {state}"
+    return status, state[1]
+
+
+def check_first_epoch(scene: Scene, method: str) -> dict:
+    """One uninterrupted run, one that is interrupted three times in its first epoch, and the comparison."""
+    whole, parts = scene.folder / f"{method}-whole", scene.folder / f"{method}-parts"
+    settings = ["DATASET.NUM_SHOTS", "8", "OPTIM.MAX_EPOCH", "3", "TRAIN.CHECKPOINT_SECONDS", "0.0001"]
+    finish([*scene.arguments(method, whole), *settings[:-1], "0"])
+    arguments, statuses, batches = [*scene.arguments(method, parts), *settings], [], [0]
+    for number in (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM):
+        status, done = signal_within_first_epoch(arguments, parts, number, batches[-1] + 1)
+        statuses.append(status)
+        batches.append(done)
+    finish(arguments)
+    files = compare(whole, parts)
+    logs = "".join(path.read_text() for path in parts.glob("log.txt*"))
+    continued = [int(after) for after in re.findall(r"^Continuing from .* epoch 1, after (\d+) batches$", logs, re.M)]
+    assert sorted(continued) == batches[1:], f"{continued} against {batches}"
+    histories = [without_times(output / "history.jsonl") for output in (whole, parts)]
+    assert histories[0] == histories[1]
+    assert not (parts / FOLDER).exists()
+    return {"method": method, "statuses": statuses, "batches": batches[1:], "files compared": files}
+
+
+def without_times(history: Path) -> list[dict[str, float]]:
+    """The lines of a training curve."""
+    lines = [json.loads(line) for line in history.read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
 
 
 def unfinished_files(output: Path) -> list[str]:
@@ -194,11 +253,17 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30, help="in all, spread over the methods")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first-epoch", action="store_true", help="interrupt within the first epoch instead")
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.folder.mkdir(parents=True, exist_ok=True)
     os.environ["HOME"] = str(args.folder)
     scene = Scene(args.folder)
+    if args.first_epoch:
+        unfinished_epoch.LARGEST_SHARE = float("inf")
+        for method in args.methods:
+            print(json.dumps(check_first_epoch(scene, method)), flush=True)
+        return
     for number, method in enumerate(args.methods):
         kills = args.kills // len(args.methods) + (number < args.kills % len(args.methods))
         print(json.dumps(check_method(scene, method, kills, args.seed)), flush=True)

@@ -10,13 +10,17 @@ import json
 import os
 import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+
+from dassl.interruption import SAME_REQUEST_S
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KILLED_RUNS = REPOSITORY / "tests" / "helpers" / "killed_runs.py"
@@ -56,6 +60,96 @@ def test_killed_runs_end_as_if_nothing_had_happened(tmp_path):
     assert {report["method"]: report["files compared"] for report in reports} == {
         method: expected[method] for method in methods
     }
+
+
+def test_interruptions_in_the_first_epoch_change_no_bit(tmp_path):
+    """Two kills and a SIGTERM to the whole process group, each after a checkpoint within the first epoch.
+
+    CoOp reads its images by two workers.
+    """
+    command = [sys.executable, str(KILLED_RUNS), str(tmp_path), "--first-epoch"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
+    assert done.returncode == 0, done.stderr
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [report["method"] for report in reports] == ["CoOp", "MaPLe", "ProMetaR", "PromptSRC"]
+    for report in reports:
+        assert report["statuses"] == [-signal.SIGKILL, -signal.SIGKILL, 128 + signal.SIGTERM]
+        assert report["batches"] == sorted(set(report["batches"])) and report["files compared"] >= 4
+    assert done.stderr.count("stopping after this step; Ctrl-C again stops at once") == 4
+
+
+def stop_when_training(arguments, number):
+    """train.py in a process of its own that gets a signal after its second training line."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", "train.py", *arguments],
+        cwd=REPOSITORY,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    lines = (line for line in process.stdout if line.startswith("epoch ["))
+    assert next(lines, "") and next(lines, ""), process.stderr.read()
+    process.send_signal(number)
+    said = process.communicate(timeout=120)[1]
+    return process.returncode, said.splitlines()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_says_where_it_is_and_how_to_continue(scene, tmp_path, number):
+    arguments = [*scene.arguments("CoOp", tmp_path / "a b"), "OPTIM.MAX_EPOCH", "200"]
+    status, said = stop_when_training(arguments, number)
+    assert status == 128 + number
+    assert said[-2:-1] == ["stopping after this step; Ctrl-C again stops at once"]
+    name = "" if number == signal.SIGINT else " (SIGTERM)"
+    stopped = re.fullmatch(
+        rf"interrupted{re.escape(name)}: stopped (after .*); (.*); the same command continues: (.*)", said[-1]
+    )
+    assert stopped, said[-1]
+    assert str(tmp_path) in stopped[2]
+    assert shlex.split(stopped[3]) == ["python", "train.py", *arguments]
+    assert not list(tmp_path.glob("a b/*/.*"))
+
+
+SLOW_COOP = """
+import sys, time, train
+from trainers.coop import CoOp
+step = CoOp.forward_backward
+def slow(self, batch):
+    print("epoch [a step begins]", flush=True)
+    time.sleep(30)
+    return step(self, batch)
+CoOp.forward_backward = slow
+train.main(train.parse_args(sys.argv[1:]))
+"""
+"""Source of a train.py whose steps take half a minute."""
+
+
+def test_a_second_ctrl_c_stops_at_once(scene, tmp_path):
+    """The first waits for the end of the step, as half a second shows; the second does not."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_COOP, *scene.arguments("CoOp", tmp_path / "out")],
+        cwd=REPOSITORY,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert any("a step begins" in line for line in process.stdout)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)  # `timeout` and some launchers send it twice: one request
+    time.sleep(SAME_REQUEST_S + 0.1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    said = process.communicate(timeout=20)[1].splitlines()
+    assert process.returncode == 130 and time.monotonic() - started < 10
+    assert [line for line in said if line][-2:] == [
+        "stopping after this step; Ctrl-C again stops at once",
+        "stopped at once",
+    ]
 
 
 def test_two_processes_give_the_same_bits(scene, tmp_path):

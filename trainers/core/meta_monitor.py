@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,15 @@ class MetaMonitor:
         self.every = max(1, every)
         self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
         self._count = 0
+
+    def state(self) -> dict[str, Any]:
+        """What has been collected in this epoch, for a checkpoint; empty between epochs."""
+        return {"sums": dict(self._sums), "count": self._count} if self._count else {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue with what `state` returned."""
+        self._sums.update(state.get("sums", {}))
+        self._count = int(state.get("count", 0))
 
     def due(self, batch_idx: int) -> bool:
         """Whether this batch is one to be recorded."""

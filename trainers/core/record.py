@@ -15,7 +15,9 @@ from yacs.config import CfgNode
 from clip.backbones.open_clip import is_open_clip
 from clip.clip import resolve
 from dassl.config import CHANGES_NO_NUMBER
+from dassl.config.merge import type_words
 from dassl.engine import TRAINER_REGISTRY
+from dassl.engine.found_models import found_instead
 from dassl.engine.run_record import CLASSNAMES_NAME, CONFIG_NAME, read_classnames, read_config, write_record
 from dassl.utils import BadTypeError, MissingFileError, UnknownKeyError, UserError, file_sha256
 
@@ -38,7 +40,8 @@ def changes_no_number() -> frozenset[str]:
     """
     trainers = (TRAINER_REGISTRY.get(name) for name in TRAINER_REGISTRY.registered_names())
     return CHANGES_NO_NUMBER.union(
-        {"TRAINER.CPU_REPLAY", "TRAINER.CUDA_GRAPH"}, *(getattr(each, "tells_only", ()) for each in trainers)
+        {"DATASET.SPLITS_DIR", "TRAINER.CPU_REPLAY", "TRAINER.CUDA_GRAPH"},
+        *(getattr(each, "tells_only", ()) for each in trainers),
     )
 
 
@@ -83,7 +86,8 @@ def read_record(folder: str | os.PathLike[str], defaults: CfgNode) -> Record:
     config, names = Path(folder, CONFIG_NAME), Path(folder, CLASSNAMES_NAME)
     for path in (config, names):
         if not path.is_file():
-            raise MissingFileError(f"{folder} is not the folder of a trained model: it has no {path.name}")
+            found = found_instead(folder)
+            raise MissingFileError(f"{folder} is not the folder of a trained model: it has no {path.name}; {found}")
     cfg = defaults.clone()
     _restore(cfg, read_config(folder), config)
     return Record(cfg, read_classnames(folder))
@@ -111,5 +115,5 @@ def _of_type(default: Any, value: Any, what: str) -> Any:
     if isinstance(default, float) and type(value) is int:
         return float(value)
     if default is not None and value is not None and type(value) is not type(default):
-        raise BadTypeError(f"{what} wants a {type(default).__name__}, but got {value!r}")
+        raise BadTypeError(f"{what} should be {type_words(default)}, not {value!r}")
     return value

@@ -22,7 +22,8 @@ from clip.clip import load_backbone
 from clip.kernel_choice import choose_kernels
 from clip.model import CLIP
 from dassl.engine import TrainerX
-from dassl.engine.anomalies import non_finite_losses
+from dassl.engine.anomalies import listed, non_finite_losses
+from dassl.engine.found_models import found_instead
 from dassl.engine.run_record import RunRecord, check_same_run, check_weights, classnames_digest
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
@@ -108,7 +109,8 @@ def find_checkpoint(folder: str, epoch: int | None) -> str:
         if not osp.isfile(path) and osp.isfile(osp.join(folder, POINTER_NAME)):
             path = osp.join(folder, last_checkpoint_file(folder))
     if not osp.isfile(path):
-        raise UserError(f"no checkpoint at {path}: check --model-dir and --load-epoch")
+        run = osp.dirname(folder)
+        raise UserError(f"no checkpoint at {path}: check --model-dir and --load-epoch; {found_instead(run)}")
     return path
 
 
@@ -143,6 +145,8 @@ class PromptTrainer(TrainerX):
     """Augmented views of a training image."""
     choices: Mapping[str, Sequence[str]] = MappingProxyType({})
     """By key of the method's node: the words that it may be."""
+
+    shown_metrics = ("loss_base", "acc")  # of a method that reports its loss in parts
 
     refuses_other_configurations = True
 
@@ -208,7 +212,7 @@ class PromptTrainer(TrainerX):
         if cfg.MODEL.INIT_WEIGHTS:
             self._start_from(cfg.MODEL.INIT_WEIGHTS)
         learned = self.prompts.tensors()
-        print(f"Parameters to be updated: {', '.join(learned)} ({sum(p.numel() for p in learned.values()):,} values)")
+        print(f"Parameters to be updated: {listed(learned, 4)} ({sum(p.numel() for p in learned.values()):,} values)")
         self.optim = build_optimizer(self.prompts, cfg.OPTIM)
         self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
         self.register_model(self.registered_name, self.registered_module(), self.optim, self.sched)
