@@ -13,7 +13,7 @@ from dassl.utils.files import read_json, write_json
 RESULT_NAME, PLAN_NAME = "result.json", "plan.json"
 SCHEMA = 1
 PARTS = {
-    "base2new": ("train_base", "test_new"),
+    "base2new": ("train_base", "test_new", "test_all"),
     "cross_dataset": ("source", "target"),
     "domain_generalization": ("source", "target"),
     "few_shot": ("all",),

@@ -42,6 +42,10 @@ class ScoreTable:
     frame: pd.DataFrame
     """A row for each number, as `Sheet.score` returns it, with its `rank` among the recipes (1: best)."""
     notes: list[str] = field(default_factory=list)
+    names: Mapping[Recipe, str] = field(default_factory=dict)
+    """How the rows are called."""
+    parts: Sequence[tuple[Sheet, Sequence[Place]]] = field(default_factory=list)
+    """Where the numbers come from."""
 
     @property
     def columns(self) -> list[str]:
@@ -60,15 +64,25 @@ class ScoreTable:
     def recipes(self) -> list[Recipe]:
         return sorted(self.frame["recipe"].unique(), key=recipe_order)
 
+    @property
+    def of_papers(self) -> bool:
+        """Whether its data sets are the papers', so that published figures can be set beside it."""
+        return any(sheet.papers for sheet, _ in self.parts)
+
+    def places(self) -> Iterator[tuple[Sheet, Place]]:
+        """Every place of the table with the sheet of its numbers."""
+        return ((sheet, place) for sheet, places in self.parts for place in places)
+
 
 def _score_table(setting: str, title: str, sheets: Sequence[tuple[Sheet, Sequence[Place]]]) -> ScoreTable:
     scores = [sheet.score(recipe, place) for sheet, places in sheets for recipe in sheet.recipes for place in places]
     frame = pd.DataFrame(scores)
+    names = {recipe: name for sheet, _ in sheets for recipe, name in sheet.names.items()}
     order = list(dict.fromkeys(place.block for _, places in sheets for place in places))
     frame = frame.sort_values("block", key=lambda names: names.map(order.index), kind="stable", ignore_index=True)
     ranked = frame["mean"].where(~frame["partial"]).round(2)
     frame["rank"] = ranked.groupby([frame["block"], frame["column"]]).rank(method="min", ascending=False)
-    return ScoreTable(setting, title, frame, [note for sheet, _ in sheets for note in sheet.notes()])
+    return ScoreTable(setting, title, frame, [note for sheet, _ in sheets for note in sheet.notes()], names, sheets)
 
 
 def _split(setting: str, frame: pd.DataFrame, by_shots: bool = True) -> Iterator[tuple[str, int, Sheet]]:
@@ -96,9 +110,10 @@ def _labels(datasets: Iterable[str], taken: Sequence[str], suffix: str = "") -> 
 
 def base_to_new(frame: pd.DataFrame) -> list[ScoreTable]:
     """Base, new and H of each data set, and their average."""
+    apart = frame[(frame["setting"] == "base2new") & frame["part"].isin(PARTS_OF["H"])]
     return [
         _score_table("base2new", title, [(sheet, _base_to_new(sheet, shots))])
-        for title, shots, sheet in _split("base2new", frame[frame["setting"] == "base2new"])
+        for title, shots, sheet in _split("base2new", apart)
     ]
 
 
@@ -203,5 +218,13 @@ BUILDERS: dict[str, Callable[[pd.DataFrame], list[ScoreTable]]] = {
 
 def score_tables(runs: Sequence[Run], recipes: Mapping[Run, Recipe]) -> list[ScoreTable]:
     """The tables of every setting that has runs."""
-    frame = run_frame(*with_shared(runs, recipes))
+    return tables_of(run_frame(*with_shared(runs, recipes)))
+
+
+def tables_of(frame: pd.DataFrame) -> list[ScoreTable]:
+    """The tables of every setting that has runs.
+
+    Args:
+        frame: as `run_frame` returns it, with the runs that two settings share in both.
+    """
     return [table for build in BUILDERS.values() for table in build(frame)]
