@@ -18,9 +18,9 @@ LEFT_OUT = "EuroSAT"
 """The data set that moves averages most: its figures vary by several points between seeds and reruns."""
 H_OF_AVERAGES, MEAN_OF_H = "H of the averages", "mean of the H"
 AVERAGES_LEGEND = (
-    "H of the averages: the harmonic mean of averaged base and averaged new accuracy, as in the tables above. Mean of the "
-    f"H: the H of each data set, averaged. Some papers print one, some the other. {LEFT_OUT} has few classes and varies "
-    "most between seeds, so averages are also given without it."
+    "H of the averages: the harmonic mean of averaged base and averaged new accuracy, as in the tables above. Mean of "
+    "the H: the H of each data set, averaged. Some papers print one, some the other. "
+    f"{LEFT_OUT} has few classes and varies most between seeds, so averages are also given without it."
 )
 COPIED_LEGEND = (
     f"Copied from papers, not measured here. Run here: whether this report has a row of that recipe. {STATUSES}"
@@ -106,6 +106,4 @@ def copied_section(tables: Sequence[ScoreTable], averages_only: bool) -> Section
     values["shots"] = values["shots"].replace("", "16 shots")
     empty = [name for name in ("base", "new", "H", "accuracy") if values[name].isna().all()]
     formats = {name: 2 for name in ("base", "new", "H", "accuracy") if name not in empty}
-    return section_of(
-        "copied", "Copied from papers, not run here", values.drop(columns=empty), formats, COPIED_LEGEND
-    )
+    return section_of("copied", "Copied from papers, not run here", values.drop(columns=empty), formats, COPIED_LEGEND)

@@ -54,7 +54,7 @@ def curves(evaluations: Sequence[Evaluation]) -> Curves:
 
 
 def curves_by_images(frame: pd.DataFrame, evaluations: Evaluations) -> dict[tuple[str, ...], dict[Recipe, Curves]]:
-    """Curves of each method, by setting, backbone, data set, part and number of shots; runs without predictions have none.
+    """Curves of each method, by setting, backbone, data set, part and number of shots, where there are predictions.
 
     Args:
         frame: the runs, as `run_frame` returns them.
@@ -67,6 +67,4 @@ def curves_by_images(frame: pd.DataFrame, evaluations: Evaluations) -> dict[tupl
         if found is not None:
             key = (run.setting, run.backbone, run.dataset, run.part, str(run.shots))
             grouped.setdefault(key, {}).setdefault(recipe, []).append(found)
-    return {
-        key: {recipe: curves(found) for recipe, found in by_recipe.items()} for key, by_recipe in grouped.items()
-    }
+    return {key: {recipe: curves(found) for recipe, found in by_recipe.items()} for key, by_recipe in grouped.items()}

@@ -21,7 +21,7 @@ from .charts import all_charts, calibration_charts, table_charts, training_chart
 from .comparisons import LEGEND as PAIRS_LEGEND
 from .comparisons import Comparisons, check_baseline
 from .conflicts import without_conflicts
-from .figures import Chart, Palette
+from .figures import Palette
 from .frame import recipe_order, run_frame
 from .latex import latex
 from .measures import joint_section, measures_section
@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--setting", choices=list(PARTS), action="append", help="this setting only; may be repeated")
     parser.add_argument("--dataset", action="append", help="data set by the name of its config file; may be repeated")
     parser.add_argument("--baseline", help="method that the others are compared with, for example --baseline IVLP")
+    parser.add_argument("--no-figures", action="store_true", help="write no PDF and PNG files of the figures")
     parser.add_argument("--terminal-only", action="store_true", help="write no files")
     args = parser.parse_args(arguments)
     found = find_runs(args.output)
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.show()
     if not args.terminal_only:
         every_run = runs_section(run_frame(runs, recipe_of), args.output)
-        for file in report.write(args.to or args.output / "report", every_run):
+        for file in report.write(args.to or args.output / "report", every_run, not args.no_figures):
             print(f"written: {printable(file)}")
     problems += report.problems
     _name(problems)
@@ -164,12 +165,13 @@ class Report:
         notes = [f"Not compared: {note}." for note in self.comparisons.notes]
         return section_of("pairs", "Paired differences", pd.DataFrame(rows), formats, PAIRS_LEGEND, notes)
 
-    def write(self, folder: Path, every_run: Section | None) -> list[Path]:
+    def write(self, folder: Path, every_run: Section | None, figures: bool = True) -> list[Path]:
         """Write all formats and figures; returns the files.
 
         Args:
             folder: for the files; figures get a folder below it.
             every_run: the list of all runs, those included that no table shows.
+            figures: whether to write PDF and PNG files.
 
         Raises:
             BusyError: another process writes there.
@@ -182,7 +184,17 @@ class Report:
         classes = classes_section(frame)
         copied, copied_averages = (copied_section(tables, averages_only) for averages_only in (False, True))
         beside = [joint, averages]
-        in_text = [*self.scores, *beside, short_pairs, self.short, published, copied_averages, measures, cost, recipes_used]
+        in_text = [
+            *self.scores,
+            *beside,
+            short_pairs,
+            self.short,
+            published,
+            copied_averages,
+            measures,
+            cost,
+            recipes_used,
+        ]
         in_latex = [*self.scores, *beside, *([short_pairs] if self.baselines else []), copied_averages, measures, cost]
         on_page = [*beside, pairs, self.short, published, copied, measures, cost, classes, recipes_used, every_run]
         charts = [table_charts(table, index) for index, table in enumerate(tables, 1)]
@@ -206,14 +218,10 @@ class Report:
         with locked_while_writing(folder):  # all files are of one report
             for name, text in files.items():
                 write_text_atomically(folder / name, text)
-            figures = self._write_figures(folder / "figures", all_charts(charts, training, calibration))
-        return [*(folder / name for name in files), *figures]
-
-    def _write_figures(self, folder: Path, charts: Sequence[Chart]) -> list[Path]:
-        """Write each chart as PDF and PNG; returns the folder, if there are any."""
-        for chart in charts:
-            chart.save(folder, self.palette)
-        return [folder] if charts else []
+            shown = all_charts(charts, training, calibration) if figures else []
+            for chart in shown:
+                chart.save(folder / "figures", self.palette)
+        return [*(folder / name for name in files), *([folder / "figures"] if shown else [])]
 
 
 def _facts(output: Path, runs: Sequence[Run], found: Found, problems: Sequence[str]) -> list[str]:

@@ -19,10 +19,10 @@ from .tables import ScoreTable
 
 LEGEND = (
     f"Difference: first minus second, in points, over the seeds that both methods have. Interval: {LEVEL} %, by a "
-    f"bootstrap of {DRAWS:,} samples over images within seeds and seeds within data sets, the same images for both methods; "
-    "over seeds alone where a run has no predictions. An interval that contains 0 makes two methods not distinguishable. "
-    "With few seeds the interval is too narrow rather than too wide. Decisions: predicted classes, one for each image "
-    "and seed."
+    f"bootstrap of {DRAWS:,} samples over images within seeds and seeds within data sets, the same images for both "
+    "methods; over seeds alone where a run has no predictions. An interval that contains 0 makes two methods not "
+    "distinguishable. With few seeds an interval is too narrow rather than too wide. Decisions: predicted classes, one "
+    "for each image and seed."
 )
 """What the numbers of paired differences are."""
 

@@ -1,8 +1,8 @@
 """Charts of the page and of papers, drawn by matplotlib.
 
 On the page, colours are placeholders that become CSS variables, so that its light and dark themes colour the same
-drawing; in files they are the light theme's. A method has one colour, marker and dash in the whole report: it is told by
-shape where colour is not seen.
+drawing; in files they are the light theme's. A method has one colour, marker and dash in the whole report: it can be
+told by its shape where colour is not seen.
 """
 
 from __future__ import annotations
@@ -310,7 +310,7 @@ def _with_band(axes: Axes, points: pd.DataFrame, style: Mapping[str, Any]) -> No
 
 
 def training_chart(frame: pd.DataFrame, caption: str, name: str) -> Chart:
-    """Loss, training accuracy and, where a run had validation, its accuracy by epoch: mean and one deviation over seeds.
+    """Loss, training accuracy and, where a run had validation, its accuracy by epoch, with one deviation over seeds.
 
     Args:
         frame: the runs, as `run_frame` returns them.

@@ -28,7 +28,13 @@ def recipe_order(recipe: Recipe) -> tuple[object, ...]:
     return rank, recipe
 
 
-MEASURES = {"macro_accuracy": "macro acc.", "nll": "NLL", "ece": "ECE", "adaptive_ece": "adaptive ECE", "brier": "Brier"}
+MEASURES = {
+    "macro_accuracy": "macro acc.",
+    "nll": "NLL",
+    "ece": "ECE",
+    "adaptive_ece": "adaptive ECE",
+    "brier": "Brier",
+}
 """Key in the results of a run -> column: what an evaluation measures beside accuracy."""
 JOINT = {
     "base_accuracy": "base",

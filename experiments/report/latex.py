@@ -10,7 +10,6 @@ import pandas as pd
 from dassl.utils import in_latex, printable
 
 from .sections import LEGEND, Section
-from .text import with_remarks
 
 HEAD = (
     "% In the preamble: \\usepackage{booktabs} and \\usepackage{graphicx}.",
@@ -21,7 +20,7 @@ STYLES = {"best": "textbf:--rwrap;", "second": "underline:--rwrap;"}
 SMALL = "scriptsize:--wrap;"
 LINES, PANEL_LINES = 45, 80
 """Lines of a table on one page; of tables beside each other, which are smaller."""
-PANELS = 3
+PANELS, PANELS_WITH_DIFFERENCES = 3, 2
 """Tables beside each other."""
 SHRUNK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 """A table keeps its size unless it is too wide."""
@@ -41,7 +40,7 @@ def _floats(section: Section) -> list[str]:
     blocks = section.blocks()
     if len(blocks) > 1:
         per_row = max(len(_rows(section, rows).index) for _, rows in blocks) + 5
-        panels = PANELS * max(1, PANEL_LINES // per_row)
+        panels = _columns(section) * max(1, PANEL_LINES // per_row)
         pieces = [blocks[start : start + panels] for start in range(0, len(blocks), panels)]
         bodies = [_panels(section, piece) for piece in pieces]
     else:
@@ -60,11 +59,16 @@ def _floats(section: Section) -> list[str]:
     return lines
 
 
+def _columns(section: Section) -> int:
+    return PANELS if section.differences is None else PANELS_WITH_DIFFERENCES
+
+
 def _panels(section: Section, blocks: Sequence[tuple[str, pd.Index]]) -> list[str]:
     lines = []
-    width = math.floor(100 / PANELS) / 100 - 0.01
+    columns = _columns(section)
+    width = math.floor(100 / columns) / 100 - 0.01
     for place, (name, rows) in enumerate(blocks, 1):
-        last = place % PANELS == 0 or place == len(blocks)
+        last = place % columns == 0 or place == len(blocks)
         lines += [
             f"\\begin{{minipage}}[t]{{{width:.2f}\\linewidth}}",
             r"\centering",
@@ -77,8 +81,11 @@ def _panels(section: Section, blocks: Sequence[tuple[str, pd.Index]]) -> list[st
 
 
 def _rows(section: Section, rows: pd.Index) -> pd.DataFrame:
-    """Texts of some rows; with a baseline, each is followed by the row of its differences."""
-    texts = pd.DataFrame(with_remarks(section).loc[rows].iloc[:, int(section.by_block) :])
+    """Texts of some rows; with a baseline, each is followed by the row of its differences.
+
+    What an average covers is left to its mark and the notes: it would make the column too wide.
+    """
+    texts = pd.DataFrame(section.texts.loc[rows].iloc[:, int(section.by_block) :])
     if section.differences is None:
         return texts
     below = pd.DataFrame(section.differences.loc[rows, texts.columns])

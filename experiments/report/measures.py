@@ -8,20 +8,22 @@ import pandas as pd
 
 from .frame import JOINT, MEASURES
 from .papers import AVERAGE, in_order
+from .scores import harmonic_mean
 from .sections import Section, in_order_of_papers, named, place_tone, section_of
 
 HIGHER_IS_BETTER = {"macro acc.": True} | dict.fromkeys(("NLL", "ECE", "adaptive ECE", "Brier"), False)
 DIGITS = {"macro acc.": 2, "NLL": 3, "ECE": 2, "adaptive ECE": 2, "Brier": 3}
 MEASURES_LEGEND = (
-    "Means over seeds. Macro acc.: mean accuracy of the classes, in percent. NLL: negative log-likelihood of the label, in "
-    "nats. ECE: expected calibration error over 15 bins of equal width, adaptive ECE over 15 bins of equal numbers of "
-    "images, in percent. Brier: squared error of the probabilities, summed over the classes (0 to 2). Bold and underlined: "
-    "best and second of a data set and part."
+    "Means over seeds. Macro acc.: mean accuracy of the classes, in percent. NLL: negative log-likelihood of the label, "
+    "in nats. ECE: expected calibration error over 15 bins of equal width, adaptive ECE over 15 bins of equal numbers of "
+    "images, in percent. Brier: squared error of the probabilities, summed over the classes (0 to 2). Bold and "
+    "underlined: best and second of a data set and part."
 )
 JOINT_LEGEND = (
-    "The model of the base classes, evaluated on base and new classes in one label space: accuracy on the images of base "
-    "and of new classes, H of the two, AUROC of telling base from new images by the maximum score, and OpenworldAUC; all "
-    "in percent, means ± standard deviation over seeds. The tables above test base and new classes apart, which is easier."
+    "The model of the base classes, evaluated on base and new classes in one label space: accuracy on the images of "
+    "base and of new classes, H of the two, AUROC of telling base from new images by the maximum score, and OpenworldAUC; "
+    "all in percent, means ± standard deviation over seeds. The H of the average is that of averaged base and averaged "
+    "new. The tables of base and new test them apart, which is easier."
 )
 
 
@@ -81,10 +83,13 @@ def joint_section(frame: pd.DataFrame) -> Section | None:
                 by_seed = pd.DataFrame(by_seed[complete])
                 if by_seed.empty:
                     continue
-                base, new = by_seed["joint base"], by_seed["joint new"]
-                by_seed["joint H"] = 2 * base * new / (base + new)
+                by_seed["joint H"] = harmonic_mean(by_seed["joint base"], by_seed["joint new"])
             name = AVERAGE if dataset == AVERAGE else str(named(kept)["data set"].iloc[0])
-            found.append((name, backbone, method, shots, *by_seed.mean(), len(by_seed)))
+            means = by_seed.mean()
+            means["joint H"] = harmonic_mean(means[["joint base"]], means["joint new"]).iloc[
+                0
+            ]  # as in the other tables
+            found.append((name, backbone, method, shots, *means, len(by_seed)))
             deviations.append(list(by_seed.std()))
     keys = ["data set", "backbone", "method", "shots"]
     values = pd.DataFrame(found, columns=[*keys, *columns.values(), "seeds"])

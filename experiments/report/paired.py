@@ -4,26 +4,26 @@ Two runs are a pair if they differ in the method alone: same part, data set, sho
 evaluations shares its images, so the difference is computed on the same images.
 
 The bootstrap draws seeds with replacement within each data set, and images with replacement within each drawn seed, the
-same ones for both methods. Data sets are not drawn: a table is about these data sets. A mean over images depends on them
-only through the number of images that both, one, or none of the methods gets right. So a multinomial draw of these four
-counts is the bootstrap over images, without one index per image.
+same ones for both methods. Data sets are not drawn: a table is about these data sets. A mean over images depends only on
+the number of images that both, one, or none of the methods gets right. So a multinomial draw of these four counts is the
+bootstrap over images, without one index per image.
 """
 
 from __future__ import annotations
 
 import math
+import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from .evaluations import Evaluation, Evaluations
 from .recipes import Recipe
 from .runs import Run
-from .scores import Place, Sheet, combined, seed_list
+from .scores import Place, Sheet, seed_list
 
 DRAWS = 2000
 """Bootstrap samples of an interval."""
@@ -79,7 +79,7 @@ class Outcomes:
 
 @dataclass
 class _Cell:
-    """The pairs of one part of one data set: accuracies in percent by seed, and outcomes where both have predictions."""
+    """The pairs of one part of one data set, by seed: accuracies in percent, outcomes where both have predictions."""
 
     accuracies: dict[int, tuple[float, float]] = field(default_factory=dict)
     outcomes: dict[int, Outcomes] = field(default_factory=dict)
@@ -98,6 +98,7 @@ class Pairing:
     def __init__(self, sheet: Sheet, first: Recipe, second: Recipe, evaluations: Evaluations) -> None:
         self._sheet, self._pair, self._evaluations = sheet, (first, second), evaluations
         self._cells: dict[tuple[str, str, int], _Cell] = {}
+        self._samples: dict[tuple[object, ...], Float] = {}
         self.notes: list[str] = []
         """Why runs that seem to match are not compared."""
 
@@ -122,23 +123,24 @@ class Pairing:
         means = np.concatenate(
             [[np.mean([cell.accuracies[s] for s in seeds[name]], axis=0)] for name in pairs for cell in pairs[name]]
         )  # [parts, 2]
-        difference = _difference(means[None], parts, place)[0]
+        first, second = _numbers(means[None], parts, place)[0]
         images = all(seed in cell.outcomes for name in pairs for cell in pairs[name] for seed in seeds[name])
         # without images, a data set with one seed would count as one without spread
         several = (any if images else all)(len(each) > 1 for each in seeds.values())
         resampled = " and ".join(["images"] * images + ["seeds"] * several)
         low = high = math.nan
         if resampled:
-            generator = np.random.default_rng(0)  # the same report twice has the same intervals
-            draws = np.concatenate([_draws(pairs[name], seeds[name], images, generator) for name in pairs], axis=1)
+            cells = [cell for name in pairs for cell in by_dataset[name]]
+            draws = np.stack([self._draws(cell, tuple(seeds[cell[1]]), images) for cell in cells], axis=1)
+            numbers = _numbers(draws, parts, place)
             tail = (100 - LEVEL) / 2
-            low, high = np.percentile(_difference(draws, parts, place), [tail, 100 - tail])
+            low, high = np.percentile(numbers[:, 0] - numbers[:, 1], [tail, 100 - tail])
         outcomes = [
             cell.outcomes[s] for name in pairs for cell in pairs[name] for s in seeds[name] if s in cell.outcomes
         ]
         counts = np.sum([each.counts for each in outcomes], axis=0) if outcomes else np.zeros(4, dtype=int)
         return Paired(
-            float(difference),
+            float(first - second),
             *(float(low), float(high), tuple(sorted(set().union(*seeds.values()))), len(pairs), resampled),
             *(int(counts.sum()), sum(each.differing for each in outcomes), int(counts[FIRST]), int(counts[SECOND])),
         )
@@ -147,6 +149,23 @@ class Pairing:
         if cell not in self._cells:
             self._cells[cell] = self._pairs(cell)
         return self._cells[cell]
+
+    def _draws(self, cell: tuple[str, str, int], seeds: tuple[int, ...], images: bool) -> Float:
+        """Bootstrap samples of both accuracies of a cell, [DRAWS, 2]; seeds alone are drawn without `images`.
+
+        The parts of a data set are results of the same models, so they get the same seeds.
+        """
+        key = cell, seeds, images
+        if key not in self._samples:
+            pairs, (part, dataset, shots) = self._cell(cell), cell
+            chosen = _generator(dataset, shots).integers(len(seeds), size=(DRAWS, len(seeds)))
+            if images:
+                outcomes = [pairs.outcomes[seed] for seed in seeds]
+                samples = _drawn_images(outcomes, chosen, _generator(dataset, shots, part))
+            else:
+                samples = np.array([pairs.accuracies[seed] for seed in seeds])[chosen]  # [DRAWS, seeds, 2]
+            self._samples[key] = samples.mean(axis=1)
+        return self._samples[key]
 
     def _pairs(self, cell: tuple[str, str, int]) -> _Cell:
         first, second = (self._sheet.runs_by_seed(recipe, cell) for recipe in self._pair)
@@ -194,44 +213,47 @@ def compared(first: Evaluation, second: Evaluation) -> Outcomes:
     return Outcomes(np.bincount(kind, minlength=4), int((a != b).sum()))
 
 
-def _draws(cells: Sequence[_Cell], seeds: Sequence[int], images: bool, generator: np.random.Generator) -> Float:
-    """Bootstrap samples of the accuracies of a data set's parts, [DRAWS, parts, 2].
+def _generator(*names: object) -> np.random.Generator:
+    """Random numbers of a place: independent of those of other places, and the same in every report."""
+    return np.random.default_rng(zlib.crc32(repr(names).encode("utf-8", "surrogatepass")))
 
-    The parts are results of the same models, so they get the same seeds.
+
+def _drawn_images(outcomes: Sequence[Outcomes], chosen: NDArray[np.int64], generator: np.random.Generator) -> Float:
+    """Accuracies in percent of both methods on images drawn with replacement, [draws, seeds, 2].
+
+    A seed that is drawn twice has its images drawn twice as well.
+
+    Args:
+        outcomes: of each seed.
+        chosen: [draws, seeds] indices of the drawn seeds.
+        generator: random numbers.
     """
-    chosen = generator.integers(len(seeds), size=(DRAWS, len(seeds)))
-    found = []
-    for cell in cells:
-        if images:
-            samples = np.stack([_resampled(cell.outcomes[seed], chosen.shape, generator) for seed in seeds])
-        else:
-            fixed = np.array([cell.accuracies[seed] for seed in seeds])  # [seeds, 2]
-            samples = np.broadcast_to(fixed[:, None, None], (len(seeds), *chosen.shape, 2))
-        # a seed that is drawn twice has its images drawn twice as well: one sample for each place in the draw
-        at = np.arange(DRAWS)[:, None], np.arange(len(seeds))[None]
-        found.append(samples[chosen, at[0], at[1]].mean(axis=1))
-    return np.stack(found, axis=1)
+    counts = np.stack([each.counts for each in outcomes])  # [seeds, 4]
+    totals = counts.sum(axis=1)
+    drawn = generator.multinomial(totals[chosen], (counts / totals[:, None])[chosen])  # [draws, seeds, 4]
+    right = np.stack([drawn[..., BOTH] + drawn[..., FIRST], drawn[..., BOTH] + drawn[..., SECOND]], axis=-1)
+    return 100.0 * right / totals[chosen][..., None]
 
 
-def _resampled(outcomes: Outcomes, shape: tuple[int, ...], generator: np.random.Generator) -> Float:
-    """Accuracies in percent of both methods on images drawn with replacement, [*shape, 2]."""
-    total = int(outcomes.counts.sum())
-    counts = generator.multinomial(total, outcomes.counts / total, size=shape)
-    right = np.stack([counts[..., BOTH] + counts[..., FIRST], counts[..., BOTH] + counts[..., SECOND]], axis=-1)
-    return 100.0 * right / total
-
-
-def _difference(accuracies: Float, parts: Sequence[tuple[str, str]], place: Place) -> Float:
-    """First minus second of the place's number, [draws].
+def _numbers(accuracies: Float, parts: Sequence[tuple[str, str]], place: Place) -> Float:
+    """The place's number for each draw and method, [draws, 2]; as `scores.combined` computes it for a table.
 
     Args:
         accuracies: [draws, parts, 2] in percent.
         parts: part and data set of each.
+        place: says how they are combined.
     """
-    columns = pd.MultiIndex.from_tuples(parts, names=["part", "dataset"])
-    first, second = (
-        combined(pd.DataFrame(accuracies[..., which], columns=columns), place.mean_of_h).to_numpy() for which in (0, 1)
-    )
-    return first - second
+    of_part: defaultdict[str, list[int]] = defaultdict(list)
+    for index, (part, _) in enumerate(parts):
+        of_part[part].append(index)
+    found = [accuracies[:, indices] for indices in of_part.values()]  # each [draws, datasets, 2]
+    if len(found) == 1:
+        return found[0].mean(axis=1)
+    if place.mean_of_h:
+        return _harmonic_mean(*found).mean(axis=1)
+    return _harmonic_mean(*(each.mean(axis=1) for each in found))
 
 
+def _harmonic_mean(base: Float, new: Float) -> Float:
+    total = base + new
+    return np.divide(2 * base * new, total, out=np.zeros_like(total), where=total != 0)

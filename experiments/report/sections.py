@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ LEGEND = (
 )
 BANDS = (
     "Bands, from an outsider's full rerun of a sibling method: 0.5 points for the average H, 1 for base, 2 for new, 4 "
-    "for new on DTD and EuroSAT; none is stated for other figures. Averages over fewer data sets than the papers' are not "
-    f"compared. {STATUSES}"
+    "for new on DTD and EuroSAT; none is stated for other figures. Averages over fewer data sets than the papers' are "
+    f"not compared. {STATUSES}"
 )
 BLOCK = "data set"
 """Column of a score section that names the block."""
@@ -149,11 +149,15 @@ def score_section(table: ScoreTable, index: int, baseline: Baseline | None = Non
     kept = [BLOCK, "method"] if by_block else ["method"]
     seeds = [_seeds(rows) for _, rows in frame.groupby(["block", "recipe"], sort=False)]
 
-    def framed(shown: Callable[[Any, int], Any], last: Sequence[object], with_names: bool, missing: Any) -> pd.DataFrame:
+    def framed(
+        shown: Callable[[Any, int], Any], last: Sequence[object], with_names: bool, missing: Any
+    ) -> pd.DataFrame:
         """A frame with one cell for each number."""
         found = [
             [
-                shown(scores[at], ranked.iloc[at]) if (at := cells.get((recipe, block, column))) is not None else missing
+                shown(scores[at], ranked.iloc[at])
+                if (at := cells.get((recipe, block, column))) is not None
+                else missing
                 for column in columns
             ]
             for block, recipe in keys
@@ -232,7 +236,9 @@ def comparison_section(scores: pd.DataFrame) -> Section | None:
     section = section_of("published", "Beside the published figures", values, formats, BANDS)
     if section is not None:
         section.texts["measured"] = [_number(score) for score in rows.itertuples()]
-        section.tones["within"] = section.values["within"].map(lambda within: "" if math.isnan(within) else "good" if within else "bad")
+        section.tones["within"] = section.values["within"].map(
+            lambda within: "" if math.isnan(within) else "good" if within else "bad"
+        )
     return section
 
 
