@@ -104,6 +104,6 @@ def copied_section(tables: Sequence[ScoreTable], averages_only: bool) -> Section
     columns = ["setting", "published as", "data set", "run here", "shots", "base", "new", "H", "accuracy"]
     values = pd.DataFrame(rows, columns=[*columns, "status", "provenance"])
     values["shots"] = values["shots"].replace("", "16 shots")
-    empty = [name for name in ("base", "new", "H", "accuracy") if values[name].isna().all()]
+    empty = [name for name in ("base", "new", "H", "accuracy") if all(values[name].isna())]
     formats = {name: 2 for name in ("base", "new", "H", "accuracy") if name not in empty}
     return section_of("copied", "Copied from papers, not run here", values.drop(columns=empty), formats, COPIED_LEGEND)

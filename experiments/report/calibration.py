@@ -46,11 +46,11 @@ def curves(evaluations: Sequence[Evaluation]) -> Curves:
     bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     count = np.bincount(bins, minlength=BINS)
     filled = count > 0
-    means = (np.bincount(bins, weights, minlength=BINS)[filled] / count[filled] for weights in (confidence, correct))
+    means = [np.bincount(bins, weights, minlength=BINS)[filled] / count[filled] for weights in (confidence, correct)]
     order = np.argsort(-confidence, kind="stable")
     errors, kept = np.cumsum(~correct[order]), np.arange(1, len(order) + 1)
     ends = np.append(np.diff(confidence[order]) != 0, True)  # last image of each group of equal confidence
-    return Curves(*means, kept[ends] / len(order), errors[ends] / kept[ends])
+    return Curves(means[0], means[1], kept[ends] / len(order), errors[ends] / kept[ends])
 
 
 def curves_by_images(frame: pd.DataFrame, evaluations: Evaluations) -> dict[tuple[str, ...], dict[Recipe, Curves]]:

@@ -131,10 +131,10 @@ class Report:
         self.comparisons = Comparisons()
         if baseline is not None:
             check_baseline(self.tables, baseline)
-        found = [baseline and self.comparisons.to_baseline(table, baseline) for table in self.tables]
+        found = [self.comparisons.to_baseline(table, baseline) if baseline else None for table in self.tables]
         self.baselines = [each for each in found if each]
         self.scores = [
-            score_section(table, index, each or None)
+            score_section(table, index, each)
             for index, (table, each) in enumerate(zip(self.tables, found, strict=True), 1)
         ]
         self.every_score = with_published(self.tables)

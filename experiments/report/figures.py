@@ -258,7 +258,7 @@ def _transfer(table: ScoreTable, palette: Palette) -> Figure:
     figure = Figure(figsize=(8.6, 0.7 + len(table.columns) * max(0.32, 0.075 * len(rows))), layout="constrained")
     axes = figure.subplots()
     for place, (recipe, scores) in enumerate(rows):
-        style = palette.line(recipe) | {"linestyle": "none"}
+        style: dict[str, Any] = palette.line(recipe) | {"linestyle": "none"}
         heights = [-index + 0.38 - step * (place + 0.5) for index in range(len(scores))]
         means = [score.mean for score in scores]
         deviations = [0.0 if math.isnan(score.deviation) else score.deviation for score in scores]
@@ -286,7 +286,7 @@ def _shots(block: Block, palette: Palette) -> Figure:
     axes.set_xscale("log", base=2)
     for recipe, scores in block.rows.items():
         points = pd.DataFrame(scores).set_index("shots")[["mean", "deviation"]]
-        points = pd.DataFrame(points[points["mean"].notna()])
+        points = pd.DataFrame(points.dropna(subset=["mean"]))
         if recipe.zero_shot and len(points):
             style = palette.line(recipe) | {"marker": None, "linestyle": (0, (6, 3))}
             axes.axhline(float(points["mean"].iloc[0]), **style)

@@ -102,7 +102,8 @@ def _tabular(section: Section, rows: pd.Index) -> str:
         styles = pd.concat({0: styles, 1: small}).swaplevel().loc[texts.index]
     shown = texts.reset_index(drop=True)
     styles = pd.DataFrame(styles.to_numpy(), shown.index, shown.columns)
-    styler = shown.style.hide(axis="index").format(in_latex).format_index(in_latex, axis=1)
+    styler = shown.style.hide(axis="index")
+    styler.format(in_latex).format_index(in_latex, axis=1)
     columns = "".join("r" if section.is_number(str(name)) else "l" for name in texts)
     found = styler.apply(lambda _: styles, axis=None).to_latex(column_format=columns, hrules=True)
     return str(found).rstrip("\n")

@@ -7,22 +7,22 @@ import math
 import pandas as pd
 
 from .frame import JOINT, MEASURES
-from .papers import AVERAGE, in_order
+from .papers import AVERAGE, in_order, short_name
 from .scores import harmonic_mean
 from .sections import Section, in_order_of_papers, named, place_tone, section_of
 
 HIGHER_IS_BETTER = {"macro acc.": True} | dict.fromkeys(("NLL", "ECE", "adaptive ECE", "Brier"), False)
 DIGITS = {"macro acc.": 2, "NLL": 3, "ECE": 2, "adaptive ECE": 2, "Brier": 3}
 MEASURES_LEGEND = (
-    "Means over seeds. Macro acc.: mean accuracy of the classes, in percent. NLL: negative log-likelihood of the label, "
-    "in nats. ECE: expected calibration error over 15 bins of equal width, adaptive ECE over 15 bins of equal numbers of "
-    "images, in percent. Brier: squared error of the probabilities, summed over the classes (0 to 2). Bold and "
+    "Means over seeds. Macro acc.: mean accuracy of the classes, in percent. NLL: negative log-likelihood of the "
+    "label, in nats. ECE: expected calibration error over 15 bins of equal width, adaptive ECE over 15 bins of equal "
+    "numbers of images, in percent. Brier: squared error of the probabilities, summed over the classes (0 to 2). Bold and "
     "underlined: best and second of a data set and part."
 )
 JOINT_LEGEND = (
     "The model of the base classes, evaluated on base and new classes in one label space: accuracy on the images of "
-    "base and of new classes, H of the two, AUROC of telling base from new images by the maximum score, and OpenworldAUC; "
-    "all in percent, means ± standard deviation over seeds. The H of the average is that of averaged base and averaged "
+    "base and of new classes, H of the two, AUROC of telling base from new images by the maximum score, and "
+    "OpenworldAUC; all in percent, means ± standard deviation over seeds. The H of the average is that of averaged base and averaged "
     "new. The tables of base and new test them apart, which is easier."
 )
 
@@ -33,7 +33,7 @@ def measures_section(frame: pd.DataFrame) -> Section | None:
     Args:
         frame: as `run_frame` returns it.
     """
-    shown = [name for name in MEASURES.values() if frame[name].notna().any()]
+    shown = [name for name in MEASURES.values() if any(frame[name].notna())]
     measured = pd.DataFrame(frame[frame[shown].notna().any(axis=1)]) if shown else frame.iloc[:0]
     if measured.empty:
         return None
@@ -71,26 +71,20 @@ def joint_section(frame: pd.DataFrame) -> Section | None:
     rows = in_order_of_papers(rows)
     datasets = {dataset: place for place, dataset in enumerate(in_order(rows["dataset"]))}
     found, deviations = [], []
+    groups = list(dict.fromkeys(zip(rows["backbone"], rows["method"], rows["shots"], strict=True)))
     for dataset in datasets if len(datasets) == 1 else [AVERAGE, *datasets]:
-        for (backbone, method, shots), group in rows.groupby(["backbone", "method", "shots"], sort=False):
-            # seeds x measures; an average is taken over the data sets within each seed
-            kept = group if dataset == AVERAGE else pd.DataFrame(group[group["dataset"] == dataset])
-            if kept.empty or (dataset == AVERAGE and kept["dataset"].nunique() < len(datasets)):
+        over = list(datasets) if dataset == AVERAGE else [dataset]
+        for backbone, method, shots in groups:
+            group = [rows["backbone"] == backbone, rows["method"] == method, rows["shots"] == shots]
+            kept = pd.DataFrame(rows[group[0] & group[1] & group[2] & rows["dataset"].isin(over)])
+            by_seed = _by_seed(kept, list(columns), len(over))
+            if by_seed.empty:
                 continue
-            by_seed = kept.groupby("seed")[[*columns]].mean()
-            if dataset == AVERAGE:
-                complete = kept.groupby("seed")["dataset"].nunique() == len(datasets)
-                by_seed = pd.DataFrame(by_seed[complete])
-                if by_seed.empty:
-                    continue
-                by_seed["joint H"] = harmonic_mean(by_seed["joint base"], by_seed["joint new"])
-            name = AVERAGE if dataset == AVERAGE else str(named(kept)["data set"].iloc[0])
-            means = by_seed.mean()
-            means["joint H"] = harmonic_mean(means[["joint base"]], means["joint new"]).iloc[
-                0
-            ]  # as in the other tables
-            found.append((name, backbone, method, shots, *means, len(by_seed)))
-            deviations.append(list(by_seed.std()))
+            means = pd.DataFrame(by_seed.mean()).T
+            means["joint H"] = _harmonic_means(means)  # of the means, as in the other tables
+            name = AVERAGE if dataset == AVERAGE else short_name(dataset)
+            found.append((name, backbone, method, shots, *means.iloc[0].tolist(), len(by_seed)))
+            deviations.append(pd.DataFrame(by_seed.std()).iloc[:, 0].tolist())
     keys = ["data set", "backbone", "method", "shots"]
     values = pd.DataFrame(found, columns=[*keys, *columns.values(), "seeds"])
     formats = {"shots": 0, **dict.fromkeys(columns.values(), 2), "seeds": 0}
@@ -106,3 +100,17 @@ def joint_section(frame: pd.DataFrame) -> Section | None:
             for text, deviation in zip(section.texts[name], deviations, strict=True)
         ]
     return section
+
+
+def _by_seed(runs: pd.DataFrame, columns: list[str], datasets: int) -> pd.DataFrame:
+    """Measures averaged over the data sets within each seed that has all of them."""
+    by_seed = runs.groupby("seed")
+    complete = by_seed["dataset"].nunique() == datasets
+    means = pd.DataFrame(by_seed[columns].mean()[complete])
+    if datasets > 1:
+        means["joint H"] = _harmonic_means(means)
+    return means
+
+
+def _harmonic_means(means: pd.DataFrame) -> pd.Series:
+    return harmonic_mean(pd.Series(means["joint base"]), pd.Series(means["joint new"]))

@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 
+from dassl.engine import TRAINER_REGISTRY
 from trainers.core.facts import Recipes, fact
 
 from .recipes import Recipe
@@ -48,9 +49,15 @@ def method_name(recipe: Recipe) -> str:
 
 
 def _with_config(recipe: Recipe) -> str:
-    name = _stated_name(recipe) or fact(recipe.trainer, "display_name", recipe.trainer)
+    name = _stated_name(recipe) or _trainer_name(recipe.trainer)
     short = short_config(recipe.config)
     return name + (f" ({short})" if short else "") + _changes(recipe)
+
+
+def _trainer_name(trainer: str) -> str:
+    """How the trainer's file calls it; another project's trainer by its own name."""
+    known = trainer in TRAINER_REGISTRY.registered_names()
+    return fact(trainer, "display_name", trainer) if known else trainer
 
 
 def _changes(recipe: Recipe) -> str:
@@ -64,10 +71,11 @@ def short_config(config: str) -> str:
 
 def _stated_name(recipe: Recipe) -> str | None:
     """The name that the method's file gives the config; None if it does not state the config."""
-    trainer_name = fact(recipe.trainer, "display_name", recipe.trainer)
+    if recipe.trainer not in TRAINER_REGISTRY.registered_names():
+        return None
     for recipes in fact(recipe.trainer, "recipes", {}).values():
         if not recipes.learns or short_config(recipe.config) in _short_configs(recipes):
-            return recipes.name or trainer_name
+            return recipes.name or _trainer_name(recipe.trainer)
     return None
 
 

@@ -4,9 +4,9 @@ Two runs are a pair if they differ in the method alone: same part, data set, sho
 evaluations shares its images, so the difference is computed on the same images.
 
 The bootstrap draws seeds with replacement within each data set, and images with replacement within each drawn seed, the
-same ones for both methods. Data sets are not drawn: a table is about these data sets. A mean over images depends only on
-the number of images that both, one, or none of the methods gets right. So a multinomial draw of these four counts is the
-bootstrap over images, without one index per image.
+same ones for both methods. Data sets are not drawn: a table is about these data sets. A mean over images depends only
+on the number of images that both, one, or none of the methods gets right. So a multinomial draw of these four counts is
+the bootstrap over images, without one index per image.
 """
 
 from __future__ import annotations

@@ -54,7 +54,8 @@ RECIPES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = tuple(
 BACKBONE, SHOTS = "ViT-B/16", 16
 STATUSES = (
     "Confirmed: a second source has the same figure; reprinted: read in one later paper; computed or derived: from "
-    "given figures; disputed: two sources differ; recalled: sums and harmonic means agree, no second source was at hand."
+    "given figures; disputed: two sources differ; recalled: sums and harmonic means agree, no second source was at "
+    "hand."
 )
 """What the statuses of published figures mean."""
 

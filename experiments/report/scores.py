@@ -54,7 +54,7 @@ def combined(cells: pd.DataFrame, mean_of_h: bool = False) -> pd.Series:
         return parts[0].mean(axis=1)
     base, new = parts
     if not mean_of_h:
-        return harmonic_mean(base.mean(axis=1), new.mean(axis=1))
+        return harmonic_mean(pd.Series(base.mean(axis=1)), pd.Series(new.mean(axis=1)))
     return pd.DataFrame({name: harmonic_mean(base[name], new[name]) for name in base}).mean(axis=1)
 
 
@@ -109,10 +109,13 @@ class Sheet:
         """Data sets that an average is meant to cover."""
         self._accuracy: dict[Recipe, pd.DataFrame] = {}
         self._run: dict[Recipe, pd.DataFrame] = {}
-        for recipe, rows in self._by_shots(frame).groupby("recipe", sort=False):
+        by_shots = self._by_shots(frame)
+        for recipe in self.recipes:
+            rows = pd.DataFrame(by_shots[by_shots["recipe"] == recipe])
             # seeds x cells; pivot refuses two runs of one seed in one cell
             wide = rows.pivot(index="seed", columns=CELL, values=["accuracy", "run"])
-            self._accuracy[recipe], self._run[recipe] = wide["accuracy"].astype(float), wide["run"]
+            self._accuracy[recipe] = pd.DataFrame(wide["accuracy"]).astype(float)
+            self._run[recipe] = pd.DataFrame(wide["run"])
         self._missing: defaultdict[Recipe, list[str]] = defaultdict(list)
         self._mixed: list[str] = []
         self._covered: defaultdict[tuple[str, ...], defaultdict[Recipe, list[str]]]
@@ -125,16 +128,18 @@ class Sheet:
         """
         if self.setting != "few_shot":
             return frame.assign(shots=0)
-        zero_shot = frame["recipe"].map(lambda recipe: recipe.zero_shot).astype(bool)
-        once = frame[zero_shot].drop_duplicates(["recipe", "dataset", "seed"])
-        return pd.concat([frame[~zero_shot], *(once.assign(shots=shots) for shots in self.shots)])
+        zero_shot = pd.Series([recipe.zero_shot for recipe in frame["recipe"]], frame.index, dtype=bool)
+        once = pd.DataFrame(frame[zero_shot]).drop_duplicates(["recipe", "dataset", "seed"])
+        trained = pd.DataFrame(frame[~zero_shot])
+        return pd.concat([trained, *(once.assign(shots=shots) for shots in self.shots)])
 
     def score(self, recipe: Recipe, place: Place) -> dict[str, object]:
         """A row of the table of scores: the number of a recipe at a place, and what it stands on; NaN if missing."""
         wanted = pd.MultiIndex.from_tuples(place.cells, names=CELL)
         cells = self._accuracy[recipe].reindex(columns=wanted)
-        complete = cells.notna().any().groupby("dataset", sort=False).all()  # data sets with a run in every part
-        datasets = tuple(complete.index[complete])
+        found = pd.Series(cells.notna().any())
+        complete = found.groupby("dataset", sort=False).all()  # data sets with a run in every part
+        datasets = tuple(str(name) for name, every in zip(complete.index, complete, strict=True) if every)
         cells = cells.loc[:, wanted.isin(datasets, level="dataset")]
         cells = cells[cells.notna().any(axis=1)]
         common = cells.dropna()

@@ -84,7 +84,7 @@ def section_of(
     notes: Sequence[str] = (),
 ) -> Section | None:
     """A section whose numbers are shown by `formats`: with that many digits, or as the function says; None if empty."""
-    if values.empty:
+    if not len(values):
         return None
     values = values.astype(dict.fromkeys(formats, float))
     texts = values.astype({str(name): str for name in values if name not in formats}).astype(object)
@@ -296,7 +296,7 @@ def cost_section(frame: pd.DataFrame) -> Section | None:
             device=("device", lambda devices: ", ".join(sorted(set(devices)))),
         )
     )
-    unmeasured = [name for name in COST if values[name].isna().all()]
+    unmeasured = [name for name in COST if all(values[name].isna())]
     legend = (
         "Wall time in seconds, mean over the runs; peak memory, the largest of them (of the GPU, or of the process); "
         "learned values and operations (10⁹) of one training step, where the runs recorded them."
@@ -314,7 +314,7 @@ def runs_section(frame: pd.DataFrame, output: Path) -> Section | None:
         output: folder that paths are shown below.
     """
     runs: list[Run] = list(frame["run"])
-    costs = {name: how for name, how in COST.items() if frame[name].notna().any()}
+    costs = {name: how for name, how in COST.items() if any(frame[name].notna())}
     names = ["setting", "method", "trainer", "config", "data set", "part"]
     values = named(frame)[[*names, "shots", "seed", "accuracy", *costs, "device"]].assign(
         torch=[str(run.versions.get("torch", UNKNOWN)) for run in runs],
@@ -357,6 +357,6 @@ def recipes_section(frame: pd.DataFrame) -> Section | None:
         frame: as `run_frame` returns it.
     """
     values = in_order_of_papers(frame)[["setting", "backbone", "method", "trainer", "config"]].drop_duplicates()
-    values = values.assign(setting=values["setting"].map(TITLES.get))
+    values = values.assign(setting=[TITLES[setting] for setting in values["setting"]])
     legend = "Config: name of the file below configs/trainers, with changed settings in brackets."
     return section_of("recipes", "Names of the methods", pd.DataFrame(values), {}, legend)

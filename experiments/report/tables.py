@@ -53,10 +53,10 @@ class ScoreTable:
 
     @property
     def blocks(self) -> list[Block]:
-        return [
-            Block(name, {recipe: list(row.itertuples()) for recipe, row in rows.groupby("recipe", sort=False)})
-            for name, rows in self.frame.groupby("block", sort=False)
-        ]
+        rows: dict[str, dict[Recipe, list[Any]]] = {}
+        for score in self.scores():
+            rows.setdefault(score.block, {}).setdefault(score.recipe, []).append(score)
+        return [Block(name, found) for name, found in rows.items()]
 
     def scores(self) -> Iterable[Any]:
         return self.frame.itertuples()
@@ -89,7 +89,8 @@ def _split(setting: str, frame: pd.DataFrame, by_shots: bool = True) -> Iterator
     """Runs as sheets of what can be compared, with a title and the number of shots."""
     papers = frame["dataset"].isin(SHORT)
     shots_of = frame["shots"] if by_shots else 0 * frame["shots"]
-    groups = dict(tuple(frame.groupby([frame["backbone"], shots_of, papers])))
+    keys: list[tuple[str, int, bool]] = list(zip(frame["backbone"], shots_of, papers, strict=True))
+    groups = {key: pd.DataFrame(frame[[each == key for each in keys]]) for key in dict.fromkeys(keys)}
     for backbone, shots, known in sorted(groups, key=lambda key: (not key[2], key[0], key[1])):
         title = f"{TITLES[setting]}, {backbone}" + (f", {in_shots(shots)}" if by_shots else "")
         if (backbone, shots, not known) in groups:
@@ -110,7 +111,7 @@ def _labels(datasets: Iterable[str], taken: Sequence[str], suffix: str = "") -> 
 
 def base_to_new(frame: pd.DataFrame) -> list[ScoreTable]:
     """Base, new and H of each data set, and their average."""
-    apart = frame[(frame["setting"] == "base2new") & frame["part"].isin(PARTS_OF["H"])]
+    apart = pd.DataFrame(frame[(frame["setting"] == "base2new") & frame["part"].isin(PARTS_OF["H"])])
     return [
         _score_table("base2new", title, [(sheet, _base_to_new(sheet, shots))])
         for title, shots, sheet in _split("base2new", apart)
@@ -136,11 +137,12 @@ def transfer(setting: str, frame: pd.DataFrame) -> list[ScoreTable]:
 
     One training on the source serves both settings of this kind, so a source run of the other one counts here too.
     """
-    own = frame[frame["setting"] == setting]
-    targets, sources = own[own["part"] == "target"], own[own["part"] == "source"]
+    own = frame["setting"] == setting
+    targets = pd.DataFrame(frame[own & (frame["part"] == "target")])
+    sources = pd.DataFrame(frame[own & (frame["part"] == "source")])
     place = ["recipe", "dataset", "shots", "seed"]
-    borrowed = frame[frame["setting"].isin(TRANSFER) & (frame["setting"] != setting) & (frame["part"] == "source")]
-    borrowed = borrowed[borrowed["recipe"].isin(targets["recipe"])]
+    of_other = frame["setting"].isin(TRANSFER) & ~own & (frame["part"] == "source")
+    borrowed = pd.DataFrame(frame[of_other & frame["recipe"].isin(set(targets["recipe"]))])
     sources = pd.concat([sources, borrowed]).drop_duplicates(place)  # its own source, where it has one
     tables = []
     for title, shots, sheet in _split(setting, sources if targets.empty else targets):
@@ -170,7 +172,7 @@ def few_shot(frame: pd.DataFrame) -> list[ScoreTable]:
     """Accuracy by number of shots, for each data set and on average."""
     return [
         _score_table("few_shot", title, [(sheet, _few_shot(sheet))])
-        for title, _, sheet in _split("few_shot", frame[frame["setting"] == "few_shot"], by_shots=False)
+        for title, _, sheet in _split("few_shot", pd.DataFrame(frame[frame["setting"] == "few_shot"]), by_shots=False)
     ]
 
 
@@ -195,12 +197,14 @@ def in_shots(shots: int) -> str:
 
 def other(frame: pd.DataFrame) -> list[ScoreTable]:
     """Runs of no setting, such as train.py called by hand: accuracy by data set, classes and shots."""
-    frame = frame[frame["setting"] == "other"]
-    classes = frame["run"].map(lambda run: run.subsample_classes)
+    frame = pd.DataFrame(frame[frame["setting"] == "other"])
+    runs: list[Run] = list(frame["run"])
+    keys = [(run.backbone, run.dataset, run.subsample_classes, run.shots) for run in runs]
     labels = _labels(in_order(frame["dataset"]), [])
     sheets: dict[str, list[tuple[Sheet, list[Place]]]] = {}
-    for key, rows in frame.groupby([frame["backbone"], frame["dataset"], classes, frame["shots"]]):
+    for key in sorted(set(keys)):
         backbone, dataset, which, shots = key
+        rows = pd.DataFrame(frame[[each == key for each in keys]])
         name = f"{labels[dataset]}, {which} classes, {in_shots(shots)}"
         places = [Place(name, "accuracy", name, "accuracy", shots, [("all", dataset, 0)], cell_name=name)]
         sheets.setdefault(f"{TITLES['other']}, {backbone}", []).append((Sheet("other", rows, papers=False), places))

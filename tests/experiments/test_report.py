@@ -271,7 +271,8 @@ def test_two_reports_at_once_do_not_mix(output):
     assert [path.name for path in folder.iterdir()] == [".lock"]
     os.close(descriptor)
     assert report.main([str(output.folder)]) == 0
-    assert {path.name for path in folder.iterdir()} == {f"report.{kind}" for kind in ("md", "csv", "tex", "html")}
+    files = {f"report.{kind}" for kind in ("md", "csv", "tex", "html")} | {"pairs.csv", "figures"}
+    assert {path.name for path in folder.iterdir()} == files
 
 
 def report_on(output, capsys, *options):
@@ -517,7 +518,7 @@ def test_names_from_results_are_shown_and_not_obeyed(output, capsys):
         per_class = {f"{name} class": 12.5}
         output.add("other", "all", f"{name} data", 1, 50 + place, trainer=name, config=name, per_class=per_class)
     assert report.main([str(output.folder)]) == 0
-    files = {path.suffix: path.read_text() for path in (output.folder / "report").iterdir()}
+    files = {path.suffix: path.read_text() for path in (output.folder / "report").glob("report.*")}
     for text in (capsys.readouterr().out, *files.values()):
         assert printable_lines(text) == text and re.search(r"(\\|textbackslash\{\})u202ecat", text)
     assert "&amp;#x202e;" in files[".html"] and r"\&\#x202e;" in files[".md"]
