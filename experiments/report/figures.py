@@ -286,7 +286,7 @@ def _shots(block: Block, palette: Palette) -> Figure:
     axes.set_xscale("log", base=2)
     for recipe, scores in block.rows.items():
         points = pd.DataFrame(scores).set_index("shots")[["mean", "deviation"]]
-        points = pd.DataFrame(points.dropna(subset=["mean"]))
+        points = points.loc[[not math.isnan(score.mean) for score in scores]]
         if recipe.zero_shot and len(points):
             style = palette.line(recipe) | {"marker": None, "linestyle": (0, (6, 3))}
             axes.axhline(float(points["mean"].iloc[0]), **style)

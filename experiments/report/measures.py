@@ -16,14 +16,14 @@ DIGITS = {"macro acc.": 2, "NLL": 3, "ECE": 2, "adaptive ECE": 2, "Brier": 3}
 MEASURES_LEGEND = (
     "Means over seeds. Macro acc.: mean accuracy of the classes, in percent. NLL: negative log-likelihood of the "
     "label, in nats. ECE: expected calibration error over 15 bins of equal width, adaptive ECE over 15 bins of equal "
-    "numbers of images, in percent. Brier: squared error of the probabilities, summed over the classes (0 to 2). Bold and "
-    "underlined: best and second of a data set and part."
+    "numbers of images, in percent. Brier: squared error of the probabilities, summed over the classes (0 to 2). Bold "
+    "and underlined: best and second of a data set and part."
 )
 JOINT_LEGEND = (
     "The model of the base classes, evaluated on base and new classes in one label space: accuracy on the images of "
     "base and of new classes, H of the two, AUROC of telling base from new images by the maximum score, and "
-    "OpenworldAUC; all in percent, means ± standard deviation over seeds. The H of the average is that of averaged base and averaged "
-    "new. The tables of base and new test them apart, which is easier."
+    "OpenworldAUC; all in percent, means ± standard deviation over seeds. The H of the average is that of averaged "
+    "base and averaged new. The tables of base and new test them apart, which is easier."
 )
 
 
@@ -104,9 +104,8 @@ def joint_section(frame: pd.DataFrame) -> Section | None:
 
 def _by_seed(runs: pd.DataFrame, columns: list[str], datasets: int) -> pd.DataFrame:
     """Measures averaged over the data sets within each seed that has all of them."""
-    by_seed = runs.groupby("seed")
-    complete = by_seed["dataset"].nunique() == datasets
-    means = pd.DataFrame(by_seed[columns].mean()[complete])
+    complete = [seed for seed, rows in runs.groupby("seed") if rows["dataset"].nunique() == datasets]
+    means = pd.DataFrame(runs[runs["seed"].isin(complete)].groupby("seed")[columns].mean())
     if datasets > 1:
         means["joint H"] = _harmonic_means(means)
     return means

@@ -45,13 +45,14 @@ def _clashing(recipes: Collection[Recipe]) -> Iterable[Recipe]:
 def method_name(recipe: Recipe) -> str:
     """ "MaPLe" for a recipe that the method's file states, else "MaPLe (its config)"; changed settings in brackets."""
     stated = _stated_name(recipe)
-    return _with_config(recipe) if stated is None else stated + _changes(recipe)
+    if stated is None and short_config(recipe.config):
+        return _with_config(recipe)
+    return (stated or _trainer_name(recipe.trainer)) + _changes(recipe)
 
 
 def _with_config(recipe: Recipe) -> str:
     name = _stated_name(recipe) or _trainer_name(recipe.trainer)
-    short = short_config(recipe.config)
-    return name + (f" ({short})" if short else "") + _changes(recipe)
+    return f"{name} ({short_config(recipe.config) or recipe.config})" + _changes(recipe)
 
 
 def _trainer_name(trainer: str) -> str:

@@ -55,7 +55,8 @@ def combined(cells: pd.DataFrame, mean_of_h: bool = False) -> pd.Series:
     base, new = parts
     if not mean_of_h:
         return harmonic_mean(pd.Series(base.mean(axis=1)), pd.Series(new.mean(axis=1)))
-    return pd.DataFrame({name: harmonic_mean(base[name], new[name]) for name in base}).mean(axis=1)
+    by_dataset = {name: harmonic_mean(pd.Series(base[name]), pd.Series(new[name])) for name in base}
+    return pd.DataFrame(by_dataset).mean(axis=1)
 
 
 def harmonic_mean(base: pd.Series, new: pd.Series) -> pd.Series:

@@ -84,7 +84,7 @@ def section_of(
     notes: Sequence[str] = (),
 ) -> Section | None:
     """A section whose numbers are shown by `formats`: with that many digits, or as the function says; None if empty."""
-    if not len(values):
+    if len(values) == 0:
         return None
     values = values.astype(dict.fromkeys(formats, float))
     texts = values.astype({str(name): str for name in values if name not in formats}).astype(object)

@@ -142,7 +142,7 @@ def transfer(setting: str, frame: pd.DataFrame) -> list[ScoreTable]:
     sources = pd.DataFrame(frame[own & (frame["part"] == "source")])
     place = ["recipe", "dataset", "shots", "seed"]
     of_other = frame["setting"].isin(TRANSFER) & ~own & (frame["part"] == "source")
-    borrowed = pd.DataFrame(frame[of_other & frame["recipe"].isin(set(targets["recipe"]))])
+    borrowed = pd.DataFrame(frame[of_other & frame["recipe"].isin(list(targets["recipe"]))])
     sources = pd.concat([sources, borrowed]).drop_duplicates(place)  # its own source, where it has one
     tables = []
     for title, shots, sheet in _split(setting, sources if targets.empty else targets):
