@@ -102,7 +102,7 @@ def _add_report(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
         "report",
         help="tables and figures of all finished runs",
         description=_REPORT,
-        examples=("output", "output --settings base2new --datasets eurosat dtd --output-dir report"),
+        examples=("output", "output --settings base2new --datasets eurosat dtd", "output --baseline IVLP"),
     )
     add_report_arguments(parser)
 
@@ -130,6 +130,8 @@ def add_report_arguments(parser: ArgumentParser) -> None:
     for old, new in (("--setting", "settings"), ("--dataset", "datasets")):  # earlier flags, each with a single value
         choices = SETTINGS if new == "settings" else None
         add(old, dest=new, choices=choices, action="append", help=argparse.SUPPRESS)
+    add("--baseline", help="method that the others are compared with, such as IVLP (default: none)")
+    add("--no-figures", action="store_true", help="write no PDF and PNG files of the figures")
     add("--terminal-only", action="store_true", help="write no files")
 
 

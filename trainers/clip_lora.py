@@ -110,6 +110,7 @@ class CLIPLoRA(PromptTrainer):
     """Low-rank adaptation of both towers."""
 
     config_node = "CLIPLORA"
+    display_name = "CLIP-LoRA"
     paper_date = "2024-05"
     recipes = {"clip_lora": Recipes("_r2", dataset_pattern="vit_b16_r2_{}")}
     registered_name = "lora"

@@ -57,6 +57,7 @@ class LinearProbe(PromptTrainer):
     """Zero-shot initialised linear probe."""
 
     config_node = "LINEARPROBE"
+    display_name = "Linear probe"
     paper_date = "2023-12"
     recipes = {"linear_probe": Recipes("_ep300")}
     registered_name = "classifier"

@@ -113,6 +113,7 @@ class MultiModalAdapter(PromptTrainer):
     """Multi-modal adapter."""
 
     config_node = "MMADAPTER"
+    display_name = "MMA"
     paper_date = "2024-06"
     recipes = {"mma": Recipes("_ep5", by_dataset={"imagenet": "vit_b16_ep5_imnet"})}
     published = (PublishedRow("MMA", "vit_b16_ep5", (BASE_TO_NEW, CROSS_DATASET)),)

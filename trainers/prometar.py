@@ -196,11 +196,11 @@ class ProMetaR(PromptTrainer):
             cross_dataset="_c2_ep10_batch4_4+4ctx_cross_datasets",
             few_shot="_c2_ep50_batch4_4+4ctx_few_shot",
         ),
-        "prometar_coop": Recipes("_c2_ep10_batch4_4ctx_coop"),
-        "prometar_vpt": Recipes("_c2_ep10_batch4_4ctx_vpt"),
-        "prometar_maple": Recipes("_c2_ep10_batch4_2ctx_maple"),
-        "prometar_promptsrc": Recipes("_c2_ep10_batch4_4+4ctx_promptsrc"),
-        "prometar_mma": Recipes("_ep10_batch4_mma"),
+        "prometar_coop": Recipes("_c2_ep10_batch4_4ctx_coop", name="ProMetaR on CoOp"),
+        "prometar_vpt": Recipes("_c2_ep10_batch4_4ctx_vpt", name="ProMetaR on VPT"),
+        "prometar_maple": Recipes("_c2_ep10_batch4_2ctx_maple", name="ProMetaR on MaPLe"),
+        "prometar_promptsrc": Recipes("_c2_ep10_batch4_4+4ctx_promptsrc", name="ProMetaR on PromptSRC"),
+        "prometar_mma": Recipes("_ep10_batch4_mma", name="ProMetaR on MMA"),
     }
     published = (
         PublishedRow("ProMetaR", "vit_b16_c2_ep10_batch4_4+4ctx", (BASE_TO_NEW,)),

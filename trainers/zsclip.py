@@ -33,6 +33,7 @@ class ZeroshotCLIP(TrainerX):
     refuses_other_configurations = True
     config_node = "ZEROSHOTCLIP"
     """Node under TRAINER."""
+    display_name = "CLIP"
     paper_date = "2021-02"
     recipes = {"zsclip": Recipes(folder="CoOp", learns=False)}
     published = (PublishedRow("CLIP", "vit_b16", ALL_SETTINGS),)
@@ -87,6 +88,7 @@ class ZeroshotCLIP2(ZeroshotCLIP):
     """The seven selected templates and the data set's own, unless that is the plain one."""
 
     config_node = "ZEROSHOTCLIP2"
+    display_name = "CLIP (template ensemble)"
     paper_date = "2021-02"
     recipes = {"zsclip2": Recipes(folder="CoOp", learns=False)}
 

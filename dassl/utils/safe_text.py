@@ -30,7 +30,16 @@ _LATEX = {
     "–": "--",
     "†": r"\textdagger{}",
     "‡": r"\textdaggerdbl{}",
+    "…": r"\ldots{}",
+    "×": r"$\times$",
+    "Δ": r"$\Delta$",
+    "⁹": "$^9$",
+    **{character: f"{character}{{}}" for character in "ßæœøåÆŒØÅ§¶©"},
 }
+"""How pdfLaTeX is told to print a character."""
+
+_LATEX_ACCENTS = frozenset("\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327")
+"""Accents that every font of pdfLaTeX can put on a letter."""
 
 
 def printable(text: object, keep: str = "") -> str:
@@ -73,9 +82,20 @@ def in_markdown(text: str) -> str:
 
 
 def in_latex(text: str) -> str:
-    r"""Text of a LaTeX table. After `\\` a cell must not start with `[` or `*`, which LaTeX reads as an argument."""
-    escaped = "".join(_LATEX.get(character, character) for character in printable(" ".join(text.split())))
+    r"""Text of a LaTeX table that every pdfLaTeX can print; letters that it cannot print are given by their number.
+
+    After `\\` a cell must not start with `[` or `*`, which LaTeX reads as an argument.
+    """
+    escaped = "".join(map(_character_in_latex, printable(" ".join(text.split()))))
     return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped
+
+
+def _character_in_latex(character: str) -> str:
+    if character in _LATEX:
+        return _LATEX[character]
+    letter, *accents = unicodedata.normalize("NFD", character)
+    accented = character < "\u0180" and letter.isascii() and _LATEX_ACCENTS.issuperset(accents)
+    return character if accented else f"U+{ord(character):04X}"
 
 
 def in_csv(value: Any) -> Any:

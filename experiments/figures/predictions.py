@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dassl.evaluation import PREDICTIONS_NAME
 from dassl.utils import MissingFileError, UnreadableFileError, one_line
 from dassl.utils.files import read_bytes
 
-PREDICTIONS_NAME = "predictions.npz"
 _KINDS = {"images": "U", "labels": "iu", "top5": "iu", "scores": "f", "classnames": "U"}
 """NumPy's letters for the types of the arrays that are used here."""
 

@@ -8,12 +8,23 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from dassl.utils import UserError, printable, write_text_atomically
 from dassl.utils.locks import locked_while_writing
 from experiments.arguments import make_report_parser
 
+from .averages import averages_section, copied_section
+from .calibration import curves_by_images
+from .charts import all_charts, calibration_charts, table_charts, training_charts
+from .comparisons import LEGEND as PAIRS_LEGEND
+from .comparisons import Comparisons, check_baseline
 from .conflicts import without_conflicts
-from .frame import run_frame
+from .figures import Palette
+from .frame import recipe_order, run_frame
+from .latex import latex
+from .measures import joint_section, measures_section
+from .names import names_of
 from .own_data import with_own_names
 from .page import html_page
 from .recipes import Recipe, recipes
@@ -24,14 +35,16 @@ from .sections import (
     classes_section,
     comparison_section,
     cost_section,
+    recipes_section,
     runs_section,
     score_section,
+    section_of,
     summary_section,
     with_published,
 )
-from .shared import conflicts_of_shared
-from .tables import score_tables
-from .text import latex, markdown, scores_csv, terminal
+from .shared import conflicts_of_shared, with_shared
+from .tables import tables_of
+from .text import as_csv, markdown, scores_csv, terminal
 
 TITLE = "Prompt learning: results"
 NAMED = 12  # folders of missing runs that a line names
@@ -57,9 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         why = "see the lines above" if problems else "a finished run has a result.json"
         raise UserError(f"no finished runs{_filters(args)} to report in {args.output}: {why}")
     facts = [printable(fact) for fact in _facts(args.output, runs, found, problems)]
-    folder = None if args.terminal_only else args.output_dir or args.output / "report"
-    for file in write_report(clear, recipe_of, facts, runs_section(run_frame(runs, recipe_of), args.output), folder):
-        print(f"written: {printable(file)}")
+    report = Report(clear, recipe_of, facts, args.baseline)
+    report.show()
+    if not args.terminal_only:
+        every_run = runs_section(run_frame(runs, recipe_of), args.output)
+        for file in report.write(args.output_dir or args.output / "report", every_run, not args.no_figures):
+            print(f"written: {printable(file)}")
+    problems += report.problems
     _name(problems)
     return 1 if problems else 0
 
@@ -80,39 +97,122 @@ def _filters(args: argparse.Namespace) -> str:
     return f" of {', '.join(wanted)}" if wanted else ""
 
 
-def write_report(
-    runs: Sequence[Run], recipe_of: Mapping[Run, Recipe], facts: Sequence[str], every_run: Section, folder: Path | None
-) -> list[Path]:
-    """Print the tables of some runs; write all formats into `folder`, unless that is None; return the files.
+class Report:
+    """The tables and figures of some runs.
 
     Args:
+        runs: the runs, each alone in its place.
+        recipe_of: the recipe of each.
         facts: lines about the whole report.
-        every_run: the list of all runs, those included that no table shows.
-    """
-    frame, tables = run_frame(runs, recipe_of), score_tables(runs, recipe_of)
-    scores, every_score = [score_section(table, index) for index, table in enumerate(tables, 1)], with_published(tables)
-    short, published = summary_section(every_score), comparison_section(every_score)
-    cost, classes = cost_section(frame), classes_section(frame)
+        baseline: the method that all others are compared with, or None.
 
-    width = shutil.get_terminal_size((120, 24)).columns
-    print("\n".join(facts), end="\n\n")
-    for section in filter(None, [*scores, short]):
-        print(terminal(section, width))
-    print(LEGEND, end="\n\n")
-    if folder is None:
-        return []
-    in_text = list(filter(None, [*scores, short, published, cost]))
-    on_page = list(filter(None, [short, published, cost, classes, every_run]))
-    files = {
-        "report.md": markdown(in_text, TITLE, facts),
-        "report.csv": scores_csv(every_score),
-        "report.tex": latex(in_text),
-        "report.html": html_page(TITLE, facts, tables, scores, on_page, frame),
-    }
-    with locked_while_writing(folder):  # the four are of one report
-        for name, text in files.items():
-            write_text_atomically(folder / name, text)
-    return [folder / name for name in files]
+    Raises:
+        UnknownNameError: no method is called like the baseline, or several are.
+    """
+
+    def __init__(
+        self, runs: Sequence[Run], recipe_of: Mapping[Run, Recipe], facts: Sequence[str], baseline: str | None
+    ) -> None:
+        shared_runs, shared_recipes = with_shared(runs, recipe_of)
+        names = names_of(shared_recipes)
+        self.facts = facts
+        self.frame = run_frame(runs, recipe_of, names)
+        self.tables = tables_of(run_frame(shared_runs, shared_recipes, names))
+        self.palette = Palette({recipe: names[recipe] for recipe in sorted(names, key=recipe_order)})
+        self.comparisons = Comparisons()
+        if baseline is not None:
+            check_baseline(self.tables, baseline)
+        found = [self.comparisons.to_baseline(table, baseline) if baseline else None for table in self.tables]
+        self.baselines = [each for each in found if each]
+        self.scores = [
+            score_section(table, index, each)
+            for index, (table, each) in enumerate(zip(self.tables, found, strict=True), 1)
+        ]
+        self.every_score = with_published(self.tables)
+        self.short = summary_section(self.every_score)
+
+    @property
+    def problems(self) -> list[str]:
+        """Files of predictions that cannot be used."""
+        return self.comparisons.problems
+
+    def show(self) -> None:
+        """Print the tables of scores."""
+        width = shutil.get_terminal_size((120, 24)).columns
+        print("\n".join(self.facts), end="\n\n")
+        extra = [joint_section(self.frame), self._pairs(headline_only=True) if self.baselines else None]
+        for section in filter(None, [*self.scores, *extra, self.short]):
+            print(terminal(section, width))
+        print(LEGEND, end="\n\n")
+
+    def _pairs(self, headline_only: bool) -> Section | None:
+        """Paired differences: of all methods, or of all to the baseline where the short form is asked for."""
+        rows = self.comparisons.rows(self.tables, headline_only)
+        if headline_only and self.baselines:
+            names = [each.name for each in self.baselines]
+            rows = rows[rows["compared with"].isin(names) | rows["method"].isin(names)]
+        formats = {"seeds": 0, "difference": 2, "decisions": 0, "% differ": 1}
+        formats |= {"only first right": 0, "only second right": 0}
+        notes = [f"Not compared: {note}." for note in self.comparisons.notes]
+        return section_of("pairs", "Paired differences", pd.DataFrame(rows), formats, PAIRS_LEGEND, notes)
+
+    def write(self, folder: Path, every_run: Section | None, figures: bool = True) -> list[Path]:
+        """Write all formats and figures; returns the files.
+
+        Args:
+            folder: for the files; figures get a folder below it.
+            every_run: the list of all runs, those included that no table shows.
+            figures: whether to write PDF and PNG files.
+
+        Raises:
+            BusyError: another process writes there.
+            UnwritableFileError: a file cannot be written.
+        """
+        frame, tables, every_score = self.frame, self.tables, self.every_score
+        joint, measures, averages = joint_section(frame), measures_section(frame), averages_section(tables)
+        pairs, short_pairs = self._pairs(headline_only=False), self._pairs(headline_only=True)
+        published, cost, recipes_used = comparison_section(every_score), cost_section(frame), recipes_section(frame)
+        classes = classes_section(frame)
+        copied, copied_averages = (copied_section(tables, averages_only) for averages_only in (False, True))
+        beside = [joint, averages]
+        in_text = [
+            *self.scores,
+            *beside,
+            short_pairs,
+            self.short,
+            published,
+            copied_averages,
+            measures,
+            cost,
+            recipes_used,
+        ]
+        in_latex = [*self.scores, *beside, *([short_pairs] if self.baselines else []), copied_averages, measures, cost]
+        on_page = [*beside, pairs, self.short, published, copied, measures, cost, classes, recipes_used, every_run]
+        charts = [table_charts(table, index) for index, table in enumerate(tables, 1)]
+        training = training_charts(frame)
+        calibration = calibration_charts(curves_by_images(frame, self.comparisons.evaluations))
+        files = {
+            "report.md": markdown(filter(None, in_text), TITLE, self.facts),
+            "report.csv": scores_csv(every_score, self.baselines),
+            "pairs.csv": as_csv(self.comparisons.rows(tables)),
+            "report.tex": latex(filter(None, in_latex)),
+            "report.html": html_page(
+                TITLE,
+                self.facts,
+                list(zip(self.scores, charts, strict=True)),
+                list(filter(None, on_page)),
+                training,
+                calibration,
+                self.palette,
+            ),
+        }
+        with locked_while_writing(folder):  # all files are of one report
+            for name, text in files.items():
+                write_text_atomically(folder / name, text)
+            shown = all_charts(charts, training, calibration) if figures else []
+            for chart in shown:
+                chart.save(folder / "figures", self.palette)
+        return [*(folder / name for name in files), *([folder / "figures"] if shown else [])]
 
 
 def _facts(output: Path, runs: Sequence[Run], found: Found, problems: Sequence[str]) -> list[str]:

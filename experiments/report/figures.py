@@ -1,7 +1,8 @@
-"""Charts as SVG text for the page, drawn by matplotlib.
+"""Charts of the page and of papers, drawn by matplotlib.
 
-Colours are written as placeholders and turned into CSS variables, so that the page's light and dark themes colour the
-same drawing. A recipe has one colour, marker and dash on the whole page: it is told by shape where colour is not seen.
+On the page, colours are placeholders that become CSS variables, so that its light and dark themes colour the same
+drawing; in files they are the light theme's. A method has one colour, marker and dash in the whole report: it can be
+told by its shape where colour is not seen.
 """
 
 from __future__ import annotations
@@ -9,60 +10,112 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from dassl.utils import write_bytes_atomically
+
+from .calibration import Curves
 from .papers import AVERAGE
 from .recipes import Recipe
 from .runs import Run
 from .tables import Block, ScoreTable
 
 COLOURS, MARKERS, DASHES = 10, "osD^vPX<>h", ("-", (0, (4, 2)), (0, (1, 1.5)))
-INK, FAINT, SURFACE, BASE, NEW = "#fdfd00", "#fdfd01", "#fdfd02", "#fdfd03", "#fdfd04"
-VARIABLES = {INK: "--ink", FAINT: "--line", SURFACE: "--surface", BASE: "--base", NEW: "--new"}
-VARIABLES |= {f"#fdfe{index:02x}": f"--series-{index}" for index in range(COLOURS)}
-STYLE = {
-    "svg.fonttype": "none",  # text stays text: smaller, and the page's font
-    "text.parse_math": False,  # a $ in a name is a dollar
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.linewidth": 0.6,
-    "grid.color": FAINT,
-    "axes.edgecolor": FAINT,
-    **{key: INK for key in ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")},
-    **{f"{axis}tick.major.size": 0 for axis in "xy"},
-}
+FONT_SIZE, SMALLEST_ON_SCREEN = 9, 10.2
+"""Points in a drawing; pixels of its text on the narrowest screen."""
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a drawing."""
+
+    ink: str
+    faint: str
+    surface: str
+    base: str
+    new: str
+    series: Sequence[str]
+    on_page: bool
+    """The page has its own legend and title; a file needs them in the drawing."""
+
+    def style(self) -> dict[Any, Any]:
+        """Settings for matplotlib's `rc_context`."""
+        return {
+            "svg.fonttype": "none",  # text stays text: smaller, and the page's font
+            "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
+            "text.parse_math": False,  # a $ in a name is a dollar
+            "font.size": FONT_SIZE,
+            "legend.fontsize": FONT_SIZE,
+            "legend.frameon": False,
+            "axes.titlesize": FONT_SIZE,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "grid.linewidth": 0.6,
+            "grid.color": self.faint,
+            "axes.edgecolor": self.faint,
+            **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), self.ink),
+            **{f"{axis}tick.major.size": 0 for axis in "xy"},
+        }
+
+
+PAGE = Theme(
+    *("#fdfd00", "#fdfd01", "#fdfd02", "#fdfd03", "#fdfd04"), [f"#fdfe{i:02x}" for i in range(COLOURS)], on_page=True
+)
+VARIABLES = {PAGE.ink: "--ink", PAGE.faint: "--line", PAGE.surface: "--surface", PAGE.base: "--base", PAGE.new: "--new"}
+VARIABLES |= {colour: f"--series-{index}" for index, colour in enumerate(PAGE.series)}
+PRINT = Theme(
+    *("#1b2330", "#d8dde5", "#ffffff", "#0b5cad", "#e08a1e"),
+    ("#5b6676", "#1b2330", "#0072b2", "#d55e00", "#007a5a", "#a8367e", "#997000", "#c02942", "#2a9fd6", "#5a3fc0"),
+    on_page=False,
+)
+"""The colours of assets/page.css in its light theme."""
+
 BAR, GAP = 0.36, 0.02
 # A method whose loss is scaled or summed in its own way reports `loss_base`, which compares with the others' loss.
 LOSSES = ("loss_base", "loss")
 ACCURACIES = ("acc", "accuracy", "acc_x")
+VALIDATION = ("val_accuracy",)
 
 
 class Palette:
-    """Colour, marker and dash of each recipe, by its place among those with its backbone: these share drawings."""
+    """Colour, marker and dash of each method: the same in all settings and for all backbones.
 
-    def __init__(self, recipes: Sequence[Recipe]) -> None:
-        self.place: dict[Recipe, int] = {}
-        for backbone in {recipe.backbone for recipe in recipes}:
-            alike = [recipe for recipe in recipes if recipe.backbone == backbone]
-            self.place |= {recipe: place for place, recipe in enumerate(alike)}
+    Args:
+        names: how each recipe is called, in the order of the tables.
+        theme: the colours.
+    """
 
-    def colour(self, recipe: Recipe) -> str:
-        return f"#fdfe{self.place[recipe] % COLOURS:02x}"
+    def __init__(self, names: Mapping[Recipe, str], theme: Theme = PAGE) -> None:
+        self.names, self.theme = names, theme
+        self.place = {name: place for place, name in enumerate(dict.fromkeys(names.values()))}
 
-    def line(self, recipe: Recipe) -> dict[str, object]:
+    def printed(self) -> Palette:
+        """The same for files."""
+        return Palette(self.names, PRINT)
+
+    def order(self, recipe: Recipe) -> int:
+        """The place of a recipe's method among all."""
+        return self.place[self.names[recipe]]
+
+    def line(self, recipe: Recipe) -> dict[str, Any]:
         """Keywords of matplotlib's plot()."""
-        place = self.place[recipe]
+        place = self.order(recipe)
         return {
-            "color": self.colour(recipe),
+            "color": self.theme.series[place % COLOURS],
             "marker": MARKERS[place % len(MARKERS)],
             "linestyle": DASHES[place // COLOURS % len(DASHES)],
             "linewidth": 1.6,
@@ -70,17 +123,60 @@ class Palette:
             "markeredgewidth": 0,
         }
 
-    def key(self, recipe: Recipe) -> str:
+    def key(self, recipe: Recipe) -> Markup:
         """The line and marker of a recipe alone, for a legend in the page."""
-        with matplotlib.rc_context(STYLE):
+        with matplotlib.rc_context(self.theme.style()):
             figure = Figure(figsize=(0.42, 0.16))
             axes = figure.add_axes((0, 0, 1, 1))
             axes.axis("off")
             axes.plot([0, 1, 2], [0, 0, 0], markevery=[1], clip_on=False, **self.line(recipe))
-            return _svg(figure, recipe.label)
+            return _svg(figure, self.names[recipe])
+
+    def legend(self, figure: Figure, recipes: Iterable[Recipe]) -> None:
+        """Put a legend below a drawing that has no page around it."""
+        if self.theme.on_page:
+            return
+        unique = {self.names[recipe]: recipe for recipe in sorted(recipes, key=self.order)}
+        handles = [Line2D([], [], **self.line(recipe)) for recipe in unique.values()]
+        columns = max(1, int(figure.get_figwidth() / 1.7))
+        figure.legend(handles, list(unique), loc="upper center", bbox_to_anchor=(0.5, 0), ncols=columns)
 
 
-def _svg(figure: Figure, description: str) -> str:
+@dataclass(frozen=True)
+class Chart:
+    """A figure of the report, for the page and as files."""
+
+    name: str
+    """Stem of its files."""
+    caption: str
+    description: str
+    draw: Callable[[Palette], Figure]
+    recipes: Sequence[Recipe] = field(default_factory=list)
+    """Those in the legend."""
+
+    def svg(self, palette: Palette) -> Markup:
+        """The drawing as an element of the page."""
+        with matplotlib.rc_context(palette.theme.style()):
+            return _svg(self.draw(palette), self.description)
+
+    def save(self, folder: Path, palette: Palette) -> list[Path]:
+        """Write `<folder>/<name>.pdf` and `.png`, atomically; returns the files.
+
+        Raises:
+            UnwritableFileError: a file cannot be written.
+        """
+        files = []
+        with matplotlib.rc_context(palette.printed().theme.style()):
+            figure = self.draw(palette.printed())
+            for kind, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
+                content = io.BytesIO()
+                figure.savefig(content, format=kind, dpi=200, bbox_inches="tight", metadata=metadata)
+                files.append(folder / f"{self.name}.{kind}")
+                write_bytes_atomically(files[-1], content.getvalue())
+        return files
+
+
+def _svg(figure: Figure, description: str) -> Markup:
     """The drawing as an element of a page: no prolog, no ids that another drawing has too, colours as variables."""
     text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": description}):  # ids: stable, and each drawing's own
@@ -93,75 +189,118 @@ def _svg(figure: Figure, description: str) -> str:
     svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
     svg = re.sub(r"(\d\.\d\d)\d+", r"\1", svg)  # a hundredth of a point is finer than any screen
     label = description.translate({ord(mark): f"&#{ord(mark)};" for mark in "&<>\"'"})
-    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    # narrower, its text would be too small to read; the page scrolls it then
+    width = math.ceil(72 * figure.get_figwidth() * SMALLEST_ON_SCREEN / FONT_SIZE)
+    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{label}" style="min-width: {width}px"', 1))
 
 
-def base_and_new(table: ScoreTable) -> str:
-    """Bars of base and new accuracy of every recipe, best H on top, with H and the published figures marked."""
-    block = table.blocks[0]  # the average, or the one data set there is
+def bars_chart(table: ScoreTable, name: str) -> Chart:
+    """Bars of base and new accuracy of every method, best H on top, with H and the published figures marked."""
+    draw = partial(_bars, table, table.blocks[0])  # the average, or the one data set there is
+    return Chart(name, "", f"Base and new accuracy by method: {table.title}", draw)
+
+
+def _bars(table: ScoreTable, block: Block, palette: Palette) -> Figure:
+    theme = palette.theme
     rows = [(recipe, scores) for recipe, scores in block.rows.items() if any(score.mean > 0 for score in scores[:2])]
     rows.sort(key=lambda row: 0.0 if math.isnan(row[1][2].mean) else row[1][2].mean)
     # bars start at 0 unless all would look alike; a little below the lowest value then
     lowest = min((score.mean for _, scores in rows for score in scores if score.mean == score.mean), default=0.0)
     lower = max(0.0, 10 * (lowest // 10) - 10) if lowest > 30 else 0.0
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8.6, 0.7 + 0.55 * len(rows)), layout="constrained")
-        axes = figure.subplots()
-        for place, (_, (base, new, h)) in enumerate(rows):
-            _bar(axes, place + BAR / 2 + GAP, base, BASE)
-            _bar(axes, place - BAR / 2 - GAP, new, NEW)
-            style = {"color": SURFACE, "markeredgecolor": INK, "markersize": 6, "markeredgewidth": 1.2, "zorder": 5}
-            axes.plot(h.mean, place, "D", **style)  # draws nothing where it is NaN
-        axes.set_yticks(range(len(rows)), [_row_name(*row) for row in rows])
-        axes.grid(visible=False, axis="y")
-        axes.set_xlim(lower, None)
-        where = "average over the data sets" if block.name == AVERAGE else block.name
-        axes.set_xlabel(f"accuracy in percent, {where}" + f" (bars start at {lower:g})" * bool(lower))
-        axes.margins(y=0.02)
-        return _svg(figure, f"Base and new accuracy by method: {table.title}")
+    figure = Figure(figsize=(8.6, 0.7 + 0.45 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for place, (_, (base, new, h)) in enumerate(rows):
+        _bar(axes, place + BAR / 2 + GAP, base, theme.base, theme)
+        _bar(axes, place - BAR / 2 - GAP, new, theme.new, theme)
+        style = {"color": theme.surface, "markeredgecolor": theme.ink, "markersize": 6, "markeredgewidth": 1.2}
+        axes.plot(h.mean, place, "D", zorder=5, **style)  # draws nothing where it is NaN
+    axes.set_yticks(range(len(rows)), [_row_name(palette.names[recipe], scores) for recipe, scores in rows])
+    axes.grid(visible=False, axis="y")
+    axes.set_xlim(lower, None)
+    where = "average over the data sets" if block.name == AVERAGE else block.name
+    start = f" (bars start at {lower:g})" if lower else ""
+    axes.set_xlabel(f"accuracy in percent, {where}{start}")
+    axes.margins(y=0.02)
+    if not theme.on_page:
+        kinds = [Line2D([], [], color=colour, linewidth=6) for colour in (theme.base, theme.new)]
+        kinds.append(Line2D([], [], marker="D", linestyle="", color=theme.surface, markeredgecolor=theme.ink))
+        figure.legend(kinds, ["base", "new", "H"], loc="outside upper right", ncols=3)
+    return figure
 
 
-def _row_name(recipe: Recipe, scores: Sequence[Any], length: int = 44) -> str:
-    partial = " †" * any(score.partial for score in scores)
-    config = recipe.variant if len(recipe.variant) <= length else f"{recipe.variant[: length - 1]}…"
-    return f"{recipe.trainer}{partial}\n{config}"
+def _row_name(name: str, scores: Sequence[Any], length: int = 44) -> str:
+    short = name if len(name) <= length else f"{name[: length - 1]}…"
+    return short + (" †" if any(score.partial for score in scores) else "")
 
 
-def _bar(axes: Axes, y: float, score: Any, colour: str) -> None:
+def _bar(axes: Axes, y: float, score: Any, colour: str, theme: Theme) -> None:
     """A bar with its value, its deviation, and a tick at the published figure; nothing where it is missing."""
     if math.isnan(score.mean):
         return
     deviation = 0.0 if math.isnan(score.deviation) else score.deviation
-    axes.barh(y, score.mean, BAR, color=colour, xerr=deviation or None, error_kw={"ecolor": INK})
+    axes.barh(y, score.mean, BAR, color=colour, xerr=deviation or None, error_kw={"ecolor": theme.ink})
     published = [comparison.published.value for comparison in score.comparisons[:1]]
     end = max([score.mean + deviation, *published])
     axes.annotate(f"{score.mean:.1f}", (end, y), xytext=(5, 0), textcoords="offset points", va="center")
     for value in published:
-        axes.plot([value] * 2, (y - BAR / 2, y + BAR / 2), color=INK, linewidth=2.2, solid_capstyle="butt")
+        axes.plot([value] * 2, (y - BAR / 2, y + BAR / 2), color=theme.ink, linewidth=2.2, solid_capstyle="butt")
 
 
-def shots_curve(table: ScoreTable, block: Block, palette: Palette) -> str:
+def transfer_chart(table: ScoreTable, name: str) -> Chart:
+    """Accuracy of each method on the source, on each target and on average, with one standard deviation."""
+    return Chart(name, "", f"Accuracy by data set: {table.title}", partial(_transfer, table), table.recipes())
+
+
+def _transfer(table: ScoreTable, palette: Palette) -> Figure:
+    (block,) = table.blocks
+    rows = sorted(block.rows.items(), key=lambda row: palette.order(row[0]))
+    step = 0.76 / max(1, len(rows))
+    figure = Figure(figsize=(8.6, 0.7 + len(table.columns) * max(0.32, 0.075 * len(rows))), layout="constrained")
+    axes = figure.subplots()
+    for place, (recipe, scores) in enumerate(rows):
+        style: dict[str, Any] = palette.line(recipe) | {"linestyle": "none"}
+        heights = [-index + 0.38 - step * (place + 0.5) for index in range(len(scores))]
+        means = [score.mean for score in scores]
+        deviations = [0.0 if math.isnan(score.deviation) else score.deviation for score in scores]
+        axes.errorbar(means, heights, xerr=deviations, elinewidth=1, **style)
+    axes.set_yticks([-index for index in range(len(table.columns))], table.columns)
+    axes.set_yticks([-index - 0.5 for index in range(len(table.columns) - 1)], minor=True)
+    axes.grid(visible=False, axis="y", which="major")
+    axes.grid(visible=True, axis="y", which="minor")
+    axes.tick_params(which="minor", length=0)
+    axes.set_xlabel("accuracy in percent")
+    palette.legend(figure, [recipe for recipe, _ in rows])
+    return figure
+
+
+def shots_chart(table: ScoreTable, block: Block, name: str) -> Chart:
     """Accuracy by number of shots; a band of one standard deviation; zero-shot recipes as level lines."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.3, 3.0))
-        axes = figure.add_axes((0.12, 0.15, 0.86, 0.82))
-        shots = sorted({score.shots for scores in block.rows.values() for score in scores})
-        axes.set_xscale("log", base=2)
-        for recipe, scores in block.rows.items():
-            points = pd.DataFrame(scores).set_index("shots")[["mean", "deviation"]].dropna(subset="mean")
-            if recipe.zero_shot and len(points):
-                style = palette.line(recipe) | {"marker": None, "linestyle": (0, (6, 3))}
-                axes.axhline(points["mean"].iloc[0], **style)
-            else:
-                _with_band(axes, points, palette.line(recipe))
-        axes.set_xticks(shots, [str(each) for each in shots])
-        axes.minorticks_off()
-        axes.set_xlabel("shots per class")
-        axes.set_ylabel("accuracy in percent")
-        return _svg(figure, f"Accuracy by shots: {table.title}, {block.name}")
+    description = f"Accuracy by shots: {table.title}, {block.name}"
+    return Chart(name, block.name, description, partial(_shots, block), table.recipes())
 
 
-def _with_band(axes: Axes, points: pd.DataFrame, style: Mapping[str, object]) -> None:
+def _shots(block: Block, palette: Palette) -> Figure:
+    figure = Figure(figsize=(4.3, 3.0))
+    axes = figure.add_axes((0.12, 0.15, 0.86, 0.82))
+    shots = sorted({score.shots for scores in block.rows.values() for score in scores})
+    axes.set_xscale("log", base=2)
+    for recipe, scores in block.rows.items():
+        points = pd.DataFrame(scores).set_index("shots")[["mean", "deviation"]]
+        points = points.loc[[not math.isnan(score.mean) for score in scores]]
+        if recipe.zero_shot and len(points):
+            style = palette.line(recipe) | {"marker": None, "linestyle": (0, (6, 3))}
+            axes.axhline(float(points["mean"].iloc[0]), **style)
+        else:
+            _with_band(axes, points, palette.line(recipe))
+    axes.set_xticks(shots, [str(each) for each in shots])
+    axes.minorticks_off()
+    axes.set_xlabel("shots per class")
+    axes.set_ylabel("accuracy in percent")
+    palette.legend(figure, block.rows)
+    return figure
+
+
+def _with_band(axes: Axes, points: pd.DataFrame, style: Mapping[str, Any]) -> None:
     """A line through the means by index, and a band of one deviation (of none where it is NaN)."""
     if len(points):
         mean, deviation = points["mean"], points["deviation"].fillna(0.0)
@@ -170,26 +309,37 @@ def _with_band(axes: Axes, points: pd.DataFrame, style: Mapping[str, object]) ->
         axes.fill_between(points.index, mean - deviation, mean + deviation, **band)
 
 
-def training_curves(frame: pd.DataFrame, palette: Palette, description: str) -> str:
-    """Loss and training accuracy by epoch: mean over the seeds of each recipe, and one standard deviation.
+def training_chart(frame: pd.DataFrame, caption: str, name: str) -> Chart:
+    """Loss, training accuracy and, where a run had validation, its accuracy by epoch, with one deviation over seeds.
 
     Args:
         frame: the runs, as `run_frame` returns them.
+        caption: what they were trained on.
+        name: stem of the files.
     """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8.6, 2.6))
-        place = {"left": 0.07, "right": 0.99, "bottom": 0.17, "top": 0.97, "wspace": 0.16}
-        panels = (("loss", LOSSES), ("training accuracy", ACCURACIES))
-        for axes, (label, meters) in zip(figure.subplots(1, 2, gridspec_kw=place), panels, strict=True):
-            for recipe, rows in sorted(frame.groupby("recipe"), key=lambda group: palette.place[group[0]]):
-                points = _by_epoch(rows["run"], meters)
-                _with_band(axes, points, palette.line(recipe) | {"markevery": max(1, len(points) // 8)})
-            axes.set_xlabel("epoch")
-            axes.set_ylabel(label)
-            axes.xaxis.get_major_locator().set_params(integer=True)
-            if not any(_meter(run, meters) for run in frame["run"]):
-                axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center")
-        return _svg(figure, description)
+    return Chart(name, caption, f"Training on {caption}", partial(_training, frame), list(frame["recipe"].unique()))
+
+
+def _training(frame: pd.DataFrame, palette: Palette) -> Figure:
+    panels = [("loss", LOSSES), ("training accuracy", ACCURACIES)]
+    if any(_meter(run, VALIDATION) for run in frame["run"]):
+        panels.append(("validation accuracy", VALIDATION))
+    figure = Figure(figsize=(8.6, 2.6))
+    place = {"left": 0.07, "right": 0.99, "bottom": 0.17, "top": 0.97, "wspace": 0.18}
+    by_recipe: dict[Recipe, list[Run]] = {}
+    for recipe, run in zip(frame["recipe"], frame["run"], strict=True):
+        by_recipe.setdefault(recipe, []).append(run)
+    for axes, (label, meters) in zip(figure.subplots(1, len(panels), gridspec_kw=place), panels, strict=True):
+        for recipe in sorted(by_recipe, key=palette.order):
+            points = _by_epoch(by_recipe[recipe], meters)
+            _with_band(axes, points, palette.line(recipe) | {"markevery": max(1, len(points) // 8)})
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if not any(_meter(run, meters) for run in frame["run"]):
+            axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center")
+    palette.legend(figure, by_recipe)
+    return figure
 
 
 def _meter(run: Run, names: Sequence[str]) -> str | None:
@@ -200,6 +350,36 @@ def _meter(run: Run, names: Sequence[str]) -> str | None:
 def _by_epoch(runs: Iterable[Run], names: Sequence[str]) -> pd.DataFrame:
     """Mean and deviation (n - 1) by epoch, over the runs that have the meter."""
     found = [(run, _meter(run, names)) for run in runs]
-    values = [(epoch["epoch"], epoch[meter]) for run, meter in found for epoch in run.history if meter in epoch]
+    values = [(epoch["epoch"], epoch[name]) for run, name in found if name for epoch in run.history if name in epoch]
     by_epoch = pd.DataFrame(values, columns=["epoch", "value"], dtype=float).groupby("epoch")["value"]
-    return by_epoch.agg(mean="mean", deviation="std")
+    return pd.DataFrame({"mean": by_epoch.mean(), "deviation": by_epoch.std()})
+
+
+def calibration_chart(curves: Mapping[Recipe, Curves], caption: str, name: str) -> Chart:
+    """A reliability diagram and risk-coverage curves of some methods on the same images.
+
+    Args:
+        curves: those of each method.
+        caption: the images.
+        name: stem of the files.
+    """
+    return Chart(name, caption, f"Calibration: {caption}", partial(_calibration, curves), list(curves))
+
+
+def _calibration(curves: Mapping[Recipe, Curves], palette: Palette) -> Figure:
+    figure = Figure(figsize=(8.6, 3.4))
+    place = {"left": 0.07, "right": 0.99, "bottom": 0.14, "top": 0.97, "wspace": 0.18}
+    reliability, risk = figure.subplots(1, 2, gridspec_kw=place)
+    reliability.plot([0, 100], [0, 100], color=palette.theme.ink, linewidth=0.8, linestyle=(0, (4, 3)))
+    for recipe in sorted(curves, key=palette.order):
+        style, found = palette.line(recipe), curves[recipe]
+        reliability.plot(100 * found.confidence, 100 * found.accuracy, **style)
+        points = np.linspace(0, len(found.coverage) - 1, min(len(found.coverage), 300)).astype(int)
+        every = max(1, len(points) // 6)
+        risk.plot(100 * found.coverage[points], 100 * found.risk[points], **style | {"markevery": every})
+    reliability.set_xlabel("confidence in percent, mean of each of 15 bins")
+    reliability.set_ylabel("accuracy in percent")
+    risk.set_xlabel("coverage in percent: images kept, most confident first")
+    risk.set_ylabel("risk in percent: errors among them")
+    palette.legend(figure, curves)
+    return figure

@@ -8,6 +8,7 @@ import pandas as pd
 
 from trainers.core.facts import lineage
 
+from .names import names_of
 from .recipes import Recipe
 from .runs import Run
 
@@ -20,7 +21,6 @@ TITLES = {
 }
 LINEAGE = lineage()
 """Trainers in the order of their papers, as the papers' tables have them."""
-MEASURED = ("accuracy", "training s", "test s", "peak MiB")
 
 
 def recipe_order(recipe: Recipe) -> tuple[object, ...]:
@@ -28,12 +28,36 @@ def recipe_order(recipe: Recipe) -> tuple[object, ...]:
     return rank, recipe
 
 
-def run_frame(runs: Iterable[Run], recipes: Mapping[Run, Recipe]) -> pd.DataFrame:
+MEASURES = {
+    "macro_accuracy": "macro acc.",
+    "nll": "NLL",
+    "ece": "ECE",
+    "adaptive_ece": "adaptive ECE",
+    "brier": "Brier",
+}
+"""Key in the results of a run -> column: what an evaluation measures beside accuracy."""
+JOINT = {
+    "base_accuracy": "base",
+    "new_accuracy": "new",
+    "harmonic_mean": "H",
+    "auroc": "AUROC",
+    "openworld_auc": "OpenworldAUC",
+}
+"""The same for base and new classes together."""
+
+
+def run_frame(
+    runs: Iterable[Run], recipes: Mapping[Run, Recipe], names: Mapping[Recipe, str] | None = None
+) -> pd.DataFrame:
     """A row for each run, in the order of `runs`: where it belongs, and what it measured.
 
     Accuracy in percent, times in seconds, memory in MiB; NaN where a run did not measure it. All tables are made from
     this one, so a new quantity starts here.
+
+    Args:
+        names: how tables call each recipe; default: `names_of(recipes)`.
     """
+    names = names_of(recipes) if names is None else names
     rows = [
         {
             "run": run,
@@ -41,6 +65,7 @@ def run_frame(runs: Iterable[Run], recipes: Mapping[Run, Recipe]) -> pd.DataFram
             "setting": run.setting,
             "backbone": run.backbone,
             "trainer": run.trainer,
+            "method": names[recipes[run]],
             "config": recipes[run].variant,
             "dataset": run.dataset,
             "part": run.part,
@@ -50,9 +75,18 @@ def run_frame(runs: Iterable[Run], recipes: Mapping[Run, Recipe]) -> pd.DataFram
             "training s": run.train_seconds if run.trained else None,
             "test s": run.test_seconds,
             "peak MiB": None if run.peak_memory_bytes is None else run.peak_memory_bytes / 2**20,
+            "learned values": run.learned_values,
+            "GFLOPs a step": None if run.step_flops is None else run.step_flops / 1e9,
             "device": run.device,
+            **{column: run.measures.get(key) for key, column in MEASURES.items()},
+            **{f"joint {column}": run.joint.get(key) for key, column in JOINT.items()},
         }
         for run in runs
     ]
     frame = pd.DataFrame(rows)
     return frame.astype({name: float for name in MEASURED}) if rows else frame
+
+
+COSTS = ("training s", "test s", "peak MiB", "learned values", "GFLOPs a step")
+MEASURED = ("accuracy", *COSTS, *MEASURES.values(), *(f"joint {column}" for column in JOINT.values()))
+"""Columns of numbers."""

@@ -13,12 +13,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from pandas.io.formats.style import Styler
 
-from .figures import Palette, base_and_new, shots_curve, training_curves
-from .frame import TITLES, recipe_order
-from .papers import in_order, short_name
+from .charts import ChartGroup
+from .figures import Chart, Palette
 from .recipes import Recipe
 from .sections import LEGEND, Section
-from .tables import ScoreTable, in_shots
 
 ASSETS = Path(__file__).parent / "assets"
 LONG, BROAD, NARROW = 24, 10, 7  # rows; columns
@@ -27,7 +25,7 @@ PageStyler = Styler.from_custom_template(str(ASSETS), html_table="table.html.jin
 
 @dataclass(frozen=True)
 class Drawing:
-    """An SVG with its caption. Only what `figures` made is marked as safe."""
+    """An SVG with its caption. Only what `Chart.svg` made is marked as safe."""
 
     caption: str
     svg: Markup
@@ -39,7 +37,7 @@ class Chapter:
 
     section: Section
     drawings: list[Drawing] = field(default_factory=list)
-    recipes: list[Recipe] = field(default_factory=list)
+    recipes: Sequence[Recipe] = ()
     """Those in the legend of the drawings."""
     bars: bool = False
     """The drawing is a bar chart of base and new."""
@@ -57,15 +55,18 @@ class Chapter:
 
 def html_table(section: Section, name: str, rows: pd.Index) -> Markup:
     """The table of a block. Each text is escaped, and stands above its config, remark and published figure."""
-    texts = section.texts.loc[rows].iloc[:, int(section.by_block) :]
+    texts = pd.DataFrame(section.texts.loc[rows].iloc[:, int(section.by_block) :])
     shown = texts.map(lambda text: f"<span>{escape(text)}</span>")
-    if "trainer" in texts:
-        below = texts["config"].map(lambda text: str(escape(text)).replace("_", "_<wbr>"))
-        shown["trainer"] += '<small class="config">' + below + "</small>"
-    for lines, kind in ((section.remarks, "remark"), (section.published, "published")):
+    if section.configs:
+        configs = pd.Series(list(section.configs), section.texts.index).loc[rows]
+        shown["method"] += configs.map(lambda text: f'<small class="config">{_breakable(text)}</small>')
+    for lines, kind in (
+        (section.remarks, "remark"),
+        (section.differences, "difference"),
+        (section.published, "published"),
+    ):
         if lines is not None:
-            small = lines.loc[rows, texts.columns].map(lambda text, kind=kind: _small(text, kind))
-            shown += small
+            shown += lines.loc[rows, texts.columns].map(lambda text, kind=kind: _small(text, kind))
     numbers = [column for column in texts if section.is_number(column)]
     classes = section.tones.loc[rows, texts.columns]
     classes = classes.add([" number" if column in numbers else "" for column in texts], axis="columns")
@@ -74,7 +75,6 @@ def html_table(section: Section, name: str, rows: pd.Index) -> Markup:
     html = (
         PageStyler(shown)
         .hide(axis="index")
-        .hide(["config"], axis="columns")
         .set_td_classes(classes)
         .to_html(
             exclude_styles=True,
@@ -85,6 +85,10 @@ def html_table(section: Section, name: str, rows: pd.Index) -> Markup:
         )
     )
     return Markup(html)
+
+
+def _breakable(config: str) -> str:
+    return str(escape(config)).replace("_", "_<wbr>")
 
 
 def _small(text: str, kind: str) -> str:
@@ -98,58 +102,56 @@ def _sort_value(value: object) -> str:
     return f' data-sort="{escape(str(value).lower())}"'
 
 
-def score_chapter(table: ScoreTable, section: Section, palette: Palette) -> Chapter:
-    """The table of a setting with the paper's Figure 1 (base to new) or its shot curves."""
-    if table.setting == "base2new":
-        return Chapter(section, [Drawing("", Markup(base_and_new(table)))], bars=True)
-    if table.setting == "few_shot":
-        drawings = [Drawing(block.name, Markup(shots_curve(table, block, palette))) for block in table.blocks]
-        return Chapter(section, drawings, table.recipes())
-    return Chapter(section)
+def _chapter(section: Section, charts: Sequence[Chart], palette: Palette) -> Chapter:
+    """A section with its charts."""
+    drawings = [Drawing(chart.caption, chart.svg(palette)) for chart in charts]
+    recipes = sorted({recipe for chart in charts for recipe in chart.recipes}, key=palette.order)
+    return Chapter(section, drawings, _one_of_each(recipes, palette), bars=section.slug.startswith("base2new"))
+
+
+def _one_of_each(recipes: Sequence[Recipe], palette: Palette) -> list[Recipe]:
+    """One recipe for each name."""
+    return list({palette.names[recipe]: recipe for recipe in recipes}.values())
 
 
 @dataclass(frozen=True)
-class Curves:
-    """Training curves of one setting."""
+class Collection:
+    """Drawings of one kind, such as the training curves of one setting."""
 
     title: str
     drawings: list[Drawing]
     recipes: list[Recipe]
 
 
-def curve_chapters(frame: pd.DataFrame, palette: Palette) -> list[Curves]:
-    """A drawing for each data set, backbone and number of shots, by setting; few-shot: the most shots alone."""
-    frame = frame[frame["run"].map(lambda run: run.trained)]
-    few_shot = frame["setting"] == "few_shot"
-    frame = frame[~few_shot | (frame["shots"] == frame["shots"][few_shot].max())]
-    chapters = []
-    for setting, runs in sorted(frame.groupby("setting"), key=lambda group: list(TITLES).index(group[0])):
-        drawings = []
-        for dataset in in_order(runs["dataset"]):
-            for (backbone, shots), found in runs[runs["dataset"] == dataset].groupby(["backbone", "shots"]):
-                caption = f"{short_name(dataset)}, {backbone}, {in_shots(shots)}"
-                svg = training_curves(found, palette, f"Training on {caption}")
-                drawings.append(Drawing(caption, Markup(svg)))
-        chapters.append(Curves(TITLES[setting], drawings, sorted(runs["recipe"].unique(), key=recipe_order)))
-    return chapters
+def _collections(groups: Sequence[ChartGroup], palette: Palette) -> list[Collection]:
+    found = []
+    for group in groups:
+        recipes = sorted({recipe for chart in group.charts for recipe in chart.recipes}, key=palette.order)
+        drawings = [Drawing(chart.caption, chart.svg(palette)) for chart in group.charts]
+        found.append(Collection(group.title, drawings, _one_of_each(recipes, palette)))
+    return found
 
 
 def html_page(
     title: str,
     facts: Sequence[str],
-    tables: Sequence[ScoreTable],
-    score_sections: Sequence[Section],
+    scores: Sequence[tuple[Section, Sequence[Chart]]],
     after: Sequence[Section],
-    frame: pd.DataFrame,
+    training: Sequence[ChartGroup],
+    calibration: Sequence[ChartGroup],
+    palette: Palette,
 ) -> str:
     """The page. Names from files are escaped here and by the template, and by matplotlib in drawings.
 
     Args:
-        score_sections: the sections of `tables`.
-        after: sections behind the training curves.
-        frame: the runs, as `run_frame` returns them.
+        title: of the page.
+        facts: lines about the whole report.
+        scores: the tables of the papers with their charts.
+        after: sections behind the curves.
+        training: curves by setting.
+        calibration: diagrams by setting.
+        palette: colours and names of the methods.
     """
-    palette = Palette(sorted(frame["recipe"].unique(), key=recipe_order))
     environment = Environment(
         loader=FileSystemLoader(ASSETS),
         autoescape=True,
@@ -162,12 +164,12 @@ def html_page(
         facts=facts,
         legend=f"{LEGEND} Bold: the best complete value of a column, underlined: the second.",
         long=LONG,
-        chapters=[
-            score_chapter(table, section, palette) for table, section in zip(tables, score_sections, strict=True)
-        ],
-        curves=curve_chapters(frame, palette),
+        chapters=[_chapter(section, charts, palette) for section, charts in scores],
+        curves=_collections(training, palette),
+        calibration=_collections(calibration, palette),
         after=[Chapter(section) for section in after],
-        keys={recipe: Markup(palette.key(recipe)) for recipe in palette.place},
+        names=palette.names,
+        keys={recipe: palette.key(recipe) for recipe in palette.names},
         style=Markup((ASSETS / "page.css").read_text(encoding="utf-8")),
         script=Markup((ASSETS / "page.js").read_text(encoding="utf-8")),
     )

@@ -52,6 +52,12 @@ RECIPES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = tuple(
     (row.method, trainer, row.config, row.settings) for trainer in lineage() for row in fact(trainer, "published", ())
 )
 BACKBONE, SHOTS = "ViT-B/16", 16
+STATUSES = (
+    "Confirmed: a second source has the same figure; reprinted: read in one later paper; computed or derived: from "
+    "given figures; disputed: two sources differ; recalled: sums and harmonic means agree, no second source was at "
+    "hand."
+)
+"""What the statuses of published figures mean."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +100,16 @@ class Comparison:
         return None if band is None else abs(self.difference) <= band + 1e-9
 
 
+def _published(row: dict[str, str]) -> Published:
+    dataset = row["dataset"].removesuffix(AVERAGE_OVER_TARGETS)
+    texts = (row[name] for name in ("provenance", "status"))
+    return Published(row["setting"], row["method"], dataset, row["metric"], float(row["value"]), *texts)
+
+
 @cache
 def published_figures() -> dict[tuple[str, str, str, str], Published]:
     """All published figures by setting, method, data set and metric."""
-    rows = [
-        Published(**row | {"value": float(row["value"]), "dataset": row["dataset"].removesuffix(AVERAGE_OVER_TARGETS)})
-        for row in _rows()
-    ]
+    rows = [_published(row) for row in _rows()]
     return {(row.setting, row.method, row.dataset, row.metric): row for row in rows}
 
 

@@ -67,6 +67,12 @@ class Run:
     git_commit: str | None
     git_dirty: bool | None
     date: str
+    measures: Mapping[str, float] = field(default_factory=dict)
+    """What the evaluation measured beside accuracy, by its key in `results`; results of earlier versions lack it."""
+    joint: Mapping[str, float] = field(default_factory=dict)
+    """Measures over base and new classes together, in percent."""
+    learned_values: int | None = None
+    step_flops: int | None = None
 
     @property
     def zero_shot(self) -> bool:
@@ -109,14 +115,14 @@ def _run(path: Path, content: Any) -> Run:
     if content["part"] not in PARTS.get(content["setting"], ()):
         raise ValueError(f"unknown setting and part {content['setting']!r}, {content['part']!r}")
     datetime.fromisoformat(content["date"])
-    values = {key: content.get(key) for key in Run.__dataclass_fields__}
+    values: dict[str, Any] = {key: content.get(key) for key in Run.__dataclass_fields__}
     # What diverged is left out, so that a curve has a gap there.
     history = ({key: value for key, value in epoch.items() if math.isfinite(value)} for epoch in content["history"])
-    return Run(
-        **values
-        | {"path": path, "accuracy": float(content["results"]["accuracy"]), "history": tuple(history)}
-        | {"per_class": content["per_class"] or {}}
-    )
+    results = content["results"]
+    values |= {"path": path, "accuracy": float(results["accuracy"]), "history": tuple(history)}
+    values |= {"per_class": content["per_class"] or {}, "joint": content.get("joint") or {}}
+    values["measures"] = {key: value for key, value in results.items() if _is_number(None, value)}
+    return Run(**values)
 
 
 def _in_words(problem: ValidationError) -> str:
@@ -124,7 +130,7 @@ def _in_words(problem: ValidationError) -> str:
     path, value = problem.absolute_path, problem.instance
     place = " in the ".join(key for key in reversed(path) if isinstance(key, str)) or "it"
     place = f"an entry of {place}" if path and isinstance(path[-1], int) else place
-    if problem.validator == "required":
+    if problem.validator == "required" and isinstance(problem.validator_value, list):
         return f"{place} lacks {', '.join(repr(key) for key in problem.validator_value if key not in value)}"
     if isinstance(value, int) and len(str(value)) > 18:
         return f"{place} is a number of {len(str(value))} digits"

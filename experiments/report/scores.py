@@ -36,18 +36,31 @@ class Place:
     cell_name: str = ""
     """How notes call the one cell of this place; empty for averages and H."""
     is_average: bool = False
+    without: tuple[str, ...] = ()
+    """Data sets that the average leaves out on purpose."""
+    mean_of_h: bool = False
+    """The mean of the H of the data sets, instead of the H of the averaged parts."""
 
 
-def combined(cells: pd.DataFrame) -> pd.Series:
+def combined(cells: pd.DataFrame, mean_of_h: bool = False) -> pd.Series:
     """One number for each row: the mean over the data sets of a part, and H of the parts where there are two.
 
     Args:
-        cells: accuracies in percent, with columns (part, dataset, shots).
+        cells: accuracies in percent, with columns (part, dataset, ...).
+        mean_of_h: average the H of the data sets, instead of taking the H of the averages.
     """
-    parts = [cells[part].mean(axis=1) for part in cells.columns.unique("part")]
+    parts = [pd.DataFrame(cells.xs(part, axis=1, level="part")) for part in cells.columns.unique("part")]
     if len(parts) == 1:
-        return parts[0]
+        return parts[0].mean(axis=1)
     base, new = parts
+    if not mean_of_h:
+        return harmonic_mean(pd.Series(base.mean(axis=1)), pd.Series(new.mean(axis=1)))
+    by_dataset = {name: harmonic_mean(pd.Series(base[name]), pd.Series(new[name])) for name in base}
+    return pd.DataFrame(by_dataset).mean(axis=1)
+
+
+def harmonic_mean(base: pd.Series, new: pd.Series) -> pd.Series:
+    """H of two accuracies; 0 where both are 0."""
     return (2 * base * new / (base + new)).where(base + new != 0, 0.0)
 
 
@@ -89,17 +102,21 @@ class Sheet:
         self.setting, self.papers = setting, papers
         self.runs: list[Run] = list(frame["run"])
         self.datasets = in_order(frame["dataset"][frame["part"] != "source"])
-        self.recipes: list[Recipe] = sorted(frame["recipe"].unique(), key=recipe_order)
+        self.names: dict[Recipe, str] = dict(zip(frame["recipe"], frame["method"], strict=True))
+        self.recipes: list[Recipe] = sorted(self.names, key=recipe_order)
         self.seeds = {run.seed for run in self.runs if not run.zero_shot}
         self.shots = sorted({run.shots for run in self.runs if not run.zero_shot} or set(frame["shots"]))
         self.meant = AVERAGED[setting] if papers else self.datasets
         """Data sets that an average is meant to cover."""
         self._accuracy: dict[Recipe, pd.DataFrame] = {}
         self._run: dict[Recipe, pd.DataFrame] = {}
-        for recipe, rows in self._by_shots(frame).groupby("recipe", sort=False):
+        by_shots = self._by_shots(frame)
+        for recipe in self.recipes:
+            rows = pd.DataFrame(by_shots[by_shots["recipe"] == recipe])
             # seeds x cells; pivot refuses two runs of one seed in one cell
             wide = rows.pivot(index="seed", columns=CELL, values=["accuracy", "run"])
-            self._accuracy[recipe], self._run[recipe] = wide["accuracy"].astype(float), wide["run"]
+            self._accuracy[recipe] = pd.DataFrame(wide["accuracy"]).astype(float)
+            self._run[recipe] = pd.DataFrame(wide["run"])
         self._missing: defaultdict[Recipe, list[str]] = defaultdict(list)
         self._mixed: list[str] = []
         self._covered: defaultdict[tuple[str, ...], defaultdict[Recipe, list[str]]]
@@ -112,16 +129,18 @@ class Sheet:
         """
         if self.setting != "few_shot":
             return frame.assign(shots=0)
-        zero_shot = frame["recipe"].map(lambda recipe: recipe.zero_shot).astype(bool)
-        once = frame[zero_shot].drop_duplicates(["recipe", "dataset", "seed"])
-        return pd.concat([frame[~zero_shot], *(once.assign(shots=shots) for shots in self.shots)])
+        zero_shot = pd.Series([recipe.zero_shot for recipe in frame["recipe"]], frame.index, dtype=bool)
+        once = pd.DataFrame(frame[zero_shot]).drop_duplicates(["recipe", "dataset", "seed"])
+        trained = pd.DataFrame(frame[~zero_shot])
+        return pd.concat([trained, *(once.assign(shots=shots) for shots in self.shots)])
 
     def score(self, recipe: Recipe, place: Place) -> dict[str, object]:
         """A row of the table of scores: the number of a recipe at a place, and what it stands on; NaN if missing."""
         wanted = pd.MultiIndex.from_tuples(place.cells, names=CELL)
         cells = self._accuracy[recipe].reindex(columns=wanted)
-        complete = cells.notna().any().groupby("dataset", sort=False).all()  # data sets with a run in every part
-        datasets = tuple(complete.index[complete])
+        found = pd.Series(cells.notna().any())
+        complete = found.groupby("dataset", sort=False).all()  # data sets with a run in every part
+        datasets = tuple(str(name) for name, every in zip(complete.index, complete, strict=True) if every)
         cells = cells.loc[:, wanted.isin(datasets, level="dataset")]
         cells = cells[cells.notna().any(axis=1)]
         common = cells.dropna()
@@ -130,19 +149,23 @@ class Sheet:
             expected = len(common) if place.is_average else len(cells)
         if place.metric == "H" and not place.is_average:
             cells = common  # H of the means over the seeds with both halves
-        partial = len(common) < expected or (place.is_average and not {*self.meant, *self.datasets} <= {*datasets})
-        mean = float(combined(cells.mean().to_frame().T).iloc[0]) if datasets and len(cells) else math.nan
+        meant = {*self.meant, *self.datasets} - {*place.without}
+        partial = len(common) < expected or (place.is_average and not meant <= {*datasets})
+        means = pd.DataFrame(cells.mean()).T
+        mean = float(combined(means, place.mean_of_h).iloc[0]) if datasets and len(cells) else math.nan
         if not place.is_average and place.cell_name:
             self._note_cell(recipe, place, sorted(common.index))
         return {
             **{"setting": self.setting, "recipe": recipe, "block": place.block, "column": place.column},
             **{"dataset": place.dataset, "metric": place.metric, "shots": place.shots, "mean": mean},
-            "deviation": combined(common).std() if datasets else math.nan,  # n - 1 in the denominator; NaN of one seed
+            # n - 1 in the denominator; NaN of one seed
+            "deviation": combined(common, place.mean_of_h).std() if datasets else math.nan,
             "seeds": tuple(common.index),
             "expected": len(common) if recipe.zero_shot else len(self.seeds),
             "partial": bool(partial),
             "mixed": self._is_mixed(recipe, place, datasets),
             "remark": self._coverage(recipe, place, datasets) if place.is_average else "",
+            "covered": len(datasets),
             "comparisons": () if partial and place.is_average else self._comparisons(recipe, place, mean, datasets),
         }
 
@@ -150,13 +173,34 @@ class Sheet:
         self, recipe: Recipe, place: Place, mean: float, datasets: Sequence[str]
     ) -> tuple[Comparison, ...]:
         """The published figures beside a number; averages over other data sets than the papers' have none."""
-        if not self.papers or math.isnan(mean) or (place.is_average and set(datasets) != set(self.meant)):
+        other_average = place.mean_of_h or (place.is_average and set(datasets) != set(self.meant))
+        if not self.papers or math.isnan(mean) or other_average:
             return ()
         return compare(self.setting, recipe, place.dataset, place.metric, place.shots, mean)
 
     def _runs(self, recipe: Recipe, cells: Iterable[tuple[str, str, int]]) -> list[Run]:
         table = self._run[recipe]
         return [run for cell in cells if cell in table.columns for run in table[cell].dropna()]
+
+    def runs_by_seed(self, recipe: Recipe, cell: tuple[str, str, int]) -> dict[int, Run]:
+        """The runs of one cell."""
+        table = self._run[recipe]
+        return table[cell].dropna().to_dict() if cell in table.columns else {}
+
+    def draw(self, recipe: Recipe, cell: tuple[str, str, int], seed: int) -> str | None:
+        """Digest of the few-shot draw behind a result: its own, or that of the training of its model; None if unknown.
+
+        Args:
+            cell: part, data set and shots of the result.
+        """
+        part, dataset, shots = cell
+        trained_on = {"test_new": [("train_base", dataset, shots)], "test_all": [("train_base", dataset, shots)]}
+        sources = [each for each in self._run[recipe].columns if each[0] == "source"] if part == "target" else []
+        for place in [cell, *trained_on.get(part, sources)]:
+            run = self.runs_by_seed(recipe, place).get(seed)
+            if run is not None and run.few_shot_sha256 is not None:
+                return run.few_shot_sha256
+        return None
 
     def _is_mixed(self, recipe: Recipe, place: Place, datasets: Sequence[str]) -> bool:
         cells = [cell for cell in place.cells if cell[1] in datasets]
@@ -174,11 +218,15 @@ class Sheet:
 
     def _coverage(self, recipe: Recipe, place: Place, datasets: Sequence[str]) -> str:
         """ "9 of 11 data sets", or nothing when the average covers just what it is meant to."""
-        if not datasets or set(datasets) == set(self.meant):
+        meant = set(self.meant) - {*place.without}
+        if not datasets or set(datasets) == meant:
             return ""
+        known = set(datasets) <= meant
+        remark = f"{len(datasets)} {'of' if known else 'instead of'} {len(meant)} data sets"
+        if place.without or place.mean_of_h:  # the notes name the data sets of the table's own average
+            return remark
         self._covered[tuple(map(short_name, datasets))][recipe].append(place.column)
-        known = set(datasets) <= set(self.meant)
-        return f"{len(datasets)} {'of' if known else 'instead of'} {len(self.meant)} data sets"
+        return remark
 
     def _extent(self, datasets: Sequence[str]) -> str:
         """What an average covers, in the fewer names."""

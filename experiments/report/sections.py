@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,11 @@ from pandas.api.types import is_numeric_dtype
 
 from dassl.utils import printable
 
-from .frame import TITLES, recipe_order
-from .papers import Comparison, short_name
+from .comparisons import Baseline, interval, signed
+from .frame import COSTS, TITLES, recipe_order
+from .papers import STATUSES, Comparison, short_name
+from .recipes import Recipe
+from .runs import Run
 from .tables import ScoreTable
 
 MISSING, UNKNOWN = "missing", "–"
@@ -26,10 +29,8 @@ LEGEND = (
 )
 BANDS = (
     "Bands, from an outsider's full rerun of a sibling method: 0.5 points for the average H, 1 for base, 2 for new, 4 "
-    "for new on DTD and EuroSAT; none is stated for other figures. Confirmed: a second source has the same figure; "
-    "reprinted: read in one later paper; computed or derived: from given figures; disputed: two sources differ; "
-    "recalled: sums and harmonic means agree, no second source was at hand. Averages over fewer data sets than the "
-    "papers' are not compared."
+    "for new on DTD and EuroSAT; none is stated for other figures. Averages over fewer data sets than the papers' are "
+    f"not compared. {STATUSES}"
 )
 BLOCK = "data set"
 """Column of a score section that names the block."""
@@ -52,6 +53,10 @@ class Section:
     """What must be read with a text, for example what an average covers."""
     published: pd.DataFrame | None = None
     """The published figure and the difference."""
+    differences: pd.DataFrame | None = None
+    """The difference to the baseline and its interval."""
+    configs: Sequence[str] = ()
+    """The config of each row; none where the rows are not recipes."""
     by_block: bool = False
     """The first column names blocks, which some formats show as tables of their own."""
     legend: str = ""
@@ -64,34 +69,39 @@ class Section:
         """Name and rows of each block; one without a name where the section has none."""
         if not self.by_block:
             return [("", self.values.index)]
-        return [(name, rows.index) for name, rows in self.texts.groupby(BLOCK, sort=False)]
+        return [(str(name), rows.index) for name, rows in self.texts.groupby(BLOCK, sort=False)]
 
 
-def _section(
-    slug: str, title: str, values: pd.DataFrame, formats: Mapping[str, int | Callable[[float], str]], legend: str
+Formats = Mapping[str, int | Callable[[float], str]]
+
+
+def section_of(
+    slug: str,
+    title: str,
+    values: pd.DataFrame,
+    formats: Formats,
+    legend: str,
+    notes: Sequence[str] = (),
 ) -> Section | None:
     """A section whose numbers are shown by `formats`: with that many digits, or as the function says; None if empty."""
-    if values.empty:
+    if len(values) == 0:
         return None
     values = values.astype(dict.fromkeys(formats, float))
-    texts = values.astype({name: str for name in values if name not in formats}).astype(object)
+    texts = values.astype({str(name): str for name in values if name not in formats}).astype(object)
     for name, how in formats.items():
-        show = how if callable(how) else f"{{:.{how}f}}".format
+        show = how if callable(how) else f"{{:,.{how}f}}".format
         texts[name] = [UNKNOWN if math.isnan(value) and not callable(how) else show(value) for value in values[name]]
     tones = texts.map(lambda text: "missing" if text == UNKNOWN else "")
-    return Section(slug, title, values, texts, tones, legend=legend)
+    return Section(slug, title, values, texts, tones, legend=legend, notes=notes)
 
 
-def _named(frame: pd.DataFrame) -> pd.DataFrame:
+def named(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows of runs or scores with the names that a reader knows."""
-    frame = frame.assign(setting=frame["setting"].map(TITLES), dataset=frame["dataset"].map(short_name))
+    frame = frame.assign(setting=frame["setting"].map(TITLES.get), dataset=frame["dataset"].map(short_name))
     frame = frame.assign(part=frame["part"].str.replace("_", " ")) if "part" in frame else frame
+    if "backbone" in frame and frame["backbone"].nunique() > 1:
+        frame = frame.assign(method=frame["method"] + ", " + frame["backbone"])
     return frame.rename(columns={"dataset": "data set"})
-
-
-def signed(difference: float) -> str:
-    """The difference with two digits; no minus before 0.00."""
-    return f"{round(difference, 2) + 0.0:+.2f}".replace("-", "−")
 
 
 def _number(score: Any) -> str:
@@ -105,8 +115,13 @@ def _number(score: Any) -> str:
 def _tone(score: Any, ranked: int) -> str:
     """Classes of a number: missing; in its band or not; best or second of several."""
     within = score.comparisons[0].within if score.comparisons else None
-    place = {1.0: "best", 2.0: "second"}.get(score.rank, "") if ranked > 1 else ""
-    return " ".join(filter(None, ["missing" * math.isnan(score.mean), {True: "good", False: "bad"}.get(within), place]))
+    band = "" if within is None else "good" if within else "bad"
+    return " ".join(filter(None, ["missing" * math.isnan(score.mean), band, place_tone(score.rank, ranked)]))
+
+
+def place_tone(rank: float, ranked: int) -> str:
+    """The class of the best and the second of several numbers."""
+    return {1.0: "best", 2.0: "second"}.get(rank, "") if ranked > 1 else ""
 
 
 def _seeds(row: pd.DataFrame) -> tuple[int, str]:
@@ -116,55 +131,85 @@ def _seeds(row: pd.DataFrame) -> tuple[int, str]:
     return counts[0], span if counts == [expected] else f"{span} of {expected}"
 
 
-def score_section(table: ScoreTable, index: int) -> Section:
-    """A table of a paper; its columns are those of the paper between the row's names and the number of seeds."""
-    frame, rows, columns = table.frame, ["block", "recipe"], table.columns
+def score_section(table: ScoreTable, index: int, baseline: Baseline | None = None) -> Section:
+    """A table of a paper; its columns are those of the paper between the row's name and the number of seeds.
+
+    Args:
+        table: the scores.
+        index: place among the tables of the report.
+        baseline: differences to one of the methods, which are shown with the numbers.
+    """
+    frame, columns = table.frame, table.columns
     ranked = frame.groupby(["block", "column"])["rank"].transform("count")
-    scores = list(frame.itertuples())
-    shown = frame[[*rows, "column"]].assign(
-        value=frame["mean"],
-        text=[_number(score) for score in scores],
-        tone=[_tone(score, count) for score, count in zip(scores, ranked, strict=True)],
-        remark=frame["remark"],
-        published=[
-            "; ".join(f"{each.published.value:.2f} {signed(each.difference)}" for each in score.comparisons[:1])
-            for score in scores
-        ],
-    )
-    wide = shown.set_index([*rows, "column"]).unstack(sort=False)
-    seeds = [_seeds(row) for _, row in frame.groupby(rows, sort=False)]
-    names = pd.DataFrame(
-        [(block, recipe.trainer, recipe.variant) for block, recipe in wide.index], columns=[BLOCK, "trainer", "config"]
-    )
+    scores: list[Any] = list(frame.itertuples())
+    cells = {(score.recipe, score.block, score.column): at for at, score in enumerate(scores)}
+    keys = list(dict.fromkeys((score.block, score.recipe) for score in scores))
+    names = pd.DataFrame([(block, table.names[recipe]) for block, recipe in keys], columns=[BLOCK, "method"])
     by_block = any(names[BLOCK])
-    kept = names.columns if by_block else names.columns[1:]
+    kept = [BLOCK, "method"] if by_block else ["method"]
+    seeds = [_seeds(rows) for _, rows in frame.groupby(["block", "recipe"], sort=False)]
 
-    def framed(kind: str, before: pd.DataFrame | str, last: Sequence[object] | str) -> pd.DataFrame:
-        before = pd.DataFrame(before, names.index, names.columns) if isinstance(before, str) else before
-        found = wide[kind][columns].set_axis(names.index)
-        return pd.concat([before[kept], found.assign(seeds=last)], axis=1)
+    def framed(
+        shown: Callable[[Any, int], Any], last: Sequence[object], with_names: bool, missing: Any
+    ) -> pd.DataFrame:
+        """A frame with one cell for each number."""
+        found = [
+            [
+                shown(scores[at], ranked.iloc[at])
+                if (at := cells.get((recipe, block, column))) is not None
+                else missing
+                for column in columns
+            ]
+            for block, recipe in keys
+        ]
+        before = names[kept] if with_names else pd.DataFrame("", names.index, kept)
+        return pd.concat([before, pd.DataFrame(found, names.index, columns).assign(seeds=last)], axis=1)
 
+    blank = [""] * len(keys)
+    differences = baseline and framed(lambda score, _: _to_baseline(score, baseline), blank, False, "")
     return Section(
         f"{table.setting}-{index}",
         table.title,
-        framed("value", names, [count for count, _ in seeds]),
-        framed("text", names, [text for _, text in seeds]),
-        framed("tone", "", ""),
-        framed("remark", "", ""),
-        framed("published", "", ""),
+        framed(lambda score, _: score.mean, [count for count, _ in seeds], True, math.nan),
+        framed(lambda score, _: _number(score), [text for _, text in seeds], True, MISSING),
+        framed(_tone, blank, False, "missing"),
+        framed(lambda score, _: score.remark, blank, False, ""),
+        framed(lambda score, _: _beside(score), blank, False, ""),
+        differences,
+        [recipe.variant for _, recipe in keys],
         by_block,
+        legend=f"Below a number: its difference to {baseline.name}, and the 95 % interval." if baseline else "",
         notes=table.notes,
     )
 
 
-def with_published(tables: Iterable[ScoreTable]) -> pd.DataFrame:
+def _beside(score: Any) -> str:
+    """ "78.16 +0.14", the published figure and the difference from it."""
+    return "; ".join(f"{each.published.value:.2f} {signed(each.difference)}" for each in score.comparisons[:1])
+
+
+def _to_baseline(score: Any, baseline: Baseline) -> str:
+    """ "+1.20 [+0.30, +2.10]"; nothing for the baseline itself and where nothing can be compared."""
+    found = baseline.differences.get((score.recipe, score.block, score.column))
+    if found is None or math.isnan(found.difference):
+        return ""
+    return f"{signed(found.difference)} {interval(found)}".strip()
+
+
+def with_published(tables: Sequence[ScoreTable]) -> pd.DataFrame:
     """All scores, one row for each published figure beside a number, and one for each number without any."""
-    frame = pd.concat([table.frame for table in tables], ignore_index=True)
+    frame = pd.concat([table.frame.assign(table=table.title) for table in tables], ignore_index=True)
     frame = frame.explode("comparisons", ignore_index=True)
     facts = [_published(each) if isinstance(each, Comparison) else {} for each in frame["comparisons"]]
     facts_frame = pd.DataFrame(facts, frame.index, columns=[*PUBLISHED, "published_metric"])
-    config = frame["recipe"].map(lambda recipe: recipe.variant)
-    return frame.assign(trainer=frame["recipe"].map(lambda recipe: recipe.trainer), config=config).join(facts_frame)
+    recipes: list[Recipe] = list(frame["recipe"])
+    names = {recipe: name for table in tables for recipe, name in table.names.items()}
+    frame = frame.assign(
+        method=[names[recipe] for recipe in recipes],
+        trainer=[recipe.trainer for recipe in recipes],
+        config=[recipe.variant for recipe in recipes],
+    )
+    return frame.join(facts_frame)
 
 
 def _published(comparison: Comparison) -> dict[str, object]:
@@ -180,18 +225,20 @@ def comparison_section(scores: pd.DataFrame) -> Section | None:
     Args:
         scores: as `with_published` returns them.
     """
-    rows = scores[scores["published"].notna()]
-    named = _named(rows).assign(seeds=rows["seeds"].map(len), metric=rows["published_metric"])
-    values = named.rename(columns={"mean": "measured", "within_band": "within", "published_method": "published as"})
-    columns = ["setting", "trainer", "config", "data set", "metric", "measured", "seeds", "published", "difference"]
-    values = values[[*columns, "band", "within", "published as", "provenance", "status"]]
+    rows = pd.DataFrame(scores[scores["published"].notna()])
+    shown = named(rows).assign(seeds=rows["seeds"].map(len), metric=rows["published_metric"])
+    values = shown.rename(columns={"mean": "measured", "within_band": "within", "published_method": "published as"})
+    columns = ["setting", "method", "data set", "metric", "measured", "seeds", "published", "difference"]
+    values = pd.DataFrame(values[[*columns, "band", "within", "published as", "provenance", "status"]])
     formats: dict[str, int | Callable[[float], str]] = {"measured": 2, "seeds": 0, "published": 2, "difference": signed}
     formats["band"] = lambda band: "none" if math.isnan(band) else f"±{band:g}"
-    formats["within"] = lambda within: {0: "no", 1: "yes"}.get(within, "no band")
-    section = _section("published", "Beside the published figures", values, formats, BANDS)
+    formats["within"] = lambda within: "no band" if math.isnan(within) else "yes" if within else "no"
+    section = section_of("published", "Beside the published figures", values, formats, BANDS)
     if section is not None:
         section.texts["measured"] = [_number(score) for score in rows.itertuples()]
-        section.tones["within"] = section.values["within"].map({0: "bad", 1: "good"}).fillna("")
+        section.tones["within"] = section.values["within"].map(
+            lambda within: "" if math.isnan(within) else "good" if within else "bad"
+        )
     return section
 
 
@@ -201,10 +248,10 @@ def summary_section(scores: pd.DataFrame) -> Section | None:
     Args:
         scores: as `with_published` returns them.
     """
-    rows = scores[scores["published"].notna()]
-    rows = _named(rows).rename(columns={"published_method": "published as"}).astype({"within_band": float})
+    rows = named(pd.DataFrame(scores[scores["published"].notna()]))
+    rows = rows.rename(columns={"published_method": "published as"}).astype({"within_band": float})
     difference = rows["difference"].astype(float).abs()
-    groups = rows.assign(difference=difference).groupby(["setting", "trainer", "config", "published as"], sort=False)
+    groups = rows.assign(difference=difference).groupby(["setting", "method", "published as"], sort=False)
     values = groups.agg(
         within=("within_band", lambda within: (within == 1).sum()),
         outside=("within_band", lambda within: (within == 0).sum()),
@@ -214,40 +261,49 @@ def summary_section(scores: pd.DataFrame) -> Section | None:
     ).reset_index()
     values = values.rename(columns={"none": "no band", "mean": "mean |Δ|", "max": "max |Δ|"})
     formats = {"within": 0, "outside": 0, "no band": 0, "mean |Δ|": 2, "max |Δ|": 2}
-    section = _section("published-short", "Published figures in short", values, formats, BANDS)
+    section = section_of("published-short", "Published figures in short", values, formats, BANDS)
     if section is not None:
         for column, tone in (("within", "good"), ("outside", "bad")):
-            section.tones[column] = section.values[column].gt(0).map({True: tone, False: ""})
+            section.tones[column] = section.values[column].map(lambda count, tone=tone: tone if count > 0 else "")
     return section
 
 
-COST = {"training s": 1, "test s": 1, "peak MiB": 0}
+COST: Formats = dict(zip(COSTS, (1, 1, 0, 0, 2), strict=True))
 """Quantities of a run's cost, and the digits that are shown."""
-RUN_NAMES = ["setting", "trainer", "config", "data set", "part"]
+RUN_NAMES = ["setting", "method", "data set", "part"]
+
+
+def in_order_of_papers(frame: pd.DataFrame) -> pd.DataFrame:
+    """Runs by setting, then by method."""
+    settings = list(TITLES)
+    keys = zip(frame["setting"], frame["recipe"], strict=True)
+    order = [(settings.index(setting), recipe_order(recipe)) for setting, recipe in keys]
+    return frame.iloc[sorted(range(len(frame)), key=order.__getitem__)]
 
 
 def cost_section(frame: pd.DataFrame) -> Section | None:
-    """Time and peak memory of a run, by recipe and data set.
+    """Time, memory, learned values and operations of a run, by method and data set.
 
     Args:
         frame: as `run_frame` returns it.
     """
-    settings = list(TITLES)
-    order = [(settings.index(row.setting), recipe_order(row.recipe)) for row in frame.itertuples()]
-    frame = frame.iloc[sorted(range(len(frame)), key=order.__getitem__)]
     values = (
-        _named(frame)
+        named(in_order_of_papers(frame))
         .groupby([*RUN_NAMES, "shots"], sort=False)
         .agg(
-            **{"training s": ("training s", "mean"), "test s": ("test s", "mean"), "peak MiB": ("peak MiB", "max")},
+            **{name: (name, "max" if name == "peak MiB" else "mean") for name in COST},
             runs=("run", "size"),
             device=("device", lambda devices: ", ".join(sorted(set(devices)))),
         )
     )
+    unmeasured = [name for name in COST if all(values[name].isna())]
     legend = (
-        "Wall time in seconds, mean over the runs; peak memory, the largest of them (of the GPU, or of the process)."
+        "Wall time in seconds, mean over the runs; peak memory, the largest of them (of the GPU, or of the process); "
+        "learned values and operations (10⁹) of one training step, where the runs recorded them."
     )
-    return _section("cost", "Cost of a run", values.reset_index(), {"shots": 0, **COST, "runs": 0}, legend)
+    values = values.reset_index().drop(columns=unmeasured)
+    formats = {"shots": 0, **{name: how for name, how in COST.items() if name not in unmeasured}, "runs": 0}
+    return section_of("cost", "Cost of a run", values, formats, legend)
 
 
 def runs_section(frame: pd.DataFrame, output: Path) -> Section | None:
@@ -257,15 +313,18 @@ def runs_section(frame: pd.DataFrame, output: Path) -> Section | None:
         frame: as `run_frame` returns it.
         output: folder that paths are shown below.
     """
-    runs = frame["run"]
-    values = _named(frame)[[*RUN_NAMES, "shots", "seed", "accuracy", *COST, "device"]].assign(
-        torch=runs.map(lambda run: str(run.versions.get("torch", UNKNOWN))),
-        commit=runs.map(lambda run: run.commit),
-        date=runs.map(lambda run: run.date[:16].replace("T", " ")),
-        folder=runs.map(lambda run: printable(run.path.parent.relative_to(output))),
+    runs: list[Run] = list(frame["run"])
+    costs = {name: how for name, how in COST.items() if any(frame[name].notna())}
+    names = ["setting", "method", "trainer", "config", "data set", "part"]
+    values = named(frame)[[*names, "shots", "seed", "accuracy", *costs, "device"]].assign(
+        torch=[str(run.versions.get("torch", UNKNOWN)) for run in runs],
+        commit=[run.commit for run in runs],
+        date=[run.date[:16].replace("T", " ") for run in runs],
+        folder=[printable(run.path.parent.relative_to(output)) for run in runs],
     )
     legend = "A commit with + had changes that were not committed."
-    return _section("runs", "Every run", values, {"shots": 0, "seed": 0, "accuracy": 2, **COST}, legend)
+    formats = {"shots": 0, "seed": 0, "accuracy": 2, **costs}
+    return section_of("runs", "Every run", pd.DataFrame(values), formats, legend)
 
 
 def classes_section(frame: pd.DataFrame, hardest: int = 10) -> Section | None:
@@ -273,19 +332,31 @@ def classes_section(frame: pd.DataFrame, hardest: int = 10) -> Section | None:
 
     Args:
         frame: as `run_frame` returns it.
+        hardest: classes that are shown of each recipe and data set.
     """
-    rows = _named(frame[frame["run"].map(lambda run: bool(run.per_class))])
+    recorded = [bool(run.per_class) for run in frame["run"]]
+    rows = named(pd.DataFrame(frame[recorded]))
     if rows.empty:
         return None
-    found = []
-    for key, group in rows.groupby(["trainer", "config", "data set", "part", "shots"], sort=False):
-        means = (
-            pd.DataFrame([run.per_class for run in group["run"]]).mean(skipna=False).dropna()
-        )  # of classes in all runs
-        lowest = means.sort_index().sort_values(kind="stable")[:hardest]
-        found += [(*key[:4], name, key[4], mean, len(group)) for name, mean in lowest.items()]
-    values = pd.DataFrame(
-        found, columns=["trainer", "config", "data set", "part", "class", "shots", "accuracy", "runs"]
-    )
-    legend = f"The {hardest} classes with the lowest accuracy of each recipe and data set."
-    return _section("classes", "Hardest classes", values, {"shots": 0, "accuracy": 1, "runs": 0}, legend)
+    keys, found = ["method", "data set", "part", "shots"], []
+    for _, group in rows.groupby(keys, sort=False):
+        # classes that are in all runs
+        means = pd.DataFrame([run.per_class for run in group["run"]]).dropna(axis="columns").mean()
+        lowest = means.sort_index().sort_values(kind="stable").iloc[:hardest]
+        found += [(*group[keys].iloc[0], *entry, len(group)) for entry in zip(lowest.index, lowest, strict=True)]
+    values = pd.DataFrame(found, columns=[*keys, "class", "accuracy", "runs"])
+    values = pd.DataFrame(values[["method", "data set", "part", "class", "shots", "accuracy", "runs"]])
+    legend = f"The {hardest} classes with the lowest accuracy of each method and data set."
+    return section_of("classes", "Hardest classes", values, {"shots": 0, "accuracy": 1, "runs": 0}, legend)
+
+
+def recipes_section(frame: pd.DataFrame) -> Section | None:
+    """What each name in the tables stands for: trainer, config file and changed settings.
+
+    Args:
+        frame: as `run_frame` returns it.
+    """
+    values = in_order_of_papers(frame)[["setting", "backbone", "method", "trainer", "config"]].drop_duplicates()
+    values = values.assign(setting=[TITLES[setting] for setting in values["setting"]])
+    legend = "Config: name of the file below configs/trainers, with changed settings in brackets."
+    return section_of("recipes", "Names of the methods", pd.DataFrame(values), {}, legend)

@@ -42,6 +42,10 @@ class ScoreTable:
     frame: pd.DataFrame
     """A row for each number, as `Sheet.score` returns it, with its `rank` among the recipes (1: best)."""
     notes: list[str] = field(default_factory=list)
+    names: Mapping[Recipe, str] = field(default_factory=dict)
+    """How the rows are called."""
+    parts: Sequence[tuple[Sheet, Sequence[Place]]] = field(default_factory=list)
+    """Where the numbers come from."""
 
     @property
     def columns(self) -> list[str]:
@@ -49,10 +53,10 @@ class ScoreTable:
 
     @property
     def blocks(self) -> list[Block]:
-        return [
-            Block(name, {recipe: list(row.itertuples()) for recipe, row in rows.groupby("recipe", sort=False)})
-            for name, rows in self.frame.groupby("block", sort=False)
-        ]
+        rows: dict[str, dict[Recipe, list[Any]]] = {}
+        for score in self.scores():
+            rows.setdefault(score.block, {}).setdefault(score.recipe, []).append(score)
+        return [Block(name, found) for name, found in rows.items()]
 
     def scores(self) -> Iterable[Any]:
         return self.frame.itertuples()
@@ -60,22 +64,33 @@ class ScoreTable:
     def recipes(self) -> list[Recipe]:
         return sorted(self.frame["recipe"].unique(), key=recipe_order)
 
+    @property
+    def of_papers(self) -> bool:
+        """Whether its data sets are the papers', so that published figures can be set beside it."""
+        return any(sheet.papers for sheet, _ in self.parts)
+
+    def places(self) -> Iterator[tuple[Sheet, Place]]:
+        """Every place of the table with the sheet of its numbers."""
+        return ((sheet, place) for sheet, places in self.parts for place in places)
+
 
 def _score_table(setting: str, title: str, sheets: Sequence[tuple[Sheet, Sequence[Place]]]) -> ScoreTable:
     scores = [sheet.score(recipe, place) for sheet, places in sheets for recipe in sheet.recipes for place in places]
     frame = pd.DataFrame(scores)
+    names = {recipe: name for sheet, _ in sheets for recipe, name in sheet.names.items()}
     order = list(dict.fromkeys(place.block for _, places in sheets for place in places))
     frame = frame.sort_values("block", key=lambda names: names.map(order.index), kind="stable", ignore_index=True)
     ranked = frame["mean"].where(~frame["partial"]).round(2)
     frame["rank"] = ranked.groupby([frame["block"], frame["column"]]).rank(method="min", ascending=False)
-    return ScoreTable(setting, title, frame, [note for sheet, _ in sheets for note in sheet.notes()])
+    return ScoreTable(setting, title, frame, [note for sheet, _ in sheets for note in sheet.notes()], names, sheets)
 
 
 def _split(setting: str, frame: pd.DataFrame, by_shots: bool = True) -> Iterator[tuple[str, int, Sheet]]:
     """Runs as sheets of what can be compared, with a title and the number of shots."""
     papers = frame["dataset"].isin(SHORT)
     shots_of = frame["shots"] if by_shots else 0 * frame["shots"]
-    groups = dict(tuple(frame.groupby([frame["backbone"], shots_of, papers])))
+    keys: list[tuple[str, int, bool]] = list(zip(frame["backbone"], shots_of, papers, strict=True))
+    groups = {key: pd.DataFrame(frame[[each == key for each in keys]]) for key in dict.fromkeys(keys)}
     for backbone, shots, known in sorted(groups, key=lambda key: (not key[2], key[0], key[1])):
         title = f"{TITLES[setting]}, {backbone}" + (f", {in_shots(shots)}" if by_shots else "")
         if (backbone, shots, not known) in groups:
@@ -96,9 +111,10 @@ def _labels(datasets: Iterable[str], taken: Sequence[str], suffix: str = "") -> 
 
 def base_to_new(frame: pd.DataFrame) -> list[ScoreTable]:
     """Base, new and H of each data set, and their average."""
+    apart = pd.DataFrame(frame[(frame["setting"] == "base2new") & frame["part"].isin(PARTS_OF["H"])])
     return [
         _score_table("base2new", title, [(sheet, _base_to_new(sheet, shots))])
-        for title, shots, sheet in _split("base2new", frame[frame["setting"] == "base2new"])
+        for title, shots, sheet in _split("base2new", apart)
     ]
 
 
@@ -121,11 +137,12 @@ def transfer(setting: str, frame: pd.DataFrame) -> list[ScoreTable]:
 
     One training on the source serves both settings of this kind, so a source run of the other one counts here too.
     """
-    own = frame[frame["setting"] == setting]
-    targets, sources = own[own["part"] == "target"], own[own["part"] == "source"]
+    own = frame["setting"] == setting
+    targets = pd.DataFrame(frame[own & (frame["part"] == "target")])
+    sources = pd.DataFrame(frame[own & (frame["part"] == "source")])
     place = ["recipe", "dataset", "shots", "seed"]
-    borrowed = frame[frame["setting"].isin(TRANSFER) & (frame["setting"] != setting) & (frame["part"] == "source")]
-    borrowed = borrowed[borrowed["recipe"].isin(targets["recipe"])]
+    of_other = frame["setting"].isin(TRANSFER) & ~own & (frame["part"] == "source")
+    borrowed = pd.DataFrame(frame[of_other & frame["recipe"].isin(list(targets["recipe"]))])
     sources = pd.concat([sources, borrowed]).drop_duplicates(place)  # its own source, where it has one
     tables = []
     for title, shots, sheet in _split(setting, sources if targets.empty else targets):
@@ -155,7 +172,7 @@ def few_shot(frame: pd.DataFrame) -> list[ScoreTable]:
     """Accuracy by number of shots, for each data set and on average."""
     return [
         _score_table("few_shot", title, [(sheet, _few_shot(sheet))])
-        for title, _, sheet in _split("few_shot", frame[frame["setting"] == "few_shot"], by_shots=False)
+        for title, _, sheet in _split("few_shot", pd.DataFrame(frame[frame["setting"] == "few_shot"]), by_shots=False)
     ]
 
 
@@ -180,12 +197,14 @@ def in_shots(shots: int) -> str:
 
 def other(frame: pd.DataFrame) -> list[ScoreTable]:
     """Runs of no setting, such as train.py called by hand: accuracy by data set, classes and shots."""
-    frame = frame[frame["setting"] == "other"]
-    classes = frame["run"].map(lambda run: run.subsample_classes)
+    frame = pd.DataFrame(frame[frame["setting"] == "other"])
+    runs: list[Run] = list(frame["run"])
+    keys = [(run.backbone, run.dataset, run.subsample_classes, run.shots) for run in runs]
     labels = _labels(in_order(frame["dataset"]), [])
     sheets: dict[str, list[tuple[Sheet, list[Place]]]] = {}
-    for key, rows in frame.groupby([frame["backbone"], frame["dataset"], classes, frame["shots"]]):
+    for key in sorted(set(keys)):
         backbone, dataset, which, shots = key
+        rows = pd.DataFrame(frame[[each == key for each in keys]])
         name = f"{labels[dataset]}, {which} classes, {in_shots(shots)}"
         places = [Place(name, "accuracy", name, "accuracy", shots, [("all", dataset, 0)], cell_name=name)]
         sheets.setdefault(f"{TITLES['other']}, {backbone}", []).append((Sheet("other", rows, papers=False), places))
@@ -203,5 +222,13 @@ BUILDERS: dict[str, Callable[[pd.DataFrame], list[ScoreTable]]] = {
 
 def score_tables(runs: Sequence[Run], recipes: Mapping[Run, Recipe]) -> list[ScoreTable]:
     """The tables of every setting that has runs."""
-    frame = run_frame(*with_shared(runs, recipes))
+    return tables_of(run_frame(*with_shared(runs, recipes)))
+
+
+def tables_of(frame: pd.DataFrame) -> list[ScoreTable]:
+    """The tables of every setting that has runs.
+
+    Args:
+        frame: as `run_frame` returns it, with the runs that two settings share in both.
+    """
     return [table for build in BUILDERS.values() for table in build(frame)]

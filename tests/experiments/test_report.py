@@ -13,20 +13,24 @@ import math
 import os
 import re
 import runpy
+import shutil
 import statistics
+import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
 
+import browser
 import pytest
 
 from dassl.utils import UserError, printable_lines
 from dassl.utils.locks import BusyError, lock
 from experiments import report
+from experiments.report.figures import PRINT, Palette
 from experiments.report.own_data import with_own_names
 from experiments.report.papers import ELEVEN, FIGURES, RECIPES, VARIANTS, published_figures
-from experiments.report.recipes import recipes
+from experiments.report.recipes import Recipe, recipes
 from experiments.report.runs import find_runs
 from experiments.report.tables import score_tables
 
@@ -271,7 +275,8 @@ def test_two_reports_at_once_do_not_mix(output):
     assert [path.name for path in folder.iterdir()] == [".lock"]
     os.close(descriptor)
     assert report.main([str(output.folder)]) == 0
-    assert {path.name for path in folder.iterdir()} == {f"report.{kind}" for kind in ("md", "csv", "tex", "html")}
+    files = {f"report.{kind}" for kind in ("md", "csv", "tex", "html")} | {"pairs.csv", "figures"}
+    assert {path.name for path in folder.iterdir()} == files
 
 
 def report_on(output, capsys, *options):
@@ -517,7 +522,7 @@ def test_names_from_results_are_shown_and_not_obeyed(output, capsys):
         per_class = {f"{name} class": 12.5}
         output.add("other", "all", f"{name} data", 1, 50 + place, trainer=name, config=name, per_class=per_class)
     assert report.main([str(output.folder)]) == 0
-    files = {path.suffix: path.read_text() for path in (output.folder / "report").iterdir()}
+    files = {path.suffix: path.read_text() for path in (output.folder / "report").glob("report.*")}
     for text in (capsys.readouterr().out, *files.values()):
         assert printable_lines(text) == text and re.search(r"(\\|textbackslash\{\})u202ecat", text)
     assert "&amp;#x202e;" in files[".html"] and r"\&\#x202e;" in files[".md"]
@@ -725,12 +730,137 @@ def test_every_row_of_the_text_formats_has_its_columns(written):
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
     assert "<script>" not in markdown.replace(r"\<script", "")
-    latex = (written / "report.tex").read_text()
-    assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") >= 6
-    for kinds, body in re.findall(r"\\begin\{tabular\}\{(\w+)\}\n(.*?)\\end\{tabular\}", latex, flags=re.DOTALL):
+
+
+def latex_problems(text: str) -> list[str]:
+    """What would keep LaTeX from compiling a text of tables: environments, braces, columns, special characters."""
+    text = re.sub(r"(?m)(?<!\\)%.*$", "", text)
+    problems, opened = [], []
+    for kind, name in re.findall(r"\\(begin|end)\{([\w*]+)\}", text):
+        if kind == "begin":
+            opened.append(name)
+        elif not opened or opened.pop() != name:
+            problems.append(f"\\end{{{name}}} closes another environment")
+    problems += [f"\\begin{{{name}}} is not closed" for name in opened]
+    depth = 0
+    for brace in re.findall(r"(?<!\\)[{}]", text):
+        depth += 1 if brace == "{" else -1
+        if depth < 0:
+            problems.append("a } too many")
+            depth = 0
+    problems += ["a { too many"] * (depth > 0)
+    for kinds, body in re.findall(r"\\begin\{tabular\}\{(\w+)\}\n(.*?)\\end\{tabular\}", text, flags=re.DOTALL):
         rows = [line for line in body.splitlines() if line.endswith(r"\\")]
-        assert rows and all(len(re.findall(r"(?<!\\)&", row)) == len(kinds) - 1 for row in rows)
-        assert not re.search(r"(?<!\\)[%#_]", body) and body.count("$") % 2 == 0
+        problems += [row for row in rows if len(re.findall(r"(?<!\\)&", row)) != len(kinds) - 1]
+        problems += ["no rows"] * (not rows)
+        if re.search(r"(?<!\\)[#_]", body) or body.count("$") % 2 or not body.isascii():
+            problems.append(f"special characters in {body[:80]}")
+    return problems
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (r"\begin{table}\end{table*}", "closes another"),
+        (r"\begin{table}", "not closed"),
+        (r"\caption{a", "{ too many"),
+        ("\\begin{tabular}{lr}\na & b & c \\\\\n\\end{tabular}", "a & b & c"),
+        ("\\begin{tabular}{lr}\na_1 & b \\\\\n\\end{tabular}", "special"),
+        ("\\begin{tabular}{lr}\n− & b \\\\\n\\end{tabular}", "special"),
+    ],
+)
+def test_the_check_of_latex_finds_faults(text, problem):
+    assert any(problem in found for found in latex_problems(text))
+
+
+def test_latex_has_one_float_for_each_table(written):
+    latex = (written / "report.tex").read_text()
+    assert latex_problems(latex) == []
+    labels = re.findall(r"\\label\{(.*?)\}", latex)
+    captions = re.findall(r"\\caption\{(.*)\}", latex)
+    assert len(labels) == len(set(labels)) == len(captions) == len(re.findall(r"\\begin\{table", latex)) >= 6
+    assert sum(caption.startswith("Base to new, ViT-B/16") for caption in captions) == 1  # twelve blocks in it
+    assert "vit_b16_c2" not in latex.replace(r"\_", "_")  # names instead of config files
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_compiles_as_it_is_pasted(written, tmp_path):
+    head = r"\documentclass{article}\usepackage{booktabs}\usepackage{graphicx}\begin{document}"
+    (tmp_path / "paper.tex").write_text(head + "\n" + (written / "report.tex").read_text() + r"\end{document}")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert not re.findall(r"Overfull \\hbox.*|.*Float too large.*", done.stdout)
+
+
+WIDTHS = (390, 820, 1440)
+
+
+@pytest.mark.skipif(browser.PROGRAM is None, reason="needs a Chromium or Chrome")
+def test_the_page_in_a_browser_at_three_widths(written, tmp_path):
+    page = (written / "report.html").read_text()
+    grounds = {}
+    for dark in (False, True):
+        folder = tmp_path / str(dark)
+        folder.mkdir()
+        found = browser.measured(page, WIDTHS, folder, dark)
+        assert set(found) == set(WIDTHS)
+        for width, values in found.items():
+            assert values["texts"] > 500 and values["overflow"] <= 0 and not values["cut"], (width, values)
+            assert values["smallest"] >= 10 and not values["moved"], (width, values)
+        assert found[390]["scrolled"] > 0
+        grounds[dark] = found[390]["ground"], found[390]["ink"]
+    assert grounds[False] != grounds[True]
+
+
+def test_the_page_has_no_fixed_width_above_a_phone_s_and_no_small_text(written):
+    """What can be told without a browser; it knows which of a page's parts scroll by their class."""
+    text = (written / "report.html").read_text()
+    style = re.sub(r"@media print.*", "", re.search(r"<style>(.*?)</style>", text, flags=re.DOTALL)[1], flags=re.DOTALL)
+    assert min(float(size) for size in re.findall(r"font(?:-size)?: ?([\d.]+)px", style)) >= 10
+    widths = [float(width) for width in re.findall(r"(?<![-\w])(?:min-)?width: ([\d.]+)px", style)]
+    assert widths and max(widths) <= 390 - 44
+    assert 'name="viewport" content="width=device-width' in text
+    for drawing in re.findall(r"<svg role.*?</svg>", text, flags=re.DOTALL):
+        wide = float(re.search(r'viewBox="0 0 ([\d.]+)', drawing)[1])
+        narrowest = float(re.search(r"min-width: (\d+)px", drawing)[1])
+        sizes = [float(size) for size in re.findall(r"font-size: ([\d.]+)px", drawing)]
+        assert min(sizes, default=99) * narrowest / wide >= 10
+
+
+def test_figures_are_files_of_both_kinds_with_their_methods_colours(written):
+    files = {path.name for path in (written / "figures").iterdir()}
+    stems = {name.partition(".")[0] for name in files}
+    assert files == {f"{stem}.{kind}" for stem in stems for kind in ("pdf", "png")}
+    assert {"base2new-1", "cross_dataset-3", "domain_generalization-4"} <= stems
+    assert any(stem.startswith("training-") for stem in stems)
+    assert all((written / "figures" / name).read_bytes()[:4] in (b"%PDF", b"\x89PNG") for name in files)
+
+
+def test_a_method_has_one_colour_and_marker_in_all_settings():
+    config = "vit_b16_c2_ep5_batch4_2ctx"
+    found = [Recipe("MaPLe", config + suffix, "ViT-B/16") for suffix in ("", "_cross_datasets")]
+    found.append(Recipe("CoOp", "vit_b16_ep50_ctxv1", "ViT-B/16"))
+    palette = Palette(dict(zip(found, ("MaPLe", "MaPLe", "CoOp"), strict=True)))
+    assert palette.line(found[0]) == palette.line(found[1]) != palette.line(found[2])
+    assert palette.line(found[0])["color"] != palette.printed().line(found[0])["color"]
+
+
+def test_the_printed_colours_are_the_page_s():
+    light = (Path(report.__file__).parent / "assets" / "page.css").read_text().partition("@media")[0]
+    colours = [PRINT.ink, PRINT.faint, PRINT.surface, PRINT.base, PRINT.new, *PRINT.series]
+    names = ["ink", "line", "surface", "base", "new", *(f"series-{index}" for index in range(10))]
+    for name, colour in zip(names, colours, strict=True):
+        assert f"--{name}: {colour};" in light
+
+
+def test_figures_copied_from_papers_are_set_apart(written):
+    latex = (written / "report.tex").read_text()
+    copied = latex[latex.index("Copied from papers, not run here") :]
+    row = next(line for line in copied.splitlines() if "& TCP &" in line)
+    assert "& Average & no &" in row and "84.13" in row and "reprinted" in row
+    row = next(line for line in copied.splitlines() if "& ProMetaR &" in line and "Base to new" in line)
+    assert "& yes &" in row and "84.39" in row and "confirmed" in row
 
 
 def test_csv_has_full_precision_and_provenance(written):

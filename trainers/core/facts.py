@@ -2,6 +2,7 @@
 
 A trainer has these as class attributes, all of them optional:
 
+    display_name  "MMA", how tables and figures call the trainer; default: its registered name
     paper_date    "2021-09", when the method was first published; tables list the methods in this order
     recipes       {name for scripts and experiments: Recipes}
     published     the rows of `paper_figures.csv` that are this trainer's
@@ -39,6 +40,7 @@ class Recipes:
         dataset_pattern: the same for a method that has such a file for each data set: "name_{}".
         folder: below configs/trainers; default: the trainer's name.
         learns: False for zero-shot CLIP, whose runs are all evaluations.
+        name: how tables and figures call the recipe; default: as the trainer.
     """
 
     config: str = ""
@@ -51,6 +53,7 @@ class Recipes:
     dataset_pattern: str = ""
     folder: str = ""
     learns: bool = True
+    name: str = ""
 
 
 class PublishedRow(NamedTuple):

@@ -1,0 +1,70 @@
+"""Reliability diagrams and risk-coverage curves, from the predictions of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from .evaluations import Evaluation, Evaluations
+from .recipes import Recipe
+from .runs import Run
+
+BINS = 15
+"""Bins of equal width, as in the definition of the expected calibration error (Guo et al. 2017)."""
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The curves of one method; the images of all seeds are pooled. All values are from 0 to 1.
+
+    Args:
+        confidence: mean confidence of each bin with images.
+        accuracy: accuracy in that bin.
+        coverage: share of the images that are kept, the most confident ones.
+        risk: share of errors among them.
+    """
+
+    confidence: Float
+    accuracy: Float
+    coverage: Float
+    risk: Float
+
+
+def curves(evaluations: Sequence[Evaluation]) -> Curves:
+    """The curves of the evaluations together.
+
+    Bins are (0, 1/15], ..., (14/15, 1]. Images of equal confidence are kept or dropped together, so the risk does not
+    depend on their order.
+    """
+    confidence = np.concatenate([each.confidence for each in evaluations]).astype(np.float64)
+    correct = np.concatenate([each.correct for each in evaluations])
+    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    count = np.bincount(bins, minlength=BINS)
+    filled = count > 0
+    means = [np.bincount(bins, weights, minlength=BINS)[filled] / count[filled] for weights in (confidence, correct)]
+    order = np.argsort(-confidence, kind="stable")
+    errors, kept = np.cumsum(~correct[order]), np.arange(1, len(order) + 1)
+    ends = np.append(np.diff(confidence[order]) != 0, True)  # last image of each group of equal confidence
+    return Curves(means[0], means[1], kept[ends] / len(order), errors[ends] / kept[ends])
+
+
+def curves_by_images(frame: pd.DataFrame, evaluations: Evaluations) -> dict[tuple[str, ...], dict[Recipe, Curves]]:
+    """Curves of each method, by setting, backbone, data set, part and number of shots, where there are predictions.
+
+    Args:
+        frame: the runs, as `run_frame` returns them.
+        evaluations: their predictions.
+    """
+    grouped: dict[tuple[str, ...], dict[Recipe, list[Evaluation]]] = {}
+    runs: Sequence[Run] = list(frame["run"])
+    for run, recipe in zip(runs, frame["recipe"], strict=True):
+        found = evaluations.of(run.path.parent)
+        if found is not None:
+            key = (run.setting, run.backbone, run.dataset, run.part, str(run.shots))
+            grouped.setdefault(key, {}).setdefault(recipe, []).append(found)
+    return {key: {recipe: curves(found) for recipe, found in by_recipe.items()} for key, by_recipe in grouped.items()}

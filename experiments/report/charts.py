@@ -1,0 +1,91 @@
+"""Which figures a report has: those of its tables, and curves of training and calibration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from .calibration import Curves
+from .figures import Chart, bars_chart, calibration_chart, shots_chart, training_chart, transfer_chart
+from .frame import TITLES
+from .papers import in_order, short_name
+from .recipes import Recipe
+from .tables import ScoreTable, in_shots
+
+
+@dataclass(frozen=True)
+class ChartGroup:
+    """Charts of one setting."""
+
+    title: str
+    charts: list[Chart]
+
+
+def table_charts(table: ScoreTable, index: int) -> list[Chart]:
+    """The papers' figures of a table; none of other runs."""
+    name = f"{table.setting}-{index}"
+    if table.setting == "base2new":
+        return [bars_chart(table, name)]
+    if table.setting == "few_shot":
+        return [shots_chart(table, block, f"{name}-{_stem(block.name)}") for block in table.blocks]
+    return [transfer_chart(table, name)] if table.setting in ("cross_dataset", "domain_generalization") else []
+
+
+def _stem(*names: object) -> str:
+    """A file name from names of data sets and backbones."""
+    return re.sub(r"[^a-z0-9]+", "-", " ".join(map(str, names)).lower()).strip("-") or "unnamed"
+
+
+def training_charts(frame: pd.DataFrame) -> list[ChartGroup]:
+    """A chart for each data set, backbone and number of shots, by setting; few-shot: the most shots alone.
+
+    Args:
+        frame: the runs, as `run_frame` returns them.
+    """
+    frame = pd.DataFrame(frame[[run.trained for run in frame["run"]]])
+    few_shot = frame["setting"] == "few_shot"
+    frame = pd.DataFrame(frame[~few_shot | (frame["shots"] == frame["shots"][few_shot].max())])
+    groups = []
+    for setting, title in TITLES.items():
+        runs = pd.DataFrame(frame[frame["setting"] == setting])
+        charts = [chart for dataset in in_order(runs["dataset"]) for chart in _training_of(setting, dataset, runs)]
+        if charts:
+            groups.append(ChartGroup(title, charts))
+    return groups
+
+
+def _training_of(setting: str, dataset: str, runs: pd.DataFrame) -> Iterator[Chart]:
+    own = runs[runs["dataset"] == dataset]
+    for backbone, shots in sorted(set(zip(own["backbone"], own["shots"], strict=True))):
+        found = pd.DataFrame(own[(own["backbone"] == backbone) & (own["shots"] == shots)])
+        caption = f"{short_name(dataset)}, {backbone}, {in_shots(shots)}"
+        yield training_chart(found, caption, f"training-{_stem(setting, dataset, backbone, shots)}")
+
+
+def calibration_charts(curves: Mapping[tuple[str, ...], Mapping[Recipe, Curves]]) -> list[ChartGroup]:
+    """A chart for each data set and part, by setting.
+
+    Args:
+        curves: as `curves_by_images` returns them.
+    """
+    groups = []
+    for setting, title in TITLES.items():
+        charts = []
+        keys = [key for key in curves if key[0] == setting]
+        rank = {dataset: place for place, dataset in enumerate(in_order(key[2] for key in keys))}
+        for key in sorted(keys, key=lambda key: (rank[key[2]], key)):
+            _, backbone, dataset, part, shots = key
+            caption = f"{short_name(dataset)}, {part.replace('_', ' ')}, {backbone}, {in_shots(int(shots))}"
+            charts.append(calibration_chart(curves[key], caption, f"calibration-{_stem(*key)}"))
+        if charts:
+            groups.append(ChartGroup(title, charts))
+    return groups
+
+
+def all_charts(of_tables: Sequence[Sequence[Chart]], *groups: Sequence[ChartGroup]) -> list[Chart]:
+    """All charts of a report, each under a name of its own."""
+    found = [chart for charts in of_tables for chart in charts]
+    return found + [chart for kind in groups for group in kind for chart in group.charts]

@@ -1,0 +1,259 @@
+"""Paired differences between two methods, with bootstrap intervals.
+
+Two runs are a pair if they differ in the method alone: same part, data set, shots, seed and few-shot draw. A pair of
+evaluations shares its images, so the difference is computed on the same images.
+
+The bootstrap draws seeds with replacement within each data set, and images with replacement within each drawn seed, the
+same ones for both methods. Data sets are not drawn: a table is about these data sets. A mean over images depends only
+on the number of images that both, one, or none of the methods gets right. So a multinomial draw of these four counts is
+the bootstrap over images, without one index per image.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .evaluations import Evaluation, Evaluations
+from .recipes import Recipe
+from .runs import Run
+from .scores import Place, Sheet, seed_list
+
+DRAWS = 2000
+"""Bootstrap samples of an interval."""
+LEVEL = 95
+"""Percent of the samples that an interval covers."""
+BOTH, FIRST, SECOND, NEITHER = range(4)
+Float = NDArray[np.float64]
+NOT_DISTINGUISHABLE = "not distinguishable"
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The difference of one number between two methods: first minus second, in points."""
+
+    difference: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    seeds: tuple[int, ...] = ()
+    """Seeds of the pairs; those of the union over the data sets."""
+    datasets: int = 0
+    resampled: str = ""
+    """What was drawn: "images and seeds", "images" (one seed), "seeds" (no predictions), or nothing."""
+    decisions: int = 0
+    """Image-class decisions that both methods made: images times seeds."""
+    differing: int = 0
+    """Those in which their classes differ."""
+    first_only: int = 0
+    """Those that only the first method gets right."""
+    second_only: int = 0
+
+    @property
+    def verdict(self) -> str:
+        """What can be said: higher, lower, not distinguishable (the interval contains 0), or no interval."""
+        if math.isnan(self.low):
+            return "no interval" if self.seeds else "no pairs"
+        if self.low <= 0 <= self.high:
+            return NOT_DISTINGUISHABLE
+        return "higher" if self.difference > 0 else "lower"
+
+
+@dataclass
+class Outcomes:
+    """How the classes of two evaluations of the same images compare.
+
+    Args:
+        counts: [4] images that both, the first, the second or neither gets right.
+        differing: images that get different classes.
+    """
+
+    counts: NDArray[np.int64]
+    differing: int
+
+
+@dataclass
+class _Cell:
+    """The pairs of one part of one data set, by seed: accuracies in percent, outcomes where both have predictions."""
+
+    accuracies: dict[int, tuple[float, float]] = field(default_factory=dict)
+    outcomes: dict[int, Outcomes] = field(default_factory=dict)
+
+
+class Pairing:
+    """All pairs of two recipes of a table.
+
+    Args:
+        sheet: the numbers of the table.
+        first: its number minus the second's is the difference.
+        second: the baseline.
+        evaluations: the predictions of the runs.
+    """
+
+    def __init__(self, sheet: Sheet, first: Recipe, second: Recipe, evaluations: Evaluations) -> None:
+        self._sheet, self._pair, self._evaluations = sheet, (first, second), evaluations
+        self._cells: dict[tuple[str, str, int], _Cell] = {}
+        self._samples: dict[tuple[object, ...], Float] = {}
+        self.notes: list[str] = []
+        """Why runs that seem to match are not compared."""
+
+    def at(self, place: Place) -> Paired:
+        """The difference at a place of the table, over the seeds that both methods have in all its parts."""
+        by_dataset: defaultdict[str, list[tuple[str, str, int]]] = defaultdict(list)
+        for cell in place.cells:
+            by_dataset[cell[1]].append(cell)
+        pairs: dict[str, list[_Cell]] = {}
+        seeds: dict[str, list[int]] = {}
+        for dataset, cells in by_dataset.items():
+            found = [self._cell(cell) for cell in cells]
+            common = sorted(set.intersection(*(set(cell.accuracies) for cell in found)))
+            if not common:
+                if place.is_average:
+                    return Paired()  # an average over other data sets would be another number
+                continue
+            pairs[dataset], seeds[dataset] = found, common
+        if not pairs:
+            return Paired()
+        parts = [(cell[0], dataset) for dataset in pairs for cell in by_dataset[dataset]]
+        means = np.concatenate(
+            [[np.mean([cell.accuracies[s] for s in seeds[name]], axis=0)] for name in pairs for cell in pairs[name]]
+        )  # [parts, 2]
+        first, second = _numbers(means[None], parts, place)[0]
+        images = all(seed in cell.outcomes for name in pairs for cell in pairs[name] for seed in seeds[name])
+        # without images, a data set with one seed would count as one without spread
+        several = (any if images else all)(len(each) > 1 for each in seeds.values())
+        resampled = " and ".join(["images"] * images + ["seeds"] * several)
+        low = high = math.nan
+        if resampled:
+            cells = [cell for name in pairs for cell in by_dataset[name]]
+            draws = np.stack([self._draws(cell, tuple(seeds[cell[1]]), images) for cell in cells], axis=1)
+            numbers = _numbers(draws, parts, place)
+            tail = (100 - LEVEL) / 2
+            low, high = np.percentile(numbers[:, 0] - numbers[:, 1], [tail, 100 - tail])
+        outcomes = [
+            cell.outcomes[s] for name in pairs for cell in pairs[name] for s in seeds[name] if s in cell.outcomes
+        ]
+        counts = np.sum([each.counts for each in outcomes], axis=0) if outcomes else np.zeros(4, dtype=int)
+        return Paired(
+            float(first - second),
+            *(float(low), float(high), tuple(sorted(set().union(*seeds.values()))), len(pairs), resampled),
+            *(int(counts.sum()), sum(each.differing for each in outcomes), int(counts[FIRST]), int(counts[SECOND])),
+        )
+
+    def _cell(self, cell: tuple[str, str, int]) -> _Cell:
+        if cell not in self._cells:
+            self._cells[cell] = self._pairs(cell)
+        return self._cells[cell]
+
+    def _draws(self, cell: tuple[str, str, int], seeds: tuple[int, ...], images: bool) -> Float:
+        """Bootstrap samples of both accuracies of a cell, [DRAWS, 2]; seeds alone are drawn without `images`.
+
+        The parts of a data set are results of the same models, so they get the same seeds.
+        """
+        key = cell, seeds, images
+        if key not in self._samples:
+            pairs, (part, dataset, shots) = self._cell(cell), cell
+            chosen = _generator(dataset, shots).integers(len(seeds), size=(DRAWS, len(seeds)))
+            if images:
+                outcomes = [pairs.outcomes[seed] for seed in seeds]
+                samples = _drawn_images(outcomes, chosen, _generator(dataset, shots, part))
+            else:
+                samples = np.array([pairs.accuracies[seed] for seed in seeds])[chosen]  # [DRAWS, seeds, 2]
+            self._samples[key] = samples.mean(axis=1)
+        return self._samples[key]
+
+    def _pairs(self, cell: tuple[str, str, int]) -> _Cell:
+        first, second = (self._sheet.runs_by_seed(recipe, cell) for recipe in self._pair)
+        matched = {seed: (first[seed], second[seed]) for seed in first.keys() & second.keys()}
+        # what trains nothing has the same result with every seed
+        if self._pair[1].zero_shot and second:
+            matched = {seed: (run, second.get(seed, next(iter(second.values())))) for seed, run in first.items()}
+        elif self._pair[0].zero_shot and first:
+            matched = {seed: (first.get(seed, next(iter(first.values()))), run) for seed, run in second.items()}
+        found = _Cell()
+        other_draws = []
+        for seed, pair in sorted(matched.items()):
+            if self._other_draws(cell, seed):
+                other_draws.append(seed)
+                continue
+            found.accuracies[seed] = (pair[0].accuracy, pair[1].accuracy)
+            outcomes = self._outcomes(*pair)
+            if outcomes is not None:
+                found.outcomes[seed] = outcomes
+        if other_draws:
+            what = " and ".join(recipe.label for recipe in self._pair)
+            self.notes.append(f"other few-shot draws of {cell[1]}: {what} ({seed_list(other_draws)})")
+        return found
+
+    def _other_draws(self, cell: tuple[str, str, int], seed: int) -> bool:
+        """Whether the trainings behind both results are known to have seen different images."""
+        digests = [self._sheet.draw(recipe, cell, seed) for recipe in self._pair]
+        return None not in digests and digests[0] != digests[1]
+
+    def _outcomes(self, first: Run, second: Run) -> Outcomes | None:
+        """How the predictions of two runs compare; None if one of them has none, or they are of different images."""
+        pair = [self._evaluations.of(run.path.parent) for run in (first, second)]
+        if pair[0] is None or pair[1] is None:
+            return None
+        if pair[0].subject != pair[1].subject:
+            self.notes.append(f"predictions of different images: {first.path.parent} and {second.path.parent}")
+            return None
+        return compared(pair[0], pair[1])
+
+
+def compared(first: Evaluation, second: Evaluation) -> Outcomes:
+    """How two evaluations of the same images compare."""
+    a, b, labels = first.predicted, second.predicted, first.labels
+    kind = np.select([(a == labels) & (b == labels), a == labels, b == labels], [BOTH, FIRST, SECOND], NEITHER)
+    return Outcomes(np.bincount(kind, minlength=4), int((a != b).sum()))
+
+
+def _generator(*names: object) -> np.random.Generator:
+    """Random numbers of a place: independent of those of other places, and the same in every report."""
+    return np.random.default_rng(zlib.crc32(repr(names).encode("utf-8", "surrogatepass")))
+
+
+def _drawn_images(outcomes: Sequence[Outcomes], chosen: NDArray[np.int64], generator: np.random.Generator) -> Float:
+    """Accuracies in percent of both methods on images drawn with replacement, [draws, seeds, 2].
+
+    A seed that is drawn twice has its images drawn twice as well.
+
+    Args:
+        outcomes: of each seed.
+        chosen: [draws, seeds] indices of the drawn seeds.
+        generator: random numbers.
+    """
+    counts = np.stack([each.counts for each in outcomes])  # [seeds, 4]
+    totals = counts.sum(axis=1)
+    drawn = generator.multinomial(totals[chosen], (counts / totals[:, None])[chosen])  # [draws, seeds, 4]
+    right = np.stack([drawn[..., BOTH] + drawn[..., FIRST], drawn[..., BOTH] + drawn[..., SECOND]], axis=-1)
+    return 100.0 * right / totals[chosen][..., None]
+
+
+def _numbers(accuracies: Float, parts: Sequence[tuple[str, str]], place: Place) -> Float:
+    """The place's number for each draw and method, [draws, 2]; as `scores.combined` computes it for a table.
+
+    Args:
+        accuracies: [draws, parts, 2] in percent.
+        parts: part and data set of each.
+        place: says how they are combined.
+    """
+    of_part: defaultdict[str, list[int]] = defaultdict(list)
+    for index, (part, _) in enumerate(parts):
+        of_part[part].append(index)
+    found = [accuracies[:, indices] for indices in of_part.values()]  # each [draws, datasets, 2]
+    if len(found) == 1:
+        return found[0].mean(axis=1)
+    if place.mean_of_h:
+        return _harmonic_mean(*found).mean(axis=1)
+    return _harmonic_mean(*(each.mean(axis=1) for each in found))
+
+
+def _harmonic_mean(base: Float, new: Float) -> Float:
+    total = base + new
+    return np.divide(2 * base * new, total, out=np.zeros_like(total), where=total != 0)
