@@ -17,7 +17,7 @@ PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "published_configs.
 def test_defaults():
     cfg = get_cfg_default()
     assert isinstance(cfg, CfgNode) and set(cfg) == {
-        "VERSION", "OUTPUT_DIR", "RESUME", "SEED", "DETERMINISTIC", "USE_CUDA", "VERBOSE",
+        "VERSION", "OUTPUT_DIR", "RESUME", "SEED", "DETERMINISTIC", "USE_CUDA", "VERBOSE", "PLUGINS",
         "INPUT", "DATASET", "DATALOADER", "MODEL", "OPTIM", "TRAIN", "TEST", "TRAINER",
     }  # fmt: skip
     assert (cfg.SEED, cfg.INPUT.SIZE, cfg.INPUT.INTERPOLATION) == (-1, (224, 224), "bilinear")
