@@ -28,7 +28,7 @@ from trained_runs import Runs
 
 from dassl.engine import TRAINER_REGISTRY, SimpleTrainer
 from dassl.engine.run_record import write_record
-from dassl.utils import MissingFileError, UserError
+from dassl.utils import MissingFileError, UserError, file_sha256
 from experiments import __main__ as experiments_program
 from experiments import figures
 from experiments.figures import drawing, kinds, trained
@@ -139,6 +139,17 @@ def test_a_missing_array_and_a_missing_file_are_named(predicted, tmp_path):
         read_predictions(folder)
     with pytest.raises(MissingFileError, match="TEST.SAVE_PREDICTIONS True"):
         read_predictions(tmp_path)
+
+
+def test_predictions_of_another_evaluation_than_the_result_are_refused(predicted):
+    folder = predicted()
+    digest = file_sha256(folder / PREDICTIONS_NAME)
+    for recorded in (None, {"file": PREDICTIONS_NAME, "sha256": digest}):
+        write_result(folder, "ProMetaR", None, predictions=recorded)
+        assert len(read_predictions(folder).labels) == 400
+    predicted(6)
+    with pytest.raises(UserError, match="not the file that result.json describes"):
+        read_predictions(folder)
 
 
 # --- reliability and confusion ---------------------------------------------------------------------------------------
