@@ -17,15 +17,15 @@ from experiments.arguments import make_parser
 
 def main(arguments: Sequence[str]) -> int:
     """Exit status. Raises UserError."""
-    if arguments[:1] == ["figures"]:
-        from experiments import figures  # it reads its own arguments
-
-        return figures.main(arguments[1:])
     given = make_parser().parse_args(arguments)  # before the imports that take seconds
     if given.command == "report":
         from experiments import report
 
         return report.main(arguments[1:])
+    if given.command == "figures":
+        from experiments import figures
+
+        return figures.main(arguments[1:])
     if arguments[:1] == ["one"] and not {"-h", "--help"} & set(arguments):
         print(f"{' '.join(arguments[1:4])}: loading PyTorch", flush=True)
     from experiments.launch import command, single

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def make_parser() -> ArgumentParser:
     _add_run(commands)
     _add_report(commands)
     _add_one(commands)
-    commands.add_parser("figures", help="figures of a run, as papers show them", add_help=False)
+    _add_figures(commands)
     return parser
 
 
@@ -53,6 +54,13 @@ def make_report_parser() -> ArgumentParser:
     """The parser of `python -m experiments report`."""
     parser = ArgumentParser(prog=f"{shown_program(PROGRAM)} report", description=_REPORT)
     add_report_arguments(parser)
+    return parser
+
+
+def make_figures_parser() -> ArgumentParser:
+    """The parser of `python -m experiments figures`."""
+    parser = ArgumentParser(prog=f"{shown_program(PROGRAM)} figures", description=_figures())
+    add_figures_arguments(parser)
     return parser
 
 
@@ -150,3 +158,43 @@ def _add_one(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
         metavar="DATASET SEED [CFG [KEY VALUE ...]]",
         help="config file name of the data set, seed, config of the method (default: the setting's), config overrides",
     )
+
+
+def _add_figures(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "figures",
+        help="figures of a run, as papers show them",
+        description=_figures(),
+        examples=("output/try --kind confusion", "output/try --kind attention --images photos"),
+    )
+    add_figures_arguments(parser)
+
+
+def add_figures_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the figures."""
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run")
+    add("--kind", required=True, choices=kind_names(), help="what to draw")
+    add("--images", type=Path, metavar="FOLDER", help="images to use (default: the run's test images)")
+    add("--root", default="", metavar="DATA", help="folder of the data sets (default: the run's)")
+    add("--output-dir", type=Path, metavar="FOLDER", help="where to write (default: figures in the run's folder)")
+
+
+def kind_names() -> list[str]:
+    """The kinds of figures: those that have a file."""
+    return [path.stem for path in _kinds()]
+
+
+def _kinds() -> list[Path]:
+    """The file of each kind of figure; importing them takes seconds."""
+    folder = Path(__file__).parent / "figures" / "kinds"
+    return sorted(path for path in folder.glob("*.py") if path.stem != "__init__")
+
+
+def _figures() -> str:
+    """Description of the figures, with the first line about each kind."""
+    lines = ["Each figure is drawn from a run's folder and written as PNG and PDF.", ""]
+    for path in _kinds():
+        about = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        lines.append(f"  {path.stem}: {about.splitlines()[0]}")
+    return "\n".join(lines)

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
-import pkgutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import matplotlib
 
-from dassl.command_line import ArgumentParser
 from dassl.utils import MissingFileError, UserError, printable
-from dassl.utils.files import read_text
 from dassl.utils.locks import locked_while_writing
+from experiments.arguments import make_figures_parser
 
 from . import kinds
 from .drawing import STYLE, Asked, Drawing, names_by_place, write
-
-
-def kind_names() -> list[str]:
-    """The kinds that have a file."""
-    return sorted(module.name for module in pkgutil.iter_modules(kinds.__path__))
-
-
-def _explanations() -> str:
-    """The first line about each kind; read from the files, since importing them takes seconds."""
-    lines = []
-    for name in kind_names():
-        (file,) = (Path(folder, f"{name}.py") for folder in kinds.__path__)
-        about = ast.get_docstring(ast.parse(read_text(file))) or ""
-        lines.append(f"{name}: {about.splitlines()[0]}")
-    return " ".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,17 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         UserError: something that the figure needs is missing or cannot be read; figures that were drawn before stay.
     """
-    parser = ArgumentParser(
-        prog="python -m experiments figures",
-        description=f"{__doc__}\n\n{_explanations()}",
-        examples=("RUN --kind confusion", "RUN --kind attention --images photos"),
-    )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run")
-    parser.add_argument("--kind", required=True, choices=kind_names(), help="what to draw")
-    parser.add_argument("--images", type=Path, metavar="FOLDER", help="images to use (default: the run's test images)")
-    parser.add_argument("--root", default="", metavar="DATA", help="folder of the data sets (default: the run's)")
-    parser.add_argument("--output-dir", type=Path, metavar="FOLDER", help="where to write (default: RUN/figures)")
-    args = parser.parse_args(arguments)
+    args = make_figures_parser().parse_args(arguments)
     kind = importlib.import_module(f"{kinds.__name__}.{args.kind}")
     _check(args.runs, kind, args.kind, args.images, args.root)
     with matplotlib.rc_context(STYLE):

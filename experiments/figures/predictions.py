@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dassl.evaluation import PREDICTIONS_NAME
-from dassl.utils import MissingFileError, UnreadableFileError, one_line
+from dassl.utils import MissingFileError, UnreadableFileError, file_sha256, one_line
 from dassl.utils.files import read_bytes
+from runner.result import RESULT_NAME, read_result
 
 _KINDS = {"images": "U", "labels": "iu", "top5": "iu", "scores": "f", "classnames": "U"}
 """NumPy's letters for the types of the arrays that are used here."""
@@ -59,13 +60,14 @@ def read_predictions(run: Path) -> Predictions:
 
     Raises:
         MissingFileError: there is no such file.
-        UnreadableFileError: it is damaged.
+        UnreadableFileError: it is damaged, or another evaluation's than the run's result.
     """
     path = run / PREDICTIONS_NAME
     if not path.is_file():
         raise MissingFileError(
             f"{run} has no {PREDICTIONS_NAME}: evaluate the model again with TEST.SAVE_PREDICTIONS True"
         )
+    _check_digest(path)
     arrays = _arrays(path)
     problem = _problem(arrays)
     if problem is not None:
@@ -77,6 +79,16 @@ def read_predictions(run: Path) -> Predictions:
         scores=arrays["scores"].astype(np.float64),
         classnames=arrays["classnames"].tolist(),
     )
+
+
+def _check_digest(path: Path) -> None:
+    """Raise UnreadableFileError if the result beside it records another SHA-256."""
+    result = read_result(path.parent) or {}
+    recorded = result.get("predictions")
+    if isinstance(recorded, dict) and recorded.get("sha256") not in (None, file_sha256(path)):
+        raise UnreadableFileError(
+            f"{path} is not the file that {RESULT_NAME} describes (its SHA-256 differs): evaluate the model again"
+        )
 
 
 def _arrays(path: Path) -> dict[str, NDArray]:

@@ -28,11 +28,11 @@ from trained_runs import Runs
 
 from dassl.engine import TRAINER_REGISTRY, SimpleTrainer
 from dassl.engine.run_record import write_record
-from dassl.utils import MissingFileError, UserError
+from dassl.utils import MissingFileError, UserError, file_sha256
 from experiments import __main__ as experiments_program
 from experiments import figures
+from experiments.arguments import kind_names
 from experiments.figures import drawing, kinds, trained
-from experiments.figures.command import kind_names
 from experiments.figures.drawing import STYLE, Asked, short, spread
 from experiments.figures.kinds import attention, classes, confusion, embedding, meta, reliability
 from experiments.figures.predictions import PREDICTIONS_NAME, read_predictions
@@ -139,6 +139,17 @@ def test_a_missing_array_and_a_missing_file_are_named(predicted, tmp_path):
         read_predictions(folder)
     with pytest.raises(MissingFileError, match="TEST.SAVE_PREDICTIONS True"):
         read_predictions(tmp_path)
+
+
+def test_predictions_of_another_evaluation_than_the_result_are_refused(predicted):
+    folder = predicted()
+    digest = file_sha256(folder / PREDICTIONS_NAME)
+    for recorded in (None, {"file": PREDICTIONS_NAME, "sha256": digest}):
+        write_result(folder, "ProMetaR", None, predictions=recorded)
+        assert len(read_predictions(folder).labels) == 400
+    predicted(6)
+    with pytest.raises(UserError, match="not the file that result.json describes"):
+        read_predictions(folder)
 
 
 # --- reliability and confusion ---------------------------------------------------------------------------------------
