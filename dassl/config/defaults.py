@@ -115,8 +115,8 @@ _TREE: dict[str, Any] = {
         "WARMUP_RECOUNT": True,  # the schedule counts its epochs from the end of the warm-up
     },
     "TRAIN": {
-        "CHECKPOINT_FREQ": 0,  # epochs between checkpoints; 0 for one after the last epoch only
-        "PRINT_FREQ": 10,  # batches between lines of the log
+        "CHECKPOINT_FREQ": 0,  # epochs; 0 for the last epoch only
+        "PRINT_FREQ": 10,  # batches
         "EXTEND": False,  # continue a run in OUTPUT_DIR (or RESUME) that had fewer epochs
         "COUNT_ITER": "train_x",  # length of an epoch with two loaders: train_x, train_u or smaller_one
     },

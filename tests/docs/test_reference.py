@@ -110,8 +110,10 @@ def test_a_file_without_a_description_is_refused(tmp_path, monkeypatch):
     module.parent.mkdir()
     module.write_text('OUT_NAME = "out.txt"\n"""What came\nout."""\n_OWN_NAME = "x"\nOTHER_NAME = make()\n')
     assert files.file_groups() == {"here": [files.File("out.txt", "What came out.")]}
-    module.write_text('OUT_NAME = "out.txt"\nBAD_NAME = "bad.txt"\nimport os\n')
-    with pytest.raises(UndocumentedError, match="files without a description: out.txt, bad.txt; write a docstring"):
+    module.write_text('OUT_NAME = "out.txt"\nBAD_NAME = "bad.txt"\nimport os\nA, C_NAME = "a", "c.txt"\n"""Two."""\n')
+    with pytest.raises(
+        UndocumentedError, match="files without a description: out.txt, bad.txt, c.txt; write a docstring"
+    ):
         files.file_groups()
 
 
