@@ -112,7 +112,7 @@ def test_a_file_without_a_description_is_refused(tmp_path, monkeypatch):
     assert files.file_groups() == {"here": [files.File("out.txt", "What came out.")]}
     module.write_text('OUT_NAME = "out.txt"\nBAD_NAME = "bad.txt"\nimport os\nA, C_NAME = "a", "c.txt"\n"""Two."""\n')
     with pytest.raises(
-        UndocumentedError, match="files without a description: out.txt, bad.txt, c.txt; write a docstring"
+        UndocumentedError, match="without a description: out.txt, bad.txt, c.txt; write a docstring"
     ):
         files.file_groups()
 
