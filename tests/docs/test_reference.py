@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dassl.utils import UserError
 from runner.config import default_cfg
 from runner.provenance import ROOT
 from tools.reference import files, flags, keys
@@ -103,6 +104,16 @@ def test_flags_are_those_of_the_parsers(tmp_path, monkeypatch):
         flags.programs()
 
 
+def test_a_program_without_a_parser_is_listed_and_a_failing_one_refused(tmp_path, monkeypatch):
+    program = tmp_path / "program.py"
+    monkeypatch.setattr(flags, "_commands", lambda: iter([[str(program)]]))
+    program.write_text('"""Starts\nothers.\n\nMore."""\nprint("usage")\n')
+    assert flags.programs() == [flags.Program(f"python {program}", "Starts others.", [])]
+    program.write_text('raise SystemExit("error: no GPU")\n')
+    with pytest.raises(UserError, match="program.py --help ended with 'error: no GPU' before it had a parser"):
+        flags.programs()
+
+
 def test_a_file_without_a_description_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "ROOT", tmp_path)
     monkeypatch.setattr(files, "PLACES", {"here": ("package",)})
@@ -110,8 +121,8 @@ def test_a_file_without_a_description_is_refused(tmp_path, monkeypatch):
     module.parent.mkdir()
     module.write_text('OUT_NAME = "out.txt"\n"""What came\nout."""\n_OWN_NAME = "x"\nOTHER_NAME = make()\n')
     assert files.file_groups() == {"here": [files.File("out.txt", "What came out.")]}
-    module.write_text('OUT_NAME = "out.txt"\nBAD_NAME = "bad.txt"\nimport os\n')
-    with pytest.raises(UndocumentedError, match="files without a description: out.txt, bad.txt; write a docstring"):
+    module.write_text('OUT_NAME = "out.txt"\nBAD_NAME = "bad.txt"\nimport os\nA, C_NAME = "a", "c.txt"\n"""Two."""\n')
+    with pytest.raises(UndocumentedError, match="without a description: out.txt, bad.txt, c.txt; write a docstring"):
         files.file_groups()
 
 

@@ -50,12 +50,23 @@ def _constants(path: Path) -> Iterator[File]:
     """The public constants of a module that name a file, with their docstrings."""
     body = ast.parse(path.read_text(encoding="utf-8")).body
     for number, node in enumerate(body):
-        if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)):
+        if not isinstance(node, ast.Assign):
             continue
-        name, text = node.targets[0].id, _text(node.value)
-        if name.endswith(ENDING) and not name.startswith("_") and text:
-            following = body[number + 1] if number + 1 < len(body) else None
-            yield File(text, _text(following.value) if isinstance(following, ast.Expr) else "")
+        following = body[number + 1] if number + 1 < len(body) else None
+        meaning = _text(following.value) if isinstance(following, ast.Expr) else ""
+        together = isinstance(node.value, ast.Tuple)  # one docstring cannot describe several files
+        for name, text in _named(node.targets[0], node.value):
+            if name.endswith(ENDING) and not name.startswith("_") and text:
+                yield File(text, "" if together else meaning)
+
+
+def _named(target: ast.expr, value: ast.expr) -> Iterator[tuple[str, str]]:
+    """Names of variables with the strings that they get; the string is empty for everything else."""
+    if isinstance(target, ast.Name):
+        yield target.id, _text(value)
+    elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+        for each, part in zip(target.elts, value.elts, strict=True):
+            yield from _named(each, part)
 
 
 def _text(node: ast.expr) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+from dassl.utils.errors import UserError
 from runner.provenance import ROOT
 from tools.reference.errors import UndocumentedError
 
@@ -85,20 +86,25 @@ def _is_program(path: Path) -> bool:
 def _programs_of(words: Sequence[str]) -> Iterator[Program]:
     """The program, or each of its subcommands."""
     parser = _parser_of([*words, "--help"])
-    if parser is None:
-        return
     command = f"python {' '.join(words)}"
+    if parser is None:
+        yield Program(command, _summary(words), [])
+        return
     choices = _subcommands(parser)
     for name, listed in choices.items():
         own = _parser_of([*words, name, "--help"])  # one that reads its own arguments has another parser
-        subparser = listed if own is None or _subcommands(own) == choices or own.prog == parser.prog else own
+        subparser = listed if own is None or _subcommands(own) or own.prog == parser.prog else own
         yield _program(f"{command} {name}", subparser)
     if not choices:
         yield _program(command, parser)
 
 
 def _parser_of(words: Sequence[str]) -> argparse.ArgumentParser | None:
-    """The parser of a command line; None for a program without one. The program ends when it parses its words."""
+    """The parser of a command line, with which the program ends; None for one that explains itself without a parser.
+
+    Raises:
+        UserError: the program fails.
+    """
 
     def found(parser: argparse.ArgumentParser, *_: Any, **__: Any) -> Any:
         raise _Found(parser)
@@ -115,9 +121,17 @@ def _parser_of(words: Sequence[str]) -> argparse.ArgumentParser | None:
                 runpy.run_path(str(ROOT / words[0]), run_name="__main__")
     except _Found as end:
         return end.parser
-    except SystemExit:
-        return None
+    except SystemExit as end:
+        if end.code:
+            raise UserError(f"python {' '.join(words)} ended with {end.code!r} before it had a parser") from end
     return None
+
+
+def _summary(words: Sequence[str]) -> str:
+    """The first paragraph of a program's docstring."""
+    name = words[-1].replace(".", "/") + ".py" if words[0] == "-m" else words[0]
+    docstring = ast.get_docstring(ast.parse((ROOT / name).read_text(encoding="utf-8"))) or ""
+    return " ".join(docstring.partition("\n\n")[0].split())
 
 
 def _subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
