@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.func import functional_call
 
 from clip.model import causal_attention, full_attention
+from clip.recompute import twice_differentiable_attention
 from trainers.cocoop import CoCoOpPrompts
 from trainers.core.prompts import CONTEXT, Prompts, Theta, normalized
-from trainers.core.trainer import PromptTrainer
-from trainers.prometar import ProMetaR, descend, is_visual, sample_task, twice_differentiable_attention
+from trainers.core.trainer import PromptTrainer, descend
+from trainers.prometar import ProMetaR, is_visual, modulated, sample_task
 
 
 class PlainPrompts:
@@ -105,7 +106,7 @@ def _plain_prometar_step(trainer: ProMetaR, batch: dict) -> float:
     images, labels = trainer.parse_batch_train(batch)
     theta, phi = trainer.prompts.tensors(), dict(trainer.modulator.named_parameters())
 
-    def modulated(theta: Theta, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def modulated_gradient(theta: Theta, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """g + gamma * r, every part with its graph."""
         with torch.no_grad(), trainer.precision.autocast():
             teacher = normalized(plain.encode_image(images))
@@ -127,15 +128,15 @@ def _plain_prometar_step(trainer: ProMetaR, batch: dict) -> float:
             for name, on_text, on_image in zip(theta, r_text, r_image, strict=True)
         }
         gamma = functional_call(trainer.modulator, phi, (g, r))
-        return {name: g[name] + gamma[name] * r[name] for name in theta}
+        return modulated(g, gamma, r)
 
-    update = modulated(theta, images, labels)
+    update = modulated_gradient(theta, images, labels)
     descend(trainer.optim, trainer.prompts, {name: value.detach() for name, value in update.items()})
 
     task = sample_task(batch["label"].cpu(), settings.MIXUP_ALPHA, settings.MIXUP_BETA)
     if task is None:
         return 0.0
-    update = modulated(theta, images[task.support], labels[task.support])
+    update = modulated_gradient(theta, images[task.support], labels[task.support])
     fast = {name: theta[name] - settings.ADAPT_LR * update[name] for name in theta}
     partners, lam = task.support[task.mix], task.lam.to(images.device)
     with torch.no_grad(), trainer.precision.autocast():

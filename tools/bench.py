@@ -17,7 +17,6 @@ from PIL import Image
 from torch import Tensor
 
 import trainers.core.trainer
-import trainers.prometar
 import trainers.zsclip
 from clip.backbones.open_clip_files import open_clip_module
 from clip.model import CLIP
@@ -113,7 +112,7 @@ class Bench:
             mock.patch.object(trainers.core.trainer, "load_clip", load),
             mock.patch.object(trainers.zsclip, "load_clip", load),
             mock.patch.object(
-                trainers.prometar,
+                trainers.core.trainer,
                 "teacher_text_features",
                 lambda clip, names: torch.randn(len(names), clip.text_projection.shape[1]).to(clip.logit_scale.device),
             ),

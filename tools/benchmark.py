@@ -41,7 +41,7 @@ PHASES = {
     "teacher": "teacher_image_features",
     "base gradient": "gradients",
     "query gradient": "query_gradient",
-    "outer gradient": "meta_gradient",
+    "outer gradient": "outer_gradient",
     "backward": "gradients_of",
 }
 

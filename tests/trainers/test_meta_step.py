@@ -53,10 +53,10 @@ class Scene:
         )
 
     def outer_loss(self, theta, phi):
-        return self.trainer.meta_gradient(theta, phi, self.batch, self.task)[0]
+        return self.trainer.meta_step(theta, phi, self.batch, self.task)[0]
 
     def ours(self):
-        return self.trainer.meta_gradient(self.theta, self.phi, self.batch, self.task)[:3]
+        return self.trainer.meta_step(self.theta, self.phi, self.batch, self.task)[:3]
 
     def reverse_over_reverse(self):
         return self.by_hand.outer_gradients(self.theta, self.phi, self.images, self.labels, self.task)

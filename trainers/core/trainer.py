@@ -9,6 +9,7 @@ import os.path as osp
 import re
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,12 +27,15 @@ from dassl.engine.run_record import RunRecord, check_same_run, check_weights, cl
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError, load_checkpoint
+from dassl.utils.files import remove_folder_atomically
 from dassl.utils.torchtools import BEST_NAME, POINTER_NAME, checkpoint_name, last_checkpoint_file
 from trainers.core.captured import CapturedFunctions
+from trainers.core.linearized import Linearized
 from trainers.core.precision import Precision
 from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized
 from trainers.core.ranges import check_ranges
 from trainers.core.record import backbone_digest, changes_no_number, frozen_digest
+from trainers.core.templates import teacher_text_features
 from trainers.core.unknown_words import warn_of_unknown_words
 
 LEARNED_NAME = re.compile(r"(^|\.)(ctx|VPT|VPT_shallow)$|compound_prompt|meta_net\.|^(prompt_learner\.)?proj\.")
@@ -118,6 +122,14 @@ def as_numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
     return dict(zip(values, torch.stack([value.detach().squeeze() for value in values.values()]).tolist(), strict=True))
 
 
+def descend(optimizer: torch.optim.Optimizer, module: nn.Module, gradients: Mapping[str, Tensor]) -> None:
+    """One optimiser step of a module's parameters along the given gradients."""
+    for name, parameter in module.named_parameters():
+        parameter.grad = gradients[name].to(parameter.dtype)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
 class PromptTrainer(TrainerX):
     """Life cycle of a prompt-learning method. Subclasses set the two names and `build_prompts`."""
 
@@ -125,6 +137,9 @@ class PromptTrainer(TrainerX):
     """Node of the method under TRAINER."""
     registered_name: str
     """Folder of its checkpoints, as published."""
+    only_to_resume: frozenset[str] = frozenset()
+    """Registered models that only training needs: their checkpoints are removed when it has finished (see
+    `keeps_models_of_training`), and a folder without them loads."""
     refuses_other_configurations = True
 
     @property
@@ -212,8 +227,7 @@ class PromptTrainer(TrainerX):
     def forward_backward(self, batch: dict) -> dict[str, float]:
         image, label = self.parse_batch_train(batch)
         gradients, reported = self.captured(self.gradients_of, (self.theta(),), image, label, self._loss_scale())
-        numbers = as_numbers(reported)
-        self.stop_if_not_finite(numbers)
+        numbers = self.finite_numbers(reported)
         self.update_prompts(gradients)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
@@ -246,12 +260,38 @@ class PromptTrainer(TrainerX):
         gradients = torch.autograd.grad(scaled, list(theta.values()), allow_unused=True)
         return dict(zip(theta, gradients, strict=True)), reported
 
+    def linearized(self, theta: Theta, images: Tensor) -> Linearized:
+        """Features of prompts theta, with their derivatives with respect to theta. images: [B, 3, H, W]"""
+        with torch.no_grad(), self.precision.autocast():
+            return Linearized(self.prompts, theta, images)
+
+    def similarity(self, image: Tensor, text: Tensor) -> Tensor:
+        """Logits [B, C], float32 at least, of normalised features image [B, e] and text [C, e]."""
+        with self.precision.autocast():
+            return at_least_float32(self.prompts.similarity(image, text))
+
+    def teacher_text_features(self) -> Tensor:
+        """w0: the unprompted CLIP's class features [C, e], the mean over ProMetaR's 60 templates, then normalised."""
+        return normalized(teacher_text_features(self.prompts.clip, self.dm.dataset.classnames))
+
+    @torch.no_grad()
+    def teacher_image_features(self, images: Tensor) -> Tensor:
+        """The unprompted CLIP's normalised features [B, e] of images [B, 3, H, W]."""
+        with self.precision.autocast():
+            return normalized(self.prompts.clip.encode_image(images))
+
     def theta(self) -> dict[str, Tensor]:
         """The learned tensors without gradients; not copies: an optimiser's steps show in them."""
         return {name: tensor.detach() for name, tensor in self.prompts.tensors().items()}
 
     def _loss_scale(self) -> Tensor | None:
         return self.scaler.scale(torch.ones((), device=self.device)) if self.scaler.is_enabled() else None
+
+    def finite_numbers(self, reported: Mapping[str, Tensor]) -> dict[str, float]:
+        """What a step reports, as numbers; the one time that a step waits for the device. Raises NonFiniteLossError."""
+        numbers = as_numbers(reported)
+        self.stop_if_not_finite(numbers)
+        return numbers
 
     def stop_if_not_finite(self, numbers: Mapping[str, float]) -> None:
         """Raise NonFiniteLossError, with step, tensors and images, when a loss is infinite or NaN."""
@@ -275,6 +315,28 @@ class PromptTrainer(TrainerX):
             )
             self._skipped_updates = 0
         super().after_epoch()
+
+    def keeps_models_of_training(self) -> bool:
+        """Whether the checkpoints of `only_to_resume` stay when training has finished."""
+        return False
+
+    def after_train(self) -> None:
+        super().after_train()
+        for name in () if self.keeps_models_of_training() else self.only_to_resume:
+            remove_folder_atomically(Path(self.output_dir, name))
+
+    def resume_model_if_exist(self, directory: str, names: str | list[str] | None = None) -> int:
+        """As Dassl's; models whose checkpoints were removed (`only_to_resume`) start anew."""
+        removed = self._removed_models(directory)
+        if removed and Path(directory, self.registered_name, POINTER_NAME).is_file():
+            print(f"No {', '.join(removed)} in {directory}: it starts anew")
+            names = [name for name in self.get_model_names(names) if name not in removed]
+        return super().resume_model_if_exist(directory, names)
+
+    def _removed_models(self, directory: str) -> list[str]:
+        """Registered models of `only_to_resume` without a folder."""
+        registered = [name for name in self.get_model_names() if name in self.only_to_resume]
+        return [name for name in registered if not Path(directory, name).is_dir()]
 
     def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor]:
         return self._on_device(batch["img"], batch["label"])
@@ -326,7 +388,10 @@ class PromptTrainer(TrainerX):
 
     def models_to_load(self, directory: str) -> list[str]:
         """Names of the registered models whose checkpoints an evaluation loads, the prompts' first."""
-        return self.get_model_names()
+        removed = self._removed_models(directory)
+        for name in removed:
+            print(f"No {name} in {directory}: it keeps its initial values (only training needs it)")
+        return [name for name in self.get_model_names() if name not in removed]
 
     def _checkpoint_paths(self, directory: str, epoch: int | None) -> dict[str, str]:
         """The checkpoint of each registered model, all of the epoch that the first model's has."""
