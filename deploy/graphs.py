@@ -30,11 +30,11 @@ LARGEST_DEVIATION = 1e-4
 class ImageTower(nn.Module):
     """Normalised pixels [B, 3, H, W] -> normalised features [B, e]. The learned visual prompts are constants in it."""
 
-    def __init__(self, clip: CLIP, prompts: Prompts | None) -> None:
+    def __init__(self, clip: CLIP, prompts: Prompts) -> None:
         super().__init__()
         self.visual = clip.visual
         with torch.no_grad():
-            visual = [] if prompts is None else list(prompts.visual_prompts(prompts.tensors()))
+            visual = list(prompts.visual_prompts(prompts.tensors()))
         self.prompts = nn.ParameterList(nn.Parameter(prompt.detach().clone(), False) for prompt in visual)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ import datetime
 import os.path as osp
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -402,7 +403,8 @@ class TrainerBase:
 class SimpleTrainer(RunChecks, TrainerBase):
     """A trainer with data, a model, an evaluator and an output folder, all from the configuration."""
 
-    def __init__(self, cfg: Any) -> None:
+    def __init__(self, cfg: Any, classnames: Sequence[str] | None = None) -> None:
+        """Args: cfg: the configuration; classnames: classes to tell apart without a data set, None: the data set's."""
         super().__init__()
         self.check_ranges(cfg)
         self.check_cfg(cfg)
@@ -413,7 +415,10 @@ class SimpleTrainer(RunChecks, TrainerBase):
         self.output_dir = cfg.OUTPUT_DIR
         self.cfg = cfg
         self.start_digest = file_sha256_if_any(cfg.MODEL.INIT_WEIGHTS)
-        self.build_data_loader()
+        if classnames is None:
+            self.build_data_loader()
+        else:
+            self._use_classes_alone(list(classnames))
         self.build_model()
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
         self.best_result = -float("inf")
@@ -438,6 +443,13 @@ class SimpleTrainer(RunChecks, TrainerBase):
         self.num_source_domains = dm.num_source_domains
         self.lab2cname = dm.lab2cname
         self.dm = dm
+
+    def _use_classes_alone(self, names: list[str]) -> None:
+        """In place of `build_data_loader`: class names and no images. Such a trainer predicts, but cannot train."""
+        self.train_loader_x = self.train_loader_u = self.val_loader = self.test_loader = None
+        self.num_classes, self.lab2cname = len(names), dict(enumerate(names))
+        dataset = SimpleNamespace(classnames=names, num_classes=self.num_classes, lab2cname=self.lab2cname)
+        self.dm = SimpleNamespace(dataset=dataset, num_classes=self.num_classes, lab2cname=self.lab2cname)
 
     def build_model(self) -> None:
         """Make and register the model, its optimiser and scheduler; here the SimpleNet of ``cfg.MODEL``."""

@@ -257,7 +257,7 @@ def test_every_tensor_of_a_step_is_on_the_device(tiny_cfg, name):
             prompts._fixed_text = fake_on_gpu(prompts._fixed_text)
         theta = trainer.theta()
         image, label = fake_on_gpu(batch["img"]), fake_on_gpu(batch["label"])
-        assert trainer._logits(theta, image, None).device.type == "cuda"
+        assert trainer.prompted._logits(theta, image, None).device.type == "cuda"
         loss, reported = trainer.objective(theta, image, label)
         assert {value.device.type for value in (loss, *reported.values())} == {"cuda"}
         if name == "ProMetaR":

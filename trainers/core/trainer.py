@@ -6,7 +6,6 @@ A method adds its prompts (see `trainers.core.prompts`), the name of its config 
 from __future__ import annotations
 
 import os.path as osp
-import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -17,104 +16,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip.backbones.open_clip import Pixels
-from clip.clip import load_backbone
-from clip.kernel_choice import choose_kernels
-from clip.model import CLIP
 from dassl.engine import TrainerX
 from dassl.engine.anomalies import non_finite_losses
 from dassl.engine.run_record import RunRecord, check_same_run, check_weights, classnames_digest
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import UserError, load_checkpoint
+from dassl.utils import UserError
 from dassl.utils.files import remove_folder_atomically
-from dassl.utils.torchtools import BEST_NAME, POINTER_NAME, checkpoint_name, last_checkpoint_file
+from dassl.utils.torchtools import POINTER_NAME
 from trainers.core.captured import CapturedFunctions
+from trainers.core.learned import find_checkpoint, load_learned, read_checkpoint
 from trainers.core.linearized import Linearized
-from trainers.core.precision import Precision
-from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized
-from trainers.core.ranges import check_ranges
+from trainers.core.method import Method
+from trainers.core.prompted_clip import PromptedClip
+from trainers.core.prompts import Theta, at_least_float32, normalized
 from trainers.core.record import backbone_digest, changes_no_number, frozen_digest
 from trainers.core.templates import teacher_text_features
-from trainers.core.unknown_words import warn_of_unknown_words
-
-LEARNED_NAME = re.compile(r"(^|\.)(ctx|VPT|VPT_shallow)$|compound_prompt|meta_net\.|^(prompt_learner\.)?proj\.")
-"""What published checkpoints call learned tensors; everything else in them is the frozen CLIP."""
-
-
-def load_clip(cfg: CfgNode, precision: Precision) -> CLIP:
-    """The frozen CLIP of `MODEL.BACKBONE.NAME` on the trainer's device."""
-    clip, pixels = load_backbone(cfg.MODEL.BACKBONE.NAME)
-    expected = clip.visual.input_resolution
-    if set(cfg.INPUT.SIZE) != {expected}:
-        raise UserError(
-            f"backbone {cfg.MODEL.BACKBONE.NAME} takes {expected}x{expected} images, but INPUT.SIZE is "
-            f'{tuple(cfg.INPUT.SIZE)}: set INPUT.SIZE "({expected}, {expected})"'
-        )
-    if pixels is not None:
-        _check_pixels(cfg, pixels)
-    return precision.convert(clip).to(precision.device)
-
-
-def _check_pixels(cfg: CfgNode, pixels: Pixels) -> None:
-    """Raise UserError where the configured images are not what the backbone was trained on."""
-    wanted = {"PIXEL_MEAN": list(pixels.mean), "PIXEL_STD": list(pixels.std), "INTERPOLATION": pixels.interpolation}
-    for key, value in wanted.items():
-        configured = cfg.INPUT[key] if key == "INTERPOLATION" else list(cfg.INPUT[key])
-        if configured != value:
-            raise UserError(
-                f"backbone {cfg.MODEL.BACKBONE.NAME} was trained with {key} {value}, but INPUT.{key} is {configured}: "
-                f'set INPUT.{key} "{value}"'
-            )
-
-
-def load_learned(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Copy a checkpoint's learned tensors into `module`; frozen CLIP tensors in it are ignored.
-
-    Raises:
-        UserError: a tensor is missing or mis-shaped, or the checkpoint holds a prompt that `module` has not.
-    """
-    own = module.state_dict()
-    for name, tensor in own.items():
-        if name not in state:
-            raise UserError(f"{source}: tensor {name} is missing")
-        if state[name].shape != tensor.shape:
-            shape, expected = tuple(state[name].shape), tuple(tensor.shape)
-            raise UserError(f"{source}: tensor {name} has shape {shape}, but this configuration needs {expected}")
-    for name in state:
-        if name not in own and LEARNED_NAME.search(name):
-            raise UserError(f"{source}: holds prompt tensor {name}, which this configuration has not")
-    module.load_state_dict({name: state[name] for name in own})
-
-
-def find_checkpoint(folder: str, epoch: int | None) -> str:
-    """File of an epoch; of the best model when no epoch is given, or of the last epoch when none was kept as best.
-
-    Raises:
-        UserError: no such file.
-    """
-    if epoch is not None:
-        path = osp.join(folder, checkpoint_name(epoch))
-    else:
-        path = osp.join(folder, BEST_NAME)
-        if not osp.isfile(path) and osp.isfile(osp.join(folder, POINTER_NAME)):
-            path = osp.join(folder, last_checkpoint_file(folder))
-    if not osp.isfile(path):
-        raise UserError(f"no checkpoint at {path}: check --model-dir and --load-epoch")
-    return path
-
-
-def read_checkpoint(path: str) -> dict[str, Any]:
-    """The content of a trainer's checkpoint, ours or published, with a `state_dict` of tensors.
-
-    Raises:
-        UserError: it is something else.
-    """
-    checkpoint = load_checkpoint(path)
-    state = checkpoint.get("state_dict")
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} is not a checkpoint of a trainer: it has no state_dict")
-    return checkpoint
 
 
 def as_numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
@@ -130,41 +47,27 @@ def descend(optimizer: torch.optim.Optimizer, module: nn.Module, gradients: Mapp
     optimizer.zero_grad()
 
 
-class PromptTrainer(TrainerX):
-    """Life cycle of a prompt-learning method. Subclasses set the two names and `build_prompts`."""
+class PromptTrainer(Method, TrainerX):
+    """Life cycle of a prompt-learning method. Subclasses set the two names of `Method` and `build_prompts`.
 
-    config_node: str
-    """Node of the method under TRAINER."""
-    registered_name: str
-    """Folder of its checkpoints, as published."""
+    Args:
+        cfg: the whole configuration.
+        prompted: what is to be trained; None: built from the configuration.
+        teacher_text: class features [C, e] in place of the teacher's, for those who only measure time; None: computed.
+    """
+
     only_to_resume: frozenset[str] = frozenset()
     """Registered models that only training needs: their checkpoints are removed when it has finished (see
     `keeps_models_of_training`), and a folder without them loads."""
     refuses_other_configurations = True
 
+    def __init__(self, cfg: CfgNode, prompted: PromptedClip | None = None, teacher_text: Tensor | None = None) -> None:
+        self._given, self._given_teacher_text = prompted, teacher_text
+        super().__init__(cfg)
+
     @property
     def changes_no_number(self) -> frozenset[str]:
         return changes_no_number()
-
-    @staticmethod
-    def add_config(cfg: CfgNode) -> None:
-        """Add the method's defaults to `cfg.TRAINER`."""
-
-    def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
-        """The method's learned tensors and encoders."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what it learns")
-
-    def registered_module(self) -> nn.Module:
-        """The module whose state dict is saved."""
-        return self.prompts
-
-    @property
-    def settings(self) -> CfgNode:
-        """The method's own config node."""
-        return self.cfg.TRAINER[self.config_node]
-
-    def check_ranges(self, cfg: CfgNode) -> None:
-        check_ranges(cfg)
 
     def check_cfg(self, cfg: CfgNode) -> None:
         if cfg.DATALOADER.K_TRANSFORMS != 1:
@@ -173,25 +76,24 @@ class PromptTrainer(TrainerX):
             )
 
     def build_model(self) -> None:
-        cfg = self.cfg
-        self.precision = Precision.choose(self.settings.PREC, self.device)
-        choose_kernels(cfg.TRAINER.FUSED, self.device)
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(cfg.TRAINER.TF32)
-        self.captured = CapturedFunctions.choose(cfg.TRAINER.CUDA_GRAPH, self.device)
-        print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
-        clip = load_clip(cfg, self.precision)
-        warn_of_unknown_words(clip, self.dm.dataset.classnames, cfg.MODEL.BACKBONE.NAME)
-        self.prompts = self.build_prompts(clip, self.dm.dataset.classnames).to(self.device)
-        if cfg.TRAINER.TEXT_CHUNK > 0 and hasattr(self.prompts, "context"):
-            self.prompts.context.recompute_in_chunks(cfg.TRAINER.TEXT_CHUNK)
-        self._text_cache: tuple[tuple, Tensor] | None = None
+        self.prompted = self.take_or_build(self._given, self.dm.dataset.classnames, self.device)
+        self.prompts, self.precision = self.prompted.prompts, self.prompted.precision
         self.prepare_training()
 
+    @property
+    def captured(self) -> CapturedFunctions:
+        """Calls the functions of steps and test batches, by their graphs if there are any."""
+        return self.prompted.captured
+
+    @captured.setter
+    def captured(self, captured: CapturedFunctions) -> None:
+        self.prompted.captured = captured
+
     def checked_models(self) -> dict[str, nn.Module | None]:
-        return super().checked_models() | {"frozen CLIP": self.prompts.clip}
+        return super().checked_models() | self.prompted.checked_models()
 
     def prepare_training(self) -> None:
-        """Start values, optimiser, scheduler, scaler; what a model that only predicts does without."""
+        """Start values, optimiser, scheduler, scaler."""
         cfg = self.cfg
         if cfg.MODEL.INIT_WEIGHTS:
             self._start_from(cfg.MODEL.INIT_WEIGHTS)
@@ -272,7 +174,10 @@ class PromptTrainer(TrainerX):
 
     def teacher_text_features(self) -> Tensor:
         """w0: the unprompted CLIP's class features [C, e], the mean over ProMetaR's 60 templates, then normalised."""
-        return normalized(teacher_text_features(self.prompts.clip, self.dm.dataset.classnames))
+        features = self._given_teacher_text
+        if features is None:
+            features = teacher_text_features(self.prompts.clip, self.dm.dataset.classnames)
+        return normalized(features)
 
     @torch.no_grad()
     def teacher_image_features(self, images: Tensor) -> Tensor:
@@ -282,7 +187,7 @@ class PromptTrainer(TrainerX):
 
     def theta(self) -> dict[str, Tensor]:
         """The learned tensors without gradients; not copies: an optimiser's steps show in them."""
-        return {name: tensor.detach() for name, tensor in self.prompts.tensors().items()}
+        return self.prompted.theta()
 
     def _loss_scale(self) -> Tensor | None:
         return self.scaler.scale(torch.ones((), device=self.device)) if self.scaler.is_enabled() else None
@@ -342,21 +247,7 @@ class PromptTrainer(TrainerX):
         return self._on_device(batch["img"], batch["label"])
 
     def model_inference(self, image: Tensor) -> Tensor:
-        with self.precision.autocast():
-            text = None if self.prompts.text_depends_on_image else self._evaluation_text_features()
-            return self.captured(self._logits, (self.theta(),), image, text)
-
-    def _logits(self, theta: Theta, image: Tensor, text: Tensor | None) -> Tensor:
-        return self.prompts.logits(theta, image, text)
-
-    @torch.no_grad()
-    def _evaluation_text_features(self) -> Tensor:
-        """Normalised class features [C, e], encoded anew only when a learned tensor has changed."""
-        theta = self.prompts.tensors()
-        state = tuple((id(tensor), tensor._version) for tensor in theta.values())
-        if self._text_cache is None or self._text_cache[0] != state:
-            self._text_cache = state, normalized(self.prompts.text_features(theta))
-        return self._text_cache[1]
+        return self.prompted.logits(image)
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load learned tensors from `<directory>/<registered name>/`, ours or published, before an evaluation.

@@ -1,0 +1,65 @@
+"""Learned tensors in checkpoint files, ours and published ones: find, read, load."""
+
+from __future__ import annotations
+
+import os.path as osp
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from dassl.utils import UserError, load_checkpoint
+from dassl.utils.torchtools import BEST_NAME, POINTER_NAME, checkpoint_name, last_checkpoint_file
+
+LEARNED_NAME = re.compile(r"(^|\.)(ctx|VPT|VPT_shallow)$|compound_prompt|meta_net\.|^(prompt_learner\.)?proj\.")
+"""What published checkpoints call learned tensors; everything else in them is the frozen CLIP."""
+
+
+def load_learned(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Copy a checkpoint's learned tensors into `module`; frozen CLIP tensors in it are ignored.
+
+    Raises:
+        UserError: a tensor is missing or mis-shaped, or the checkpoint holds a prompt that `module` has not.
+    """
+    own = module.state_dict()
+    for name, tensor in own.items():
+        if name not in state:
+            raise UserError(f"{source}: tensor {name} is missing")
+        if state[name].shape != tensor.shape:
+            shape, expected = tuple(state[name].shape), tuple(tensor.shape)
+            raise UserError(f"{source}: tensor {name} has shape {shape}, but this configuration needs {expected}")
+    for name in state:
+        if name not in own and LEARNED_NAME.search(name):
+            raise UserError(f"{source}: holds prompt tensor {name}, which this configuration has not")
+    module.load_state_dict({name: state[name] for name in own})
+
+
+def find_checkpoint(folder: str, epoch: int | None) -> str:
+    """File of an epoch; of the best model when no epoch is given, or of the last epoch when none was kept as best.
+
+    Raises:
+        UserError: no such file.
+    """
+    if epoch is not None:
+        path = osp.join(folder, checkpoint_name(epoch))
+    else:
+        path = osp.join(folder, BEST_NAME)
+        if not osp.isfile(path) and osp.isfile(osp.join(folder, POINTER_NAME)):
+            path = osp.join(folder, last_checkpoint_file(folder))
+    if not osp.isfile(path):
+        raise UserError(f"no checkpoint at {path}: check --model-dir and --load-epoch")
+    return path
+
+
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """The content of a trainer's checkpoint, ours or published, with a `state_dict` of tensors.
+
+    Raises:
+        UserError: it is something else.
+    """
+    checkpoint = load_checkpoint(path)
+    state = checkpoint.get("state_dict")
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} is not a checkpoint of a trainer: it has no state_dict")
+    return checkpoint

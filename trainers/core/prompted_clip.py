@@ -1,0 +1,111 @@
+"""CLIP with prompts, from images to logits: what an evaluation, a prediction or an export needs, and nothing more."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from clip.model import CLIP
+from dassl.engine.run_record import check_weights
+from dassl.utils import UserError
+from trainers.core.captured import CapturedFunctions
+from trainers.core.learned import load_learned, read_checkpoint
+from trainers.core.precision import Precision
+from trainers.core.prompts import Prompts, Theta, normalized
+
+
+class PromptedClip:
+    """A frozen CLIP with a method's prompts for some classes. `trainers.core.method.prompted_clip` builds one.
+
+    It reads no data and does not train. Images [B, 3, H, W] are normalised as the backbone expects them, on any device.
+
+    Args:
+        prompts: learned tensors and encoders.
+        learned: the module whose state dict has the tensor names of the method's checkpoints.
+        learned_name: the folder of these checkpoints, by which messages call it.
+        classes: class names in the order of the logits.
+        precision: says where and how it computes.
+        captured: calls the functions of test batches.
+    """
+
+    def __init__(
+        self,
+        prompts: Prompts,
+        learned: nn.Module,
+        learned_name: str,
+        classes: Sequence[str],
+        precision: Precision,
+        captured: CapturedFunctions,
+    ) -> None:
+        self.prompts, self.learned, self.learned_name = prompts, learned, learned_name
+        self.classes = list(classes)
+        self.precision, self.captured = precision, captured
+        self._text_cache: tuple[list[tuple], Tensor] | None = None
+
+    @property
+    def clip(self) -> CLIP:
+        """The frozen model."""
+        return self.prompts.clip
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.precision.device
+
+    def theta(self) -> dict[str, Tensor]:
+        """The learned tensors without gradients; not copies: an optimiser's steps show in them."""
+        return {name: tensor.detach() for name, tensor in self.prompts.tensors().items()}
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Take the learned tensors of a checkpoint file, ours or published.
+
+        Raises:
+            UserError: it is not a checkpoint, is damaged, or its tensors do not fit.
+        """
+        checkpoint = read_checkpoint(os.fspath(path))
+        check_weights(checkpoint, os.fspath(path))
+        load_learned(self.learned, checkpoint["state_dict"], os.fspath(path))
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits [B, C] of images [B, 3, H, W]."""
+        with self.precision.autocast():
+            text = None if self.prompts.text_depends_on_image else self.text_features()
+            images = images.to(self.device, non_blocking=True)
+            return self.captured(self._logits, (self.theta(),), images, text)
+
+    def _logits(self, theta: Theta, images: Tensor, text: Tensor | None) -> Tensor:
+        return self.prompts.logits(theta, images, text)
+
+    @torch.no_grad()
+    def image_features(self, images: Tensor) -> Tensor:
+        """Normalised features [B, e] of images [B, 3, H, W]."""
+        with self.precision.autocast():
+            return normalized(self.prompts.image_features(self.theta(), images.to(self.device)))
+
+    @torch.no_grad()
+    def text_features(self) -> Tensor:
+        """Normalised features [C, e] of the classes, encoded anew only when a learned tensor has changed.
+
+        Raises:
+            UserError: they depend on the image.
+        """
+        if self.prompts.text_depends_on_image:
+            raise UserError("this method encodes the classes for each image: ask for logits instead of text features")
+        state = [_state(tensor) for tensor in self.prompts.tensors().values()]
+        if self._text_cache is None or self._text_cache[0] != state:
+            with self.precision.autocast():
+                self._text_cache = state, normalized(self.prompts.text_features(self.theta()))
+        return self._text_cache[1]
+
+    def checked_models(self) -> dict[str, nn.Module | None]:
+        """Where to look for tensors that are not finite."""
+        learned = {self.learned_name: self.learned} if self.prompts.tensors() else {}
+        return learned | {"frozen CLIP": self.clip}
+
+
+def _state(tensor: Tensor) -> tuple[int, int, int, torch.dtype]:
+    """Differs once a tensor is replaced, moved, or changed in place (by anything but writing to its `.data`)."""
+    return id(tensor), tensor._version, tensor.data_ptr(), tensor.dtype
