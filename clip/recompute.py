@@ -67,7 +67,12 @@ def _as_now(function: Function, device: str) -> Function:
         return torch.autocast(device, dtype) if enabled else nullcontext()
 
     def run(*tensors: Tensor) -> Tensors:
-        with autocast(), sdpa_kernel(SDPBackend.MATH):
+        with autocast(), twice_differentiable_attention():
             return function(*tensors)
 
     return run
+
+
+def twice_differentiable_attention() -> AbstractContextManager:
+    """Fused attention kernels do not have a second derivative: use plain matrix products."""
+    return sdpa_kernel(SDPBackend.MATH)

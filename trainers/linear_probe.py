@@ -117,7 +117,7 @@ class LinearProbe(PromptTrainer):
         self, state: Mapping[str, Tensor], folder: str, classnames: str | None
     ) -> Mapping[str, Tensor]:
         """Weights by class name; a class that was not trained on gets its zero-shot text feature, as a line says."""
-        names, path = self.recorded_classnames, Path(folder, CLASSNAMES_NAME)
+        names, path = self.classes, Path(folder, CLASSNAMES_NAME)
         if classnames == classnames_digest(names) or (classnames is None and not path.is_file()):
             return state  # without any record, only the number of classes is checked
         trained = read_classnames(folder)

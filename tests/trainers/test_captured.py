@@ -13,6 +13,7 @@ from dataclasses import fields, is_dataclass, replace
 import pytest
 import torch
 from golden_data import images
+from golden_replay import features
 from meta_by_hand import FAMILY_OPTIONS
 from tiny_runs import NODES, build_trainer, learned, set_position
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -276,7 +277,7 @@ def test_every_tensor_of_a_step_is_on_the_device(tiny_cfg, name):
                 setattr(prompts, kept, fake_on_gpu(value))
         theta = trainer.theta()
         image, label, *_ = inputs = fake_on_gpu(inputs)
-        assert trainer._logits(theta, image, None).device.type == "cuda"
+        assert trainer.prompted._logits(theta, image, None).device.type == "cuda"
         if hasattr(trainer, "teacher_text"):
             trainer.teacher_text = fake_on_gpu(trainer.teacher_text)
         loss, reported = trainer.objective(theta, *inputs)
@@ -285,10 +286,11 @@ def test_every_tensor_of_a_step_is_on_the_device(tiny_cfg, name):
             whole = prometar.Batch(image, label, trainer.teacher_image_features(image))
             sizes = {"query": (2, torch.int64), "support": (2, torch.int64), "lam": (2, None), "mix": (2, torch.int64)}
             task = prometar.Task(**{k: torch.zeros(n, dtype=t, device="cuda") for k, (n, t) in sizes.items()})
-            losses = trainer.losses(theta, whole.at(task.support))
+            support, both = whole.at(task.support), whole.at(task.images())
+            losses = trainer.losses(*features(trainer, theta, support), support)[1]
             phi = dict(fake_on_gpu(trainer.modulator).named_parameters())
             gamma = trainer.gamma(phi, theta, theta)
-            tensors = (*losses, *gamma.values(), trainer.query_loss(theta, whole, task))
+            tensors = (*losses, *gamma.values(), trainer.query_loss(*features(trainer, theta, both), both.labels, task))
             assert {tensor.device.type for tensor in tensors} == {"cuda"}
 
 

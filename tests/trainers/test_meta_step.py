@@ -49,7 +49,7 @@ class Scene:
         self.by_hand = scheme(family, state, NAMES, teacher_text, trainer.settings, first_order)
 
     def outer_loss(self, theta, phi):
-        return self.trainer.meta_gradient(theta, phi, self.batch, self.task)[0]
+        return self.trainer.meta_step(theta, phi, self.batch, self.task)[0]
 
     def factor(self, name):
         """What our gradient of a tensor of theta or phi is the derivative's multiple by."""
@@ -57,7 +57,7 @@ class Scene:
         return self.by_hand.factor(names.get(".".join(name.split(".")[:2]), name))
 
     def ours(self):
-        return self.trainer.meta_gradient(self.theta, self.phi, self.batch, self.task)[:3]
+        return self.trainer.meta_step(self.theta, self.phi, self.batch, self.task)[:3]
 
     def reverse_over_reverse(self):
         return self.by_hand.outer_gradients(self.theta, self.phi, self.images, self.labels, self.task)
