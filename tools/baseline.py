@@ -24,11 +24,12 @@ from trainers.clip_lora import LowRankPrompts
 from trainers.cocoop import CoCoOpPrompts
 from trainers.coprompt import CoPromptPrompts
 from trainers.core.gradients import descend
+from trainers.core.modulator import is_visual
 from trainers.core.prompts import CONTEXT, Prompts, Theta, normalized
 from trainers.core.trainer import PromptTrainer
 from trainers.mma import TEXT, VISUAL, MMAPrompts
 from trainers.prograd import ProGrad, without_opposition
-from trainers.prometar import ProMetaR, is_visual, modulated, sample_task
+from trainers.prometar import ProMetaR, modulated, sample_task
 from trainers.tcp import TCPPrompts
 
 

@@ -12,7 +12,7 @@ B. *Meta step.* One class of the batch is the query, the others the support. Ada
 | symbol | here | |
 | --- | --- | --- |
 | theta, theta' | `theta`, `adapted` | learned tensors by name, [n, d] each; the same after the inner update |
-| phi | `phi` | weights of the `GradientModulator` M by name |
+| M, phi | `GradientModulator`, `phi` | the network (`trainers.core.modulator`); its weights by name |
 | L; R | `Losses` | cross-entropy; weighted distances from the teacher's features (and logits), summed |
 | g, r, gamma | `g`, `r`, `gamma` | dL/dtheta, dR/dtheta, M_phi(g, r); shapes of theta |
 | w0, f0 | `teacher_text`, `Batch.teacher` | normalised features of the unprompted CLIP, [C, e] and [B, e] |
@@ -25,14 +25,13 @@ Shapes: B images of a batch, q of the query, s of the support, C classes, n prom
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.func import functional_call, vjp
+from torch import Tensor
+from torch.func import functional_call
 from yacs.config import CfgNode
 
 from clip.model import CLIP
@@ -41,23 +40,26 @@ from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import UserError
 from trainers.core.divergence import divergence
 from trainers.core.facts import BASE_TO_NEW, TRANSFER, PublishedRow, Recipes
 from trainers.core.families import build_family
-from trainers.core.gradients import Gradients, descend, for_each
+from trainers.core.gradients import Gradients, descend, for_each, vjp_with_aux
 from trainers.core.meta_monitor import MetaMonitor
+from trainers.core.modulator import GradientModulator
 from trainers.core.prompts import Prompts, Theta, normalized
 from trainers.core.trainer import PromptTrainer
 
 MODULATOR = "GradientModulator"
-MOST_WEIGHTS = 2**26
-"""Of the network for one whole tensor (256 MiB). With `DIM_RATE` 8 that is enough for 20 tokens of width 768."""
 REGULARIZERS = ("l1", "promptsrc")
 
 
 class MetaRegularization(PromptTrainer):
     """The two updates of a batch, and the scheme behind them. `ProMetaR` below builds what they work on."""
+
+    teacher_text: Tensor
+    modulator: GradientModulator
+    modulator_optim: torch.optim.Optimizer
+    monitor: MetaMonitor | None
 
     def forward_backward(self, batch: dict) -> dict[str, float]:
         images, labels = self.parse_batch_train(batch)
@@ -72,7 +74,8 @@ class MetaRegularization(PromptTrainer):
             inputs = Batch(images, labels, teacher), task.to(self.device)
             loss, on_theta, on_phi, inner = self.captured(self.meta_step, (self.theta(), self.phi()), *inputs)
             numbers = self.finite_numbers({"loss": loss} | reported)
-            self.watch(inner, on_theta)
+            if self.monitor is not None and self.monitor.due(self.batch_idx):
+                self.monitor.record(*inner, on_theta)
             descend(self.optim, self.prompts, on_theta)
             descend(self.modulator_optim, self.modulator, on_phi)
         if self.batch_idx + 1 == self.num_batches:
@@ -176,7 +179,7 @@ class MetaRegularization(PromptTrainer):
         # as in `gradients`, and what differentiates g and r once more
         (g, r), hessians, _ = features.gradients_and_hessians(partial(self.losses, batch=support))
         # theta is a constant in here: its own derivative, 1, is the v in the sum below
-        adapted, pullback, inner = vjp(lambda *inputs: self.adapted(theta, *inputs), phi, g, r, has_aux=True)
+        adapted, pullback, inner = vjp_with_aux(partial(self.adapted, theta), phi, g, r)
         v, loss = self.query_gradient(adapted, batch, task)
         on_phi, v_g, v_r = pullback(v)
         if self.settings.FAST_ADAPTATION:  # g and r count as constants, too
@@ -188,11 +191,6 @@ class MetaRegularization(PromptTrainer):
     def phi(self) -> dict[str, Tensor]:
         """The modulator's weights without gradients; not copies."""
         return {name: tensor.detach() for name, tensor in self.modulator.named_parameters()}
-
-    def watch(self, inner: Inner, on_theta: Gradients) -> None:
-        """Show a meta step to the monitor."""
-        if self.monitor is not None and self.monitor.due(self.batch_idx):
-            self.monitor.record(*inner, on_theta)
 
     def after_epoch(self) -> None:
         if self.monitor is not None:
@@ -269,71 +267,6 @@ def sample_task(labels: Tensor, alpha: float, beta: float) -> Task | None:
     return Task(query, support, lam, mix)
 
 
-class GradientModulator(nn.Module):
-    """M_phi: for each learned tensor k, gamma_k = sigmoid(W2 W1 [g_k ; r_k]) in (0, 1), of k's shape (eq. 9).
-
-    One gamma serves `dim_rate` adjacent entries. There is no activation between W1 and W2, and no bias.
-    A network that reads a whole tensor grows with the square of its size. Where it would have more than `MOST_WEIGHTS`
-    weights, the tensor is taken as rows, by its last axis, and one network serves all of them.
-
-    Args:
-        prompts: the tensors to be modulated.
-        dim_rate: entries per gamma; must divide the size of every tensor, or of a row of it.
-
-    Raises:
-        UserError: It does not.
-    """
-
-    def __init__(self, prompts: Mapping[str, Tensor], dim_rate: int) -> None:
-        super().__init__()
-        self.linear_vision_gamma, self.linear_text_gamma = nn.ModuleList(), nn.ModuleList()
-        self.dim_rate = dim_rate
-        self._index: dict[str, tuple[str, int]] = {}
-        self._as_read: dict[str, tuple[int, ...]] = {}
-        # visual layers are made first, as published: their start is drawn before that of the text side
-        for name, prompt in sorted(prompts.items(), key=lambda named: not is_visual(named[0])):
-            self._as_read[name] = shape_as_read(prompt, dim_rate)
-            size = self._as_read[name][-1]
-            if dim_rate < 1 or size % dim_rate:
-                part = "a row of " * (size < prompt.numel())
-                raise UserError(
-                    f"TRAINER.PROMETAR.DIM_RATE {dim_rate} does not divide the {size} values of {part}{name}"
-                )
-            hidden = size // dim_rate
-            side = "linear_vision_gamma" if is_visual(name) else "linear_text_gamma"
-            self._index[name] = side, len(self[side])
-            w1, w2 = nn.Linear(2 * size, hidden, bias=False), nn.Linear(hidden, hidden, bias=False)
-            self[side].append(nn.Sequential(w1, w2))
-
-    def __getitem__(self, side: str) -> nn.ModuleList:
-        return getattr(self, side)
-
-    def forward(self, g: Theta, r: Theta) -> Gradients:
-        """gamma for every prompt tensor; g, r: gradients of L and R, of the prompts' shapes."""
-        coarse = []
-        for name, (side, index) in self._index.items():
-            shape = self._as_read[name]
-            pair = torch.cat([g[name].reshape(shape), r[name].reshape(shape)], dim=-1)  # [2 n d], or [rows, 2 d]
-            coarse.append(self[side][index](pair).flatten())  # [n d / dim_rate]
-        # the sigmoid and the repetition once for all tensors, not for each
-        fine = torch.cat(coarse).sigmoid()[:, None].expand(-1, self.dim_rate).flatten()
-        parts = fine.split([g[name].numel() for name in self._index])
-        return {name: part.view_as(g[name]) for name, part in zip(self._index, parts, strict=True)}
-
-
-def shape_as_read(tensor: Tensor, dim_rate: int) -> tuple[int, ...]:
-    """The shape in which the modulator's network gets a tensor: [values], or [rows, values of a row]."""
-    size = tensor.numel()
-    hidden = size // max(dim_rate, 1)
-    weights = 2 * size * hidden + hidden**2  # of W1 and W2
-    return (size,) if weights <= MOST_WEIGHTS else (size // tensor.shape[-1], tensor.shape[-1])
-
-
-def is_visual(name: str) -> bool:
-    """Whether a learned tensor belongs to the image tower alone, by its published name."""
-    return name.startswith("image_encoder.") or ".visual_" in name
-
-
 @TRAINER_REGISTRY.register()
 class ProMetaR(MetaRegularization):
     """Prompt learning via meta-regularization."""
@@ -359,7 +292,6 @@ class ProMetaR(MetaRegularization):
         PublishedRow("ProMetaR", "vit_b16_c2_ep10_batch4_4+4ctx_cross_datasets", TRANSFER),
     )
     tells_only = ("TRAINER.PROMETAR.KEEP_MODULATOR", "TRAINER.PROMETAR.MONITOR")
-
     choices = {"REGULARIZER": REGULARIZERS}
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:

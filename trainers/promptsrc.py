@@ -13,6 +13,7 @@ Shape legend: B images, C classes, e joint embedding.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from dassl.metrics import compute_accuracy
 from dassl.utils import MismatchError
 from trainers.core.divergence import REDUCTIONS, divergence
 from trainers.core.facts import BASE_TO_NEW, FEW_SHOT, TRANSFER, PublishedRow, Recipes
-from trainers.core.prompts import Theta, at_least_float32, normalized
+from trainers.core.prompts import Theta, normalized
 from trainers.core.trainer import PromptTrainer
 from trainers.ivlp import IVLP
 
@@ -92,20 +93,15 @@ class PromptSRC(PromptTrainer):
         with self.precision.autocast():
             text = normalized(self.prompts.text_features(theta))  # [C, e]
             features = normalized(self.prompts.image_features(theta, image))  # [B, e]
-            logits = at_least_float32(self.prompts.similarity(features, text))  # [B, C]
-            teacher_logits = at_least_float32(self.prompts.similarity(teacher, self.teacher_text))  # z0 [B, C]
+        logits, teacher_logits = self.similarity(features, text), self.similarity(teacher, self.teacher_text)  # [B, C]
         losses = {
             "loss_base": F.cross_entropy(logits, label),
             "loss_text": self.settings.TEXT_LOSS_WEIGHT * (text - self.teacher_text).abs().mean(),
             "loss_image": self.settings.IMAGE_LOSS_WEIGHT * (features - teacher).abs().mean(),
-            "loss_logits": self.divergence(teacher_logits, logits),
+            "loss_logits": divergence(teacher_logits, logits, self.settings.KL_REDUCTION),
         }
-        loss = sum(losses.values())
+        loss = reduce(torch.add, losses.values())
         return loss, {"loss": loss} | losses | {"acc": compute_accuracy(logits, label)[0]}
-
-    def divergence(self, teacher_logits: Tensor, logits: Tensor) -> Tensor:
-        """KL(p0 || p) of logits [B, C], summed over images and classes and divided as KL_REDUCTION says."""
-        return divergence(teacher_logits, logits, self.settings.KL_REDUCTION)
 
     def forward_backward(self, batch: dict) -> dict[str, float]:
         numbers = super().forward_backward(batch)
@@ -152,5 +148,7 @@ class PromptSRC(PromptTrainer):
     def before_train(self) -> None:
         super().before_train()
         if 0 < self.start_epoch < self.max_epoch and self._resumed_state is None:
-            lacks = "does not have PromptSRC's mean of the prompts of all epochs before"
-            raise MismatchError(f"the checkpoint to resume from {lacks}: start a new run with MODEL.INIT_WEIGHTS")
+            raise MismatchError(
+                "the checkpoint to resume from does not have PromptSRC's mean of the prompts of all epochs before: "
+                "start a new run with MODEL.INIT_WEIGHTS"
+            )

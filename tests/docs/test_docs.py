@@ -36,8 +36,8 @@ from experiments.report.papers import AVERAGE, RECIPES, published_figures
 from shapes_world.suites import SUITES
 from tools import describe_classes
 from trainers.core.imagenet_templates import IMAGENET_TEMPLATES_SELECT
+from trainers.core.modulator import GradientModulator, shape_as_read
 from trainers.core.trainer import PromptTrainer
-from trainers.prometar import GradientModulator, shape_as_read
 
 ROOT = Path(train.__file__).parent
 DOCS = ROOT / "docs"

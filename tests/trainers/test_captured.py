@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dassl.engine.anomalies import NonFiniteError
 from dassl.utils import UserError, use_deterministic_algorithms
 from trainers import cocoop, prometar
-from trainers.core import captured
+from trainers.core import captured, modulator
 from trainers.core.captured import CapturedFunctions
 from trainers.core.recorders import CHOICES, choose_recorder, recorder_for
 from trainers.core.replay import CpuRecorder
@@ -52,7 +52,7 @@ def first_calls_are_recorded(monkeypatch):
 @pytest.fixture(autouse=True)
 def large_tensors_are_read_by_rows(monkeypatch):
     """The networks of MaPLe's projections would take most of the time."""
-    monkeypatch.setattr(prometar, "MOST_WEIGHTS", 2**17)
+    monkeypatch.setattr(modulator, "MOST_WEIGHTS", 2**17)
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from tiny_runs import CLASSNAMES, build_in_float64, load_tiny_clip
 from torch.autograd import grad
 
 from trainers import prometar
+from trainers.core import modulator
 
 NAMES = [name.replace("_", " ") for name in CLASSNAMES]
 FAMILIES = ["IVLP", "CoOp", "VPT", "MaPLe", "PromptSRC", "MultiModalAdapter"]
@@ -74,7 +75,7 @@ def scene(tiny_cfg, teacher_text, monkeypatch):
     def make(family, first_order=False, **options):
         settings = AMPLIFIED | FAMILY_OPTIONS.get(family, {}) | {"PROMPTS": family, "FAST_ADAPTATION": first_order}
         if family in READ_BY_ROWS:
-            monkeypatch.setattr(prometar, "MOST_WEIGHTS", 2**16)  # the tiny towers' largest tensors are small
+            monkeypatch.setattr(modulator, "MOST_WEIGHTS", 2**16)  # the tiny towers' largest tensors are small
         settings |= options
         trainer = build_in_float64(tiny_cfg("ProMetaR", settings), monkeypatch)
         return Scene(trainer, teacher_text, family, first_order)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.func import vjp
 
 Gradients = dict[str, Tensor]
 
@@ -29,6 +31,15 @@ def for_each(
     """
     second = [other[name] for name in first] if isinstance(other, Mapping) else other
     return dict(zip(first, function(list(first.values()), second, **options), strict=True))
+
+
+def vjp_with_aux(function: Callable[..., tuple[Any, Any]], *inputs: Any) -> tuple[Any, Callable[..., Any], Any]:
+    """`torch.func.vjp` of a function that returns what is differentiated, and something else.
+
+    Returns:
+        The first; the function that pulls its cotangents back to `inputs`; and the second.
+    """
+    return cast("tuple[Any, Callable[..., Any], Any]", vjp(function, *inputs, has_aux=True))
 
 
 def unstacked(stacked: Mapping[str, Tensor]) -> tuple[Gradients, ...]:

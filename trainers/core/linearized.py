@@ -7,9 +7,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.func import vjp
 
-from trainers.core.gradients import Gradients, unstacked
+from trainers.core.gradients import Gradients, unstacked, vjp_with_aux
 from trainers.core.prompts import Prompts, Theta
 
 Kept = TypeVar("Kept")
@@ -57,7 +56,7 @@ class Linearized:
             return on_features, kept
 
         # the pullback of a gradient is the product with a Hessian, here that of the losses by the features
-        on_features, curvature, kept = vjp(cotangents, self.text, self.image, has_aux=True)
+        on_features, curvature, kept = vjp_with_aux(cotangents, self.text, self.image)
         gradients = unstacked(self.pull(*on_features))
 
         def hessians(*vectors: Gradients) -> Gradients:
@@ -115,7 +114,7 @@ def feature_cotangents(
     Returns:
         the gradients with respect to each of `features`, [K, ...]; the K scalars; what else `losses` gave.
     """
-    values, pullback, kept = vjp(losses, *features, has_aux=True)
+    values, pullback, kept = vjp_with_aux(losses, *features)
     one = scale if isinstance(scale, Tensor) else torch.full_like(values[0], 1.0 if scale is None else scale)
     if len(values) == 1:  # needs neither a zero nor a copy
         return tuple(gradient[None] for gradient in pullback((one,))), values, kept
