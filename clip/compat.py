@@ -55,18 +55,22 @@ class Design:
                 raise UserError(f"design_details {name} is unknown: only {', '.join(sorted(known))} can be built")
         if details.get("trainer") == "MaPLe" and not details.get("maple_length"):
             raise UserError("design_details of trainer MaPLe need maple_length, the number of prompt tokens")
-        return cls(**{name: int(value) for name, value in details.items() if name in known})
+        return cls(**{name: value for name, value in details.items() if name in known and isinstance(value, int)})
 
     def check(self, clip: CLIP) -> None:
         """Raise UserError unless the towers of `clip` can hold these prompts."""
-        is_vit = isinstance(clip.visual, VisionTransformer)
-        if (self.vision_depth or self.maple_length) and not is_vit:
-            raise UserError("design_details ask for visual prompts, which a ResNet takes not: choose a ViT backbone")
+        transformers = {"language": clip.transformer}
+        if isinstance(clip.visual, VisionTransformer):
+            transformers["vision"] = clip.visual.transformer
+        elif self.vision_depth or self.maple_length:
+            raise UserError(
+                "design_details ask for visual prompts, which a ResNet does not take: choose a ViT backbone"
+            )
         if self.maple_length and (self.vision_depth or self.language_depth):
             raise UserError("design_details ask for prompts both owned (depth) and given (maple_length): choose one")
-        for side, first, tower in (("vision", 0, clip.visual), ("language", 1, clip)):
+        for side, first in (("vision", 0), ("language", 1)):
             depth, n = getattr(self, f"{side}_depth"), getattr(self, f"{side}_ctx")
-            layers = len(tower.transformer.resblocks) if depth else 0
+            layers = len(transformers[side].blocks) if depth else 0
             if not 0 <= depth <= layers:
                 raise UserError(f"design_details {side}_depth is {depth}, but the tower has {layers} layers")
             if depth > first and n < 1:
@@ -98,11 +102,11 @@ def with_prompts(clip: CLIP, details: Mapping[str, object]) -> CLIP:
         visual=PromptSizes(design.vision_ctx, design.vision_depth),
         text=PromptSizes(design.language_ctx, design.language_depth),
     )
-    if design.maple_length:
+    if design.maple_length and isinstance(clip.visual, VisionTransformer):
         clip.visual = VisionGivenPrompts(clip.visual)
         _rebuild(clip.visual.transformer, lambda layer, block: BlockGivenPrompts(block, at_end, layer == 0))
         _rebuild(clip.transformer, lambda layer, block: BlockGivenPrompts(block, behind_start, layer == 0))
-    if design.vision_depth:
+    if design.vision_depth and isinstance(clip.visual, VisionTransformer):
         clip.visual = VisionOwnPrompts(clip.visual, start.visual)
     if design.language_depth > 1:
         clip = CLIPOwnTextPrompts(clip, start.text)
@@ -152,7 +156,9 @@ class VisionOwnPrompts(VisionTransformer):
         self.VPT = _own_prompt(first, tower.ln_pre)
         _give_prompts(self.transformer, at_end, deep)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] - as the files that use it call it
+        self, images: Tensor
+    ) -> Tensor:
         """images [B, 3, H, W] -> image features [B, e], not normalised"""
         blocks = self.transformer.resblocks
         deep = [block.VPT_shallow for block in blocks if isinstance(block, BlockOwnPrompt)]
@@ -200,7 +206,9 @@ class BlockGivenPrompts(ResidualAttentionBlock):
         _take_over(self, block)
         self.place, self.is_first = place, is_first
 
-    def forward(self, inputs: Sequence) -> list:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] - as the files that use it call it
+        self, inputs: Sequence
+    ) -> list:
         x, deep, used = inputs
         if not self.is_first and used < len(deep):
             x = self.place(x, deep[used])
@@ -214,7 +222,9 @@ class VisionGivenPrompts(VisionTransformer):
     def __init__(self, tower: VisionTransformer) -> None:
         _take_over(self, tower)
 
-    def forward(self, images: Tensor, shared_ctx: Tensor, compound_deeper_prompts: Sequence[Tensor]) -> Tensor:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] - as the files that use it call it
+        self, images: Tensor, shared_ctx: Tensor, compound_deeper_prompts: Sequence[Tensor]
+    ) -> Tensor:
         """images [B, 3, H, W] -> image features [B, e], not normalised"""
         return super().forward(images, [shared_ctx, *compound_deeper_prompts])
 
@@ -225,7 +235,7 @@ class VisionGivenPrompts(VisionTransformer):
 def _rebuild(
     transformer: Transformer, rebuilt: Callable[[int, ResidualAttentionBlock], ResidualAttentionBlock]
 ) -> None:
-    transformer.resblocks = nn.Sequential(*(rebuilt(layer, block) for layer, block in enumerate(transformer.resblocks)))
+    transformer.resblocks = nn.Sequential(*(rebuilt(layer, block) for layer, block in enumerate(transformer.blocks)))
 
 
 def _take_over(new: nn.Module, old: nn.Module) -> None:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from clip.derivatives import Tensors, kernels_for
+from clip.derivatives import kernels_for
 from clip.towers import Pulled, Pushed, Replacing, Tower, output
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def text_tower(
 
     The packed suffixes are constants of the tower where no learned row sits in them.
     """
-    blocks, shared = clip.transformer.resblocks, prefix.shape[-2]
+    blocks, shared = clip.transformer.blocks, prefix.shape[-2]
     if len(deep) >= len(blocks):
         raise ValueError(f"text prompts for {len(deep) + 1} layers, but the text tower has {len(blocks)}")
     if any(1 + prompt.shape[-2] > shared for prompt in deep):
@@ -333,7 +333,7 @@ class PackedRows:
         """Problems of each head, their queries and keys."""
         return self.problems, self.n_queries, self.n_keys
 
-    def split(self, qkv: Tensor) -> Tensors:
+    def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if (kernels := kernels_for(qkv)) is not None:
             return kernels.split(qkv, self.heads, self.sizes, (self.queries, self.keys))
         rows = qkv.unflatten(-1, (3, self.heads, -1)).permute(3, 1, 4, 2, 0, 5)  # [3, N, h, L, K, c]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -38,12 +39,12 @@ class _Recomputed(torch.autograd.Function):
         return function(*inputs)
 
     @staticmethod
-    def setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: Tensors) -> None:
+    def setup_context(ctx: Any, inputs: tuple, output: Tensors) -> None:
         ctx.function, *tensors = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         tensors = ctx.saved_tensors
         gradients = _Recomputed.apply(_gradient_of(ctx.function, len(tensors)), *tensors, *cotangents)
         return None, *gradients
@@ -53,7 +54,7 @@ def _gradient_of(function: Function, inputs: int) -> Function:
     """(inputs, cotangents of the outputs) -> cotangents of the inputs"""
 
     def gradient(*tensors: Tensor) -> Tensors:
-        _, pullback = vjp(function, *tensors[:inputs])
+        _, pullback = cast("tuple[Tensors, Callable[..., Tensors]]", vjp(function, *tensors[:inputs]))
         return pullback(tensors[inputs:])
 
     return gradient

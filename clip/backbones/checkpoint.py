@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -130,7 +130,7 @@ def build_model(
     return model.requires_grad_(False).eval()
 
 
-def _architecture(state: Mapping[str, Tensor], heads: Heads | None = None) -> dict[str, object]:
+def _architecture(state: Mapping[str, Tensor], heads: Heads | None = None) -> dict[str, Any]:
     """Constructor arguments of `CLIP` for these tensors. Raises ValueError where they say nothing sensible."""
     (width,) = _shape(state, "ln_final.weight", 1)
     common = dict(

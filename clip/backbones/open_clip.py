@@ -16,7 +16,7 @@ from torch import Tensor
 
 from clip.backbones import checkpoint as weights
 from clip.backbones.checkpoint import CheckpointError, Heads
-from clip.model import CLIP
+from clip.model import CLIP, VisionTransformer
 from dassl.utils.errors import UserError
 
 PREFIX = "open_clip:"
@@ -183,13 +183,14 @@ def _check_is_the_model(model: CLIP, architecture: Mapping[str, Any], wrong: str
     }
     layers = vision.get("layers", 12)
     if isinstance(layers, int):
-        if not hasattr(model.visual, "transformer"):
+        if not isinstance(model.visual, VisionTransformer):
             raise CheckpointError(f"{wrong}: its image tower is a ResNet")
-        sizes["image width"] = model.visual.transformer.width, vision.get("width", 768)
-        sizes["image layers"] = model.visual.transformer.layers, layers
+        transformer = model.visual.transformer
+        sizes["image width"] = transformer.width, vision.get("width", 768)
+        sizes["image layers"] = transformer.layers, layers
         expected_width = int(vision.get("width", 768) * vision.get("mlp_ratio", 4.0))
-        sizes["width of the image MLPs"] = model.visual.transformer.resblocks[0].mlp.c_fc.out_features, expected_width
-    elif hasattr(model.visual, "transformer"):
+        sizes["width of the image MLPs"] = transformer.blocks[0].mlp.c_fc.out_features, expected_width
+    elif isinstance(model.visual, VisionTransformer):
         raise CheckpointError(f"{wrong}: its image tower is a ViT")
     for what, (found, expected) in sizes.items():
         expected = expected[0] if isinstance(expected, list | tuple) and len(set(expected)) == 1 else expected
