@@ -33,7 +33,7 @@ Placement = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Design:
-    """`design_details`, less the trainer's name. Depths count the layers with prompts of their own.
+    """`design_details` without the trainer's name. Depths count the layers with prompts of their own.
 
     The text prompt of layer 0 is the trainer's own context, so that `language_depth` 1 puts nothing into the tower.
     """
@@ -46,11 +46,15 @@ class Design:
 
     @classmethod
     def read(cls, details: Mapping[str, object]) -> Design:
-        """The known entries. Raises UserError where another one, or a value, asks for what cannot be built."""
+        """The known entries.
+
+        Raises:
+            UserError: An unknown entry, or a value, asks for something that cannot be built.
+        """
         known = {field.name for field in fields(cls)}
         for name, value in details.items():
             if name in known and not isinstance(value, int):
-                raise UserError(f"design_details {name} is {value!r}: it has to be a whole number")
+                raise UserError(f"design_details {name} is {value!r}: expected a whole number")
             if name not in known | {"trainer"} and value:
                 raise UserError(f"design_details {name} is unknown: only {', '.join(sorted(known))} can be built")
         if details.get("trainer") == "MaPLe" and not details.get("maple_length"):
@@ -58,7 +62,11 @@ class Design:
         return cls(**{name: value for name, value in details.items() if name in known and isinstance(value, int)})
 
     def check(self, clip: CLIP) -> None:
-        """Raise UserError unless the towers of `clip` can hold these prompts."""
+        """Check that the towers of `clip` can take these prompts.
+
+        Raises:
+            UserError: They cannot.
+        """
         transformers = {"language": clip.transformer}
         if isinstance(clip.visual, VisionTransformer):
             transformers["vision"] = clip.visual.transformer
@@ -80,7 +88,7 @@ class Design:
 
 
 def with_prompts(clip: CLIP, details: Mapping[str, object]) -> CLIP:
-    """`clip` rebuilt to hold or take prompts; the plain one must not be used any more.
+    """`clip` rebuilt to hold or take prompts; do not use the plain one afterwards.
 
     Prompts start as noise. As published, building the model draws from PyTorch's global CPU generator, whatever
     prompts it has (see `clip.published_start`).
@@ -239,5 +247,5 @@ def _rebuild(
 
 
 def _take_over(new: nn.Module, old: nn.Module) -> None:
-    """Everything that `old` is made of belongs to `new`, of a subclass; `old` must not be used any more."""
+    """Everything that `old` is made of belongs to `new`, of a subclass; do not use `old` afterwards."""
     new.__setstate__(vars(old))

@@ -385,7 +385,7 @@ class Attention(NamedTuple):
         return dq[:, :, None], dk[:, None], dv[:, :, None]
 
     def _centred(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """scores [b, Q, K, M] less their mean under p; and p times that"""
+        """scores [b, Q, K, M] minus their mean under p; and p times that"""
         if (kernels := kernels_for(self.p)) is not None:
             return kernels.centred(scores, self.p)
         p = self.p[:, :, None]

@@ -213,6 +213,7 @@ def norm_forward(
         x: [N.., L, d].
         added: the same shape, is added to x first.
         dtype: of the normed rows.
+
     Returns:
         x + added, the normed rows [N.., L, d], mean and rstd [N.., L, 1]; x itself where nothing is added.
     """

@@ -209,6 +209,7 @@ class VisionTransformer(nn.Module):
             images: [B, 3, H, W], normalised pixels.
             prompts: tensors [n, d]; `prompts[0]` is appended after the patches (no position is added to it, it
                 passes the first layer norm), `prompts[l]` takes its place at the input of layer l.
+
         Returns:
             [B, e]
         """
@@ -456,7 +457,7 @@ class CLIP(nn.Module):
 
 
 def convert_weights(model: nn.Module, dtype: torch.dtype = torch.float16) -> None:
-    """Put the matrices of both towers into `dtype`; layer norms and embedding tables stay as they are."""
+    """Put the matrices of both towers into `dtype`; layer norms and embedding tables keep their precision."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.to(dtype)

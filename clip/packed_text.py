@@ -116,6 +116,7 @@ class PackedPrompts:
 
         Args:
             context: [..., R, d] learned rows.
+
         Returns:
             prefix [..., P, d] and suffix [..., T, d] (without the batch where no learned row sits in it)
         """
@@ -163,6 +164,7 @@ def encode_prompts(
         prefix: [..., P, d] input rows of the shared part.
         suffix: [..., T, d] input rows of the packed suffixes.
         deep: tensors [n, d]; `deep[i]` takes the place of rows 1..n at the input of layer i + 1.
+
     Returns:
         [..., C, e]
     """

@@ -25,12 +25,12 @@ Function = Callable[..., Tensors]
 
 
 def recomputed(function: Function, *inputs: Tensor) -> Tensors:
-    """function(*inputs), with nothing but the inputs kept for derivatives of any order.
+    """function(*inputs), of which only the inputs are kept for derivatives of any order.
 
     Args:
         function: maps floating-point tensors to a tuple of tensors and depends on nothing else that is differentiated.
     """
-    return _Recomputed.apply(_as_now(function, inputs[0].device.type), *inputs)
+    return _Recomputed.apply(_with_current_autocast(function, inputs[0].device.type), *inputs)
 
 
 class _Recomputed(torch.autograd.Function):
@@ -60,7 +60,7 @@ def _gradient_of(function: Function, inputs: int) -> Function:
     return gradient
 
 
-def _as_now(function: Function, device: str) -> Function:
+def _with_current_autocast(function: Function, device: str) -> Function:
     """`function` under the autocast state of this moment, with attention that can be differentiated again."""
     enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
 

@@ -215,7 +215,7 @@ def only_prompts_move(tower: nn.Module, prompts: Sequence[Tensor], *constants: T
 
 
 def without_autocast(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Everything is cast by hand: autocast stays out."""
+    """Run the method without autocast: it casts everything itself."""
 
     @wraps(method)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
@@ -241,7 +241,8 @@ class TowerTrace:
         keep: bool = True,
         projected: Mapping[int, Branch] | None = None,
     ) -> None:
-        self.tower, self.dtype, self.starts = tower, dtype, start.shape[0]  # not len(): it would fix an export's batch
+        self.tower, self.dtype = tower, dtype
+        self.starts = start.shape[0]  # not len(), which would fix the batch size of an export
         self.prompt_dtypes = [prompt.dtype for prompt in (start, *deep)]
         self.n_deep = [prompt.shape[0] for prompt in deep]
         self.start_norm, start = None, start.to(tower.row_dtype(start))
@@ -391,7 +392,7 @@ class ConstantTrace:
     def pull(self, cotangents: Tensor) -> tuple[list[Tensor], int]:
         return [], len(cotangents)
 
-    def push(self) -> tuple[Tensor, None]:
+    def push(self, *tangents: Tensor) -> tuple[Tensor, None]:
         return torch.zeros_like(self.output)[None], None
 
     def second(self, cotangent: Tensor, pulled: int, pushed: None) -> list[Tensor]:
@@ -462,7 +463,7 @@ class ImageTrace:
 
 
 class RecomputedTrace:
-    """Features [..., C, e] made in chunks of C, of which nothing but the features is kept.
+    """Features [..., C, e] made in chunks of C, of which only the features are kept.
 
     Args:
         chunks: each makes a trace of its part, and tells the number of its rows.

@@ -15,17 +15,16 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from dassl.config import get_cfg_default, merge_file, merge_opts
-from dassl.config.differences import BACKBONE_KEY, NamedFile, by_content, leaves
 from dassl.engine import TRAINER_REGISTRY
-from dassl.engine.run_record import RunRecord, check_piece, check_record_files
-from dassl.utils import BadValueError, MissingFileError, UnreadableFileError, UserError, file_sha256, read_json
+from dassl.engine.run_record import check_piece, check_record_files
+from dassl.utils import MissingFileError, UnreadableFileError, UserError, file_sha256, read_json
 from datasets.layout.classes import describe_same_text
 from runner.config import extend_cfg
 from trainers.core.learned import find_checkpoint, read_checkpoint
 from trainers.core.method import Method, prompted_clip
 from trainers.core.prompted_clip import PromptedClip
 from trainers.core.received import refuse_backbone_of_the_folder
-from trainers.core.record import CLASSNAMES_NAME, CONFIG_NAME, Record, backbone_digest, frozen_digest, read_record
+from trainers.core.record import CLASSNAMES_NAME, CONFIG_NAME, Record, check_same_backbone, read_record
 
 PROMPTS_NAME = "prompts.safetensors"
 """Learned tensors in an exported folder, which takes the place of a run's checkpoints."""
@@ -90,13 +89,19 @@ class Classify(Protocol):
     """What a prediction asks of a trained model: `PromptedClip`, or another repository's trainer."""
 
     classes: list[str]
-    device: torch.device
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits [B, C] of images [B, 3, H, W]."""
+        ...
 
     def checked_models(self) -> dict[str, nn.Module | None]:
         """Where to look for tensors that are not finite."""
+        ...
 
 
 class OtherTrainer:
@@ -104,9 +109,13 @@ class OtherTrainer:
 
     def __init__(self, cfg: CfgNode, classes: list[str], source: Source) -> None:
         self.trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME).for_classes(cfg, classes)
-        self.classes, self.device = classes, self.trainer.device
+        self.classes = classes
         self.trainer.load_model(str(source.folder), source.epoch)
         self.trainer.set_model_mode("eval")
+
+    @property
+    def device(self) -> torch.device:
+        return self.trainer.device
 
     def logits(self, images: Tensor) -> Tensor:
         return self.trainer.model_inference(images.to(self.device, non_blocking=True))
@@ -151,7 +160,7 @@ def load_trained(
         return Trained(cfg, OtherTrainer(cfg, names, source))
     model = prompted_clip(cfg, names, "cuda" if use_cuda else "cpu")
     if model.prompts.class_specific and trained_names and names != trained_names:
-        raise UserError(f"{source.folder}: its prompts are class-specific (CSC), they stand for no other class names")
+        raise UserError(f"{source.folder}: its prompts are class-specific (CSC), they do not fit other class names")
     if model.prompts.tensors():
         _load_weights(model, kind.registered_name, cfg, source)
     return Trained(cfg, model)
@@ -193,17 +202,9 @@ def _load_checkpoint(model: PromptedClip, name: str, cfg: CfgNode, source: Sourc
         print(f"{source.folder} records nothing about its training: only the shapes of its tensors are checked")
     else:
         check_record_files(record, path)
-        _check_backbone(record, cfg.MODEL.BACKBONE.NAME, path)
+        check_same_backbone(record, cfg.MODEL.BACKBONE.NAME, path)
     print(f'Loading weights to {name} from "{path}" (epoch = {checkpoint.get("epoch")})')
     model.take(checkpoint["state_dict"], path, str(source.folder), record and record.classnames)
-
-
-def _check_backbone(record: RunRecord, backbone: str, path: str) -> None:
-    """Raise BadValueError if the frozen CLIP is not the one that the prompts were trained on; files are compared."""
-    own = frozen_digest(backbone, backbone_digest(backbone))
-    recorded = dict(leaves(record.config)).get(BACKBONE_KEY, "")
-    for difference in by_content([], BACKBONE_KEY, NamedFile(recorded, record.frozen), NamedFile(backbone, own)):
-        raise BadValueError(f"{path} was trained with another configuration: {difference}: name its own (--backbone)")
 
 
 def _check_digest(path: Path) -> None:

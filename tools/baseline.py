@@ -43,7 +43,7 @@ class PlainPrompts:
     def text_features(self, theta: Theta, context: Tensor | None = None) -> Tensor:
         """[C, e], not normalised."""
         method, clip = self.prompts, self.clip
-        if not hasattr(method, "context"):  # fixed class prompts
+        if method.context is None:  # fixed class prompts
             return self._fixed_text(theta)
         tokens = method.context.tokens.to(clip.logit_scale.device)
         context = theta[CONTEXT] if context is None else context

@@ -18,7 +18,7 @@ B. *Meta step.* One class of the batch is the query, the others the support. Ada
 | w0, f0 | `teacher_text`, `Batch.teacher` | normalised features of the unprompted CLIP, [C, e] and [B, e] |
 | a | `ADAPT_LR` | rate of the inner update |
 
-The scheme knows nothing of the tensors that it trains but their names, and whether a name belongs to the image tower.
+All that the scheme knows of the tensors that it trains is their names, and which of them belong to the image tower.
 
 Shapes: B images of a batch, q of the query, s of the support, C classes, n prompt tokens, d width, e joint embedding.
 """
@@ -43,7 +43,7 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from trainers.core.divergence import divergence
 from trainers.core.facts import BASE_TO_NEW, TRANSFER, PublishedRow, Recipes
 from trainers.core.families import build_family
-from trainers.core.gradients import Gradients, descend, for_each, vjp_with_aux
+from trainers.core.gradients import Gradients, add, descend, multiply, vjp_with_aux
 from trainers.core.meta_monitor import MetaMonitor
 from trainers.core.modulator import GradientModulator
 from trainers.core.prompts import Prompts, Theta, normalized
@@ -71,11 +71,11 @@ class MetaRegularization(PromptTrainer):
         if task is None:
             numbers = self.finite_numbers({"loss": torch.zeros_like(reported["loss_base"])} | reported)
         else:
-            inputs = Batch(images, labels, teacher), task.to(self.device)
-            loss, on_theta, on_phi, inner = self.captured(self.meta_step, (self.theta(), self.phi()), *inputs)
+            whole, task = Batch(images, labels, teacher), task.to(self.device)
+            loss, on_theta, on_phi, inner = self.captured(self.meta_step, (self.theta(), self.phi()), whole, task)
             numbers = self.finite_numbers({"loss": loss} | reported)
             if self.monitor is not None and self.monitor.due(self.batch_idx):
-                self.monitor.record(*inner, on_theta)
+                self.monitor.record(*inner, outer=on_theta)
             descend(self.optim, self.prompts, on_theta)
             descend(self.modulator_optim, self.modulator, on_phi)
         if self.batch_idx + 1 == self.num_batches:
@@ -135,7 +135,7 @@ class MetaRegularization(PromptTrainer):
         """theta' = theta - a (g + gamma r), and what it is made of."""
         gamma, rate = self.gamma(phi, g, r), self.settings.ADAPT_LR
         update = modulated(g, gamma, r)
-        return for_each(torch._foreach_add, theta, update, alpha=-rate), Inner(g, r, gamma, update)
+        return add(theta, update, -rate), Inner(g, r, gamma, update)
 
     def query_loss(self, text: Tensor, image: Tensor, labels: Tensor, task: Task) -> Tensor:
         """Cross-entropy of the query's images, mixed with those of the support, with both labels.
@@ -184,7 +184,7 @@ class MetaRegularization(PromptTrainer):
         on_phi, v_g, v_r = pullback(v)
         if self.settings.FAST_ADAPTATION:  # g and r count as constants, too
             return loss, v, on_phi, inner
-        return loss, for_each(torch._foreach_add, v, hessians(v_g, v_r)), on_phi, inner
+        return loss, add(v, hessians(v_g, v_r)), on_phi, inner
 
     # --- what stands around it ---------------------------------------------------------------------------------------
 
@@ -200,7 +200,7 @@ class MetaRegularization(PromptTrainer):
 
 def modulated(g: Gradients, gamma: Gradients, r: Gradients) -> Gradients:
     """g + gamma r for every learned tensor."""
-    return for_each(torch._foreach_add, g, for_each(torch._foreach_mul, gamma, r))
+    return add(g, multiply(gamma, r))
 
 
 class Losses(NamedTuple):

@@ -33,6 +33,7 @@ from trainers.ivlp import IVLP
 
 AGGREGATION = "gaussian_aggregation"
 """Key of the training state: the mean so far, and after the last epoch the prompts that it replaced."""
+NO_MEAN = "does not have PromptSRC's mean of the prompts of all epochs before"
 
 
 @TRAINER_REGISTRY.register()
@@ -59,6 +60,7 @@ class PromptSRC(PromptTrainer):
         PublishedRow("PromptSRC", "vit_b16_c2_ep50_batch4_4+4ctx_few_shot", (FEW_SHOT,)),
     )
     choices = {"KL_REDUCTION": REDUCTIONS}
+    family = staticmethod(IVLP.family)
 
     @staticmethod
     def add_config(cfg: CfgNode) -> None:
@@ -77,8 +79,6 @@ class PromptSRC(PromptTrainer):
                 GPA_STD=1.0,  # width of the weights around it, in epochs
             )
         )
-
-    family = staticmethod(IVLP.family)
 
     def prepare_training(self) -> None:
         super().prepare_training()
@@ -134,8 +134,7 @@ class PromptSRC(PromptTrainer):
             own.copy_(values[name].to(own).view_as(own))
 
     def training_state(self) -> dict[str, Any]:
-        state = super().training_state()
-        return state | {AGGREGATION: {"mean": self.mean_prompts, "replaced": self.replaced_prompts}}
+        return super().training_state() | {AGGREGATION: {"mean": self.mean_prompts, "replaced": self.replaced_prompts}}
 
     def load_training_state(self, state: dict[str, Any]) -> None:
         """As the base class's; a finished run that is extended continues from the prompts that the mean replaced."""
@@ -148,7 +147,4 @@ class PromptSRC(PromptTrainer):
     def before_train(self) -> None:
         super().before_train()
         if 0 < self.start_epoch < self.max_epoch and self._resumed_state is None:
-            raise MismatchError(
-                "the checkpoint to resume from does not have PromptSRC's mean of the prompts of all epochs before: "
-                "start a new run with MODEL.INIT_WEIGHTS"
-            )
+            raise MismatchError(f"the checkpoint to resume from {NO_MEAN}: start a new run with MODEL.INIT_WEIGHTS")

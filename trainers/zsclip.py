@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
+import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
@@ -54,16 +57,20 @@ class ZeroshotCLIP(Method, TrainerX):
     published = (PublishedRow("CLIP", "vit_b16", ALL_SETTINGS),)
 
     def __init__(self, cfg: CfgNode, prompted: PromptedClip | None = None) -> None:
-        """Args: cfg: the whole configuration; prompted: what is evaluated, None: built from the configuration."""
+        """Build what is evaluated.
+
+        Args:
+            cfg: the whole configuration.
+            prompted: what is evaluated; None: built from the configuration.
+        """
         self._given = prompted
+        self.changes_no_number = changes_no_number()
         super().__init__(cfg)
 
-    @property
-    def changes_no_number(self) -> frozenset[str]:
-        return changes_no_number()
-
     @classmethod
-    def add_config(cls, cfg: CfgNode) -> None:
+    def add_config(  # pyright: ignore[reportIncompatibleMethodOverride] - its subclass has a node of its own
+        cls, cfg: CfgNode
+    ) -> None:
         cfg.TRAINER[cls.config_node] = CfgNode(dict(PREC="fp16"))  # fp16 (as published, on a GPU), bf16, fp32, amp
 
     def templates(self) -> list[str]:
@@ -75,7 +82,9 @@ class ZeroshotCLIP(Method, TrainerX):
         templates = self.templates()
         print(f"Prompt templates (n={len(templates)}): {templates}")
         with self.precision.autocast():
-            return FixedPrompts(clip, sum(map(normalized, template_features(clip, classnames, templates))))
+            return FixedPrompts(
+                clip, reduce(torch.add, map(normalized, template_features(clip, classnames, templates)))
+            )
 
     def build_model(self) -> None:
         self.prompted = self.take_or_build(self._given, self.dm.dataset.classnames, self.device)
@@ -93,8 +102,8 @@ class ZeroshotCLIP(Method, TrainerX):
         """Refused: there is nothing to train."""
         raise UserError(f"{type(self).__name__} learns nothing: add --eval-only")
 
-    def model_inference(self, image: Tensor) -> Tensor:
-        return self.prompted.logits(image)
+    def model_inference(self, input: Tensor) -> Tensor:
+        return self.prompted.logits(input)
 
 
 @TRAINER_REGISTRY.register()

@@ -70,6 +70,29 @@ def test_class_features_are_encoded_once_for_the_same_weights(tiny_cfg, without_
     assert torch.equal(model.text_features(), normalized(encode(model.theta()))) and len(calls) == 3
 
 
+def test_a_checkpoint_of_another_backbone_is_refused(tiny_cfg, backbones, tmp_path):
+    """Unlike start values; and with a given CLIP nobody knows."""
+    trainer = build_trainer(tiny_cfg("CoOp"))
+    trainer.save_model(0, str(tmp_path))
+    path = tmp_path / "prompt_learner" / "model.pth.tar-1"
+    other = tiny_cfg("CoOp", tower="more_tokens")
+    with pytest.raises(UserError, match="model.pth.tar-1 was trained with another configuration: MODEL.BACKBONE.NAME"):
+        prompted_clip(other, CLASSNAMES).load(path)
+    given = prompted_clip(other, CLASSNAMES, clip=load_tiny_clip(backbones["more_tokens"]))
+    for model, how in ((given, {}), (prompted_clip(other, CLASSNAMES), {"any_backbone": True})):
+        model.load(path, **how)
+        assert torch.equal(model.theta()["prompt_learner.ctx"], trainer.theta()["prompt_learner.ctx"])
+
+
+def test_prompts_of_other_classes_are_refused(tiny_cfg, tmp_path):
+    cfg = tiny_cfg("CoOp", {"CSC": True})
+    build_trainer(cfg).save_model(0, str(tmp_path))
+    path = tmp_path / "prompt_learner" / "model.pth.tar-1"
+    prompted_clip(cfg, CLASSNAMES).load(path)
+    with pytest.raises(UserError, match="class-specific"):
+        prompted_clip(cfg, CLASSNAMES[::-1]).load(path)
+
+
 def test_another_clip_takes_the_place_of_the_backbone(backbones, tmp_path, without_data):
     """The backbone that the configuration names is not even looked for."""
     cfg = make_cfg("CoOp", tmp_path / "missing.pt", tmp_path, tmp_path)

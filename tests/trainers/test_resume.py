@@ -125,7 +125,7 @@ def test_a_finished_run_can_be_trained_longer(start, capsys):
     assert f"Extending the run: {schedule}" in printed
     assert (
         f"No {MODULATOR} in " in printed
-        and "it starts anew" in printed
+        and "starting from initial values" in printed
         and "no state of the random generators" not in printed
     )
 

@@ -10,27 +10,41 @@ from torch import Tensor, nn
 from torch.func import vjp
 
 Gradients = dict[str, Tensor]
+Theta = Mapping[str, Tensor]
+"""Learned tensors by name."""
 
 
-def for_each(
-    function: Callable[..., tuple[Tensor, ...]],
-    first: Mapping[str, Tensor],
-    other: Mapping[str, Tensor] | float,
-    **options: float,
-) -> Gradients:
-    """A function of two lists of tensors (`torch._foreach_add` and the like: one operation for all) of named tensors.
+def add(first: Theta, second: Theta, factor: float = 1.0) -> Gradients:
+    """first + factor * second for each name; one operation for all of them."""
+    others = [second[name] for name in first]
+    sums = torch._foreach_add(list(first.values()), others, alpha=factor)  # pyright: ignore[reportPrivateImportUsage] - the only name it has
+    return dict(zip(first, sums, strict=True))
 
-    Args:
-        function: takes a list of tensors, and a list or a number.
-        first: tensors by name.
-        other: tensors of the same names, or a number.
-        options: passed on to the function.
 
-    Returns:
-        The results by the names of `first`.
-    """
-    second = [other[name] for name in first] if isinstance(other, Mapping) else other
-    return dict(zip(first, function(list(first.values()), second, **options), strict=True))
+def multiply(first: Theta, second: Theta | float) -> Gradients:
+    """first * second for each name; one operation for all of them."""
+    others = [second[name] for name in first] if isinstance(second, Mapping) else second
+    products = torch._foreach_mul(list(first.values()), others)  # pyright: ignore[reportPrivateImportUsage] - the only name it has
+    return dict(zip(first, products, strict=True))
+
+
+def scaled(x: Tensor, forward: float, backward: float) -> Tensor:
+    """forward * x, whose gradient arrives times `backward` instead; differentiable any number of times."""
+    return _Scaled.apply(x, forward, backward)
+
+
+class _Scaled(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, forward: float, backward: float) -> Tensor:
+        return x * forward
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        _, ctx.forward_factor, ctx.backward_factor = inputs
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, None, None]:
+        return _Scaled.apply(*cotangents, ctx.backward_factor, ctx.forward_factor), None, None
 
 
 def vjp_with_aux(function: Callable[..., tuple[Any, Any]], *inputs: Any) -> tuple[Any, Callable[..., Any], Any]:

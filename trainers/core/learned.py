@@ -49,7 +49,7 @@ def find_checkpoint(folder: str, epoch: int | None) -> str:
     """File of an epoch; of the best model when no epoch is given, or of the last epoch when none was kept as best.
 
     Raises:
-        UserError: no such file.
+        UserError: There is no such file.
     """
     if epoch is not None:
         path = osp.join(folder, checkpoint_name(epoch))
@@ -66,7 +66,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     """The content of a trainer's checkpoint, ours or published, with a `state_dict` of tensors.
 
     Raises:
-        UserError: it is something else.
+        UserError: It is something else.
     """
     checkpoint = load_checkpoint(path)
     state = checkpoint.get("state_dict")

@@ -84,7 +84,8 @@ class Linearized:
         ]
         self._pushed = [kept for _, kept in pushed]
         count = len(next(iter(tangents.values())))
-        return tuple(features.expand(count, *features.shape[1:]) for features, _ in pushed)
+        text, image = (features.expand(count, *features.shape[1:]) for features, _ in pushed)
+        return text, image
 
     @torch.no_grad()
     def second(self, on_text: Tensor, on_image: Tensor) -> Gradients:

@@ -48,7 +48,15 @@ class MetaMonitor:
         self._count += 1
 
     def report(self, epoch: int, write_scalar: Callable[[str, float, int], None]) -> dict[str, float]:
-        """Print and write the epoch's means, and start anew. Returns them."""
+        """Print and write the epoch's means, and start again.
+
+        Args:
+            epoch: index of the epoch.
+            write_scalar: takes a name, a value and the epoch.
+
+        Returns:
+            The means by name.
+        """
         if not self._count:
             return {}
         means = {name: (total / self._count).item() for name, total in self._sums.items()}

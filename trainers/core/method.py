@@ -107,6 +107,7 @@ class Method:
         choose_kernels(cfg.TRAINER.FUSED, device)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(cfg.TRAINER.TF32)
         captured = CapturedFunctions(choose_recorder(cfg.TRAINER.CUDA_GRAPH, cfg.TRAINER.CPU_REPLAY, device))
+        backbone = cfg.MODEL.BACKBONE.NAME if clip is None else None
         if clip is None:
             print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
             clip = load_clip(cfg, self.precision)
@@ -114,12 +115,12 @@ class Method:
         else:
             clip = self.precision.convert(clip).to(device)
         self.prompts = self.build_prompts(clip, self.classes).to(device)
-        if cfg.TRAINER.TEXT_CHUNK > 0 and hasattr(self.prompts, "context"):
+        if cfg.TRAINER.TEXT_CHUNK > 0 and self.prompts.context is not None:
             self.prompts.context.recompute_in_chunks(cfg.TRAINER.TEXT_CHUNK)
         learned = Learned(
             self.registered_module(), self.registered_name, self.unused_in_checkpoints, self.state_for_own_classes
         )
-        return PromptedClip(self.prompts, learned, self.classes, self.precision, captured)
+        return PromptedClip(self.prompts, learned, self.classes, self.precision, captured, backbone)
 
     def take_or_build(self, given: PromptedClip | None, classes: Sequence[str], device: torch.device) -> PromptedClip:
         """The given one, or a new one.
@@ -182,7 +183,11 @@ def load_clip(cfg: CfgNode, precision: Precision) -> CLIP:
 
 
 def _check_pixels(cfg: CfgNode, pixels: Pixels) -> None:
-    """Raise UserError where the configured images are not what the backbone was trained on."""
+    """Check that the configured images are like those that the backbone was trained on.
+
+    Raises:
+        UserError: They are not.
+    """
     wanted = {"PIXEL_MEAN": list(pixels.mean), "PIXEL_STD": list(pixels.std), "INTERPOLATION": pixels.interpolation}
     for key, value in wanted.items():
         configured = cfg.INPUT[key] if key == "INTERPOLATION" else list(cfg.INPUT[key])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clip.model import CLIP, convert_weights
 from dassl.utils import UserError
-from trainers.core.gradients import Gradients, for_each
+from trainers.core.gradients import Gradients, multiply
 
 CHOICES = ("fp32", "fp16", "bf16", "amp")
 
@@ -59,7 +59,7 @@ class Precision:
 
         The factor belongs here, behind everything else: a small one would undo the lift.
         """
-        return for_each(torch._foreach_mul, gradients, factor / self.lift)
+        return multiply(gradients, factor / self.lift)
 
     def grad_scaler(self) -> torch.amp.GradScaler:
         """Loss scaler for float16 autocast; passes everything through in the other modes."""

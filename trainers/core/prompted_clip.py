@@ -17,6 +17,7 @@ from trainers.core.captured import CapturedFunctions
 from trainers.core.learned import Learned, read_checkpoint
 from trainers.core.precision import Precision
 from trainers.core.prompts import Prompts, Theta, normalized
+from trainers.core.record import check_same_backbone
 
 
 class PromptedClip:
@@ -30,6 +31,7 @@ class PromptedClip:
         classes: class names in the order of the logits.
         precision: says where and how it computes.
         captured: calls the functions of test batches.
+        backbone: name of the frozen CLIP, with which checkpoints are compared; None: not known, they are not.
     """
 
     def __init__(
@@ -39,10 +41,11 @@ class PromptedClip:
         classes: Sequence[str],
         precision: Precision,
         captured: CapturedFunctions,
+        backbone: str | None = None,
     ) -> None:
         self.prompts, self.learned = prompts, learned
         self.classes = list(classes)
-        self.precision, self.captured = precision, captured
+        self.precision, self.captured, self.backbone = precision, captured, backbone
         self._text_cache: tuple[list[tuple], Tensor] | None = None
 
     @property
@@ -59,18 +62,24 @@ class PromptedClip:
         """The learned tensors without gradients; not copies: an optimiser's steps show in them."""
         return {name: tensor.detach() for name, tensor in self.prompts.tensors().items()}
 
-    def load(self, path: str | os.PathLike[str]) -> dict[str, Any]:
+    def load(self, path: str | os.PathLike[str], any_backbone: bool = False) -> dict[str, Any]:
         """Take the learned tensors of a checkpoint file, ours or published.
+
+        Args:
+            path: the file.
+            any_backbone: also take tensors that were trained on another CLIP, as start values.
 
         Returns:
             The content of the checkpoint.
 
         Raises:
-            UserError: it is not a checkpoint, is damaged, or its tensors do not fit.
+            UserError: it is not a checkpoint, is damaged, was trained on another CLIP, or its tensors do not fit.
         """
         source, folder = os.fspath(path), Path(path).absolute().parent.parent
         checkpoint = read_checkpoint(source)
         record = check_weights(checkpoint, source)
+        if record is not None and self.backbone is not None and not any_backbone:
+            check_same_backbone(record, self.backbone, source)
         self.take(checkpoint["state_dict"], source, str(folder), record and record.classnames)
         return checkpoint
 
@@ -84,14 +93,17 @@ class PromptedClip:
         self.learned.take(state, source, folder, classnames)
 
     def refuse_other_classes(self, classnames: str | None, source: str) -> None:
-        """Raise UserError if tensors that stand for one class each were trained on other class names.
+        """Check that tensors that stand for one class each were trained on these class names.
 
         Args:
-            classnames: digest of the names of the training (`classnames_digest`); None where it is not recorded.
+            classnames: digest of the names of the training (`classnames_digest`); None: not recorded.
             source: the file that the tensors are from.
+
+        Raises:
+            UserError: They were trained on others.
         """
         if self.prompts.class_specific and classnames not in (None, classnames_digest(self.classes)):
-            raise UserError(f"{source}: its prompts are class-specific (CSC), they stand for no other class names")
+            raise UserError(f"{source}: its prompts are class-specific (CSC), they do not fit other class names")
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits [B, C] of images [B, 3, H, W]."""
@@ -111,7 +123,7 @@ class PromptedClip:
 
     @torch.no_grad()
     def text_features(self) -> Tensor:
-        """Normalised features [C, e] of the classes, encoded anew only when a learned tensor has changed.
+        """Normalised features [C, e] of the classes, encoded again only after a learned tensor has changed.
 
         Raises:
             UserError: they depend on the image.

@@ -57,11 +57,8 @@ class PromptTrainer(Method, TrainerX):
 
     def __init__(self, cfg: CfgNode, prompted: PromptedClip | None = None, teacher_text: Tensor | None = None) -> None:
         self._given, self._given_teacher_text = prompted, teacher_text
+        self.changes_no_number = changes_no_number()
         super().__init__(cfg)
-
-    @property
-    def changes_no_number(self) -> frozenset[str]:
-        return changes_no_number()
 
     def check_cfg(self, cfg: CfgNode) -> None:
         super().check_cfg(cfg)
@@ -103,7 +100,7 @@ class PromptTrainer(Method, TrainerX):
 
     def _start_from(self, path: str) -> None:
         """Take the learned tensors of a checkpoint, ours or published, as start values."""
-        checkpoint, own = self.prompted.load(path), self.registered_module().state_dict()
+        checkpoint, own = self.prompted.load(path, any_backbone=True), self.registered_module().state_dict()
         values = sum(tensor.numel() for tensor in own.values())
         print(
             f"Starting from MODEL.INIT_WEIGHTS {path} (epoch = {checkpoint.get('epoch')}): {', '.join(own)} "
@@ -136,8 +133,9 @@ class PromptTrainer(Method, TrainerX):
             theta: the learned tensors by name.
             image: [B, 3, H, W]
             label: [B]
+
         Returns:
-            the loss, and tensors of one value each by the names under which they are averaged and logged
+            The loss, and tensors of one value each by the names under which they are averaged and logged
         """
         with self.precision.autocast():
             logits = self.prompts.logits(theta, image)  # [B, C]
@@ -203,7 +201,11 @@ class PromptTrainer(Method, TrainerX):
         return numbers
 
     def stop_if_not_finite(self, numbers: Mapping[str, float]) -> None:
-        """Raise NonFiniteError, with step, tensors and images, when a loss is infinite or NaN."""
+        """Check what a step reports.
+
+        Raises:
+            NonFiniteError: A loss is infinite or NaN; the message names step, tensors and images.
+        """
         if bad := non_finite_losses(numbers):
             self._stop_for_anomaly(bad)
 
@@ -235,10 +237,10 @@ class PromptTrainer(Method, TrainerX):
             remove_folder_atomically(Path(self.output_dir, name))
 
     def resume_model_if_exist(self, directory: str, names: str | list[str] | None = None) -> int:
-        """As Dassl's; models whose checkpoints were removed (`only_to_resume`) start anew."""
+        """As Dassl's; models whose checkpoints were removed (`only_to_resume`) start from initial values."""
         removed = self._removed_models(directory)
         if removed and Path(directory, self.registered_name, POINTER_NAME).is_file():
-            print(f"No {', '.join(removed)} in {directory}: it starts anew")
+            print(f"No {', '.join(removed)} in {directory}: starting from initial values")
             names = [name for name in self.get_model_names(names) if name not in removed]
         return super().resume_model_if_exist(directory, names)
 
@@ -247,11 +249,12 @@ class PromptTrainer(Method, TrainerX):
         registered = [name for name in self.get_model_names() if name in self.only_to_resume]
         return [name for name in registered if not Path(directory, name).is_dir()]
 
-    def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor]:
+    def parse_batch_train(self, batch: dict) -> tuple[Any, ...]:
+        """What `objective` takes besides the learned tensors, on the trainer's device; here images and labels."""
         return self._on_device(batch["img"], batch["label"])
 
-    def model_inference(self, image: Tensor) -> Tensor:
-        return self.prompted.logits(image)
+    def model_inference(self, input: Tensor) -> Tensor:
+        return self.prompted.logits(input)
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load learned tensors from `<directory>/<registered name>/`, ours or published, before an evaluation.
@@ -276,7 +279,7 @@ class PromptTrainer(Method, TrainerX):
             else:
                 load_learned(self._models[name], checkpoint["state_dict"], paths[name])
 
-    def check_checkpoint(self, name: str, checkpoint: dict[str, Any], path: str, resuming: bool) -> RunRecord | None:
+    def check_checkpoint(self, name: str, checkpoint: Mapping[str, Any], path: str, resuming: bool) -> RunRecord | None:
         """As Dassl's; prompts that stand for one class each are evaluated on the classes of their training only."""
         record = super().check_checkpoint(name, checkpoint, path, resuming)
         self.prompted.refuse_other_classes(record and record.classnames, path)
