@@ -56,7 +56,9 @@ class BranchedText:
         ) -> tuple[Tensor]:
             return (self._encode(packed, rows, dict(branches_of(*constant, *tensors))),)
 
-        given = [()] * len(self._chunks) if constants is None else [(constant,) for constant in constants]
+        given: list[tuple[Tensor, ...]] = [()] * len(self._chunks)
+        if constants is not None:
+            given = [(constant,) for constant in constants]
         chunks = [(*chunk, constant) for chunk, constant in zip(self._chunks, given, strict=True)]
         if len(chunks) == 1:
             return encode(*chunks[0], *tensors)[0]
@@ -85,7 +87,8 @@ class BranchedText:
             table = clip.positional_embedding
             positions = torch.cat([table[: parts[0]], table[packed.positions]])  # [L, d]
             rows = (rows + at_embeddings(rows) + positions).to(clip.dtype)
-        _, tower = text_tower(clip, packed, *rows.split(parts, dim=1), ())
+        prefix, suffix = rows.split(parts, dim=1)
+        _, tower = text_tower(clip, packed, prefix, suffix, ())
         first = max(self._first, 0)
         if self._in_projections:
             return output_with_projections(tower, rows, branches, first)[0]

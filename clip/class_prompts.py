@@ -67,7 +67,8 @@ class _Chunk:
         rows = rows.index_select(1, self.source)  # from here on as `own` packs them
         target, learned = self.own.slots.unbind(1)
         rows = rows.index_copy(1, target, class_rows.flatten(0, 1)[learned].to(rows.dtype)[None])
-        _, behind = text_tower(clip, self.own, *rows.split([len(self.own.prefix), len(self.own.suffix)], dim=1), ())
+        prefix, suffix = rows.split([len(self.own.prefix), len(self.own.suffix)], dim=1)
+        _, behind = text_tower(clip, self.own, prefix, suffix, ())
         return behind.read(output(behind.part(slice(self.layer, None)), clip, rows))[0]
 
 

@@ -122,7 +122,7 @@ def _fetch(url: str, root: str | os.PathLike[str] | None = None) -> str:
             raise UserError(f"download of {url} is damaged (SHA-256 differs): try again")
         os.replace(partial, target)
     except (OSError, http.client.HTTPException) as error:
-        raise UserError(f"cannot download {url} to {target}: {error}; put the file there by hand") from error
+        raise UserError(f"cannot download {url} to {target}: {error}; put the file there yourself") from error
     finally:
         with suppress(OSError):  # it may never have come to be
             partial.unlink()
@@ -176,7 +176,7 @@ def load_backbone(name: str, root: str | os.PathLike[str] | None = None) -> Back
 
 
 def build_model(state_dict: Mapping[str, Tensor], design_details: Mapping[str, object] | None = None) -> CLIP:
-    """A CLIP of its own from a state dict, trainable; float16 where CUDA is at hand, float32 elsewhere.
+    """A CLIP of its own from a state dict, trainable; float16 if CUDA is available, else float32.
 
     As published, each call draws from PyTorch's global CPU generator (see `clip.published_start`).
 
@@ -184,7 +184,7 @@ def build_model(state_dict: Mapping[str, Tensor], design_details: Mapping[str, o
         design_details: what trainer files of the MaPLe and PromptSRC repositories hand over; see `clip.compat`.
 
     Raises:
-        UserError: the tensors are no CLIP's, or the details do not fit them.
+        UserError: The tensors are not a CLIP, or the details do not fit them.
     """
     model = weights.build_model({name: tensor.clone() for name, tensor in state_dict.items()})
     return as_upstream(with_prompts(model, design_details or {}))

@@ -33,7 +33,7 @@ Placement = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Design:
-    """`design_details`, less the trainer's name. Depths count the layers with prompts of their own.
+    """`design_details` without the trainer's name. Depths count the layers with prompts of their own.
 
     The text prompt of layer 0 is the trainer's own context, so that `language_depth` 1 puts nothing into the tower.
     """
@@ -46,27 +46,39 @@ class Design:
 
     @classmethod
     def read(cls, details: Mapping[str, object]) -> Design:
-        """The known entries. Raises UserError where another one, or a value, asks for what cannot be built."""
+        """The known entries.
+
+        Raises:
+            UserError: An unknown entry, or a value, asks for something that cannot be built.
+        """
         known = {field.name for field in fields(cls)}
         for name, value in details.items():
             if name in known and not isinstance(value, int):
-                raise UserError(f"design_details {name} is {value!r}: it has to be a whole number")
+                raise UserError(f"design_details {name} is {value!r}: expected a whole number")
             if name not in known | {"trainer"} and value:
                 raise UserError(f"design_details {name} is unknown: only {', '.join(sorted(known))} can be built")
         if details.get("trainer") == "MaPLe" and not details.get("maple_length"):
             raise UserError("design_details of trainer MaPLe need maple_length, the number of prompt tokens")
-        return cls(**{name: int(value) for name, value in details.items() if name in known})
+        return cls(**{name: value for name, value in details.items() if name in known and isinstance(value, int)})
 
     def check(self, clip: CLIP) -> None:
-        """Raise UserError unless the towers of `clip` can hold these prompts."""
-        is_vit = isinstance(clip.visual, VisionTransformer)
-        if (self.vision_depth or self.maple_length) and not is_vit:
-            raise UserError("design_details ask for visual prompts, which a ResNet takes not: choose a ViT backbone")
+        """Check that the towers of `clip` can take these prompts.
+
+        Raises:
+            UserError: They cannot.
+        """
+        transformers = {"language": clip.transformer}
+        if isinstance(clip.visual, VisionTransformer):
+            transformers["vision"] = clip.visual.transformer
+        elif self.vision_depth or self.maple_length:
+            raise UserError(
+                "design_details ask for visual prompts, which a ResNet does not take: choose a ViT backbone"
+            )
         if self.maple_length and (self.vision_depth or self.language_depth):
             raise UserError("design_details ask for prompts both owned (depth) and given (maple_length): choose one")
-        for side, first, tower in (("vision", 0, clip.visual), ("language", 1, clip)):
+        for side, first in (("vision", 0), ("language", 1)):
             depth, n = getattr(self, f"{side}_depth"), getattr(self, f"{side}_ctx")
-            layers = len(tower.transformer.resblocks) if depth else 0
+            layers = len(transformers[side].blocks) if depth else 0
             if not 0 <= depth <= layers:
                 raise UserError(f"design_details {side}_depth is {depth}, but the tower has {layers} layers")
             if depth > first and n < 1:
@@ -76,7 +88,7 @@ class Design:
 
 
 def with_prompts(clip: CLIP, details: Mapping[str, object]) -> CLIP:
-    """`clip` rebuilt to hold or take prompts; the plain one must not be used any more.
+    """`clip` rebuilt to hold or take prompts; do not use the plain one afterwards.
 
     Prompts start as noise. As published, building the model draws from PyTorch's global CPU generator, whatever
     prompts it has (see `clip.published_start`).
@@ -98,11 +110,11 @@ def with_prompts(clip: CLIP, details: Mapping[str, object]) -> CLIP:
         visual=PromptSizes(design.vision_ctx, design.vision_depth),
         text=PromptSizes(design.language_ctx, design.language_depth),
     )
-    if design.maple_length:
+    if design.maple_length and isinstance(clip.visual, VisionTransformer):
         clip.visual = VisionGivenPrompts(clip.visual)
         _rebuild(clip.visual.transformer, lambda layer, block: BlockGivenPrompts(block, at_end, layer == 0))
         _rebuild(clip.transformer, lambda layer, block: BlockGivenPrompts(block, behind_start, layer == 0))
-    if design.vision_depth:
+    if design.vision_depth and isinstance(clip.visual, VisionTransformer):
         clip.visual = VisionOwnPrompts(clip.visual, start.visual)
     if design.language_depth > 1:
         clip = CLIPOwnTextPrompts(clip, start.text)
@@ -152,7 +164,9 @@ class VisionOwnPrompts(VisionTransformer):
         self.VPT = _own_prompt(first, tower.ln_pre)
         _give_prompts(self.transformer, at_end, deep)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] - as the files that use it call it
+        self, images: Tensor
+    ) -> Tensor:
         """images [B, 3, H, W] -> image features [B, e], not normalised"""
         blocks = self.transformer.resblocks
         deep = [block.VPT_shallow for block in blocks if isinstance(block, BlockOwnPrompt)]
@@ -200,7 +214,9 @@ class BlockGivenPrompts(ResidualAttentionBlock):
         _take_over(self, block)
         self.place, self.is_first = place, is_first
 
-    def forward(self, inputs: Sequence) -> list:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] - as the files that use it call it
+        self, inputs: Sequence
+    ) -> list:
         x, deep, used = inputs
         if not self.is_first and used < len(deep):
             x = self.place(x, deep[used])
@@ -214,7 +230,9 @@ class VisionGivenPrompts(VisionTransformer):
     def __init__(self, tower: VisionTransformer) -> None:
         _take_over(self, tower)
 
-    def forward(self, images: Tensor, shared_ctx: Tensor, compound_deeper_prompts: Sequence[Tensor]) -> Tensor:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] - as the files that use it call it
+        self, images: Tensor, shared_ctx: Tensor, compound_deeper_prompts: Sequence[Tensor]
+    ) -> Tensor:
         """images [B, 3, H, W] -> image features [B, e], not normalised"""
         return super().forward(images, [shared_ctx, *compound_deeper_prompts])
 
@@ -225,9 +243,9 @@ class VisionGivenPrompts(VisionTransformer):
 def _rebuild(
     transformer: Transformer, rebuilt: Callable[[int, ResidualAttentionBlock], ResidualAttentionBlock]
 ) -> None:
-    transformer.resblocks = nn.Sequential(*(rebuilt(layer, block) for layer, block in enumerate(transformer.resblocks)))
+    transformer.resblocks = nn.Sequential(*(rebuilt(layer, block) for layer, block in enumerate(transformer.blocks)))
 
 
 def _take_over(new: nn.Module, old: nn.Module) -> None:
-    """Everything that `old` is made of belongs to `new`, of a subclass; `old` must not be used any more."""
+    """Everything that `old` is made of belongs to `new`, of a subclass; do not use `old` afterwards."""
     new.__setstate__(vars(old))

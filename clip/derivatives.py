@@ -33,13 +33,17 @@ scores [b, Q, K, M].
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from clip.model import ResidualAttentionBlock
 
 Tensors = tuple[Tensor, ...]
 
@@ -80,7 +84,7 @@ class Norm(NamedTuple):
         cls, x: Tensor, layer: nn.LayerNorm, dtype: torch.dtype, added: Tensor | None = None
     ) -> tuple[Tensor, Norm]:
         """Normed rows [N, L, d] of x + added in precision `dtype`, and what the other functions need."""
-        if kernels_for(x) is not None and layer.weight.dtype == torch.float32:
+        if (kernels := kernels_for(x)) is not None and layer.weight.dtype == torch.float32:
             x, y, mean, rstd = kernels.norm_forward(x, added, layer.weight, layer.bias, layer.eps, dtype)
             return y, cls(x, mean, rstd, layer.weight)
         x = x if added is None else x + added
@@ -101,7 +105,7 @@ class Norm(NamedTuple):
         """
         if residual is not None and start >= residual.shape[-2]:
             residual = None
-        if self._is_fused():
+        if (kernels := self._kernels()) is not None:
             return kernels.norm_pull(dy, *self, residual, start)
         dx = self._projected(dy, self.weight).to(dy.dtype)
         return dx, dx if residual is None else _with_residual(dx, residual, start)
@@ -111,7 +115,7 @@ class Norm(NamedTuple):
 
         t has the precision of the parameters, y' has `dtype`.
         """
-        if self._is_fused():
+        if (kernels := self._kernels()) is not None:
             return kernels.norm_push(tangent, *self, added, dtype)
         tangent = tangent if added is None else tangent + added
         t = self._projected(tangent, None)
@@ -133,7 +137,7 @@ class Norm(NamedTuple):
         """
         if residual is not None and start >= residual.shape[-2]:
             residual = None
-        if self._is_fused():
+        if (kernels := self._kernels()) is not None:
             return kernels.norm_second(ddy, dy, dx, tangent, t, *self, residual, start)
         ddx = self._projected(ddy[None], self.weight)[0]
         normed = (self.x.to(self.weight.dtype) - self.mean) * self.rstd
@@ -145,8 +149,8 @@ class Norm(NamedTuple):
         ddx = ddx.addcmul_(bent, self.rstd, value=-1).to(ddy.dtype)
         return ddx if residual is None else _with_residual(ddx, residual, start)
 
-    def _is_fused(self) -> bool:
-        return kernels_for(self.x) is not None and self.weight.dtype == torch.float32
+    def _kernels(self) -> ModuleType | None:
+        return kernels_for(self.x) if self.weight.dtype == torch.float32 else None
 
     def _projected(self, rows: Tensor, weight: Tensor | None) -> Tensor:
         """r P(weight rows) for each of K"""
@@ -183,18 +187,36 @@ class Activation(Protocol):
 
     def of_linear(self, x: Tensor, parameters: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """z = scale (x W^T + bias) and `value` of it, [..., H] each; x [..., d], parameters W [H, d] and bias [H]"""
+        ...
 
     def times_slope(self, upstream: Tensor, z: Tensor) -> Tensor:
         """df/dx * upstream; upstream [K, ...] and z [...]"""
+        ...
 
     def times_curvature(self, upstream: Tensor, z: Tensor) -> Tensor:
         """d2f/dx2 * upstream, of one shape"""
+        ...
 
     def second(self, dda: Tensor, da: Tensor, tangent: Tensor, z: Tensor) -> Tensor:
         """f' dda + f'' sum_k x'_k da_k; da of `pull`, tangent x' of `push` [K, ...]; dda, z [...]"""
+        ...
 
 
-class _ActivationForm:
+class _ActivationForm(ABC):
+    scale: float
+
+    @abstractmethod
+    def value(self, z: Tensor) -> Tensor:
+        """As `Activation.value`."""
+
+    @abstractmethod
+    def times_slope(self, upstream: Tensor, z: Tensor) -> Tensor:
+        """As `Activation.times_slope`."""
+
+    @abstractmethod
+    def times_curvature(self, upstream: Tensor, z: Tensor) -> Tensor:
+        """As `Activation.times_curvature`."""
+
     def of_linear(self, x: Tensor, parameters: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         z = _affine(x, parameters, self.scale, self.scale)
         return z, self.value(z)
@@ -215,13 +237,13 @@ class QuickGELUForm(_ActivationForm):
         return torch.nn.functional.silu(z)
 
     def of_linear(self, x: Tensor, parameters: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        if kernels_for(x) is None:
+        if (kernels := kernels_for(x)) is None:
             return super().of_linear(x, parameters)
         weight, bias = parameters
         return kernels.quick_gelu(torch.matmul(x, weight.t()), bias, self.scale)
 
     def times_slope(self, upstream: Tensor, z: Tensor) -> Tensor:
-        if kernels_for(z) is not None:
+        if (kernels := kernels_for(z)) is not None:
             return kernels.quick_gelu_slope(upstream, z)
         return aten.silu_backward(upstream, z)
 
@@ -231,7 +253,7 @@ class QuickGELUForm(_ActivationForm):
         return aten.sigmoid_backward(factor, s)  # factor * s (1 - s)
 
     def second(self, dda: Tensor, da: Tensor, tangent: Tensor, z: Tensor) -> Tensor:
-        if kernels_for(z) is not None:
+        if (kernels := kernels_for(z)) is not None:
             return kernels.quick_gelu_second(dda, da, tangent, z, self.scale)
         return super().second(dda, da, tangent, z)
 
@@ -268,24 +290,31 @@ class Layout(Protocol):
 
     def mask(self, dtype: torch.dtype) -> Tensor | None:
         """Added to the scores, [b, Q, M]; None where every query sees every key"""
+        ...
 
     def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rows [K, N, L, 3 d] -> q [b, Q, K, c], k [b, K, M, c], v [b, M, K, c], each contiguous"""
+        ...
 
     def split_back(self, dq: Tensor, dk: Tensor, dv: Tensor) -> Tensor:
         """The transpose of `split`"""
+        ...
 
     def merge(self, attended: Tensor) -> Tensor:
         """[b, Q, K, c] -> kept rows [K, N, L', d]"""
+        ...
 
     def merge_back(self, rows: Tensor) -> Tensor:
         """The transpose of `merge`"""
+        ...
 
     def kept(self, rows: Tensor) -> Tensor:
         """Rows [K, N, L, d] -> those kept [K, N, L', d]"""
+        ...
 
     def leading(self, kept: Tensor) -> Tensor:
         """Cotangents of the kept rows [K, N, L', d] -> of the first rows of the tower, which include all kept rows"""
+        ...
 
 
 class Attention(NamedTuple):
@@ -343,7 +372,7 @@ class Attention(NamedTuple):
         q, k, v, scores, p = pushed
         ddo = ddo.squeeze(2)
         bent = (ddo @ self.v.mT).baddbmm_(do.flatten(2), v.flatten(2).mT)  # [b, Q, M]
-        if kernels_for(self.p) is not None:
+        if (kernels := kernels_for(self.p)) is not None:
             bent = kernels.softmax_second(bent, upstream, scores, self.p)
         else:
             if do.shape[2] == 1:
@@ -356,8 +385,8 @@ class Attention(NamedTuple):
         return dq[:, :, None], dk[:, None], dv[:, :, None]
 
     def _centred(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """scores [b, Q, K, M] less their mean under p; and p times that"""
-        if kernels_for(self.p) is not None:
+        """scores [b, Q, K, M] minus their mean under p; and p times that"""
+        if (kernels := kernels_for(self.p)) is not None:
             return kernels.centred(scores, self.p)
         p = self.p[:, :, None]
         centred = scores - (scores * p).sum(dim=-1, keepdim=True)
@@ -373,7 +402,7 @@ class Attention(NamedTuple):
 class Weights:
     """The frozen parameters of a residual attention block, its matrices in the precision that products are made in."""
 
-    def __init__(self, block: nn.Module, form: Activation, dtype: torch.dtype) -> None:
+    def __init__(self, block: ResidualAttentionBlock, form: Activation, dtype: torch.dtype) -> None:
         self.ln_1, self.ln_2, self.activation, self.dtype = block.ln_1, block.ln_2, form, dtype
         attn, mlp = block.attn, block.mlp
         self.in_proj = attn.in_proj_weight.to(dtype), attn.in_proj_bias.to(dtype)

@@ -21,7 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from clip.fused_rows import merge_back, split, split_back
+from clip.fused_rows import launch, merge_back, split, split_back
 
 __all__ = [
     "centred",
@@ -190,7 +190,7 @@ def _second_kernel(
     w = _row(weight, row * 0, width, BLOCK)
     normed, r = _normed(x, mean, rstd, row, width, BLOCK)
     bent = tl.zeros([BLOCK], dtype=tl.float32)
-    for k in tl.static_range(K):
+    for k in tl.static_range(K):  # pyright: ignore[reportGeneralTypeIssues] - Triton unrolls it
         at = k * n_rows + row
         u, t_k = _row(dy, at, width, BLOCK) * w, _row(t, at, width, BLOCK)
         along_x = tl.sum(_row(tangent, at, width, BLOCK) * normed, axis=0) / width
@@ -213,6 +213,7 @@ def norm_forward(
         x: [N.., L, d].
         added: the same shape, is added to x first.
         dtype: of the normed rows.
+
     Returns:
         x + added, the normed rows [N.., L, d], mean and rstd [N.., L, 1]; x itself where nothing is added.
     """
@@ -222,8 +223,16 @@ def norm_forward(
     y = torch.empty(x.shape, dtype=dtype, device=x.device)
     mean, rstd = (torch.empty(*x.shape[:-1], 1, dtype=torch.float32, device=x.device) for _ in range(2))
     pointers = rows, rows if added is None else added.contiguous(), weight, bias, u, y, mean, rstd
-    _forward_kernel[x.numel() // width,](
-        *pointers, length, stride, eps, width, ADDS=added is not None, BLOCK=triton.next_power_of_2(width)
+    launch(
+        _forward_kernel,
+        (x.numel() // width,),
+        *pointers,
+        length,
+        stride,
+        eps,
+        width,
+        ADDS=added is not None,
+        BLOCK=triton.next_power_of_2(width),
     )
     return u, y, mean, rstd
 
@@ -237,8 +246,18 @@ def norm_pull(
     width, rows = x.shape[-1], x.numel() // x.shape[-1]
     pointers = dy.contiguous(), x.contiguous(), mean, rstd, weight
     residual, places = _residual(residual, dx, start)
-    _pull_kernel[rows, len(dy)](
-        *pointers, residual, dx, total, rows, *places, width, ADDS=total is not dx, BLOCK=triton.next_power_of_2(width)
+    launch(
+        _pull_kernel,
+        (rows, len(dy)),
+        *pointers,
+        residual,
+        dx,
+        total,
+        rows,
+        *places,
+        width,
+        ADDS=total is not dx,
+        BLOCK=triton.next_power_of_2(width),
     )
     return dx, total
 
@@ -253,8 +272,16 @@ def norm_push(
     y = torch.empty(tangent.shape, dtype=dtype, device=x.device)
     width, n_rows = x.shape[-1], x.numel() // x.shape[-1]
     pointers = rows, rows if added is None else added.contiguous(), x.contiguous(), mean, rstd, weight, u, t, y
-    _push_kernel[n_rows, len(tangent)](
-        *pointers, n_rows, length, stride, width, ADDS=added is not None, BLOCK=triton.next_power_of_2(width)
+    launch(
+        _push_kernel,
+        (n_rows, len(tangent)),
+        *pointers,
+        n_rows,
+        length,
+        stride,
+        width,
+        ADDS=added is not None,
+        BLOCK=triton.next_power_of_2(width),
     )
     return u, t, y
 
@@ -278,7 +305,9 @@ def norm_second(
     pointers = (tensor.contiguous() for tensor in (ddy, dy, dx, tangent, t, x))
     adds = residual is not None
     residual, places = _residual(residual, ddx, start)
-    _second_kernel[rows,](
+    launch(
+        _second_kernel,
+        (rows,),
         *pointers,
         *(mean, rstd, weight, residual, ddx, rows),
         *places,
@@ -358,7 +387,7 @@ def _quick_gelu_second_kernel(dda, da, tangent, z, ddz, n, SCALE: tl.constexpr, 
     inside = place < n
     at = _at(z, place, inside)
     upstream = tl.zeros([BLOCK], dtype=tl.float32)
-    for k in tl.static_range(K):
+    for k in tl.static_range(K):  # pyright: ignore[reportGeneralTypeIssues] - Triton unrolls it
         upstream += _at(da + k * n.to(tl.int64), place, inside) * _at(tangent + k * n.to(tl.int64), place, inside)
     s = tl.sigmoid(at)
     slope, bend = s + at * s * (1 - s), SCALE * s * (1 - s) * (2 + at * (1 - 2 * s))
@@ -369,14 +398,14 @@ def _quick_gelu_second_kernel(dda, da, tangent, z, ddz, n, SCALE: tl.constexpr, 
 def quick_gelu_value(x: Tensor, scale: float) -> Tensor:
     """x sigmoid(scale x)"""
     y, n = torch.empty(x.shape, dtype=x.dtype, device=x.device), x.numel()
-    _quick_gelu_value_kernel[triton.cdiv(n, ELEMENTS),](x.contiguous(), y, n, scale, ELEMENTS)
+    launch(_quick_gelu_value_kernel, (triton.cdiv(n, ELEMENTS),), x.contiguous(), y, n, scale, ELEMENTS)
     return y
 
 
 def quick_gelu(product: Tensor, bias: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """z = scale (product + bias), in the memory of `product` [.., H], and z sigmoid(z)"""
     a, n = torch.empty_like(product), product.numel()
-    _quick_gelu_kernel[triton.cdiv(n, ELEMENTS),](product, bias, a, n, product.shape[-1], scale, ELEMENTS)
+    launch(_quick_gelu_kernel, (triton.cdiv(n, ELEMENTS),), product, bias, a, n, product.shape[-1], scale, ELEMENTS)
     return product, a
 
 
@@ -384,7 +413,7 @@ def quick_gelu_slope(upstream: Tensor, z: Tensor) -> Tensor:
     """f'(z) upstream_k; upstream [K, ..], z [..]"""
     result, n = torch.empty(upstream.shape, dtype=upstream.dtype, device=z.device), z.numel()
     grid = triton.cdiv(n, ELEMENTS), upstream.numel() // n
-    _quick_gelu_slope_kernel[grid](upstream.contiguous(), z.contiguous(), result, n, ELEMENTS)
+    launch(_quick_gelu_slope_kernel, (grid), upstream.contiguous(), z.contiguous(), result, n, ELEMENTS)
     return result
 
 
@@ -392,8 +421,18 @@ def quick_gelu_second(dda: Tensor, da: Tensor, tangent: Tensor, z: Tensor, scale
     """f'(z) dda + f''(z) sum_k z'_k da_k; dda, z [..], da and tangent [K, ..]"""
     ddz = torch.empty(dda.shape, dtype=dda.dtype, device=z.device)
     n = z.numel()
-    _quick_gelu_second_kernel[triton.cdiv(n, ELEMENTS),](
-        dda.contiguous(), da.contiguous(), tangent.contiguous(), z.contiguous(), ddz, n, scale, len(da), ELEMENTS
+    launch(
+        _quick_gelu_second_kernel,
+        (triton.cdiv(n, ELEMENTS),),
+        dda.contiguous(),
+        da.contiguous(),
+        tangent.contiguous(),
+        z.contiguous(),
+        ddz,
+        n,
+        scale,
+        len(da),
+        ELEMENTS,
     )
     return ddz
 
@@ -410,7 +449,7 @@ def _centred_kernel(scores, p, centred, weighted, count, n_keys, BLOCK: tl.const
     first = 0
     while first < n_keys:
         place = first + tl.arange(0, BLOCK)
-        mean += tl.sum(_at(scores, place, place < n_keys) * _at(p, place, place < n_keys), axis=0)
+        mean += tl.sum(_at(scores, place, place < n_keys) * _at(p, place, place < n_keys), axis=0)  # pyright: ignore[reportOperatorIssue] - a scalar
         first += BLOCK
     first = 0
     while first < n_keys:
@@ -428,7 +467,7 @@ def _bent(bent, upstream, scores, place, n_keys, K: tl.constexpr):
     """bent + sum_k upstream_k scores_k at some keys of a row"""
     inside = place < n_keys
     value = _at(bent, place, inside)
-    for k in tl.static_range(K):
+    for k in tl.static_range(K):  # pyright: ignore[reportGeneralTypeIssues] - Triton unrolls it
         value += _at(upstream + k * n_keys, place, inside) * _at(scores + k * n_keys, place, inside)
     return value
 
@@ -444,7 +483,7 @@ def _softmax_second_kernel(bent, upstream, scores, p, result, n_keys, K: tl.cons
     first = 0
     while first < n_keys:
         place = first + tl.arange(0, BLOCK)
-        mean += tl.sum(_bent(bent, upstream, scores, place, n_keys, K) * _at(p, place, place < n_keys), axis=0)
+        mean += tl.sum(_bent(bent, upstream, scores, place, n_keys, K) * _at(p, place, place < n_keys), axis=0)  # pyright: ignore[reportOperatorIssue] - a scalar
         first += BLOCK
     first = 0
     while first < n_keys:
@@ -458,8 +497,17 @@ def centred(scores: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
     """centred(scores) of `clip.derivatives` under p [b, Q, M], and p times that; all but p [b, Q, K, M]"""
     *_, count, n_keys = scores.shape
     result, weighted = torch.empty_like(scores), torch.empty_like(scores)
-    _centred_kernel[scores.numel() // n_keys,](
-        scores.contiguous(), p.contiguous(), result, weighted, count, n_keys, KEYS, num_warps=1
+    launch(
+        _centred_kernel,
+        (scores.numel() // n_keys,),
+        scores.contiguous(),
+        p.contiguous(),
+        result,
+        weighted,
+        count,
+        n_keys,
+        KEYS,
+        num_warps=1,
     )
     return result, weighted
 
@@ -468,7 +516,14 @@ def softmax_second(bent: Tensor, upstream: Tensor, scores: Tensor, p: Tensor) ->
     """p centred(bent + sum_k upstream_k scores_k); bent, p [b, Q, M], upstream, scores [b, Q, K, M]"""
     n_keys, result = bent.shape[-1], torch.empty_like(bent)
     tensors = (tensor.contiguous() for tensor in (bent, upstream, scores, p))
-    _softmax_second_kernel[bent.numel() // n_keys,](
-        *tensors, result, n_keys, K=scores.shape[2], BLOCK=KEYS, num_warps=1
+    launch(
+        _softmax_second_kernel,
+        (bent.numel() // n_keys,),
+        *tensors,
+        result,
+        n_keys,
+        K=scores.shape[2],
+        BLOCK=KEYS,
+        num_warps=1,
     )
     return result

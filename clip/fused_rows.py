@@ -9,6 +9,8 @@ Shape legend: as in `clip.fused`, and: G problems of a sequence and head (b = N 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -16,6 +18,18 @@ from torch import Tensor
 
 HEAD_ROWS = 16
 """Rows of one head that a program moves at a time."""
+
+
+def launch(kernel: Any, programs: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+    """Run a kernel. Its declared type is that of the function which Triton compiles, not of what Triton makes of it.
+
+    Args:
+        kernel: a function that `triton.jit` compiles.
+        programs: the number of programs along each axis.
+        arguments: those of the kernel; tensors are passed as pointers.
+        options: arguments by name, and options of the compilation.
+    """
+    kernel[programs](*arguments, **options)
 
 
 @triton.jit
@@ -192,11 +206,12 @@ def split(
     shapes = (b, n_queries, count, width), (b, count, n_keys, width), (b, n_keys, count, width)
     parts = tuple(torch.empty(shape, dtype=qkv.dtype, device=qkv.device) for shape in shapes)
     total, qkv = b * (n_queries + 2 * n_keys) * count, qkv.contiguous()
-    _split_kernel[triton.cdiv(total, HEAD_ROWS),](
+    launch(_split_kernel, (triton.cdiv(total, HEAD_ROWS),),
         qkv, *(indices or (qkv, qkv)), *parts, sequences, length, *sizes, count, total, indices is not None,
         heads, width, HEAD_ROWS, triton.next_power_of_2(width), num_warps=2,
     )  # fmt: skip
-    return parts
+    q, k, v = parts
+    return q, k, v
 
 
 def split_back(
@@ -221,7 +236,7 @@ def split_back(
     total = count * sequences * length * 3 * heads
     tiles, sums = triton.cdiv(total, HEAD_ROWS), count * sequences * shared * 2 * heads
     tensors = *(part.contiguous() for part in parts), *(indices or (dq, dq)), dqkv
-    _split_back_kernel[tiles + sums,](
+    launch(_split_back_kernel, (tiles + sums,),
         *tensors, sequences, length, *sizes, count, shared, total, tiles, indices is not None,
         heads, width, HEAD_ROWS, triton.next_power_of_2(width), num_warps=2,
     )  # fmt: skip
@@ -234,7 +249,7 @@ def merge_back(rows: Tensor, heads: int, queries: Tensor, occupied: Tensor) -> T
     places = len(queries)
     result = torch.empty(sequences * heads, places, count, width, dtype=rows.dtype, device=rows.device)
     total = sequences * heads * places * count
-    _merge_back_kernel[triton.cdiv(total, HEAD_ROWS),](
+    launch(_merge_back_kernel, (triton.cdiv(total, HEAD_ROWS),),
         rows.contiguous(), queries, occupied, result, sequences, length, places, count, total,
         heads, width, HEAD_ROWS, triton.next_power_of_2(width), num_warps=2,
     )  # fmt: skip

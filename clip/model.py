@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -32,7 +33,8 @@ HEAD_WIDTH = 64
 class LayerNorm(nn.LayerNorm):
     """Layer norm in the precision of its own parameters (float32 also in a float16 tower)."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
+        x = input  # PyTorch's name
         if (kernels := kernels_for(x)) is not None and self.weight.dtype == torch.float32:
             _, y, _, _ = kernels.norm_forward(x, None, self.weight, self.bias, self.eps, x.dtype)
             return y
@@ -48,15 +50,15 @@ class QuickGELU(nn.Module):
         return x * torch.sigmoid(1.702 * x)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, **how: object) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool = False) -> Tensor:
     """PyTorch's attention on [..., L, d/h] in the precision of its inputs.
 
     Left on, autocast reaches into the kernel's decomposition and breaks its derivatives under `torch.func`.
     """
     if not torch.is_autocast_enabled(q.device.type):
-        return F.scaled_dot_product_attention(q, k, v, **how)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
     with torch.autocast(q.device.type, enabled=False):
-        return F.scaled_dot_product_attention(q, k, v, **how)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
 
 
 def full_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -73,6 +75,18 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def causal_mask(length: int, like: Tensor) -> Tensor:
     """Additive mask [L, L]: 0 up to the diagonal, -inf behind it; of the dtype and on the device of `like`."""
     return like.new_full((length, length), float("-inf")).triu(1)
+
+
+class MLP(nn.Sequential):
+    """Two linear layers with an activation between them, under OpenAI's names."""
+
+    c_fc: nn.Linear
+    gelu: nn.Module
+    c_proj: nn.Linear
+
+    def __init__(self, width: int, hidden: int, activation: type[nn.Module]) -> None:
+        layers = dict(c_fc=nn.Linear(width, hidden), gelu=activation(), c_proj=nn.Linear(hidden, width))
+        super().__init__(OrderedDict(layers))
 
 
 class ResidualAttentionBlock(nn.Module):
@@ -93,16 +107,9 @@ class ResidualAttentionBlock(nn.Module):
         mlp_width: int | None = None,
     ) -> None:
         super().__init__()
-        hidden = mlp_width or 4 * width
         self.attn = nn.MultiheadAttention(width, heads)
         self.ln_1 = LayerNorm(width)
-        self.mlp = nn.Sequential(
-            OrderedDict(
-                c_fc=nn.Linear(width, hidden),
-                gelu=activation(),
-                c_proj=nn.Linear(hidden, width),
-            )
-        )
+        self.mlp = MLP(width, mlp_width or 4 * width, activation)
         self.ln_2 = LayerNorm(width)
         self.heads = heads
         self.context_length = context_length
@@ -159,6 +166,11 @@ class Transformer(nn.Module):
             *(ResidualAttentionBlock(width, heads, activation, context_length, mlp_width) for _ in range(layers))
         )
 
+    @property
+    def blocks(self) -> list[ResidualAttentionBlock]:
+        """The modules of `resblocks`."""
+        return cast("list[ResidualAttentionBlock]", list(self.resblocks))
+
     def forward(self, x: Tensor) -> Tensor:
         """x [L, N, d] -> [L, N, d], positions first."""
         return self.resblocks(x)
@@ -197,11 +209,13 @@ class VisionTransformer(nn.Module):
             images: [B, 3, H, W], normalised pixels.
             prompts: tensors [n, d]; `prompts[0]` is appended after the patches (no position is added to it, it
                 passes the first layer norm), `prompts[l]` takes its place at the input of layer l.
+
         Returns:
             [B, e]
         """
-        if len(prompts) > len(self.transformer.resblocks):
-            raise ValueError(f"{len(prompts)} visual prompts for {len(self.transformer.resblocks)} layers")
+        blocks = self.transformer.blocks
+        if len(prompts) > len(blocks):
+            raise ValueError(f"{len(prompts)} visual prompts for {len(blocks)} layers")
         if only_prompts_move(self, prompts, images):
             tower = self.tower(images, len(prompts[0]), len(prompts))
             return features(tower, prompts[0][None], *prompts[1:])[:, 0]
@@ -210,8 +224,8 @@ class VisionTransformer(nn.Module):
         if prompts:
             x = _with_tail(x, prompts[0])
         x = self.ln_pre(x)
-        last = len(self.transformer.resblocks) - 1
-        for layer, block in enumerate(self.transformer.resblocks):
+        last = len(blocks) - 1
+        for layer, block in enumerate(blocks):
             if 0 < layer < len(prompts):
                 x = _with_tail(x, prompts[layer])
             if layer == last:
@@ -232,7 +246,7 @@ class VisionTransformer(nn.Module):
     def tower(self, images: Tensor, n: int, depth: int) -> Tower:
         """The function of prompts, `n` rows each in the first `depth` layers, that this is for images [B, 3, H, W]."""
         rows = self.ln_pre(self.embed(images))
-        blocks = self.transformer.resblocks
+        blocks = self.transformer.blocks
         sequences, length = rows.shape[:2]
         layouts = []
         for layer in range(len(blocks)):
@@ -376,6 +390,8 @@ class CLIP(nn.Module):
         self.context_length, self.vocab_size = context_length, vocab_size
         if isinstance(vision_layers, int):
             heads = vision_heads or vision_width // HEAD_WIDTH
+            if vision_patch_size is None:
+                raise ValueError("an image tower with a number of layers is a ViT, which needs vision_patch_size")
             self.visual = VisionTransformer(
                 image_resolution,
                 vision_patch_size,
@@ -412,7 +428,7 @@ class CLIP(nn.Module):
         if isinstance(self.visual, VisionTransformer):
             towers.append(self.visual.transformer)
         for tower in towers:
-            for block in tower.resblocks:
+            for block in tower.blocks:
                 nn.init.normal_(block.attn.in_proj_weight, std=tower.width**-0.5)
                 nn.init.normal_(block.attn.out_proj.weight, std=tower.width**-0.5 * (2 * tower.layers) ** -0.5)
                 nn.init.normal_(block.mlp.c_fc.weight, std=(2 * tower.width) ** -0.5)
@@ -441,7 +457,7 @@ class CLIP(nn.Module):
 
 
 def convert_weights(model: nn.Module, dtype: torch.dtype = torch.float16) -> None:
-    """Put the matrices of both towers into `dtype`; layer norms and embedding tables stay as they are."""
+    """Put the matrices of both towers into `dtype`; layer norms and embedding tables keep their precision."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.to(dtype)

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from clip.derivatives import Tensors, kernels_for
+from clip.derivatives import kernels_for
 from clip.towers import Pulled, Pushed, Replacing, Tower, output
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ class PackedPrompts:
 
         Args:
             context: [..., R, d] learned rows.
+
         Returns:
             prefix [..., P, d] and suffix [..., T, d] (without the batch where no learned row sits in it)
         """
@@ -163,6 +164,7 @@ def encode_prompts(
         prefix: [..., P, d] input rows of the shared part.
         suffix: [..., T, d] input rows of the packed suffixes.
         deep: tensors [n, d]; `deep[i]` takes the place of rows 1..n at the input of layer i + 1.
+
     Returns:
         [..., C, e]
     """
@@ -179,7 +181,7 @@ def text_tower(
 
     The packed suffixes are constants of the tower where no learned row sits in them.
     """
-    blocks, shared = clip.transformer.resblocks, prefix.shape[-2]
+    blocks, shared = clip.transformer.blocks, prefix.shape[-2]
     if len(deep) >= len(blocks):
         raise ValueError(f"text prompts for {len(deep) + 1} layers, but the text tower has {len(blocks)}")
     if any(1 + prompt.shape[-2] > shared for prompt in deep):
@@ -333,7 +335,7 @@ class PackedRows:
         """Problems of each head, their queries and keys."""
         return self.problems, self.n_queries, self.n_keys
 
-    def split(self, qkv: Tensor) -> Tensors:
+    def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if (kernels := kernels_for(qkv)) is not None:
             return kernels.split(qkv, self.heads, self.sizes, (self.queries, self.keys))
         rows = qkv.unflatten(-1, (3, self.heads, -1)).permute(3, 1, 4, 2, 0, 5)  # [3, N, h, L, K, c]

@@ -105,7 +105,7 @@ def _draw_resnet(tower: ModifiedResNet) -> None:
 def _draw_transformer(transformer: Transformer, prompts: PromptSizes) -> list[Tensor]:
     """The blocks, and the prompts of layers 1 .. depth - 1."""
     drawn = []
-    for layer, block in enumerate(transformer.resblocks):
+    for layer, block in enumerate(transformer.blocks):
         _draw_block(block)
         if 0 < layer < prompts.depth:
             drawn.append(draw_prompt(prompts.tokens, transformer.width))
@@ -127,7 +127,7 @@ def _draw_clip_initialisation(clip: CLIP) -> None:
         pool = clip.visual.attnpool
         for layer in (pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj):
             _skip_normal(layer.weight)
-    for block in clip.transformer.resblocks:
+    for block in clip.transformer.blocks:
         for weight in (
             block.attn.in_proj_weight,
             block.attn.out_proj.weight,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -24,12 +25,12 @@ Function = Callable[..., Tensors]
 
 
 def recomputed(function: Function, *inputs: Tensor) -> Tensors:
-    """function(*inputs), with nothing but the inputs kept for derivatives of any order.
+    """function(*inputs), of which only the inputs are kept for derivatives of any order.
 
     Args:
         function: maps floating-point tensors to a tuple of tensors and depends on nothing else that is differentiated.
     """
-    return _Recomputed.apply(_as_now(function, inputs[0].device.type), *inputs)
+    return _Recomputed.apply(_with_current_autocast(function, inputs[0].device.type), *inputs)
 
 
 class _Recomputed(torch.autograd.Function):
@@ -38,12 +39,12 @@ class _Recomputed(torch.autograd.Function):
         return function(*inputs)
 
     @staticmethod
-    def setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: Tensors) -> None:
+    def setup_context(ctx: Any, inputs: tuple, output: Tensors) -> None:
         ctx.function, *tensors = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         tensors = ctx.saved_tensors
         gradients = _Recomputed.apply(_gradient_of(ctx.function, len(tensors)), *tensors, *cotangents)
         return None, *gradients
@@ -53,13 +54,13 @@ def _gradient_of(function: Function, inputs: int) -> Function:
     """(inputs, cotangents of the outputs) -> cotangents of the inputs"""
 
     def gradient(*tensors: Tensor) -> Tensors:
-        _, pullback = vjp(function, *tensors[:inputs])
+        _, pullback = cast("tuple[Tensors, Callable[..., Tensors]]", vjp(function, *tensors[:inputs]))
         return pullback(tensors[inputs:])
 
     return gradient
 
 
-def _as_now(function: Function, device: str) -> Function:
+def _with_current_autocast(function: Function, device: str) -> Function:
     """`function` under the autocast state of this moment, with attention that can be differentiated again."""
     enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
 
@@ -67,7 +68,12 @@ def _as_now(function: Function, device: str) -> Function:
         return torch.autocast(device, dtype) if enabled else nullcontext()
 
     def run(*tensors: Tensor) -> Tensors:
-        with autocast(), sdpa_kernel(SDPBackend.MATH):
+        with autocast(), twice_differentiable_attention():
             return function(*tensors)
 
     return run
+
+
+def twice_differentiable_attention() -> AbstractContextManager:
+    """Fused attention kernels do not have a second derivative: use plain matrix products."""
+    return sdpa_kernel(SDPBackend.MATH)

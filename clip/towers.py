@@ -11,14 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial, wraps
-from typing import Any, NamedTuple, Protocol
+from functools import partial, reduce, wraps
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip.derivatives import CLOSED_FORMS, Activation, BlockTrace, Layout, Norm, Tensors, Weights, kernels_for
+
+if TYPE_CHECKING:
+    from clip.model import ResidualAttentionBlock
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 Branch = Callable[[Tensor], Tensor]
 """Rows [N, L, d] -> what is added to the output of a part of a block; it works row by row."""
@@ -38,7 +44,7 @@ class EveryRow:
     def mask(self, dtype: torch.dtype) -> None:
         return None
 
-    def split(self, qkv: Tensor) -> Tensors:
+    def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if (kernels := kernels_for(qkv)) is not None:
             return kernels.split(qkv, self.heads, (1, self.keep, self.length))
         n, d = len(qkv), qkv.shape[-1] // 3
@@ -129,7 +135,7 @@ class Tower:
     `deep`, tensors [n, d] that are put into the input of layers 1, 2, ... .
     """
 
-    blocks: Sequence[nn.Module]
+    blocks: Sequence[ResidualAttentionBlock]
     before: Tensor | None
     """[N, ., d], constant rows of the first layer before `start`"""
     after: Tensor | None
@@ -159,6 +165,7 @@ class Tower:
 
     def read(self, rows: Tensor) -> Tensor:
         """The last block's rows [N, R, d] -> the tower's output [N, R, e]."""
+        assert self.norm is not None and self.projection is not None, "a part of a tower reads nothing"
         return self.norm(rows).to(self.projection.dtype) @ self.projection
 
     @property
@@ -207,11 +214,11 @@ def only_prompts_move(tower: nn.Module, prompts: Sequence[Tensor], *constants: T
     return not any(tensor.requires_grad for tensor in (*constants, *tower.parameters()))
 
 
-def without_autocast(method: Callable[..., object]) -> Callable[..., object]:
-    """Everything is cast by hand: autocast stays out."""
+def without_autocast(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Run the method without autocast: it casts everything itself."""
 
     @wraps(method)
-    def run(*args: object, **kwargs: object) -> object:
+    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         device = next(arg.device.type for arg in args if isinstance(arg, Tensor))
         if not torch.is_autocast_enabled(device):
             return method(*args, **kwargs)
@@ -234,7 +241,8 @@ class TowerTrace:
         keep: bool = True,
         projected: Mapping[int, Branch] | None = None,
     ) -> None:
-        self.tower, self.dtype, self.starts = tower, dtype, start.shape[0]  # not len(): it would fix an export's batch
+        self.tower, self.dtype = tower, dtype
+        self.starts = start.shape[0]  # not len(), which would fix the batch size of an export
         self.prompt_dtypes = [prompt.dtype for prompt in (start, *deep)]
         self.n_deep = [prompt.shape[0] for prompt in deep]
         self.start_norm, start = None, start.to(tower.row_dtype(start))
@@ -251,9 +259,11 @@ class TowerTrace:
             trace, x = BlockTrace.forward(weights, tower.layouts[layer], x, None if layer else moving, added)
             if keep:
                 self.blocks.append(trace)
-        self.norm = self.projection = None
+        self.norm: Norm | None = None
+        self.projection: Tensor | None = None
         if tower.norm is not None:
             x, self.norm = Norm.forward(x, tower.norm, dtype)
+            assert tower.projection is not None, "a tower with a last norm has a projection"
             self.projection = tower.projection.to(dtype)
             x = torch.matmul(x, self.projection)
         self.output = x
@@ -262,7 +272,7 @@ class TowerTrace:
     def pull(self, cotangents: Tensor) -> tuple[list[Tensor], Pulled]:
         """Cotangents [K, N, R, e] -> those of `start` [K, S, m, d] and of `deep` [K, n, d] each; and what was met."""
         dx_read = dx = dx_norm = cotangents
-        if self.norm is not None:
+        if self.norm is not None and self.projection is not None:
             dx_read = torch.matmul(cotangents.to(self.dtype), self.projection.t()).to(self.norm.x.dtype)
             dx_norm, dx = self.norm.pull(dx_read)
         met, prompts = [], []
@@ -293,7 +303,7 @@ class TowerTrace:
                 x = self.tower.place.put(x, deep[layer - 1])
             x, kept = block.push(x)
             met.append(kept)
-        if self.norm is None:
+        if self.norm is None or self.projection is None:
             return x, Pushed(met, (), at_start)
         _, t, y = self.norm.push(x, self.dtype)
         return torch.matmul(y, self.projection), Pushed(met, (x, t), at_start)
@@ -306,9 +316,10 @@ class TowerTrace:
             for `start` [S, m, d] and for each of `deep` [n, d].
         """
         dx = cotangent
-        if self.norm is not None:
+        if self.norm is not None and self.projection is not None:
             dx = torch.matmul(cotangent.to(self.dtype), self.projection.t()).to(self.norm.x.dtype)
-            dx = self.norm.second(dx, *pulled.at_norm, *pushed.at_norm)
+            (dy_norm, dx_norm), (tangent, t) = pulled.at_norm, pushed.at_norm
+            dx = self.norm.second(dx, dy_norm, dx_norm, tangent, t)
         prompts = []
         for layer in reversed(range(len(self.blocks))):
             dx = self.blocks[layer].second(dx, pulled.blocks[layer], pushed.blocks[layer])
@@ -316,8 +327,9 @@ class TowerTrace:
                 dx, prompt = (part[0] for part in self._back(dx[None], layer))
                 prompts.append(prompt)
         start = self._shared(dx[None])[0]
-        if self.start_norm is not None:
-            start = self.start_norm.second(start, *pulled.at_start, *pushed.at_start)
+        if self.start_norm is not None and pushed.at_start is not None:
+            (dy_start, dx_start), (tangent, t) = pulled.at_start, pushed.at_start
+            start = self.start_norm.second(start, dy_start, dx_start, tangent, t)
         return self._in_prompt_dtypes([start, *reversed(prompts)])
 
     def _back(self, dx: Tensor, layer: int) -> Tensors:
@@ -360,12 +372,15 @@ class Trace(Protocol):
 
     def pull(self, cotangents: Tensor) -> tuple[list[Tensor], Any]:
         """Cotangents [K, ...] of the features -> [K, ...] of each prompt, and what `second` needs"""
+        ...
 
     def push(self, *tangents: Tensor) -> tuple[Tensor, Any]:
         """Tangents [K, ...] of each prompt -> [K, ...] of the features, and what `second` needs"""
+        ...
 
     def second(self, cotangent: Tensor, pulled: Any, pushed: Any) -> list[Tensor]:
         """Derivative of what `pull` gave along the tangents, summed over K, plus the pull of `cotangent` [...]"""
+        ...
 
 
 class ConstantTrace:
@@ -377,7 +392,7 @@ class ConstantTrace:
     def pull(self, cotangents: Tensor) -> tuple[list[Tensor], int]:
         return [], len(cotangents)
 
-    def push(self) -> tuple[Tensor, None]:
+    def push(self, *tangents: Tensor) -> tuple[Tensor, None]:
         return torch.zeros_like(self.output)[None], None
 
     def second(self, cotangent: Tensor, pulled: int, pushed: None) -> list[Tensor]:
@@ -395,7 +410,8 @@ class AutogradTrace:
         with torch.enable_grad():
             features = function(*self._prompts)
             # 0 of every prompt, so that there is a way back also where the function uses none of them
-            self._features = features + 0 * sum(prompt.sum() for prompt in self._prompts).to(features.dtype)
+            nothing = 0 * reduce(torch.add, [prompt.sum() for prompt in self._prompts])
+            self._features = features + nothing.to(features.dtype)
         self.output = self._features.detach()
 
     def pull(self, cotangents: Tensor) -> tuple[list[Tensor], tuple[Tensor, list[Tensors]]]:
@@ -411,11 +427,12 @@ class AutogradTrace:
     def push(self, *tangents: Tensor) -> tuple[Tensor, Tensor]:
         cotangents, pulled = self._pulled
         with torch.enable_grad():
-            along = sum(
+            products = [
                 (part * tangent[k]).sum()
                 for k, parts in enumerate(pulled)
                 for part, tangent in zip(parts, tangents, strict=True)
-            )
+            ]
+            along = reduce(torch.add, products)
         return torch.autograd.grad(along, cotangents, retain_graph=True, materialize_grads=True)[0], along
 
     def second(self, cotangent: Tensor, pulled: tuple[Tensor, list[Tensors]], pushed: Tensor) -> list[Tensor]:
@@ -446,7 +463,7 @@ class ImageTrace:
 
 
 class RecomputedTrace:
-    """Features [..., C, e] made in chunks of C, of which nothing but the features is kept.
+    """Features [..., C, e] made in chunks of C, of which only the features are kept.
 
     Args:
         chunks: each makes a trace of its part, and tells the number of its rows.
@@ -482,7 +499,7 @@ def _second(trace: Trace, cotangent: Tensor, cotangents: Tensor, tangents: Tenso
 
 def _sums(parts: Iterable[list[Tensor]]) -> list[Tensor]:
     """Sums of each prompt's tensors over the parts"""
-    return [sum(tensors) for tensors in zip(*parts, strict=True)]
+    return [reduce(torch.add, tensors) for tensors in zip(*parts, strict=True)]
 
 
 # --- for autograd ----------------------------------------------------------------------------------------------------
@@ -554,12 +571,13 @@ class _Features(torch.autograd.Function):
         return slot.content.output
 
     @staticmethod
-    def setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         _, ctx.slot, *prompts = inputs
         ctx.save_for_backward(*prompts)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        (cotangent,) = cotangents
         return None, None, *_Pull.apply(ctx.slot.content, Slot(), cotangent, *ctx.saved_tensors)
 
 
@@ -573,13 +591,15 @@ class _Pull(torch.autograd.Function):
         return tuple(tensor[0] for tensor in prompts_cotangents)
 
     @staticmethod
-    def setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, outputs: Tensors) -> None:
+    def setup_context(ctx: Any, inputs: tuple, output: Tensors) -> None:
         _, ctx.slot, cotangent, *_ = inputs
         ctx.save_for_backward(cotangent)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: torch.autograd.function.FunctionCtx, *tangents: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator's stub has no names
+        ctx: Any, *tangents: Tensor
+    ) -> tuple[Tensor | None, ...]:
         (cotangent,) = ctx.saved_tensors
         trace, pulled = ctx.slot.content
         along, pushed = trace.push(*(tangent[None] for tangent in tangents))

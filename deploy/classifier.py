@@ -10,11 +10,10 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from dassl.engine import SimpleTrainer
 from dassl.engine.anomalies import check_logits
 from dassl.utils import UserError, progress_bar
 from deploy.images import ImageBatch, batches, find_images
-from deploy.load import Source, load_trained
+from deploy.load import Source, Trained, load_trained
 
 
 @dataclass(frozen=True)
@@ -31,13 +30,13 @@ class Prediction:
 class Classifier:
     """A trained method with its class names (see `load_classifier`)."""
 
-    def __init__(self, trainer: SimpleTrainer) -> None:
-        from dassl.data.transforms import build_transform  # imports torchvision
+    def __init__(self, trained: Trained) -> None:
+        from dassl.data.transforms import build_transform  # which waits for torchvision
 
-        self._trainer = trainer
-        self.classnames: list[str] = list(trainer.dm.dataset.classnames)
-        self.device: torch.device = trainer.device
-        transform = build_transform(trainer.cfg, is_train=False)
+        self.cfg, self.model = trained
+        self.classnames: list[str] = self.model.classes
+        self.device: torch.device = self.model.device
+        transform = build_transform(self.cfg, is_train=False)
         if transform is None:
             raise UserError("the run has INPUT.NO_TRANSFORM: its images cannot be put into batches")
         self.transform: Callable[[Image], Tensor] = transform
@@ -46,7 +45,7 @@ class Classifier:
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """Logits [B, C] of images [B, 3, H, W] that went through `transform`: those of the trainer's own test."""
-        return self._trainer.inferred_logits(images.to(self.device, non_blocking=True))
+        return self.model.logits(images)
 
     def predict(
         self,
@@ -69,8 +68,8 @@ class Classifier:
         if topk < 1:
             raise UserError(f"topk must be positive, not {topk}")
         paths = find_images(images)
-        size: int = self._trainer.cfg.DATALOADER.TEST.BATCH_SIZE if batch_size is None else batch_size
-        given = self._trainer.cfg.INPUT
+        size: int = self.cfg.DATALOADER.TEST.BATCH_SIZE if batch_size is None else batch_size
+        given = self.cfg.INPUT
         loader = batches(paths, self.transform, size, workers, given.MAX_PIXELS, given.MAX_ASPECT_RATIO)
         return self._stream(loader, len(paths), min(topk, len(self.classnames)))
 
@@ -90,7 +89,7 @@ class Classifier:
     def _best(self, paths: Sequence[str], pixels: Tensor, topk: int) -> Iterator[tuple[list[float], list[int]]]:
         """Probabilities and labels of each image's best classes. Raises NonFiniteError for NaN or infinity."""
         logits = self.logits(pixels).float()  # [B, C]
-        check_logits(logits, paths, self._trainer.checked_models())
+        check_logits(logits, paths, self.model.checked_models())
         probabilities, labels = logits.softmax(dim=-1).topk(topk)  # [B, k] each
         return zip(probabilities.tolist(), labels.tolist(), strict=True)
 

@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from safetensors.torch import save
 from torch import Tensor
+from yacs.config import CfgNode
 
-from dassl.engine import SimpleTrainer
 from dassl.engine.anomalies import EXAMPLES, listed
 from dassl.engine.run_record import has_checkpoints
 from dassl.utils import (
@@ -41,10 +41,8 @@ from deploy import graphs as towers
 from deploy import standalone_script
 from deploy.graphs import ImageTower
 from deploy.load import MANIFEST_NAME, PROMPTS_NAME, Source, load_trained
-from trainers.core.prompts import normalized
+from trainers.core.prompted_clip import PromptedClip
 from trainers.core.record import CLASSNAMES_NAME, CONFIG_NAME, write_record
-from trainers.core.trainer import PromptTrainer
-from trainers.zsclip import ZeroshotCLIP
 
 STAGING_PREFIX = ".export-"
 """Begins the name of the folder, inside the exported one, in which the files are made."""
@@ -78,16 +76,16 @@ def export(
     folder = Path(folder)
     _check_has_no_run(folder, source)
     with locked_while_writing(folder):
-        trainer = load_trained(source, classnames, use_cuda=False, precision="fp32")
-        if not isinstance(trainer, PromptTrainer | ZeroshotCLIP):
-            raise UserError(f"{type(trainer).__name__} is not built on this project's prompts: it cannot be exported")
+        cfg, model = load_trained(source, classnames, use_cuda=False, precision="fp32")
+        if not isinstance(model, PromptedClip):
+            raise UserError(f"{cfg.TRAINER.NAME} is not built on this project's prompts: it cannot be exported")
         _remove_unfinished_exports(folder)
         try:
             staging = tempfile.TemporaryDirectory(dir=folder, prefix=STAGING_PREFIX)
         except OSError as error:
             raise UnwritableFileError(f"cannot write to {folder}: {error.strerror or error}") from error
         with staging as complete:
-            manifest = _write_export(trainer, Path(complete), formats)
+            manifest = _write_export(cfg, model, Path(complete), formats)
             _replace_earlier_export(folder, Path(complete))
     return manifest
 
@@ -106,15 +104,15 @@ def _remove_unfinished_exports(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _write_export(trainer: PromptTrainer | ZeroshotCLIP, folder: Path, formats: Sequence[str]) -> dict[str, Any]:
+def _write_export(cfg: CfgNode, model: PromptedClip, folder: Path, formats: Sequence[str]) -> dict[str, Any]:
     """Write every file of an export to an empty folder; returns the manifest."""
-    prompts = trainer.prompts if isinstance(trainer, PromptTrainer) else None
-    manifest = _description(trainer)
-    manifest["files"] |= _write_class_weights(trainer, folder)
-    if prompts is not None:
-        manifest["files"] |= _write_prompts(trainer, folder)
-    manifest["files"] |= _write_towers(ImageTower(_clip(trainer), prompts).eval(), folder, formats)
-    write_record(folder, trainer.cfg, trainer.dm.dataset.classnames)
+    manifest = _description(cfg, model)
+    manifest["files"] |= _write_class_weights(model, folder)
+    if model.prompts.tensors():
+        state = model.learned.module.state_dict()
+        manifest["files"] |= _write_tensors(folder / PROMPTS_NAME, state, {"trainer": cfg.TRAINER.NAME})
+    manifest["files"] |= _write_towers(ImageTower(model.clip, model.prompts).eval(), folder, formats)
+    write_record(folder, cfg, model.classes)
     write_bytes_atomically(folder / SCRIPT_NAME, Path(standalone_script.__file__).read_bytes())
     for name in (CONFIG_NAME, CLASSNAMES_NAME, SCRIPT_NAME):
         manifest["files"][name] = _fingerprint(folder / name)
@@ -150,26 +148,18 @@ def _tower_name(ending: str) -> str:
     return TOWER_NAME.format(ending=ending)
 
 
-def _clip(trainer: PromptTrainer | ZeroshotCLIP) -> Any:
-    return trainer.prompts.clip if isinstance(trainer, PromptTrainer) else trainer.clip_model
-
-
-def _depends_on_image(trainer: SimpleTrainer) -> bool:
-    return isinstance(trainer, PromptTrainer) and trainer.prompts.text_depends_on_image
-
-
-def _description(trainer: PromptTrainer | ZeroshotCLIP) -> dict[str, Any]:
+def _description(cfg: CfgNode, model: PromptedClip) -> dict[str, Any]:
     """The manifest without its files."""
-    given = trainer.cfg.INPUT
+    given = cfg.INPUT
     normalize = "normalize" in given.TRANSFORMS
     if "instance_norm" in given.TRANSFORMS:
         raise UserError("INPUT.TRANSFORMS has instance_norm, which an exported classifier does not know")
     return {
         "format": 1,
-        "trainer": trainer.cfg.TRAINER.NAME,
-        "backbone": trainer.cfg.MODEL.BACKBONE.NAME,
-        "classes": list(trainer.dm.dataset.classnames),
-        "class_weights_depend_on_image": _depends_on_image(trainer),
+        "trainer": cfg.TRAINER.NAME,
+        "backbone": cfg.MODEL.BACKBONE.NAME,
+        "classes": model.classes,
+        "class_weights_depend_on_image": model.prompts.text_depends_on_image,
         "image": {
             "size": list(given.SIZE),
             "interpolation": given.INTERPOLATION,
@@ -182,21 +172,11 @@ def _description(trainer: PromptTrainer | ZeroshotCLIP) -> dict[str, Any]:
     }
 
 
-@torch.no_grad()
-def _write_class_weights(trainer: PromptTrainer | ZeroshotCLIP, folder: Path) -> dict[str, Any]:
-    if _depends_on_image(trainer):
+def _write_class_weights(model: PromptedClip, folder: Path) -> dict[str, Any]:
+    if model.prompts.text_depends_on_image:
         return {}
-    if isinstance(trainer, ZeroshotCLIP):
-        weights = trainer.text_features
-    else:
-        weights = normalized(trainer.prompts.text_features(trainer.prompts.tensors()))  # [C, e]
-    tensors = {"weights": weights, "scale": _clip(trainer).logit_scale.exp()}
-    return _write_tensors(folder / WEIGHTS_NAME, tensors, {"classes": json.dumps(trainer.dm.dataset.classnames)})
-
-
-def _write_prompts(trainer: PromptTrainer, folder: Path) -> dict[str, Any]:
-    state = trainer.registered_module().state_dict()
-    return _write_tensors(folder / PROMPTS_NAME, state, {"trainer": trainer.cfg.TRAINER.NAME})
+    tensors = {"weights": model.text_features(), "scale": model.clip.logit_scale.exp()}
+    return _write_tensors(folder / WEIGHTS_NAME, tensors, {"classes": json.dumps(model.classes)})
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> dict[str, Any]:

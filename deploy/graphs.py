@@ -33,11 +33,11 @@ class ImageTower(nn.Module):
     These are the visual prompts, or all learned tensors if the method has an image encoder of its own.
     """
 
-    def __init__(self, clip: CLIP, prompts: Prompts | None) -> None:
+    def __init__(self, clip: CLIP, prompts: Prompts) -> None:
         super().__init__()
         self.visual = clip.visual
         with torch.no_grad():
-            visual = [] if prompts is None else list(prompts.visual_prompts(prompts.tensors()))
+            visual = list(prompts.visual_prompts(prompts.tensors()))
         self.prompts = nn.ParameterList(nn.Parameter(prompt.detach().clone(), False) for prompt in visual)
         has_own_encoder = prompts is not None and type(prompts).image_features is not Prompts.image_features
         # in a tuple, so that it does not become a submodule

@@ -6,23 +6,26 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import NamedTuple, Protocol
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor, nn
+from yacs.config import CfgNode
 
-from dassl.config import Difference, get_cfg_default, merge_file, merge_opts
-from dassl.config.differences import BACKBONE_KEY
-from dassl.engine import TRAINER_REGISTRY, SimpleTrainer
-from dassl.engine.run_record import read_config
+from dassl.config import get_cfg_default, merge_file, merge_opts
+from dassl.engine import TRAINER_REGISTRY
+from dassl.engine.run_record import check_piece, check_record_files, read_config
 from dassl.utils import MissingFileError, UnreadableFileError, UserError, file_sha256, read_json
 from datasets.layout.classes import describe_same_text
 from runner.config import extend_cfg
 from runner.plugins import check_recorded
+from trainers.core.learned import find_checkpoint, read_checkpoint
+from trainers.core.method import Method, prompted_clip
+from trainers.core.prompted_clip import PromptedClip
 from trainers.core.received import refuse_backbone_of_the_folder
-from trainers.core.record import CLASSNAMES_NAME, CONFIG_NAME, Record, read_record
-from trainers.core.trainer import PromptTrainer, load_learned
+from trainers.core.record import CLASSNAMES_NAME, CONFIG_NAME, Record, check_same_backbone, read_record
 
 PROMPTS_NAME = "prompts.safetensors"
 """Learned tensors in an exported folder, which takes the place of a run's checkpoints."""
@@ -84,35 +87,85 @@ class Source:
             )
 
 
+class Classify(Protocol):
+    """What a prediction asks of a trained model: `PromptedClip`, or another repository's trainer."""
+
+    classes: list[str]
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits [B, C] of images [B, 3, H, W]."""
+        ...
+
+    def checked_models(self) -> dict[str, nn.Module | None]:
+        """Where to look for tensors that are not finite."""
+        ...
+
+
+class OtherTrainer:
+    """A trainer file of another repository, which is built for class names alone."""
+
+    def __init__(self, cfg: CfgNode, classes: list[str], source: Source) -> None:
+        self.trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME).for_classes(cfg, classes)
+        self.classes = classes
+        self.trainer.load_model(str(source.folder), source.epoch)
+        self.trainer.set_model_mode("eval")
+
+    @property
+    def device(self) -> torch.device:
+        return self.trainer.device
+
+    def logits(self, images: Tensor) -> Tensor:
+        return self.trainer.inferred_logits(images.to(self.device, non_blocking=True))
+
+    def checked_models(self) -> dict[str, nn.Module | None]:
+        return self.trainer.checked_models()
+
+
+class Trained(NamedTuple):
+    """A trained model with its configuration."""
+
+    cfg: CfgNode
+    model: Classify
+
+
 def load_trained(
     source: Source, classnames: Sequence[str] | None = None, use_cuda: bool = True, precision: str | None = None
-) -> SimpleTrainer:
-    """The trainer with its learned tensors, ready for `model_inference`; it has no images and cannot train.
+) -> Trained:
+    """A trained model without its data: a `PromptedClip` with its learned tensors, or another repository's trainer.
 
     Args:
+        source: where it is.
         classnames: classes to tell apart; None: those it was trained on.
         use_cuda: compute on a GPU where there is one, wherever the run was trained.
         precision: overrules the recorded PREC.
+
     Raises:
         UserError: nothing usable in the folder, or prompts that belong to other classes.
     """
     if not os.path.isdir(source.folder):
         raise UserError(f"no such folder: {source.folder} (the output folder of a training run is wanted)")
     cfg, trained_names = source.record(classnames)
+    use_cuda = use_cuda and torch.cuda.is_available()
     cfg.MODEL.INIT_WEIGHTS, cfg.USE_CUDA, cfg.VERBOSE = "", use_cuda, False
     kind = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
-    if precision is not None and hasattr(kind, "config_node"):
+    if precision is not None and issubclass(kind, Method):
         cfg.TRAINER[kind.config_node].PREC = precision
     cfg.freeze()
     names = list(classnames) if classnames is not None else trained_names
     _check_same_text(names, given=classnames is not None, folder=source.folder)
-    trainer = _without_data(kind, names)(cfg)
-    class_specific = isinstance(trainer, PromptTrainer) and trainer.prompts.class_specific
-    if class_specific and trained_names and names != trained_names:
-        raise UserError(f"{source.folder}: its prompts are class-specific (CSC), they stand for no other class names")
-    _load_weights(trainer, source)
-    trainer.set_model_mode("eval")
-    return trainer
+    if not issubclass(kind, Method):
+        return Trained(cfg, OtherTrainer(cfg, names, source))
+    model = prompted_clip(cfg, names, "cuda" if use_cuda else "cpu")
+    if model.prompts.class_specific and trained_names and names != trained_names:
+        raise UserError(f"{source.folder}: its prompts are class-specific (CSC), they do not fit other class names")
+    if model.prompts.tensors():
+        _load_weights(model, kind.registered_name, cfg, source)
+    return Trained(cfg, model)
 
 
 def _check_same_text(names: Sequence[str], given: bool, folder: str | os.PathLike[str]) -> None:
@@ -124,18 +177,36 @@ def _check_same_text(names: Sequence[str], given: bool, folder: str | os.PathLik
         print(f"Warning: class names of {folder} have {described}")
 
 
-def _load_weights(trainer: SimpleTrainer, source: Source) -> None:
+def _load_weights(model: PromptedClip, name: str, cfg: CfgNode, source: Source) -> None:
+    """Learned tensors of an exported folder, or of the checkpoint of the model `name` in a run's folder."""
     prompts = Path(source.folder, PROMPTS_NAME)
-    if not (prompts.is_file() and isinstance(trainer, PromptTrainer)):
-        trainer.load_model(str(source.folder), source.epoch)
+    if not prompts.is_file():
+        _load_checkpoint(model, name, cfg, source)
         return
-    for path in (prompts, *(Path(source.folder, name) for name in (CONFIG_NAME, CLASSNAMES_NAME))):
+    for path in (prompts, *(Path(source.folder, each) for each in (CONFIG_NAME, CLASSNAMES_NAME))):
         _check_digest(path)
     try:
-        state = trainer.state_for_own_classes(load_file(prompts), str(source.folder), classnames=None)
-        load_learned(trainer.registered_module(), state, str(prompts))
+        model.take(load_file(prompts), str(prompts), str(source.folder), classnames=None)
     except (SafetensorError, OSError) as error:
         raise UnreadableFileError(f"cannot read {prompts}: {error}") from error
+
+
+def _load_checkpoint(model: PromptedClip, name: str, cfg: CfgNode, source: Source) -> None:
+    """Settings are taken as they are given, but the frozen weights must be those of the training.
+
+    Raises:
+        UserError: no such checkpoint; or it is damaged, does not fit, or was trained on another backbone.
+    """
+    path = find_checkpoint(os.path.join(source.folder, name), source.epoch)
+    checkpoint = read_checkpoint(path)
+    record = check_piece(name, checkpoint, path)
+    if record is None:
+        print(f"{source.folder} records nothing about its training: only the shapes of its tensors are checked")
+    else:
+        check_record_files(record, path)
+        check_same_backbone(record, cfg.MODEL.BACKBONE.NAME, path)
+    print(f'Loading weights to {name} from "{path}" (epoch = {checkpoint.get("epoch")})')
+    model.take(checkpoint["state_dict"], path, str(source.folder), record and record.classnames)
 
 
 def _check_digest(path: Path) -> None:
@@ -150,31 +221,3 @@ def _check_digest(path: Path) -> None:
         raise UnreadableFileError(
             f"{path} is not the file that {manifest.name} describes (its SHA-256 differs): export the run again"
         )
-
-
-def _without_data(kind: type[SimpleTrainer], classnames: list[str]) -> type[SimpleTrainer]:
-    """The trainer's class, less the data set and what only training needs."""
-
-    class WithoutData(kind):
-        def build_data_loader(self) -> None:
-            self.train_loader_x = self.train_loader_u = self.val_loader = self.test_loader = None
-            self.num_classes, self.lab2cname = len(classnames), dict(enumerate(classnames))
-            dataset = SimpleNamespace(classnames=classnames, num_classes=self.num_classes, lab2cname=self.lab2cname)
-            self.dm = SimpleNamespace(dataset=dataset, num_classes=self.num_classes, lab2cname=self.lab2cname)
-
-        def prepare_training(self) -> None:
-            self.register_model(self.registered_name, self.registered_module())
-
-        def check_folder(self, directory: str, resuming: bool) -> None:
-            """Its record is what this trainer was built from."""
-
-        def _differences(
-            self, there: dict[str, Any], resuming: bool, frozen: str | None, start: str | None
-        ) -> list[Difference]:
-            """Settings are taken as they are given, but the frozen weights must be those of the training."""
-            if frozen is None or self.frozen_weights_digest() is None:
-                return []
-            return [each for each in super()._differences(there, resuming, frozen, start) if each.key == BACKBONE_KEY]
-
-    WithoutData.__name__ = kind.__name__
-    return WithoutData

@@ -17,16 +17,19 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from clip.model import Attention, ResidualAttentionBlock, causal_attention, full_attention
+from clip.recompute import twice_differentiable_attention
 from trainers.clip_lora import TEXT as LORA_TEXT
 from trainers.clip_lora import VISUAL as LORA_VISUAL
 from trainers.clip_lora import LowRankPrompts
 from trainers.cocoop import CoCoOpPrompts
 from trainers.coprompt import CoPromptPrompts
+from trainers.core.gradients import descend
+from trainers.core.modulator import is_visual
 from trainers.core.prompts import CONTEXT, Prompts, Theta, normalized
 from trainers.core.trainer import PromptTrainer
 from trainers.mma import TEXT, VISUAL, MMAPrompts
 from trainers.prograd import ProGrad, without_opposition
-from trainers.prometar import ProMetaR, descend, is_visual, sample_task, twice_differentiable_attention
+from trainers.prometar import ProMetaR, modulated, sample_task
 from trainers.tcp import TCPPrompts
 
 
@@ -40,7 +43,7 @@ class PlainPrompts:
     def text_features(self, theta: Theta, context: Tensor | None = None) -> Tensor:
         """[C, e], not normalised."""
         method, clip = self.prompts, self.clip
-        if not hasattr(method, "context"):  # fixed class prompts
+        if method.context is None:  # fixed class prompts
             return self._fixed_text(theta)
         tokens = method.context.tokens.to(clip.logit_scale.device)
         context = theta[CONTEXT] if context is None else context
@@ -247,7 +250,7 @@ def _plain_prometar_step(trainer: ProMetaR, batch: dict) -> float:
     images, labels = trainer.parse_batch_train(batch)
     theta, phi = trainer.prompts.tensors(), dict(trainer.modulator.named_parameters())
 
-    def modulated(theta: Theta, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def modulated_gradient(theta: Theta, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """g + gamma * r, every part with its graph."""
         with torch.no_grad(), trainer.precision.autocast():
             teacher = normalized(plain.encode_image(images))
@@ -269,15 +272,15 @@ def _plain_prometar_step(trainer: ProMetaR, batch: dict) -> float:
             for name, on_text, on_image in zip(theta, r_text, r_image, strict=True)
         }
         gamma = functional_call(trainer.modulator, phi, (g, r))
-        return {name: g[name] + gamma[name] * r[name] for name in theta}
+        return modulated(g, gamma, r)
 
-    update = modulated(theta, images, labels)
+    update = modulated_gradient(theta, images, labels)
     descend(trainer.optim, trainer.prompts, {name: value.detach() for name, value in update.items()})
 
     task = sample_task(batch["label"].cpu(), settings.MIXUP_ALPHA, settings.MIXUP_BETA)
     if task is None:
         return 0.0
-    update = modulated(theta, images[task.support], labels[task.support])
+    update = modulated_gradient(theta, images[task.support], labels[task.support])
     fast = {name: theta[name] - settings.ADAPT_LR * update[name] for name in theta}
     partners, lam = task.support[task.mix], task.lam.to(images.device)
     with torch.no_grad(), trainer.precision.autocast():

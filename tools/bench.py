@@ -10,24 +10,21 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-import trainers.core.trainer
-import trainers.zsclip
 from clip.backbones.open_clip_files import open_clip_module
 from clip.model import CLIP
 from dassl.config import get_cfg_default, merge_file, merge_opts
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
-from dassl.engine import TRAINER_REGISTRY, build_trainer
+from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError, set_random_seed
 from runner.config import extend_cfg
 from tools.baseline import plain_evaluation, plain_step
 from trainers.coprompt import CoPrompt
-from trainers.core.precision import Precision
+from trainers.core.method import prompted_clip
 from trainers.core.prompts import normalized
 from trainers.core.replay import CpuRecorder
 from trainers.core.trainer import PromptTrainer
@@ -75,16 +72,20 @@ DEPTH_KEYS = {
 PUBLISHED_DEPTH = 9
 
 
+def imagenet_names(count: int) -> list[str]:
+    """ImageNet's first class names."""
+    names = open_clip_module("zero_shot_metadata").IMAGENET_CLASSNAMES
+    if not 0 < count <= len(names):
+        raise UserError(f"--classes {count}: choose 1 to {len(names)}, the number of ImageNet's classes")
+    return names[:count]
+
+
 @DATASET_REGISTRY.register()
 class BenchmarkNames(DatasetBase):
     """ImageNet's first class names, with one blank image for all; steps get random pixels instead."""
 
     def __init__(self, cfg: Any) -> None:
-        names = open_clip_module("zero_shot_metadata").IMAGENET_CLASSNAMES
-        wanted = int(cfg.DATASET.ROOT)
-        if not 0 < wanted <= len(names):
-            raise UserError(f"--classes {wanted}: choose 1 to {len(names)}, the number of ImageNet's classes")
-        names = names[:wanted]
+        names = imagenet_names(int(cfg.DATASET.ROOT))
         blank = os.path.join(cfg.OUTPUT_DIR, "blank.png")
         Image.new("RGB", (8, 8)).save(blank)
         items = [Datum(impath=blank, label=label, classname=name) for label, name in enumerate(names)]
@@ -121,23 +122,12 @@ class Bench:
         cfg.DATASET.ROOT = str(classes)
         set_random_seed(args.seed)
         clip = CLIP(**BACKBONES[args.backbone]).requires_grad_(False).eval()
-
-        def load(cfg: Any, precision: Precision) -> CLIP:
-            return precision.convert(clip).to(precision.device)
-
+        prompted = prompted_clip(cfg, imagenet_names(classes), args.device, clip)
         # the teacher's text features are computed once before training and are no part of a step
-        with (
-            mock.patch.object(trainers.core.trainer, "load_clip", load),
-            mock.patch.object(trainers.zsclip, "load_clip", load),
-            mock.patch.object(
-                trainers.core.trainer,
-                "teacher_text_features",
-                lambda clip, names, **_: torch.randn(len(names), clip.text_projection.shape[1]).to(
-                    clip.logit_scale.device
-                ),
-            ),
-        ):
-            self.trainer: PromptTrainer = build_trainer(cfg)
+        teacher = torch.randn(classes, clip.text_projection.shape[1]).to(prompted.device)
+        kind = TRAINER_REGISTRY.get(args.trainer)
+        given = {"teacher_text": teacher} if issubclass(kind, PromptTrainer) else {}
+        self.trainer: PromptTrainer = kind(cfg, prompted, **given)
         self.trainer.num_batches, self.trainer.batch_idx, self.trainer.epoch = 10**9, 1, 0
         labels = torch.arange(args.batch_size) % classes
         self.batch = {"img": torch.randn(args.batch_size, 3, size, size), "label": labels}

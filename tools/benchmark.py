@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from tabulate import tabulate
@@ -35,7 +34,7 @@ PHASES = {
     "teacher": "teacher_image_features",
     "base gradient": "gradients",
     "query gradient": "query_gradient",
-    "outer gradient": "meta_gradient",
+    "outer gradient": "outer_gradient",
     "backward": "gradients_of",
 }
 
@@ -98,8 +97,12 @@ def split_of_step(bench: Bench) -> dict[str, float]:
     A captured step has no parts: this one is taken eagerly.
     """
     spent: dict[str, float] = defaultdict(float)
-    with mock.patch.object(bench.trainer, "captured", CapturedFunctions(None)), phases_of(bench.trainer, spent):
-        bench.step()
+    captured, bench.trainer.captured = bench.trainer.captured, CapturedFunctions(None)
+    try:
+        with phases_of(bench.trainer, spent):
+            bench.step()
+    finally:
+        bench.trainer.captured = captured
     return dict(spent)
 
 

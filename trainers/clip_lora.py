@@ -22,13 +22,12 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from clip.branched_text import BranchedText
-from clip.model import CLIP, VisionTransformer
+from clip.model import CLIP
 from clip.towers import Branch, output_with_projections
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
-from dassl.utils import UserError
 from trainers.core.facts import Recipes
-from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized, readable
+from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized, readable, vit_of
 from trainers.core.templates import template_for, tokenize_prompts
 from trainers.core.trainer import PromptTrainer
 
@@ -55,7 +54,8 @@ class LowRankPrompts(Prompts):
     """Learns `lora.<text|visual>.<block>.A` [3, r, d] and `.B` [3, d, r], in the order q, k, v."""
 
     def __init__(self, clip: CLIP, prompts: Sequence[str], rank: int, gamma: float, dropout: float) -> None:
-        towers, tensors = {TEXT: clip.transformer, VISUAL: clip.visual.transformer}, {}
+        visual = vit_of(clip, "CLIPLoRA")
+        towers, tensors = {TEXT: clip.transformer, VISUAL: visual.transformer}, {}
         for side, tower in towers.items():
             for block in range(len(tower.resblocks)):
                 a = torch.empty(PROJECTIONS, rank, tower.width)
@@ -64,6 +64,7 @@ class LowRankPrompts(Prompts):
                 tensors[f"{side}.{block}.B"] = torch.zeros(PROJECTIONS, tower.width, rank)
         super().__init__(clip, tensors)
         self.towers, self.gamma, self.dropout = towers, gamma, dropout
+        self.visual = (visual,)  # in a tuple, so that it is not a submodule
         self.context = BranchedText(clip, tokenize_prompts(prompts, clip), 0, in_projections=True)
 
     def draw_dropout(self, images: Tensor) -> tuple[Tensor | None, list[Tensor] | None]:
@@ -72,7 +73,7 @@ class LowRankPrompts(Prompts):
         """
         if not self.dropout:
             return None, None
-        rows = len(self.clip.visual.positional_embedding)
+        rows = len(self.visual[0].positional_embedding)
         image = self._draw(VISUAL, len(images), rows, images.device)
         return image, [self._draw(TEXT, 1, rows, images.device) for rows in self.context.chunk_lengths]
 
@@ -96,7 +97,8 @@ class LowRankPrompts(Prompts):
         return self.context.encode(self.branches, *tensors, constants=kept)
 
     def image_features(self, theta: Theta, images: Tensor, kept: Tensor | None = None) -> Tensor:
-        tower = self.clip.visual.tower(images, 0, 0)
+        tower = self.visual[0].tower(images, 0, 0)
+        assert tower.before is not None, "an image tower starts from the image"
         branches = self.branches(kept, *self._of_tower(VISUAL, theta))
         return output_with_projections(tower, tower.before, branches)[:, 0]  # [B, e]
 
@@ -127,8 +129,6 @@ class CLIPLoRA(PromptTrainer):
         )
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
-        if not isinstance(clip.visual, VisionTransformer):
-            raise UserError("CLIPLoRA adapts the blocks of a ViT: choose a ViT backbone, not a ResNet")
         s, template = self.settings, template_for(self.cfg.DATASET.NAME)
         prompts = [template.format(readable(name)) for name in classnames]
         return LowRankPrompts(clip, prompts, s.RANK, s.LORA_ALPHA / s.RANK, s.DROPOUT)
@@ -136,11 +136,13 @@ class CLIPLoRA(PromptTrainer):
     def parse_batch_train(self, batch: dict) -> tuple:
         """Images, labels, and what dropout keeps in the image tower and in the text tower."""
         image, label = super().parse_batch_train(batch)
+        assert isinstance(self.prompts, LowRankPrompts)
         return image, label, *self.prompts.draw_dropout(image)
 
-    def objective(
+    def objective(  # pyright: ignore[reportIncompatibleMethodOverride] - takes what `parse_batch_train` gives
         self, theta: Theta, image: Tensor, label: Tensor, image_kept: Tensor | None, text_kept: Sequence[Tensor] | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        assert isinstance(self.prompts, LowRankPrompts)
         with self.precision.autocast():
             text = normalized(self.prompts.text_features(theta, text_kept))  # [C, e]
             features = normalized(self.prompts.image_features(theta, image, image_kept))  # [B, e]

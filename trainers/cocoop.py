@@ -94,4 +94,4 @@ class CoCoOp(PromptTrainer):
         return CoCoOpPrompts(clip, ContextPrompts(clip, classnames, n_ctx, s.CTX_INIT))
 
     def registered_module(self) -> nn.Module:
-        return self.prompts.prompt_learner
+        return self.prompts.get_submodule("prompt_learner")

@@ -38,7 +38,7 @@ class CoOpPrompts(Prompts):
     def __init__(self, clip: CLIP, context: ContextPrompts) -> None:
         super().__init__(clip, {CONTEXT: context.initial})
         self.context, self.class_specific = context, context.class_specific
-        # rows that belong to one class each are no prompt of the whole tower
+        # rows that belong to one class each are not a prompt of the whole tower
         self.text_prompts, self.image_prompts = None if self.class_specific else [CONTEXT], ()
 
     def text_features(self, theta: Theta) -> Tensor:
@@ -92,4 +92,4 @@ class CoOp(PromptTrainer):
         return CoOpPrompts(clip, context)
 
     def registered_module(self) -> nn.Module:
-        return self.prompts.prompt_learner
+        return self.prompts.get_submodule("prompt_learner")

@@ -117,7 +117,7 @@ class CoPrompt(PromptTrainer):
         image, label, second = self._on_device(views[0], batch["label"], views[1])
         return image, label, second, sentence
 
-    def objective(
+    def objective(  # pyright: ignore[reportIncompatibleMethodOverride] - takes what `parse_batch_train` gives
         self, theta: Theta, image: Tensor, label: Tensor, second: Tensor, sentence: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         with self.precision.autocast():

@@ -73,7 +73,8 @@ class KgCoOp(CoOp):
         clip = self.prompts.clip
         draw_prompt(1, 512, dtype=start_dtype(clip))
         draw_clip(clip)
-        nn.Linear(512, 512), nn.Linear(512, 128, bias=False), nn.Linear(128, 512, bias=False)
+        for inputs, outputs, bias in ((512, 512, True), (512, 128, False), (128, 512, False)):
+            nn.Linear(inputs, outputs, bias)
 
     def objective(self, theta: Theta, image: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         with self.precision.autocast():

@@ -75,6 +75,12 @@ class LinearProbe(PromptTrainer):
         (features,) = template_features(clip, classnames, [template_for(self.cfg.DATASET.NAME)])
         return ClassWeights(clip, normalized(features))
 
+    @property
+    def zero_shot(self) -> Tensor:
+        """t [C, e]"""
+        assert isinstance(self.prompts, ClassWeights)
+        return self.prompts.zero_shot
+
     def before_train(self) -> None:
         if self.settings.CLAP_WEIGHT:
             low, high = self.multipliers.min().item(), self.multipliers.max().item()
@@ -91,12 +97,12 @@ class LinearProbe(PromptTrainer):
         cfg, images = self.cfg, self.dm.dataset.train_x
         size, transform = cfg.DATALOADER.TEST.BATCH_SIZE, build_transform(cfg, is_train=False)
         loader = build_data_loader(cfg, data_source=images, batch_size=size, tfm=transform, is_train=False)
-        sums = self.prompts.zero_shot.new_zeros(len(self.prompts.zero_shot))  # [C]
+        sums = self.zero_shot.new_zeros(len(self.zero_shot))  # [C]
         counts = sums.clone()
         for batch in loader:
             image, label = self.parse_batch_test(batch)
             with self.precision.autocast():
-                logits = self.prompts.logits(self.theta(), image, self.prompts.zero_shot)  # [B, C]
+                logits = self.prompts.logits(self.theta(), image, self.zero_shot)  # [B, C]
             probability = at_least_float32(logits).softmax(dim=-1).gather(1, label[:, None])[:, 0].to(sums.dtype)
             sums.index_add_(0, label, probability)
             counts.index_add_(0, label, torch.ones_like(probability))
@@ -108,7 +114,7 @@ class LinearProbe(PromptTrainer):
         with self.precision.autocast():
             logits = self.prompts.logits(theta, image)  # [B, C]
         cross_entropy = F.cross_entropy(at_least_float32(logits), label)
-        distance = (theta[WEIGHT] - self.prompts.zero_shot).square().sum(dim=-1)  # [C]
+        distance = (theta[WEIGHT] - self.zero_shot).square().sum(dim=-1)  # [C]
         penalty = (self.multipliers * distance).sum()
         loss = cross_entropy + self.settings.CLAP_WEIGHT * penalty
         reported = {"loss": loss, "loss_ce": cross_entropy, "penalty": penalty}
@@ -118,7 +124,7 @@ class LinearProbe(PromptTrainer):
         self, state: Mapping[str, Tensor], folder: str, classnames: str | None
     ) -> Mapping[str, Tensor]:
         """Weights by class name; a class that was not trained on gets its zero-shot text feature, as a line says."""
-        names, path = self.recorded_classnames, Path(folder, CLASSNAMES_NAME)
+        names, path = self.classes, Path(folder, CLASSNAMES_NAME)
         if classnames == classnames_digest(names) or (classnames is None and not path.is_file()):
             return state  # without any record, only the number of classes is checked
         trained = read_classnames(folder)
@@ -135,5 +141,5 @@ class LinearProbe(PromptTrainer):
             shown = ", ".join(new[:MOST_NAMES]) + (", ..." if len(new) > MOST_NAMES else "")
             line += f"; the other {len(new)} keep their zero-shot text features: {shown}"
         print(line)
-        rows = zip(names, self.prompts.zero_shot.cpu(), strict=True)
+        rows = zip(names, self.zero_shot.cpu(), strict=True)
         return dict(state) | {WEIGHT: torch.stack([learned.get(name, row).to(row) for name, row in rows])}

@@ -25,6 +25,7 @@ from trainers.core.prompts import (
     check_text_depth,
     check_vision_depth,
     context_words,
+    vit_of,
 )
 from trainers.core.trainer import PromptTrainer
 
@@ -45,9 +46,10 @@ class MaPLePrompts(Prompts):
     def __init__(self, clip: CLIP, classnames: list[str], n_ctx: int, ctx_init: str, depth: int, key: str) -> None:
         check_text_depth(clip, depth, key)
         check_vision_depth(clip, depth, key)
+        vision_width = vit_of(clip, "MaPLe").transformer.width
         draw_clip(clip)
         context = ContextPrompts(clip, classnames, n_ctx, context_words(ctx_init, n_ctx))
-        text_width, vision_width = clip.transformer.width, clip.visual.transformer.width
+        text_width = clip.transformer.width
         deep = range(depth - 1)
 
         def projection(prefix: str, layer: nn.Linear) -> dict[str, Tensor]:

@@ -22,7 +22,8 @@ from clip.towers import Branch, output_with_branches
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from trainers.core.facts import BASE_TO_NEW, CROSS_DATASET, PublishedRow, Recipes
-from trainers.core.prompts import Prompts, Theta, readable
+from trainers.core.gradients import scaled
+from trainers.core.prompts import Prompts, Theta, readable, vit_of
 from trainers.core.templates import tokenize_prompts
 from trainers.core.trainer import PromptTrainer
 
@@ -30,23 +31,7 @@ LEARNER = "adapter_learner"
 TEXT, VISUAL = "text_adapter", "visual_adapter"
 
 
-class _Scaled(torch.autograd.Function):
-    """x -> forward * x, whose gradient arrives times `backward`."""
-
-    @staticmethod
-    def forward(x: Tensor, forward: float, backward: float) -> Tensor:
-        return x * forward
-
-    @staticmethod
-    def setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: Tensor) -> None:
-        _, ctx.forward_factor, ctx.backward_factor = inputs
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, cotangent: Tensor) -> tuple[Tensor, None, None]:
-        return _Scaled.apply(cotangent, ctx.backward_factor, ctx.forward_factor), None, None
-
-
-def drawn_adapters(clip: CLIP, layers: range, width: int) -> dict[str, Tensor]:
+def drawn_adapters(clip: CLIP, visual: VisionTransformer, layers: range, width: int) -> dict[str, Tensor]:
     """Start values by name, drawn in the published order: weights Kaiming normal (fan_out, relu), biases 0."""
 
     def draw(sizes: Sequence[tuple[str, int, int]]) -> dict[str, Tensor]:
@@ -59,9 +44,9 @@ def drawn_adapters(clip: CLIP, layers: range, width: int) -> dict[str, Tensor]:
         return tensors
 
     tensors = {}
-    for side, d in ((TEXT, clip.transformer.width), (VISUAL, clip.visual.transformer.width)):
+    for side, d in ((TEXT, clip.transformer.width), (VISUAL, visual.transformer.width)):
         ends = (("down.0", d, width), ("up", width, d))
-        tensors |= draw([(f"{side}.{layer}.{end}", *sizes) for layer in layers for end, *sizes in ends])
+        tensors |= draw([(f"{side}.{layer}.{end}", rows, columns) for layer in layers for end, rows, columns in ends])
     return tensors | draw([(f"shared_adapter.{layer}.0", width, width) for layer in layers])
 
 
@@ -76,21 +61,23 @@ class MMAPrompts(Prompts):
     def __init__(
         self, clip: CLIP, prompts: Sequence[str], layers: range, width: int, scale: float, scale_gradients: bool
     ) -> None:
+        visual = vit_of(clip, "MultiModalAdapter")
         draw_clip(clip)
-        super().__init__(clip, drawn_adapters(clip, layers, width))
+        super().__init__(clip, drawn_adapters(clip, visual, layers, width))
+        self.visual = (visual,)  # in a tuple, so that it is not a submodule
         self.layers, self.scale, self.scale_gradients = layers, scale, scale_gradients
         self.context = BranchedText(clip, tokenize_prompts(prompts, clip), layers[0] - 1)
 
     def adapter(self, theta: Theta, side: str, layer: int, u: Tensor) -> Tensor:
         """A(u) of a layer, in the precision of u; u [..., d]."""
         down, up, shared = f"{side}.{layer}.down.0", f"{side}.{layer}.up", f"shared_adapter.{layer}.0"
-        scaled = self.scale_gradients and layer > 0
-        h = _Scaled.apply(u, 1.0, self.scale) if scaled else u
+        larger = self.scale_gradients and layer > 0
+        h = scaled(u, 1.0, self.scale) if larger else u
         h = h.to(theta[f"{LEARNER}.{up}.bias"].dtype)
         for name in (down, shared, up):
             h = F.linear(h, theta[f"{LEARNER}.{name}.weight"], theta[f"{LEARNER}.{name}.bias"])
             h = h if name == up else h.relu()
-        return _Scaled.apply(h, self.scale, 1.0 if scaled else self.scale).to(u.dtype)
+        return scaled(h, self.scale, 1.0 if larger else self.scale).to(u.dtype)
 
     def branches(self, side: str, names: Sequence[str], *tensors: Tensor) -> dict[int, Branch]:
         """The adapters of a tower by their place: the block, counted from 0, or `EMBEDDINGS`."""
@@ -101,8 +88,9 @@ class MMAPrompts(Prompts):
         return self.context.encode(partial(self.branches, TEXT, list(theta)), *theta.values())
 
     def image_features(self, theta: Theta, images: Tensor) -> Tensor:
-        branches, tower = self.branches(VISUAL, list(theta), *theta.values()), self.clip.visual.tower(images, 0, 0)
+        branches, tower = self.branches(VISUAL, list(theta), *theta.values()), self.visual[0].tower(images, 0, 0)
         rows = tower.before  # [B, L, d]
+        assert rows is not None, "an image tower starts from the image"
         if at_embeddings := branches.pop(EMBEDDINGS, None):
             rows = rows + at_embeddings(rows)
         return output_with_branches(tower, self.clip, rows, branches)[:, 0]
@@ -137,9 +125,8 @@ class MultiModalAdapter(PromptTrainer):
     @staticmethod
     def family(clip: CLIP, classnames: list[str], settings: CfgNode, key: str) -> Prompts:
         s = settings
-        if not isinstance(clip.visual, VisionTransformer):
-            raise UserError("MultiModalAdapter adapts the blocks of a ViT: choose a ViT backbone, not a ResNet")
-        layers = min(len(clip.transformer.resblocks), len(clip.visual.transformer.resblocks))
+        visual = vit_of(clip, "MultiModalAdapter")
+        layers = min(len(clip.transformer.resblocks), len(visual.transformer.resblocks))
         if not 0 <= s.ADAPTER_START <= s.ADAPTER_END <= layers:
             raise UserError(
                 f"{key}.ADAPTER_START is {s.ADAPTER_START} and ADAPTER_END {s.ADAPTER_END}: they should "
@@ -150,4 +137,4 @@ class MultiModalAdapter(PromptTrainer):
         return MMAPrompts(clip, prompts, layers, s.ADAPTER_DIM, s.ADAPTER_SCALE, s.SCALE_GRADIENTS)
 
     def registered_module(self) -> nn.Module:
-        return self.prompts.adapter_learner
+        return self.prompts.get_submodule(LEARNER)

@@ -28,8 +28,8 @@ from dassl.metrics import compute_accuracy
 from dassl.utils import UserError
 from trainers.coop import EPOCHS_BY_SHOTS, CoOp, CoOpPrompts
 from trainers.core.facts import BASE_TO_NEW, PublishedRow, Recipes
-from trainers.core.linearized import Gradients, Linearized, each, feature_cotangents
-from trainers.core.prompts import ContextPrompts, Prompts, Theta, at_least_float32, normalized, start_dtype
+from trainers.core.gradients import Gradients
+from trainers.core.prompts import ContextPrompts, Prompts, Theta, normalized, start_dtype
 from trainers.core.templates import method_template
 
 TEMPLATE = "template"
@@ -117,19 +117,15 @@ class ProGrad(CoOp):
     ) -> tuple[Gradients, Gradients, dict[str, Tensor]]:
         """Gradients of xe and of kl, times `scale` (None: 1), and what is reported of both."""
 
-        def losses_of(text: Tensor, image: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
-            image = normalized(image)
-            with self.precision.autocast():
-                logits = at_least_float32(self.prompts.similarity(image, normalized(text)))  # [B, C]
-                teacher = at_least_float32(self.prompts.similarity(image, self.teacher_text))  # z0 [B, C]
-            t = self.settings.T
+        def losses_of(text: Tensor, image: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+            image, t = normalized(image), self.settings.T
+            logits = self.similarity(image, normalized(text))  # [B, C]
+            teacher = self.similarity(image, self.teacher_text)  # z0 [B, C]
+            xe = F.cross_entropy(logits, label)
             kl = t**2 * F.cross_entropy(logits / t, (teacher / t).softmax(dim=-1))
-            return (F.cross_entropy(logits, label), kl), logits
+            return (xe, kl), (xe, kl, logits)
 
-        with torch.no_grad(), self.precision.autocast():
-            features = Linearized(self.prompts, theta, image)
-        on_features, (xe, kl), logits = feature_cotangents(losses_of, features.text, features.image, scale=scale)
-        of_xe, of_kl = each(features.pull(*on_features))
+        (of_xe, of_kl), (xe, kl, logits) = self.linearized(theta, image).gradients(losses_of, scale)
         return of_xe, of_kl, {"xe_loss": xe, "kl_loss": kl, "acc": compute_accuracy(logits, label)[0]}
 
 

@@ -13,6 +13,7 @@ Shape legend: B images, C classes, e joint embedding.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import torch
@@ -26,12 +27,13 @@ from dassl.metrics import compute_accuracy
 from dassl.utils import MismatchError
 from trainers.core.divergence import REDUCTIONS, divergence
 from trainers.core.facts import BASE_TO_NEW, FEW_SHOT, TRANSFER, PublishedRow, Recipes
-from trainers.core.prompts import Theta, at_least_float32, normalized
+from trainers.core.prompts import Theta, normalized
 from trainers.core.trainer import PromptTrainer
 from trainers.ivlp import IVLP
 
 AGGREGATION = "gaussian_aggregation"
 """Key of the training state: the mean so far, and after the last epoch the prompts that it replaced."""
+NO_MEAN = "does not have PromptSRC's mean of the prompts of all epochs before"
 
 
 @TRAINER_REGISTRY.register()
@@ -58,6 +60,7 @@ class PromptSRC(PromptTrainer):
         PublishedRow("PromptSRC", "vit_b16_c2_ep50_batch4_4+4ctx_few_shot", (FEW_SHOT,)),
     )
     choices = {"KL_REDUCTION": REDUCTIONS}
+    family = staticmethod(IVLP.family)
 
     @staticmethod
     def add_config(cfg: CfgNode) -> None:
@@ -77,8 +80,6 @@ class PromptSRC(PromptTrainer):
             )
         )
 
-    family = staticmethod(IVLP.family)
-
     def prepare_training(self) -> None:
         super().prepare_training()
         for _ in ("text teacher", "image teacher"):  # the published code builds a CLIP for each
@@ -92,20 +93,15 @@ class PromptSRC(PromptTrainer):
         with self.precision.autocast():
             text = normalized(self.prompts.text_features(theta))  # [C, e]
             features = normalized(self.prompts.image_features(theta, image))  # [B, e]
-            logits = at_least_float32(self.prompts.similarity(features, text))  # [B, C]
-            teacher_logits = at_least_float32(self.prompts.similarity(teacher, self.teacher_text))  # z0 [B, C]
+        logits, teacher_logits = self.similarity(features, text), self.similarity(teacher, self.teacher_text)  # [B, C]
         losses = {
             "loss_base": F.cross_entropy(logits, label),
             "loss_text": self.settings.TEXT_LOSS_WEIGHT * (text - self.teacher_text).abs().mean(),
             "loss_image": self.settings.IMAGE_LOSS_WEIGHT * (features - teacher).abs().mean(),
-            "loss_logits": self.divergence(teacher_logits, logits),
+            "loss_logits": divergence(teacher_logits, logits, self.settings.KL_REDUCTION),
         }
-        loss = sum(losses.values())
+        loss = reduce(torch.add, losses.values())
         return loss, {"loss": loss} | losses | {"acc": compute_accuracy(logits, label)[0]}
-
-    def divergence(self, teacher_logits: Tensor, logits: Tensor) -> Tensor:
-        """KL(p0 || p) of logits [B, C], summed over images and classes and divided as KL_REDUCTION says."""
-        return divergence(teacher_logits, logits, self.settings.KL_REDUCTION)
 
     def forward_backward(self, batch: dict) -> dict[str, float]:
         numbers = super().forward_backward(batch)
@@ -138,8 +134,7 @@ class PromptSRC(PromptTrainer):
             own.copy_(values[name].to(own).view_as(own))
 
     def training_state(self) -> dict[str, Any]:
-        state = super().training_state()
-        return state | {AGGREGATION: {"mean": self.mean_prompts, "replaced": self.replaced_prompts}}
+        return super().training_state() | {AGGREGATION: {"mean": self.mean_prompts, "replaced": self.replaced_prompts}}
 
     def load_training_state(self, state: dict[str, Any]) -> None:
         """As the base class's; a finished run that is extended continues from the prompts that the mean replaced."""
@@ -153,5 +148,4 @@ class PromptSRC(PromptTrainer):
     def before_train(self) -> None:
         super().before_train()
         if 0 < self.start_epoch < self.max_epoch and self._resumed_state is None:
-            lacks = "does not have PromptSRC's mean of the prompts of all epochs before"
-            raise MismatchError(f"the checkpoint to resume from {lacks}: start a new run with MODEL.INIT_WEIGHTS")
+            raise MismatchError(f"the checkpoint to resume from {NO_MEAN}: start a new run with MODEL.INIT_WEIGHTS")

@@ -102,13 +102,14 @@ class TCP(PromptTrainer):
         return TCPPrompts(clip, context, s.CLASS_LAYER, features)
 
     def registered_module(self) -> nn.Module:
-        return self.prompts.prompt_learner
+        return self.prompts.get_submodule("prompt_learner")
 
     def objective(self, theta: Theta, image: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         with self.precision.autocast():
             text = normalized(self.prompts.text_features(theta))  # [C, e]
             logits = self.prompts.logits(theta, image, text)  # [B, C]
         base = F.cross_entropy(at_least_float32(logits), label)
+        assert isinstance(self.prompts, TCPPrompts)
         distance = self.settings.W * (1 - (text * self.prompts.teacher).sum(dim=-1).mean())
         loss = base + distance
         reported = {"loss": loss, "loss_base": base, "loss_text": distance}

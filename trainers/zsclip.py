@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
+import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
+from clip.model import CLIP
 from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.utils import UserError
 from trainers.core.facts import ALL_SETTINGS, PublishedRow, Recipes
-from trainers.core.precision import Precision
-from trainers.core.prompts import normalized
-from trainers.core.ranges import check_ranges
+from trainers.core.method import Method
+from trainers.core.prompted_clip import PromptedClip
+from trainers.core.prompts import Prompts, Theta, normalized
 from trainers.core.record import changes_no_number
 from trainers.core.templates import (
     CUSTOM_TEMPLATES,
@@ -20,67 +24,87 @@ from trainers.core.templates import (
     template_features,
     template_for,
 )
-from trainers.core.trainer import load_clip
-from trainers.core.unknown_words import warn_of_unknown_words
 
 __all__ = ["CUSTOM_TEMPLATES", "ZeroshotCLIP", "ZeroshotCLIP2"]
 
 
+class FixedPrompts(Prompts):
+    """Learns nothing.
+
+    Args:
+        clip: the frozen model.
+        text: class features [C, e].
+    """
+
+    text_prompts = image_prompts = ()
+
+    def __init__(self, clip: CLIP, text: Tensor) -> None:
+        super().__init__(clip, {})
+        self._fixed_text = text
+
+    def text_features(self, theta: Theta) -> Tensor:
+        return self._fixed_text
+
+
 @TRAINER_REGISTRY.register()
-class ZeroshotCLIP(TrainerX):
+class ZeroshotCLIP(Method, TrainerX):
     """The data set's own template (Radford et al. 2021)."""
 
     refuses_other_configurations = True
     config_node = "ZEROSHOTCLIP"
-    """Node under TRAINER."""
     display_name = "CLIP"
     paper_date = "2021-02"
     recipes = {"zsclip": Recipes(folder="CoOp", learns=False)}
     published = (PublishedRow("CLIP", "vit_b16", ALL_SETTINGS),)
 
-    @property
-    def changes_no_number(self) -> frozenset[str]:
-        return changes_no_number()
+    def __init__(self, cfg: CfgNode, prompted: PromptedClip | None = None) -> None:
+        """Build what is evaluated.
+
+        Args:
+            cfg: the whole configuration.
+            prompted: what is evaluated; None: built from the configuration.
+        """
+        self._given = prompted
+        self.changes_no_number = changes_no_number()
+        super().__init__(cfg)
 
     @classmethod
-    def add_config(cls, cfg: CfgNode) -> None:
+    def add_config(  # pyright: ignore[reportIncompatibleMethodOverride] - its subclass has a node of its own
+        cls, cfg: CfgNode
+    ) -> None:
         cfg.TRAINER[cls.config_node] = CfgNode(dict(PREC="fp16"))  # fp16 (as published, on a GPU), bf16, fp32, amp
-
-    def check_ranges(self, cfg: CfgNode) -> None:
-        check_ranges(cfg)
 
     def templates(self) -> list[str]:
         """Templates whose normalised text features are averaged."""
         return [template_for(self.cfg.DATASET.NAME)]
 
-    def build_model(self) -> None:
-        self.precision = Precision.choose(self.cfg.TRAINER[self.config_node].PREC, self.device)
-        print(f"Loading CLIP (backbone: {self.cfg.MODEL.BACKBONE.NAME})")
-        self.clip_model = load_clip(self.cfg, self.precision)
-        warn_of_unknown_words(self.clip_model, self.dm.dataset.classnames, self.cfg.MODEL.BACKBONE.NAME)
-        draw_clip(self.clip_model)
+    def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
+        draw_clip(clip)
         templates = self.templates()
         print(f"Prompt templates (n={len(templates)}): {templates}")
         with self.precision.autocast():
-            per_template = template_features(self.clip_model, self.dm.dataset.classnames, templates)
-            self.text_features = normalized(sum(normalized(features) for features in per_template))  # [C, e]
+            return FixedPrompts(
+                clip, reduce(torch.add, map(normalized, template_features(clip, classnames, templates)))
+            )
+
+    def build_model(self) -> None:
+        self.prompted = self.take_or_build(self._given, self.dm.dataset.classnames, self.device)
+        self.clip_model, self.text_features = self.prompted.clip, self.prompted.text_features()  # the lineage's names
 
     def checked_models(self) -> dict[str, nn.Module | None]:
-        return {"frozen CLIP": self.clip_model}
+        return self.prompted.checked_models()
 
-    def test(self, split: str | None = None) -> float:
+    def test(self, split: str | None = None, is_final: bool = False) -> float:
         """As Dassl's; the output folder gets the record by which `predict.py` finds the classifier again."""
         self.write_run_record(self.output_dir)
-        return super().test(split)
+        return super().test(split, is_final)
 
     def train(self) -> None:
         """Refused: there is nothing to train."""
         raise UserError(f"{type(self).__name__} learns nothing: add --eval-only")
 
-    def model_inference(self, image: Tensor) -> Tensor:
-        with self.precision.autocast():
-            features = normalized(self.clip_model.encode_image(image))
-            return self.clip_model.logit_scale.exp() * features @ self.text_features.t()
+    def model_inference(self, input: Tensor) -> Tensor:
+        return self.prompted.logits(input)
 
 
 @TRAINER_REGISTRY.register()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -56,15 +56,18 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"backbone file holds no state dict: {path}")
+        raise CheckpointError(f"backbone file has no state dict: {path}")
     _check_are_plain(state, path)
     return _tensors_of_the_model(state)
 
 
 def _check_are_plain(state: Mapping[str, Tensor], path: Path) -> None:
-    """Raise CheckpointError unless the tensors are dense, of usual types, and no larger than what the file stores.
+    """Check that the tensors are dense, of usual types, and no larger than what the file stores.
 
     A few bytes can describe a tensor of terabytes (all strides 0); converting it to float32 would fill the memory.
+
+    Raises:
+        CheckpointError: They are not.
     """
     stored: dict[int, int] = {}
     for name, tensor in state.items():
@@ -113,6 +116,7 @@ def build_model(
 
     Args:
         heads: what no tensor's shape tells; None: 64 channels a head, as in all of OpenAI's models.
+
     Raises:
         CheckpointError: a tensor is missing, unknown or of the wrong shape; the message names it.
     """
@@ -122,7 +126,7 @@ def build_model(
         state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
         settings = _architecture(state, heads)
     except ValueError as error:
-        raise CheckpointError(f"{source} is no CLIP with OpenAI's tensor names: {error}") from error
+        raise CheckpointError(f"{source} is not a CLIP with OpenAI's tensor names: {error}") from error
     with torch.device("meta"):
         model = CLIP(**settings, quick_gelu=quick_gelu)
     _check_names_and_shapes(model, state, source)
@@ -130,8 +134,12 @@ def build_model(
     return model.requires_grad_(False).eval()
 
 
-def _architecture(state: Mapping[str, Tensor], heads: Heads | None = None) -> dict[str, object]:
-    """Constructor arguments of `CLIP` for these tensors. Raises ValueError where they say nothing sensible."""
+def _architecture(state: Mapping[str, Tensor], heads: Heads | None = None) -> dict[str, Any]:
+    """Constructor arguments of `CLIP` for these tensors.
+
+    Raises:
+        ValueError: There is no such model.
+    """
     (width,) = _shape(state, "ln_final.weight", 1)
     common = dict(
         embed_dim=_shape(state, "text_projection", 2)[1],
@@ -167,7 +175,7 @@ def _architecture(state: Mapping[str, Tensor], heads: Heads | None = None) -> di
 def _heads(tower: str, width: int, given: int | None) -> int:
     count = given or width // HEAD_WIDTH
     if given is None and width % HEAD_WIDTH:
-        raise ValueError(f"the {tower} tower's width {width} is no multiple of {HEAD_WIDTH}")
+        raise ValueError(f"the {tower} tower's width {width} is not a multiple of {HEAD_WIDTH}")
     if width % count:
         raise ValueError(f"the {tower} tower's width {width} does not divide into {count} heads")
     return count

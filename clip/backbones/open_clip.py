@@ -16,7 +16,7 @@ from torch import Tensor
 
 from clip.backbones import checkpoint as weights
 from clip.backbones.checkpoint import CheckpointError, Heads
-from clip.model import CLIP
+from clip.model import CLIP, VisionTransformer
 from dassl.utils.errors import UserError
 
 PREFIX = "open_clip:"
@@ -47,7 +47,11 @@ class OpenClipName:
 
     @classmethod
     def parse(cls, name: str) -> OpenClipName:
-        """Raises UserError unless `name` is like open_clip:MODEL/TAG."""
+        """Split a name.
+
+        Raises:
+            UserError: It is not like open_clip:MODEL/TAG.
+        """
         model, _, tag_or_path = name.removeprefix(PREFIX).partition("/")
         if not model or not tag_or_path:
             raise UserError(
@@ -113,7 +117,7 @@ def checkpoint_file(name: str, root: str | os.PathLike[str] | None = None) -> st
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"backbone {name}: open_clip cannot download the weights ({reason}); "
-            f"get the file by hand and write {PREFIX}{parsed.model}//path/to/file"
+            f"download the file yourself and write {PREFIX}{parsed.model}//path/to/file"
         ) from error
 
 
@@ -128,7 +132,7 @@ def build(name: str, path: str) -> tuple[CLIP, Pixels]:
     state = _openai_names(weights.read_state_dict(path))
     quick_gelu = bool(tag.get("quick_gelu") if tag else architecture.get("quick_gelu"))  # how the weights were trained
     model = weights.build_model(state, quick_gelu, path, _heads(architecture))
-    _check_is_the_model(model, architecture, f"{path} is no {parsed.model}")
+    _check_is_the_model(model, architecture, f"{path} is not {parsed.model}")
     constants = _open_clip().constants
     mean, std = tag.get("mean") or constants.OPENAI_DATASET_MEAN, tag.get("std") or constants.OPENAI_DATASET_STD
     return model, Pixels(tuple(mean), tuple(std), tag.get("interpolation") or "bicubic")
@@ -172,7 +176,11 @@ def _heads(architecture: Mapping[str, Any]) -> Heads:
 
 
 def _check_is_the_model(model: CLIP, architecture: Mapping[str, Any], wrong: str) -> None:
-    """Raise CheckpointError unless the sizes read from the tensors are those of the model asked for."""
+    """Compare the sizes read from the tensors with those of the model asked for.
+
+    Raises:
+        CheckpointError: They differ.
+    """
     vision, text = architecture["vision_cfg"], architecture["text_cfg"]
     sizes = {
         "image size": (model.visual.input_resolution, vision.get("image_size", 224)),
@@ -183,13 +191,14 @@ def _check_is_the_model(model: CLIP, architecture: Mapping[str, Any], wrong: str
     }
     layers = vision.get("layers", 12)
     if isinstance(layers, int):
-        if not hasattr(model.visual, "transformer"):
+        if not isinstance(model.visual, VisionTransformer):
             raise CheckpointError(f"{wrong}: its image tower is a ResNet")
-        sizes["image width"] = model.visual.transformer.width, vision.get("width", 768)
-        sizes["image layers"] = model.visual.transformer.layers, layers
+        transformer = model.visual.transformer
+        sizes["image width"] = transformer.width, vision.get("width", 768)
+        sizes["image layers"] = transformer.layers, layers
         expected_width = int(vision.get("width", 768) * vision.get("mlp_ratio", 4.0))
-        sizes["width of the image MLPs"] = model.visual.transformer.resblocks[0].mlp.c_fc.out_features, expected_width
-    elif hasattr(model.visual, "transformer"):
+        sizes["width of the image MLPs"] = transformer.blocks[0].mlp.c_fc.out_features, expected_width
+    elif isinstance(model.visual, VisionTransformer):
         raise CheckpointError(f"{wrong}: its image tower is a ViT")
     for what, (found, expected) in sizes.items():
         expected = expected[0] if isinstance(expected, list | tuple) and len(set(expected)) == 1 else expected

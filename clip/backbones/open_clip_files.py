@@ -22,6 +22,7 @@ def open_clip_module(name: str) -> ModuleType:
     if package is None or package.origin is None:
         raise ModuleNotFoundError("open_clip is missing: pip install open_clip_torch")
     spec = importlib.util.spec_from_file_location(f"_open_clip_{name}", Path(package.origin).parent / f"{name}.py")
+    assert spec is not None and spec.loader is not None, "a file that ends in .py has a loader"
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -11,7 +11,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -488,6 +489,21 @@ class SimpleTrainer(RunChecks, TrainerBase):
     shown_metrics: Sequence[str] = ()
     """What log lines and the bar show of what a step reports: means over the epoch so far. Empty: all, as in Dassl."""
 
+    _classes_alone: list[str] | None = None  # class names in place of a data set
+
+    @classmethod
+    def for_classes(cls, cfg: CfgNode, classnames: Sequence[str]) -> Self:
+        """A trainer for class names alone, without a data set: it predicts, but cannot train.
+
+        Args:
+            cfg: the configuration.
+            classnames: the classes to tell apart, in the order of the logits.
+        """
+        trainer = cls.__new__(cls)
+        trainer._classes_alone = list(classnames)  # before `__init__`, which a trainer file may have overridden
+        trainer.__init__(cfg)
+        return trainer
+
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
         self.check_ranges(cfg)
@@ -499,7 +515,10 @@ class SimpleTrainer(RunChecks, TrainerBase):
         self.output_dir = cfg.OUTPUT_DIR
         self.cfg = cfg
         self.start_digest = file_sha256_if_any(cfg.MODEL.INIT_WEIGHTS)
-        self.build_data_loader()
+        if self._classes_alone is None:
+            self.build_data_loader()
+        else:
+            self._use_classes_alone(self._classes_alone)
         self.build_model()
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
         self.best_result = -float("inf")
@@ -533,6 +552,13 @@ class SimpleTrainer(RunChecks, TrainerBase):
         self.num_source_domains = dm.num_source_domains
         self.lab2cname = dm.lab2cname
         self.dm = dm
+
+    def _use_classes_alone(self, names: list[str]) -> None:
+        """In place of `build_data_loader`: class names and no images."""
+        self.train_loader_x = self.train_loader_u = self.val_loader = self.test_loader = None
+        self.num_classes, self.lab2cname = len(names), dict(enumerate(names))
+        dataset = SimpleNamespace(classnames=names, num_classes=self.num_classes, lab2cname=self.lab2cname)
+        self.dm = SimpleNamespace(dataset=dataset, num_classes=self.num_classes, lab2cname=self.lab2cname)
 
     def build_model(self) -> None:
         """Create and register the model, its optimiser and scheduler; here the SimpleNet of `cfg.MODEL`."""

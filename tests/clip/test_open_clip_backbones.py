@@ -19,8 +19,8 @@ from clip import clip
 from clip.backbones import checkpoint as weights
 from clip.backbones import open_clip as open_clip_models
 from dassl.utils import UserError
+from trainers.core.method import load_clip
 from trainers.core.precision import Precision
-from trainers.core.trainer import load_clip
 
 LIMIT = 1e-5
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 96, "heads": 3, "layers": 2}  # 32 channels a head

@@ -31,7 +31,7 @@ from deploy import export as package
 from deploy import graphs as tower
 from deploy import load_classifier, standalone_script
 from deploy.images import find_images
-from trainers.core.prompts import normalized
+from trainers.core.prompts import Prompts, normalized
 
 ROOT = Path(export.__file__).parent
 
@@ -169,7 +169,7 @@ def test_the_plain_script_prepares_images_as_the_trainers_do(runs, tmp_path):
     from deploy.standalone_script import load_image
 
     classifier = load_classifier(runs("CoOp").output_dir)
-    given = classifier._trainer.cfg.INPUT
+    given = classifier.cfg.INPUT
     pixels = np.random.default_rng(0).integers(0, 255, (301, 301, 3), dtype=np.uint8)
     for width, height in ((301, 200), (97, 143), (64, 64), (40, 33), (65, 64)):
         path = tmp_path / f"{width}x{height}.png"
@@ -334,7 +334,7 @@ def test_nan_is_not_exported(runs, tmp_path, monkeypatch):
 
     def with_nan(*arguments, **keywords):
         loaded = read(*arguments, **keywords)
-        next(iter(loaded.prompts.tensors().values())).data[0, 0] = float("nan")
+        next(iter(loaded.model.prompts.tensors().values())).data[0, 0] = float("nan")
         return loaded
 
     monkeypatch.setattr(package, "load_trained", with_nan)
@@ -390,7 +390,7 @@ def test_missing_packages_are_named(runs, tmp_path, monkeypatch):
 def test_a_graph_that_computes_something_else_is_refused(exported, runs):
     """The exported tower against one without its prompts."""
     trainer, output, _ = exported
-    unprompted = tower.ImageTower(trainer.prompts.clip, None)
+    unprompted = tower.ImageTower(trainer.prompts.clip, Prompts(trainer.prompts.clip, {}))
     with pytest.raises(UserError, match="image_tower.pt2 computes other features"):
         tower.pt2_deviation(unprompted, Path(output, "image_tower.pt2"))
 

@@ -170,7 +170,7 @@ def test_the_record_keeps_strings_as_they_are(value, tmp_path):
 
 
 def test_the_documented_lines_of_python(runs, capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "using.md").read_text(), flags=re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "using.md").read_text(), flags=re.DOTALL)
     code = code.replace('"output/try"', repr(runs("CoOp").output_dir)).replace('"folder/"', repr(str(runs.images)))
     capsys.readouterr()
     exec(compile(code, "using.md", "exec"), {})

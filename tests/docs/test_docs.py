@@ -41,8 +41,8 @@ from shapes_world.suites import SUITES
 from tools import describe_classes
 from tools.reference.files import file_groups
 from trainers.core.imagenet_templates import IMAGENET_TEMPLATES_SELECT
+from trainers.core.modulator import GradientModulator, shape_as_read
 from trainers.core.trainer import PromptTrainer
-from trainers.prometar import GradientModulator, shape_as_read
 
 ROOT = Path(train.__file__).parent
 DOCS = ROOT / "docs"

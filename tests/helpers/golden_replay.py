@@ -229,8 +229,8 @@ class ObservedStep:
     def due(self, batch_idx: int) -> bool:
         return True
 
-    def record(self, g, r, gamma, outer) -> None:
-        self.inner = g, r, gamma
+    def record(self, g, r, gamma, update, outer) -> None:
+        self.inner = g, r, update
 
     def _before_prompt_step(self, optimizer, args, kwargs) -> None:
         theta = self.trainer.prompts.tensors()
@@ -266,20 +266,24 @@ def compare_meta_step(deviations: Deviations, trainer, step: int, observed: Obse
         return
     images_, labels = observed.inputs
     compare_draws(deviations, where, labels.cpu(), observed.task)
-    g, r, gamma = observed.inner
+    g, r, modulated = observed.inner
     fast = {}
     for name in middle:
-        modulated = g[name] + gamma[name] * r[name]
-        fast[name] = middle[name] - trainer.settings.ADAPT_LR * modulated
+        fast[name] = middle[name] - trainer.settings.ADAPT_LR * modulated[name]
         deviations.add_if_recorded("gradient_parts", f"{where}/adapt/g_ce/{name}", g[name], relative=True)
         deviations.add_if_recorded("gradient_parts", f"{where}/adapt/g_reg/{name}", r[name], relative=True)
-        deviations.add_if_recorded("gradient_parts", f"{where}/adapt/g_mod/{name}", modulated, relative=True)
+        deviations.add_if_recorded("gradient_parts", f"{where}/adapt/g_mod/{name}", modulated[name], relative=True)
         deviations.add_if_recorded("fast", f"{where}/fast/{name}", fast[name])
     everything = prometar.Batch(images_, labels, trainer.teacher_image_features(images_))
     with torch.no_grad():
-        compare_forward(deviations, f"{where}/adapt", trainer.losses(middle, everything.at(observed.task.support)))
-        query = trainer.query_loss(fast, everything, observed.task)
+        support, both = everything.at(observed.task.support), everything.at(observed.task.images())
+        compare_forward(deviations, f"{where}/adapt", trainer.losses(*features(trainer, middle, support), support)[1])
+        query = trainer.query_loss(*features(trainer, fast, both), both.labels, observed.task)
     deviations.add_if_recorded("forward", f"{where}/query/ce", query)
+
+
+def features(trainer, theta, batch: prometar.Batch) -> tuple[Tensor, Tensor]:
+    return trainer.prompts.text_features(theta), trainer.prompts.image_features(theta, batch.images)
 
 
 def compare_forward(deviations: Deviations, where: str, losses: prometar.Losses) -> None:

@@ -15,8 +15,7 @@ from clip import clip
 from clip.backbones import checkpoint as weights
 from dassl.config import get_cfg_default
 from dassl.engine import build_trainer
-from trainers import zsclip
-from trainers.core import trainer as base
+from trainers.core import method
 
 CLASSNAMES = [
     "face",
@@ -113,9 +112,8 @@ def make_cfg(trainer: str, backbone: Path, data: Path, output: Path, options: li
 
 def build_in_float64(cfg, monkeypatch):
     """The trainer with towers, prompts and modulator in float64."""
-    load = base.load_clip
-    for module in (base, zsclip):
-        monkeypatch.setattr(module, "load_clip", lambda *arguments: load(*arguments).double())
+    load = method.load_clip
+    monkeypatch.setattr(method, "load_clip", lambda *arguments: load(*arguments).double())
     trainer = build_trainer(cfg)
     for name in trainer.get_model_names():
         trainer._models[name].double()

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from golden_data import images
+from golden_replay import features
 from meta_by_hand import FAMILY_OPTIONS
 from tiny_runs import NODES, build_trainer, learned, set_position
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -22,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dassl.engine.anomalies import NonFiniteError
 from dassl.utils import UserError, use_deterministic_algorithms
 from trainers import cocoop, prometar
-from trainers.core import captured
+from trainers.core import captured, modulator
 from trainers.core.captured import CapturedFunctions
 from trainers.core.recorders import CHOICES, choose_recorder, recorder_for
 from trainers.core.replay import CpuRecorder
@@ -52,7 +53,7 @@ def first_calls_are_recorded(monkeypatch):
 @pytest.fixture(autouse=True)
 def large_tensors_are_read_by_rows(monkeypatch):
     """The networks of MaPLe's projections would take most of the time."""
-    monkeypatch.setattr(prometar, "MOST_WEIGHTS", 2**17)
+    monkeypatch.setattr(modulator, "MOST_WEIGHTS", 2**17)
 
 
 @pytest.fixture(autouse=True)
@@ -278,7 +279,7 @@ def test_every_tensor_of_a_step_is_on_the_device(tiny_cfg, name):
                 setattr(prompts, kept, fake_on_gpu(value))
         theta = trainer.theta()
         image, label, *_ = inputs = fake_on_gpu(inputs)
-        assert trainer._logits(theta, image, None).device.type == "cuda"
+        assert trainer.prompted._logits(theta, image, None).device.type == "cuda"
         if hasattr(trainer, "teacher_text"):
             trainer.teacher_text = fake_on_gpu(trainer.teacher_text)
         loss, reported = trainer.objective(theta, *inputs)
@@ -287,10 +288,11 @@ def test_every_tensor_of_a_step_is_on_the_device(tiny_cfg, name):
             whole = prometar.Batch(image, label, trainer.teacher_image_features(image))
             sizes = {"query": (2, torch.int64), "support": (2, torch.int64), "lam": (2, None), "mix": (2, torch.int64)}
             task = prometar.Task(**{k: torch.zeros(n, dtype=t, device="cuda") for k, (n, t) in sizes.items()})
-            losses = trainer.losses(theta, whole.at(task.support))
+            support, both = whole.at(task.support), whole.at(task.images())
+            losses = trainer.losses(*features(trainer, theta, support), support)[1]
             phi = dict(fake_on_gpu(trainer.modulator).named_parameters())
             gamma = trainer.gamma(phi, theta, theta)
-            tensors = (*losses, *gamma.values(), trainer.query_loss(theta, whole, task))
+            tensors = (*losses, *gamma.values(), trainer.query_loss(*features(trainer, theta, both), both.labels, task))
             assert {tensor.device.type for tensor in tensors} == {"cuda"}
 
 

@@ -22,7 +22,11 @@ from yacs.config import CfgNode
 
 import train
 from clip import clip
+from dassl.engine import TrainerX
 from dassl.utils import UserError, save_checkpoint, set_random_seed
+from deploy import load_classifier
+from deploy.export import export
+from deploy.load import Source
 
 HERE = Path(__file__).parent
 PAIRS = {"ForeignCoOp": "CoOp", "ForeignCoCoOp": "CoCoOp"}
@@ -254,6 +258,20 @@ def test_visual_prompts_alone(checkpoint_files):
         features, text = (t / t.norm(dim=-1, keepdim=True) for t in (features, text))
         logits = model.logit_scale.exp() * features @ text.t()
     assert (logits - recording.tensors["eval_logits_before"]).abs().max() < LIMITS["eval_before"]
+
+
+def test_a_finished_run_predicts_without_its_data(run, checkpoint_files, monkeypatch, tmp_path):
+    """Its trainer is built for class names alone, also if its file overrides the constructor; no flag is needed."""
+    foreign, *_ = run("ForeignCoOp", checkpoint_files["state dict"])
+    monkeypatch.setattr(type(foreign), "__init__", lambda self, cfg: TrainerX.__init__(self, cfg), raising=False)
+    heldout = images()["heldout_images"]
+    expected = evaluate(foreign, heldout)
+    monkeypatch.setattr("dassl.data.data_manager.build_dataset", lambda cfg: pytest.fail("data read"))
+    classifier = load_classifier(foreign.output_dir, device="cpu", epoch=2)
+    assert classifier.classnames == foreign.dm.dataset.classnames
+    assert torch.equal(classifier.logits(heldout), expected)
+    with pytest.raises(UserError, match="ForeignCoOp is not built on this project's prompts: it cannot be exported"):
+        export(Source(foreign.output_dir, epoch=2), tmp_path / "exported", None, [])
 
 
 def test_imports_from_the_neighbours(tiny_cfg):

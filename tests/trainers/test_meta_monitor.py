@@ -12,6 +12,7 @@ from plain_clip import unit
 from tiny_runs import learned, set_position
 
 from trainers.core.meta_monitor import MetaMonitor
+from trainers.prometar import modulated
 
 AMPLIFIED = {"ADAPT_LR": 0.5, "LR_RATIO": 1.0}
 
@@ -26,7 +27,7 @@ def test_values_by_hand():
     monitor, written = MetaMonitor(every=1), {}
     batches = [[tensors(10 * k + i) for i in range(4)] for k in range(3)]
     for g, r, gamma, outer in batches:
-        monitor.record(g, r, gamma, outer)
+        monitor.record(g, r, gamma, modulated(g, gamma, r), outer)
     monitor.report(4, lambda name, value, epoch: written.update({name: (value, epoch)}))
 
     def values(by_name):
@@ -64,10 +65,10 @@ def test_every_nth_batch_and_a_fresh_start_each_epoch(capsys):
     monitor.report(0, lambda *arguments: written.append(arguments))
     assert not written and not capsys.readouterr().out  # nothing was recorded
     for seed in (1, 2):
-        monitor.record(*[tensors(seed)] * 4)
+        monitor.record(*[tensors(seed)] * 5)
         means = monitor.report(seed, lambda *arguments: None)
         alone = MetaMonitor(1)
-        alone.record(*[tensors(seed)] * 4)
+        alone.record(*[tensors(seed)] * 5)
         assert means == alone.report(0, lambda *arguments: None)
 
 
@@ -78,10 +79,10 @@ def test_what_a_step_records(tiny_trainer, first_order):
     seen, before_meta, gradients = [], {}, []
 
     class Recorder(MetaMonitor):
-        def record(self, g, r, gamma, outer):
-            seen.append((g, r, gamma, outer))
+        def record(self, g, r, gamma, update, outer):
+            seen.append((g, r, gamma, update, outer))
             before_meta.update(learned(trainer))
-            super().record(g, r, gamma, outer)
+            super().record(g, r, gamma, update, outer)
 
     trainer.monitor = Recorder(1)
     trainer.optim.register_step_pre_hook(
@@ -91,7 +92,7 @@ def test_what_a_step_records(tiny_trainer, first_order):
     batch, labels = images()["train_images"][0], images()["train_labels"][0]
     torch.manual_seed(3)
     trainer.forward_backward({"img": batch, "label": labels})
-    ((g, r, gamma, outer),) = seen
+    ((g, r, gamma, update, outer),) = seen
     torch.manual_seed(3)
     query = torch.randperm(4)[0]  # four labels, one image each: the query class is its image
     support = [i for i in range(4) if i != query]
@@ -102,6 +103,7 @@ def test_what_a_step_records(tiny_trainer, first_order):
         assert (g[name] - losses_g[name]).norm() < 1e-3 * losses_g[name].norm()
         assert (r[name] - losses_r[name]).norm() < 1e-3 * losses_r[name].norm()
         assert gamma[name].shape == g[name].shape and gamma[name].min() > 0 and gamma[name].max() < 1
+        assert torch.equal(update[name], g[name] + gamma[name] * r[name])
         assert torch.equal(outer[name], gradients[1][name])
 
 

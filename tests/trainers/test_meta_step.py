@@ -15,6 +15,7 @@ from tiny_runs import CLASSNAMES, build_in_float64, load_tiny_clip
 from torch.autograd import grad
 
 from trainers import prometar
+from trainers.core import modulator
 
 NAMES = [name.replace("_", " ") for name in CLASSNAMES]
 FAMILIES = ["IVLP", "CoOp", "VPT", "MaPLe", "PromptSRC", "MultiModalAdapter"]
@@ -49,7 +50,7 @@ class Scene:
         self.by_hand = scheme(family, state, NAMES, teacher_text, trainer.settings, first_order)
 
     def outer_loss(self, theta, phi):
-        return self.trainer.meta_gradient(theta, phi, self.batch, self.task)[0]
+        return self.trainer.meta_step(theta, phi, self.batch, self.task)[0]
 
     def factor(self, name):
         """What our gradient of a tensor of theta or phi is the derivative's multiple by."""
@@ -57,7 +58,7 @@ class Scene:
         return self.by_hand.factor(names.get(".".join(name.split(".")[:2]), name))
 
     def ours(self):
-        return self.trainer.meta_gradient(self.theta, self.phi, self.batch, self.task)[:3]
+        return self.trainer.meta_step(self.theta, self.phi, self.batch, self.task)[:3]
 
     def reverse_over_reverse(self):
         return self.by_hand.outer_gradients(self.theta, self.phi, self.images, self.labels, self.task)
@@ -74,7 +75,7 @@ def scene(tiny_cfg, teacher_text, monkeypatch):
     def make(family, first_order=False, **options):
         settings = AMPLIFIED | FAMILY_OPTIONS.get(family, {}) | {"PROMPTS": family, "FAST_ADAPTATION": first_order}
         if family in READ_BY_ROWS:
-            monkeypatch.setattr(prometar, "MOST_WEIGHTS", 2**16)  # the tiny towers' largest tensors are small
+            monkeypatch.setattr(modulator, "MOST_WEIGHTS", 2**16)  # the tiny towers' largest tensors are small
         settings |= options
         trainer = build_in_float64(tiny_cfg("ProMetaR", settings), monkeypatch)
         return Scene(trainer, teacher_text, family, first_order)

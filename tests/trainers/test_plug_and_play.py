@@ -12,7 +12,7 @@ from golden_data import images
 from meta_by_hand import FAMILY_OPTIONS, scheme, sgd, teacher_text_features
 from tiny_runs import CLASSNAMES, build_in_float64, learned, load_tiny_clip, set_position
 
-from trainers import prometar
+from trainers.core import modulator
 from trainers.core.families import families
 from trainers.prometar import Task
 
@@ -54,7 +54,7 @@ SETTINGS = {"N_CTX_TEXT": 2, "N_CTX_VISION": 3, "ADAPT_LR": 0.5, "LR_RATIO": 1.0
 @pytest.fixture(autouse=True)
 def read_by_rows(monkeypatch):
     """Tensors of more than 500 values, which would each get a large network, are taken as rows."""
-    monkeypatch.setattr(prometar, "MOST_WEIGHTS", 2**16)
+    monkeypatch.setattr(modulator, "MOST_WEIGHTS", 2**16)
 
 
 def settings_of(family):

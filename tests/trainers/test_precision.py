@@ -86,7 +86,7 @@ def test_the_factor_against_underflow_changes_nothing_in_float32(tiny_trainer, m
     """256 is a power of two: the meta step's gradients are the same to the last bits."""
     after = []
     for scale in (1.0, 256.0):
-        monkeypatch.setattr(Precision, "second_order_scale", scale)
+        monkeypatch.setattr(Precision, "lift", scale)
         trainer = tiny_trainer("ProMetaR", STRONG_META_STEP)
         start = learned(trainer)
         run(trainer)

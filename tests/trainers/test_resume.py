@@ -123,7 +123,11 @@ def test_a_finished_run_can_be_trained_longer(start, capsys):
     printed = capsys.readouterr().out
     schedule = f"cosine over {EPOCHS + 1} epochs from epoch {EPOCHS + 1}, lr {rates[EPOCHS][0]:.4e}"
     assert f"Extending the run: {schedule}" in printed
-    assert "phi starts anew" in printed and "no state of the random generators" not in printed
+    assert (
+        f"No {MODULATOR} in " in printed
+        and "starting from initial values" in printed
+        and "no state of the random generators" not in printed
+    )
 
 
 def test_modulator_rate_stands_still_unless_told_otherwise(start):

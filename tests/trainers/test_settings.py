@@ -13,9 +13,11 @@ from golden_replay import evaluate
 from tiny_runs import CLASSNAMES, NODES, learned, load_tiny_clip, set_position
 
 from clip.clip import tokenize
+from dassl.config import get_cfg_default
 from dassl.utils import UserError
 from datasets.eurosat import EuroSAT
 from trainers.core.prompts import ContextPrompts
+from trainers.prometar import ProMetaR
 
 IMPOSSIBLE = {
     "unknown PREC": ("CoOp", {"PREC": "fp8"}, ["PREC", "'fp8'", "fp16"]),
@@ -220,3 +222,13 @@ def test_few_classes(backbones, classes, position):
 def test_every_learning_trainer_has_its_node(tiny_cfg):
     cfg = tiny_cfg("CoOp")
     assert all(node in cfg.TRAINER for node in NODES.values())
+
+
+def test_the_modulators_optimiser_has_the_keys_and_defaults_of_the_prompts():
+    """Also if somebody has changed OPTIM before; and STEP_LR."""
+    cfg = get_cfg_default()
+    cfg.OPTIM.LR = 3.0
+    ProMetaR.add_config(cfg)
+    assert dict(cfg.OPTIM_VNET) == dict(get_cfg_default().OPTIM) | {"STEP_LR": False}
+    cfg.OPTIM_VNET.LR = 2.0
+    assert (cfg.OPTIM.LR, get_cfg_default().OPTIM.LR) == (3.0, 0.0003)

@@ -1,7 +1,7 @@
 """Functions of tensors, recorded once and replayed: as CUDA graphs on a GPU, as a list of operations on a CPU.
 
 A training step of small batches waits for the host: it launches thousands of operations, each of which takes longer to
-launch than to run. A CUDA graph launches them all by one call; `trainers.core.replay` does without what surrounds them
+launch than to run. A CUDA graph launches them all by one call; `trainers.core.replay` removes the overhead around them
 on a CPU. Both are *graphs* here, made by a `Recorder`. `CapturedFunctions` captures any function that
 
 * depends on nothing but its tensor arguments and on tensors that stay where they are (frozen weights);
@@ -53,7 +53,12 @@ class Recorder(Protocol):
     """which call of a shape is recorded: 1 is the first; those before are eager"""
 
     def capture(self, run: Run) -> Capture:
-        """Record `run`, with its outputs filled. Raises RuntimeError if that is not possible."""
+        """Record `run`, with its outputs filled.
+
+        Raises:
+            RuntimeError: That is not possible.
+        """
+        ...
 
 
 class CudaRecorder:
@@ -97,7 +102,7 @@ class _Graph:
 
     def __call__(self, inputs: list[Tensor]) -> Any:
         if inputs:
-            torch._foreach_copy_(self.inputs, inputs)
+            _copy(self.inputs, inputs)
         self.replay()
         return self.results()
 
@@ -106,7 +111,7 @@ class _Graph:
         buffers = [value for value in self.outputs if isinstance(value, Tensor)]
         results = [torch.empty_like(buffer) for buffer in buffers]
         if results:
-            torch._foreach_copy_(results, buffers)
+            _copy(results, buffers)
         copies = iter(results)
         leaves = [next(copies) if isinstance(value, Tensor) else value for value in self.outputs]
         return tree_unflatten(leaves, self.outputs_spec)
@@ -160,27 +165,35 @@ class CapturedFunctions:
         tensors = [value for value in flat if isinstance(value, Tensor)]
         graph = self._graphs.get(key)
         if graph is None or graph.resident != addresses:
-            graph = self._capture(key, addresses, resident, flat, spec) if self._is_due(key) else None
+            graph = None
+            if self._is_due(self._recorder, key):
+                graph = self._capture(self._recorder, function, key, addresses, resident, flat, spec)
             return _detached(function(*resident, *arguments)) if graph is None else graph.results()
         return graph(tensors)
 
-    def _is_due(self, key: Hashable) -> bool:
-        """Whether a graph may be made. Dropping another one instead would capture anew at every step."""
+    def _is_due(self, recorder: Recorder, key: Hashable) -> bool:
+        """Whether a graph may be made. Dropping another one instead would mean a new capture at every step."""
         if key in self._graphs:
             return True
         if len(self._graphs) < MOST_GRAPHS:
             self._calls[key] += 1
-            return self._calls[key] >= self._recorder.first_recorded_call
+            return self._calls[key] >= recorder.first_recorded_call
         if not self._is_full:
-            print(f"{self._recorder.name}: {MOST_GRAPHS} shapes are recorded, further shapes run eagerly")
+            print(f"{recorder.name}: {MOST_GRAPHS} shapes are recorded, further shapes run eagerly")
             self._is_full = True
         return False
 
     def _capture(
-        self, key: Hashable, addresses: tuple[int, ...], resident: tuple, flat: list[Any], spec: TreeSpec
+        self,
+        recorder: Recorder,
+        function: Function,
+        key: Hashable,
+        addresses: tuple[int, ...],
+        resident: tuple,
+        flat: list[Any],
+        spec: TreeSpec,
     ) -> _Graph | None:
         """Record; None when that is not possible."""
-        function: Function = key[0]
         self._graphs.pop(key, None)  # resident tensors were moved
         buffers = [value.clone() if isinstance(value, Tensor) else value for value in flat]
 
@@ -188,16 +201,21 @@ class CapturedFunctions:
             return _detached(function(*resident, *tree_unflatten(buffers, spec)))
 
         try:
-            capture = self._recorder.capture(run)
+            capture = recorder.capture(run)
         except RuntimeError as error:  # the eager call that follows shows whether it was the function's own
             self._eager[function] = " ".join(str(error).split())[:300]
             if not isinstance(error, NotWorthwhileError):
-                print(f"{self._recorder.name}: {_name(function)} runs eagerly: {self._eager[function]}")
+                print(f"{recorder.name}: {_name(function)} runs eagerly: {self._eager[function]}")
             return None
         inputs = [value for value in buffers if isinstance(value, Tensor)]
         graph = _Graph(addresses, inputs, *tree_flatten(capture.outputs), capture.replay)
         self._graphs[key] = graph
         return graph
+
+
+def _copy(targets: list[Tensor], values: list[Tensor]) -> None:
+    """Copy several tensors by one operation."""
+    torch._foreach_copy_(targets, values)  # pyright: ignore[reportPrivateImportUsage] - the only name it has
 
 
 def _is_watched() -> bool:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.func import vjp
 
+from trainers.core.gradients import Gradients, unstacked, vjp_with_aux
 from trainers.core.prompts import Prompts, Theta
 
-Gradients = dict[str, Tensor]
 Kept = TypeVar("Kept")
+FeatureLosses = Callable[[Tensor, Tensor], tuple[Sequence[Tensor], Any]]
+"""Features text [C, e] and image [B, e], not normalised -> K scalars, and what else is wanted of them."""
 
 
 class Linearized:
@@ -24,6 +25,48 @@ class Linearized:
         self.sides = tuple(self.names if side is None else side for side in sides)
         self.traces = prompts.text_trace(theta), prompts.image_trace(theta, images)
         self.text, self.image = (trace.output for trace in self.traces)
+
+    def gradients(
+        self, losses: FeatureLosses, scale: Tensor | float | None = None
+    ) -> tuple[tuple[Gradients, ...], Any]:
+        """Gradients of K losses with respect to every prompt tensor.
+
+        Args:
+            losses: of the features.
+            scale: factor of the gradients; None: 1.
+
+        Returns:
+            K gradients by name, and what else `losses` gave.
+        """
+        on_features, _, kept = feature_cotangents(losses, self.text, self.image, scale=scale)
+        return unstacked(self.pull(*on_features)), kept
+
+    def gradients_and_hessians(
+        self, losses: FeatureLosses
+    ) -> tuple[tuple[Gradients, ...], Callable[..., Gradients], Any]:
+        """As `gradients`; and second derivatives, which are computed when they are asked for.
+
+        Returns:
+            K gradients by name; a function of v_1 .. v_K, each tensors by name, that gives the sum of H_k v_k, with H_k
+            the Hessian of loss k; and what else `losses` gave.
+        """
+
+        def cotangents(*features: Tensor) -> tuple[tuple[Tensor, ...], Any]:
+            on_features, _, kept = feature_cotangents(losses, *features)
+            return on_features, kept
+
+        # the pullback of a gradient is the product with a Hessian, here that of the losses by the features
+        on_features, curvature, kept = vjp_with_aux(cotangents, self.text, self.image)
+        gradients = unstacked(self.pull(*on_features))
+
+        def hessians(*vectors: Gradients) -> Gradients:
+            # H_k is symmetric, so H_k v_k is the change of gradient k along v_k: forward over reverse.
+            # Forward along v through the towers, through the losses' own Hessian by the features, and back through the
+            # towers, plus the change of the towers' derivatives along v
+            along = {name: torch.stack([vector[name] for vector in vectors]) for name in self.names}  # [K, n, d]
+            return self.second(*curvature(self.push(along)))
+
+        return gradients, hessians, kept
 
     @torch.no_grad()
     def pull(self, on_text: Tensor, on_image: Tensor) -> Gradients:
@@ -41,7 +84,8 @@ class Linearized:
         ]
         self._pushed = [kept for _, kept in pushed]
         count = len(next(iter(tangents.values())))
-        return tuple(features.expand(count, *features.shape[1:]) for features, _ in pushed)
+        text, image = (features.expand(count, *features.shape[1:]) for features, _ in pushed)
+        return text, image
 
     @torch.no_grad()
     def second(self, on_text: Tensor, on_image: Tensor) -> Gradients:
@@ -59,7 +103,7 @@ class Linearized:
 
 
 def feature_cotangents(
-    losses: Callable[..., tuple[Sequence[Tensor], Kept]], *features: Tensor, scale: Tensor | None = None
+    losses: Callable[..., tuple[Sequence[Tensor], Kept]], *features: Tensor, scale: Tensor | float | None = None
 ) -> tuple[tuple[Tensor, ...], Sequence[Tensor], Kept]:
     """Gradients of several losses with respect to features; as a function of these it can be differentiated again.
 
@@ -71,13 +115,10 @@ def feature_cotangents(
     Returns:
         the gradients with respect to each of `features`, [K, ...]; the K scalars; what else `losses` gave.
     """
-    values, pullback, kept = vjp(losses, *features, has_aux=True)
-    one, zero = torch.ones_like(values[0]) if scale is None else scale, torch.zeros_like(values[0])
+    values, pullback, kept = vjp_with_aux(losses, *features)
+    one = scale if isinstance(scale, Tensor) else torch.full_like(values[0], 1.0 if scale is None else scale)
+    if len(values) == 1:  # needs neither a zero nor a copy
+        return tuple(gradient[None] for gradient in pullback((one,))), values, kept
+    zero = torch.zeros_like(one)
     rows = [pullback(tuple(one if row == k else zero for row in range(len(values)))) for k in range(len(values))]
     return tuple(torch.stack(gradients) for gradients in zip(*rows, strict=True)), values, kept
-
-
-def each(stacked: Gradients) -> tuple[Gradients, ...]:
-    """Tensors [K, ...] by name -> K times tensors [...] by name"""
-    count = len(next(iter(stacked.values())))
-    return tuple({name: tensor[k] for name, tensor in stacked.items()} for k in range(count))

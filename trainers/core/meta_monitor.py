@@ -39,13 +39,17 @@ class MetaMonitor:
 
     @torch.no_grad()
     def record(
-        self, g: Mapping[str, Tensor], r: Mapping[str, Tensor], gamma: Mapping[str, Tensor], outer: Mapping[str, Tensor]
+        self,
+        g: Mapping[str, Tensor],
+        r: Mapping[str, Tensor],
+        gamma: Mapping[str, Tensor],
+        update: Mapping[str, Tensor],
+        outer: Mapping[str, Tensor],
     ) -> None:
-        """Add one meta step: gradients, modulation and outer gradient of every prompt tensor."""
-        inner = torch.cat([(g[name] + gamma[name] * r[name]).flatten() for name in g])
+        """Add one meta step: gradients, modulation, inner update and outer gradient of every prompt tensor."""
         flat = {"g": _flat(g), "r": _flat(r), "outer": _flat(outer)}
         values = {f"norm_{name}": vector.norm() for name, vector in flat.items()}
-        values["cosine_inner_outer"] = torch.cosine_similarity(inner, flat["outer"], dim=0)
+        values["cosine_inner_outer"] = torch.cosine_similarity(_flat(update), flat["outer"], dim=0)
         for name, weights in gamma.items():
             values[f"gamma_mean/{name}"] = weights.mean()
             values[f"gamma_std/{name}"] = weights.std(correction=0)
@@ -54,7 +58,15 @@ class MetaMonitor:
         self._count += 1
 
     def report(self, epoch: int, write_scalar: Callable[[str, float, int], None]) -> dict[str, float]:
-        """Print and write the epoch's means, and start anew. Returns them."""
+        """Print and write the epoch's means, and start again.
+
+        Args:
+            epoch: index of the epoch.
+            write_scalar: takes a name, a value and the epoch.
+
+        Returns:
+            The means by name.
+        """
         if not self._count:
             return {}
         means = {name: (total / self._count).item() for name, total in self._sums.items()}

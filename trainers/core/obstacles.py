@@ -23,7 +23,11 @@ class NotWorthwhileError(NotCapturableError):
 
 
 class CaptureCheck(TorchDispatchMode):
-    """Raises NotCapturableError at the first operation that a recording cannot contain, on any device."""
+    """Stops at the first operation that a recording cannot contain, on any device.
+
+    Raises:
+        NotCapturableError: There is one.
+    """
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -32,12 +36,15 @@ class CaptureCheck(TorchDispatchMode):
 
 
 def check_capturable(operation: Any, args: tuple, kwargs: dict) -> None:
-    """Raise NotCapturableError if a recording cannot contain this operation.
+    """Check that a recording can contain this operation.
 
     Args:
         operation: overload of an ATen operation.
         args: its arguments.
         kwargs: its keyword arguments.
+
+    Raises:
+        NotCapturableError: It cannot.
     """
     obstacle = _obstacle(operation)
     if obstacle is None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from clip.model import CLIP, convert_weights
 from dassl.utils import UserError
+from trainers.core.gradients import Gradients, multiply
 
 CHOICES = ("fp32", "fp16", "bf16", "amp")
 
@@ -46,10 +49,17 @@ class Precision:
         return torch.autocast(self.device.type, dtype=half, enabled=self.name == "amp")
 
     @property
-    def second_order_scale(self) -> float:
+    def lift(self) -> float:
         """Power of two that lifts the small cotangents of a second derivative out of float16's underflow."""
         half = self.name == "fp16" or (self.name == "amp" and self.device.type == "cuda")
         return 256.0 if half else 1.0
+
+    def lowered(self, gradients: Mapping[str, Tensor], factor: float) -> Gradients:
+        """Gradients of a loss that was lifted, times a factor, with the lift taken out.
+
+        The factor belongs here, behind everything else: a small one would undo the lift.
+        """
+        return multiply(gradients, factor / self.lift)
 
     def grad_scaler(self) -> torch.amp.GradScaler:
         """Loss scaler for float16 autocast; passes everything through in the other modes."""

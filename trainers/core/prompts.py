@@ -2,7 +2,7 @@
 
 `Prompts` owns the learned tensors under the names that published checkpoints give them. The frozen CLIP is used, not
 owned: it is neither saved nor trained. Encoders take the tensors as a dict (`theta`), so that a training scheme may
-hand in adapted ones.
+pass adapted ones.
 
 Shape legend: B images, C classes, n prompt tokens, d tower width, e joint embedding.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +23,8 @@ from clip.published_start import PromptSizes, draw_prompt
 from clip.recompute import recomputed
 from clip.towers import AutogradTrace, ConstantTrace, ImageTrace, RecomputedTrace, Trace
 from dassl.utils import UserError
+from trainers.core.gradients import Theta
 from trainers.core.templates import readable, tokenize_prompts
-
-Theta = Mapping[str, Tensor]
 
 CONTEXT = "prompt_learner.ctx"
 LONGEST_CONTEXT_FROM_WORDS = 4  # published rule: a longer context starts from noise
@@ -53,9 +53,12 @@ class Prompts(nn.Module):
     image_prompts: Sequence[str] | None = None
     """As `text_prompts`, of the image tower: one a layer."""
 
+    context: Any = None
+    """What encodes the class names: `ContextPrompts`, or another one with `recompute_in_chunks`. None: nothing does."""
+
     def __init__(self, clip: CLIP, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self._frozen = (clip,)  # in a tuple, so that it is no submodule
+        self._frozen = (clip,)  # in a tuple, so that it is not a submodule
         self.learn(tensors)
 
     def learn(self, tensors: Mapping[str, Tensor]) -> None:
@@ -101,6 +104,7 @@ class Prompts(nn.Module):
             )
         if not self.image_prompts:
             return ConstantTrace(self.image_features(theta, images))
+        assert isinstance(self.clip.visual, VisionTransformer), "only a ViT takes visual prompts"
         prompts = self.visual_prompts(theta)
         return ImageTrace(self.clip.visual.tower(images, len(prompts[0]), len(prompts)), prompts)
 
@@ -125,7 +129,7 @@ def _add_parameter(module: nn.Module, name: str, parameter: nn.Parameter) -> Non
     for part in path:
         if part not in module._modules:
             module.add_module(part, nn.Module())
-        module = module._modules[part]
+        module = module.get_submodule(part)
     module.register_parameter(leaf, parameter)
 
 
@@ -142,6 +146,7 @@ class ContextPrompts:
         class_specific: one context per class.
         template: the whole prompt with "{}" for the class name, whose first `n_ctx` tokens are the learned rows;
             "": the context's words, the name and a full stop.
+
     Raises:
         UserError: the context or a class name does not fit.
     """
@@ -250,7 +255,11 @@ def context_words(ctx_init: str, n_ctx: int) -> str:
 
 
 def check_text_depth(clip: CLIP, depth: int, key: str) -> None:
-    """Raise UserError unless 1 <= depth <= number of text layers."""
+    """Check that 1 <= depth <= number of text layers.
+
+    Raises:
+        UserError: It is not.
+    """
     layers = len(clip.transformer.resblocks)
     if not 1 <= depth <= layers:
         raise UserError(f"{key} is {depth}, but must lie between 1 and the {layers} layers of the text tower")
@@ -266,7 +275,11 @@ def visual_names(depth: int) -> list[str]:
 
 
 def check_vision_depth(clip: CLIP, depth: int, key: str) -> None:
-    """Raise UserError unless the image tower is a ViT with at least `depth` layers."""
+    """Check that the image tower is a ViT with at least `depth` layers, or that `depth` is 0.
+
+    Raises:
+        UserError: It is not.
+    """
     if depth == 0:
         return
     if not isinstance(clip.visual, VisionTransformer):
@@ -274,6 +287,17 @@ def check_vision_depth(clip: CLIP, depth: int, key: str) -> None:
     layers = len(clip.visual.transformer.resblocks)
     if not 0 < depth <= layers:
         raise UserError(f"{key} is {depth}, but must lie between 0 and the {layers} layers of the image tower")
+
+
+def vit_of(clip: CLIP, method: str) -> VisionTransformer:
+    """The image tower, if it is a ViT, for a method that adapts its blocks.
+
+    Raises:
+        UserError: It is a ResNet.
+    """
+    if not isinstance(clip.visual, VisionTransformer):
+        raise UserError(f"{method} adapts the blocks of a ViT: choose a ViT backbone, not a ResNet")
+    return clip.visual
 
 
 def visual_prompt_sizes(clip: CLIP, n: int, depth: int, key: str) -> PromptSizes:

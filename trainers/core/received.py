@@ -12,7 +12,11 @@ from trainers.core.record import CONFIG_NAME
 
 
 def refuse_backbone_of_the_folder(backbone: str, folder: str | os.PathLike[str]) -> None:
-    """Raise UserError if a backbone that only the record names is a file that may have come with the folder."""
+    """Check that a backbone that only the record names is not a file that may have come with the folder.
+
+    Raises:
+        UserError: It may be.
+    """
     path = local_file(backbone)
     if path is not None and _lies_in(path, folder):
         raise UserError(

@@ -15,11 +15,20 @@ from yacs.config import CfgNode
 from clip.backbones.open_clip import is_open_clip
 from clip.clip import resolve
 from dassl.config import CHANGES_NO_NUMBER
+from dassl.config.differences import BACKBONE_KEY, NamedFile, by_content, leaves
 from dassl.config.merge import type_words
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.found_models import found_instead
-from dassl.engine.run_record import CLASSNAMES_NAME, CONFIG_NAME, read_classnames, read_config, write_record
-from dassl.utils import BadTypeError, MissingFileError, UnknownKeyError, UserError, file_sha256
+from dassl.engine.run_record import (
+    CLASSNAMES_NAME,
+    CONFIG_NAME,
+    RunRecord,
+    StrPath,
+    read_classnames,
+    read_config,
+    write_record,
+)
+from dassl.utils import BadTypeError, BadValueError, MissingFileError, UnknownKeyError, UserError, file_sha256
 
 __all__ = [
     "CLASSNAMES_NAME",
@@ -27,6 +36,7 @@ __all__ = [
     "Record",
     "changes_no_number",
     "backbone_digest",
+    "check_same_backbone",
     "frozen_digest",
     "read_record",
     "write_record",
@@ -61,6 +71,23 @@ def backbone_digest(backbone: str) -> str | None:
     if path is None or not path.is_file():
         return None
     return file_sha256(path)
+
+
+def check_same_backbone(record: RunRecord, backbone: str, path: StrPath) -> None:
+    """Check that the frozen CLIP is the one that the prompts of a checkpoint were trained on; files are compared.
+
+    Args:
+        record: of the checkpoint.
+        backbone: name of the frozen CLIP.
+        path: the checkpoint, for the error message.
+
+    Raises:
+        BadValueError: It is another one.
+    """
+    own = frozen_digest(backbone, backbone_digest(backbone))
+    recorded = dict(leaves(record.config)).get(BACKBONE_KEY, "")
+    for difference in by_content([], BACKBONE_KEY, NamedFile(recorded, record.frozen), NamedFile(backbone, own)):
+        raise BadValueError(f"{path} was trained with another configuration: {difference}: name its own (--backbone)")
 
 
 def frozen_digest(backbone: str, file_digest: str | None) -> str | None:

@@ -38,6 +38,10 @@ ZEROS = {"zeros", "zeros_like", "new_zeros"}
 COPIES = {"clone", "_to_copy", "to", "contiguous"}
 OF_NEW_TENSORS = {"dtype", "layout", "device", "pin_memory"}
 
+BINDINGS: Any = torch._C  # the stubs leave out most of it
+PLACES = (torch, BINDINGS._nn, BINDINGS._linalg)
+"""Where PyTorch's functions of operations are."""
+
 Step = Callable[[], Any]
 
 
@@ -63,7 +67,7 @@ class CpuRecorder:
             run: a function of tensors that stay where they are, which changes nothing.
 
         Returns:
-            Its outputs, filled, and what fills their tensors anew.
+            Its outputs, filled, and a function that fills their tensors again.
 
         Raises:
             NotCapturableError: it does something that cannot be replayed.
@@ -291,7 +295,7 @@ def _writing(overload: Any, args: tuple, kwargs: dict[str, Any], buffers: Any) -
     own = {argument.name for argument in variant._schema.arguments}
     kwargs = {name: value for name, value in kwargs.items() if name in own}
     short = kwargs | {"out": buffers if len(names) == 1 else tuple(results)}
-    function = direct(variant, args, short, (torch, torch._C._nn, torch._C._linalg), base_name(overload))
+    function = direct(variant, args, short, PLACES, base_name(overload))
     if function is not variant:
         return partial(function, *args, **short)
     if not torch._C._dispatch_has_kernel_for_dispatch_key(variant.name(), "CPU"):
@@ -309,7 +313,7 @@ def _padding(x: Tensor, widths: Sequence[int], value: float = 0, *, buffer: Tens
 
 def _copying(overload: Any, args: tuple, kwargs: dict[str, Any], buffers: Any) -> Step:
     """A call of the operation itself, whose results are then copied to their places."""
-    function = direct(overload, args, kwargs, (torch, torch._C._nn, torch._C._linalg))
+    function = direct(overload, args, kwargs, PLACES)
     if isinstance(buffers, Tensor):
         return lambda: buffers.copy_(function(*args, **kwargs))
     wanted = [(index, buffer) for index, buffer in enumerate(buffers) if isinstance(buffer, Tensor)]
@@ -364,8 +368,9 @@ def direct(
 
 def _dispatched(function: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
     """The overload that a call dispatches first, which is not carried out; None if it takes no such arguments."""
+    first = _FirstDispatch()
     try:
-        with _FirstDispatch() as first:
+        with first:
             function(*args, **kwargs)
     except _Found:
         return first.overload

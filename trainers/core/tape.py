@@ -1,7 +1,7 @@
 """The ATen operations of one call of a function, as a list: what it computes, without autograd and Python.
 
 A `Tape` watches a call and notes each operation with its arguments, in which tensors are `Value`s: a view of a numbered
-storage. It holds no tensor that the call makes, so recording takes no more memory than the call itself. Views are
+storage. It does not keep tensors that the call makes, so recording takes no more memory than the call itself. Views are
 not noted: a value says where its tensor lies.
 """
 
@@ -82,7 +82,7 @@ class Tape(TorchDispatchMode):
         if number is None:
             number = self._add(storage, tensor)
             self.given[number] = tensor.detach()
-        return Value(number, tuple(tensor.shape), tensor.stride(), tensor.storage_offset(), tensor.dtype)
+        return Value(number, tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()), tensor.dtype)
 
     def needed_for(self, outputs: Iterable[Value]) -> list[Operation]:
         """The operations that these outputs depend on.

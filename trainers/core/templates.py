@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ CUSTOM_TEMPLATES = {
 METHOD_TEMPLATES = Path(__file__).parent / "published_templates"
 """Folder of the lists that other methods' authors published: a YAML file each, {registry name: template}."""
 
-TEACHER_TEMPLATE_COUNT = 60  # ProMetaR's list is CLIP's 80 less the last 20
+TEACHER_TEMPLATE_COUNT = 60  # ProMetaR's list is CLIP's 80 without the last 20
 
 
 def template_for(dataset: str) -> str:
@@ -118,7 +119,8 @@ def teacher_text_features(
 
     def mean() -> Tensor:
         wide = torch.promote_types(clip.dtype, torch.float32)  # sixty additions in half precision would be seen
-        return sum(features.to(wide) for features in template_features(clip, classnames, templates)) / len(templates)
+        features = (features.to(wide) for features in template_features(clip, classnames, templates))
+        return reduce(torch.add, features) / len(templates)
 
     return kept_text_features(clip, [KEPT, list(classnames), list(templates)], mean, cache)
 
@@ -142,7 +144,7 @@ def kept_text_features(clip: CLIP, content: list, compute: Callable[[], Tensor],
     except FileNotFoundError:
         pass  # the first run
     except (OSError, SafetensorError, ValueError) as error:
-        print(f"{path} cannot be used ({error}): the teacher's text features are computed anew")
+        print(f"{path} cannot be used ({error}): the teacher's text features are computed again")
     features = compute()
     kept = features.cpu().contiguous()
     try:
@@ -185,4 +187,4 @@ def _digest(clip: CLIP, content: list) -> str:
 def _add_tensor(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
     """Name, type, shape and values."""
     digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-    digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)

@@ -6,10 +6,9 @@ A method adds its prompts (see `trainers.core.prompts`), the name of its config 
 from __future__ import annotations
 
 import os.path as osp
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from types import MappingProxyType
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,114 +16,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip.backbones.open_clip import Pixels
-from clip.clip import load_backbone
-from clip.kernel_choice import choose_kernels
-from clip.model import CLIP
 from dassl.engine import TrainerX
 from dassl.engine.anomalies import listed, non_finite_losses
-from dassl.engine.found_models import found_instead
-from dassl.engine.run_record import RunRecord, check_same_run, check_weights, classnames_digest
+from dassl.engine.run_record import RunRecord, check_same_run
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import UserError, load_checkpoint
-from dassl.utils.torchtools import BEST_NAME, POINTER_NAME, checkpoint_name, last_checkpoint_file
+from dassl.utils import UserError
+from dassl.utils.files import remove_folder_atomically
+from dassl.utils.torchtools import POINTER_NAME
 from trainers.core.captured import CapturedFunctions
-from trainers.core.precision import Precision
-from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized
-from trainers.core.ranges import check_ranges
+from trainers.core.learned import find_checkpoint, load_learned, read_checkpoint
+from trainers.core.linearized import Linearized
+from trainers.core.method import Method
+from trainers.core.prompted_clip import PromptedClip
+from trainers.core.prompts import Theta, at_least_float32, normalized
 from trainers.core.record import backbone_digest, changes_no_number, frozen_digest
-from trainers.core.recorders import choose_recorder
 from trainers.core.templates import teacher_text_features
-from trainers.core.unknown_words import warn_of_unknown_words
-
-LEARNED_NAME = re.compile(
-    r"(^|\.)(ctx|VPT|VPT_shallow)$|compound_prompt|meta_net\.|^(prompt_learner\.)?proj\."
-    r"|(text|visual|shared)_adapter\.|^adapter_(image|text)\.|^lora\.|^classifier\."
-)
-"""What published checkpoints call learned tensors; everything else in them is the frozen CLIP."""
-
-
-def load_clip(cfg: CfgNode, precision: Precision) -> CLIP:
-    """The frozen CLIP of `MODEL.BACKBONE.NAME` on the trainer's device."""
-    clip, pixels = load_backbone(cfg.MODEL.BACKBONE.NAME)
-    expected = clip.visual.input_resolution
-    if set(cfg.INPUT.SIZE) != {expected}:
-        raise UserError(
-            f"backbone {cfg.MODEL.BACKBONE.NAME} takes {expected}x{expected} images, but INPUT.SIZE is "
-            f'{tuple(cfg.INPUT.SIZE)}: set INPUT.SIZE "({expected}, {expected})"'
-        )
-    if pixels is not None:
-        _check_pixels(cfg, pixels)
-    return precision.convert(clip).to(precision.device)
-
-
-def _check_pixels(cfg: CfgNode, pixels: Pixels) -> None:
-    """Raise UserError where the configured images are not what the backbone was trained on."""
-    wanted = {"PIXEL_MEAN": list(pixels.mean), "PIXEL_STD": list(pixels.std), "INTERPOLATION": pixels.interpolation}
-    for key, value in wanted.items():
-        configured = cfg.INPUT[key] if key == "INTERPOLATION" else list(cfg.INPUT[key])
-        if configured != value:
-            raise UserError(
-                f"backbone {cfg.MODEL.BACKBONE.NAME} was trained with {key} {value}, but INPUT.{key} is {configured}: "
-                f'set INPUT.{key} "{value}"'
-            )
-
-
-def load_learned(module: nn.Module, state: Mapping[str, Tensor], source: str, unused: Collection[str] = ()) -> None:
-    """Copy a checkpoint's learned tensors into `module`; frozen CLIP tensors in it are ignored.
-
-    Args:
-        module: takes the tensors.
-        state: the checkpoint's tensors by name.
-        source: where they come from, for error messages.
-        unused: names of tensors that published checkpoints contain and nothing computes with.
-
-    Raises:
-        UserError: a tensor is missing or mis-shaped, or the checkpoint has a prompt that `module` does not have.
-    """
-    own = module.state_dict()
-    for name, tensor in own.items():
-        if name not in state:
-            raise UserError(f"{source}: tensor {name} is missing")
-        if state[name].shape != tensor.shape:
-            shape, expected = tuple(state[name].shape), tuple(tensor.shape)
-            raise UserError(f"{source}: tensor {name} has shape {shape}, but this configuration needs {expected}")
-    for name in state:
-        if name not in own and name not in unused and LEARNED_NAME.search(name):
-            raise UserError(f"{source}: contains prompt tensor {name}, which this configuration does not have")
-    module.load_state_dict({name: state[name] for name in own})
-
-
-def find_checkpoint(folder: str, epoch: int | None) -> str:
-    """File of an epoch; of the best model when no epoch is given, or of the last epoch when none was kept as best.
-
-    Raises:
-        UserError: no such file.
-    """
-    if epoch is not None:
-        path = osp.join(folder, checkpoint_name(epoch))
-    else:
-        path = osp.join(folder, BEST_NAME)
-        if not osp.isfile(path) and osp.isfile(osp.join(folder, POINTER_NAME)):
-            path = osp.join(folder, last_checkpoint_file(folder))
-    if not osp.isfile(path):
-        run = osp.dirname(folder)
-        raise UserError(f"no checkpoint at {path}: check --model-dir and --load-epoch; {found_instead(run)}")
-    return path
-
-
-def read_checkpoint(path: str) -> dict[str, Any]:
-    """The content of a trainer's checkpoint, ours or published, with a `state_dict` of tensors.
-
-    Raises:
-        UserError: it is something else.
-    """
-    checkpoint = load_checkpoint(path)
-    state = checkpoint.get("state_dict")
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} is not a checkpoint of a trainer: it has no state_dict")
-    return checkpoint
 
 
 def as_numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
@@ -132,55 +39,30 @@ def as_numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
     return dict(zip(values, torch.stack([value.detach().squeeze() for value in values.values()]).tolist(), strict=True))
 
 
-class PromptTrainer(TrainerX):
-    """Life cycle of a prompt-learning method. Subclasses set the two names and `build_prompts`."""
+class PromptTrainer(Method, TrainerX):
+    """Life cycle of a prompt-learning method. Subclasses set the two names of `Method` and `build_prompts`.
 
-    config_node: str
-    """Node of the method under TRAINER."""
-    registered_name: str
-    """Folder of its checkpoints, as published."""
-    unused_in_checkpoints: Collection[str] = ()
-    """Tensors of published checkpoints that look learned, but that nothing computes with."""
+    Args:
+        cfg: the whole configuration.
+        prompted: what is to be trained; None: built from the configuration.
+        teacher_text: class features [C, e] in place of the teacher's, for those who only measure time; None: computed.
+    """
+
+    only_to_resume: frozenset[str] = frozenset()
+    """Registered models that only training needs: their checkpoints are removed when it has finished (see
+    `keeps_models_of_training`), and a folder without them loads."""
     views = 1
     """Augmented views of a training image."""
-    choices: Mapping[str, Sequence[str]] = MappingProxyType({})
-    """By key of the method's node: the words that it may be."""
-
     shown_metrics = ("loss_base", "acc")  # of a method that reports its loss in parts
-
     refuses_other_configurations = True
 
-    @property
-    def changes_no_number(self) -> frozenset[str]:
-        return changes_no_number()
-
-    @staticmethod
-    def add_config(cfg: CfgNode) -> None:
-        """Add the method's defaults to `cfg.TRAINER`."""
-
-    def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
-        """The method's learned tensors and encoders; those of its `family` if it is one (`trainers.core.families`)."""
-        family = getattr(self, "family", None)
-        if family is None:
-            raise NotImplementedError(f"{type(self).__name__} does not say what it learns")
-        return family(clip, classnames, self.settings, f"TRAINER.{self.config_node}")
-
-    def registered_module(self) -> nn.Module:
-        """The module whose state dict is saved."""
-        return self.prompts
-
-    @property
-    def settings(self) -> CfgNode:
-        """The method's own config node."""
-        return self.cfg.TRAINER[self.config_node]
-
-    def check_ranges(self, cfg: CfgNode) -> None:
-        check_ranges(cfg)
+    def __init__(self, cfg: CfgNode, prompted: PromptedClip | None = None, teacher_text: Tensor | None = None) -> None:
+        self._given, self._given_teacher_text = prompted, teacher_text
+        self.changes_no_number = changes_no_number()
+        super().__init__(cfg)
 
     def check_cfg(self, cfg: CfgNode) -> None:
-        for key, words in self.choices.items():
-            if (chosen := cfg.TRAINER[self.config_node][key]) not in words:
-                raise UserError(f"TRAINER.{self.config_node}.{key} is {chosen!r}: choose {' or '.join(words)}")
+        super().check_cfg(cfg)
         given = cfg.DATALOADER.K_TRANSFORMS
         if given != self.views:
             raise UserError(
@@ -189,25 +71,23 @@ class PromptTrainer(TrainerX):
             )
 
     def build_model(self) -> None:
-        cfg = self.cfg
-        self.precision = Precision.choose(self.settings.PREC, self.device)
-        choose_kernels(cfg.TRAINER.FUSED, self.device)
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(cfg.TRAINER.TF32)
-        self.captured = CapturedFunctions(choose_recorder(cfg.TRAINER.CUDA_GRAPH, cfg.TRAINER.CPU_REPLAY, self.device))
-        print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
-        clip = load_clip(cfg, self.precision)
-        warn_of_unknown_words(clip, self.dm.dataset.classnames, cfg.MODEL.BACKBONE.NAME)
-        self.prompts = self.build_prompts(clip, self.dm.dataset.classnames).to(self.device)
-        if cfg.TRAINER.TEXT_CHUNK > 0 and hasattr(self.prompts, "context"):
-            self.prompts.context.recompute_in_chunks(cfg.TRAINER.TEXT_CHUNK)
-        self._text_cache: tuple[tuple, Tensor] | None = None
+        self.prompted = self.take_or_build(self._given, self.dm.dataset.classnames, self.device)
         self.prepare_training()
 
+    @property
+    def captured(self) -> CapturedFunctions:
+        """Calls the functions of steps and test batches, by their graphs if there are any."""
+        return self.prompted.captured
+
+    @captured.setter
+    def captured(self, captured: CapturedFunctions) -> None:
+        self.prompted.captured = captured
+
     def checked_models(self) -> dict[str, nn.Module | None]:
-        return super().checked_models() | {"frozen CLIP": self.prompts.clip}
+        return super().checked_models() | self.prompted.checked_models()
 
     def prepare_training(self) -> None:
-        """Start values, optimiser, scheduler, scaler; what a model that only predicts does without."""
+        """Start values, optimiser, scheduler, scaler."""
         cfg = self.cfg
         if cfg.MODEL.INIT_WEIGHTS:
             self._start_from(cfg.MODEL.INIT_WEIGHTS)
@@ -221,18 +101,11 @@ class PromptTrainer(TrainerX):
 
     def _start_from(self, path: str) -> None:
         """Take the learned tensors of a checkpoint, ours or published, as start values."""
-        checkpoint = read_checkpoint(path)
-        record, module = check_weights(checkpoint, path), self.registered_module()
-        self._refuse_other_classes(record, path)
-        state = self.state_for_own_classes(
-            checkpoint["state_dict"], osp.dirname(osp.dirname(osp.abspath(path))), record and record.classnames
-        )
-        load_learned(module, state, path, self.unused_in_checkpoints)
-        own = module.state_dict()
+        checkpoint, own = self.prompted.load(path, any_backbone=True), self.registered_module().state_dict()
         values = sum(tensor.numel() for tensor in own.values())
         print(
             f"Starting from MODEL.INIT_WEIGHTS {path} (epoch = {checkpoint.get('epoch')}): {', '.join(own)} "
-            f"({values:,} values); {len(state) - len(own)} other tensors in it are not used"
+            f"({values:,} values); {len(checkpoint['state_dict']) - len(own)} other tensors in it are not used"
         )
 
     @cached_property
@@ -246,8 +119,7 @@ class PromptTrainer(TrainerX):
     def forward_backward(self, batch: dict) -> dict[str, float]:
         inputs = self.parse_batch_train(batch)
         gradients, reported = self.captured(self.gradients_of, (self.theta(),), self._loss_scale(), *inputs)
-        numbers = as_numbers(reported)
-        self.stop_if_not_finite(numbers)
+        numbers = self.finite_numbers(reported)
         self.update_prompts(gradients)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
@@ -262,8 +134,9 @@ class PromptTrainer(TrainerX):
             theta: the learned tensors by name.
             image: [B, 3, H, W]
             label: [B]
+
         Returns:
-            the loss, and tensors of one value each by the names under which they are averaged and logged
+            The loss, and tensors of one value each by the names under which they are averaged and logged
         """
         with self.precision.autocast():
             logits = self.prompts.logits(theta, image)  # [B, C]
@@ -284,9 +157,26 @@ class PromptTrainer(TrainerX):
         gradients = torch.autograd.grad(scaled, list(theta.values()), allow_unused=True)
         return dict(zip(theta, gradients, strict=True)), reported
 
+    def linearized(self, theta: Theta, images: Tensor) -> Linearized:
+        """Features of prompts theta, with their derivatives with respect to theta. images: [B, 3, H, W]"""
+        with torch.no_grad(), self.precision.autocast():
+            return Linearized(self.prompts, theta, images)
+
+    def similarity(self, image: Tensor, text: Tensor) -> Tensor:
+        """Logits [B, C], float32 at least, of normalised features image [B, e] and text [C, e]."""
+        with self.precision.autocast():
+            return at_least_float32(self.prompts.similarity(image, text))
+
     def teacher_text_features(self, templates: Sequence[str] | None = None) -> Tensor:
-        """The unprompted CLIP's class features [C, e]: mean over templates (None: ProMetaR's 60), then normalised."""
-        return normalized(teacher_text_features(self.prompts.clip, self.dm.dataset.classnames, templates=templates))
+        """w0: the unprompted CLIP's class features [C, e], the mean over templates, then normalised.
+
+        Args:
+            templates: None: ProMetaR's 60.
+        """
+        features = self._given_teacher_text
+        if features is None:
+            features = teacher_text_features(self.prompts.clip, self.classes, templates=templates)
+        return normalized(features)
 
     @torch.no_grad()
     def teacher_image_features(self, images: Tensor) -> Tensor:
@@ -296,13 +186,27 @@ class PromptTrainer(TrainerX):
 
     def theta(self) -> dict[str, Tensor]:
         """The learned tensors without gradients; not copies: an optimiser's steps show in them."""
-        return {name: tensor.detach() for name, tensor in self.prompts.tensors().items()}
+        return self.prompted.theta()
 
     def _loss_scale(self) -> Tensor | None:
         return self.scaler.scale(torch.ones((), device=self.device)) if self.scaler.is_enabled() else None
 
+    def finite_numbers(self, reported: Mapping[str, Tensor]) -> dict[str, float]:
+        """What a step reports, as numbers; the one time that a step waits for the device.
+
+        Raises:
+            NonFiniteError: A loss is infinite or NaN.
+        """
+        numbers = as_numbers(reported)
+        self.stop_if_not_finite(numbers)
+        return numbers
+
     def stop_if_not_finite(self, numbers: Mapping[str, float]) -> None:
-        """Raise NonFiniteError, with step, tensors and images, when a loss is infinite or NaN."""
+        """Check what a step reports.
+
+        Raises:
+            NonFiniteError: A loss is infinite or NaN; the message names step, tensors and images.
+        """
         if bad := non_finite_losses(numbers):
             self._stop_for_anomaly(bad)
 
@@ -324,25 +228,34 @@ class PromptTrainer(TrainerX):
             self._skipped_updates = 0
         super().after_epoch()
 
-    def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor]:
+    def keeps_models_of_training(self) -> bool:
+        """Whether the checkpoints of `only_to_resume` stay when training has finished."""
+        return False
+
+    def after_train(self) -> None:
+        super().after_train()
+        for name in () if self.keeps_models_of_training() else self.only_to_resume:
+            remove_folder_atomically(Path(self.output_dir, name))
+
+    def resume_model_if_exist(self, directory: str, names: str | list[str] | None = None) -> int:
+        """As Dassl's; models whose checkpoints were removed (`only_to_resume`) start from initial values."""
+        removed = self._removed_models(directory)
+        if removed and Path(directory, self.registered_name, POINTER_NAME).is_file():
+            print(f"No {', '.join(removed)} in {directory}: starting from initial values")
+            names = [name for name in self.get_model_names(names) if name not in removed]
+        return super().resume_model_if_exist(directory, names)
+
+    def _removed_models(self, directory: str) -> list[str]:
+        """Registered models of `only_to_resume` without a folder."""
+        registered = [name for name in self.get_model_names() if name in self.only_to_resume]
+        return [name for name in registered if not Path(directory, name).is_dir()]
+
+    def parse_batch_train(self, batch: dict) -> tuple[Any, ...]:
+        """What `objective` takes besides the learned tensors, on the trainer's device; here images and labels."""
         return self._on_device(batch["img"], batch["label"])
 
-    def model_inference(self, image: Tensor) -> Tensor:
-        with self.precision.autocast():
-            text = None if self.prompts.text_depends_on_image else self._evaluation_text_features()
-            return self.captured(self._logits, (self.theta(),), image, text)
-
-    def _logits(self, theta: Theta, image: Tensor, text: Tensor | None) -> Tensor:
-        return self.prompts.logits(theta, image, text)
-
-    @torch.no_grad()
-    def _evaluation_text_features(self) -> Tensor:
-        """Normalised class features [C, e], encoded anew only when a learned tensor has changed."""
-        theta = self.prompts.tensors()
-        state = tuple((id(tensor), tensor._version) for tensor in theta.values())
-        if self._text_cache is None or self._text_cache[0] != state:
-            self._text_cache = state, normalized(self.prompts.text_features(theta))
-        return self._text_cache[1]
+    def model_inference(self, input: Tensor) -> Tensor:
+        return self.prompted.logits(input)
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load learned tensors from `<directory>/<registered name>/`, ours or published, before an evaluation.
@@ -362,38 +275,23 @@ class PromptTrainer(TrainerX):
             print(f"{directory} records nothing about its training: only the shapes of its tensors are checked")
         for (name, checkpoint), record in zip(checkpoints.items(), records, strict=True):
             print(f'Loading weights to {name} from "{paths[name]}" (epoch = {checkpoint.get("epoch")})')
-            state = self.state_for_own_classes(checkpoint["state_dict"], directory, record and record.classnames)
-            load_learned(self._models[name], state, paths[name], self.unused_in_checkpoints)
+            if name == self.registered_name:
+                self.prompted.take(checkpoint["state_dict"], paths[name], directory, record and record.classnames)
+            else:
+                load_learned(self._models[name], checkpoint["state_dict"], paths[name])
 
-    def state_for_own_classes(
-        self, state: Mapping[str, Tensor], folder: str, classnames: str | None
-    ) -> Mapping[str, Tensor]:
-        """What is loaded of the tensors of a model that may have been trained on other classes; here all of them.
-
-        Args:
-            state: the tensors by name.
-            folder: of the run that wrote them.
-            classnames: digest of the class names of the training (`classnames_digest`); None where it is not recorded.
-
-        Returns:
-            Tensors by name.
-        """
-        return state
-
-    def check_checkpoint(self, name: str, checkpoint: dict[str, Any], path: str, resuming: bool) -> RunRecord | None:
+    def check_checkpoint(self, name: str, checkpoint: Mapping[str, Any], path: str, resuming: bool) -> RunRecord | None:
         """As Dassl's; prompts that stand for one class each are evaluated on the classes of their training only."""
         record = super().check_checkpoint(name, checkpoint, path, resuming)
-        self._refuse_other_classes(record, path)
+        self.prompted.refuse_other_classes(record and record.classnames, path)
         return record
-
-    def _refuse_other_classes(self, record: RunRecord | None, path: str) -> None:
-        classes = classnames_digest(self.recorded_classnames)
-        if record is not None and self.prompts.class_specific and record.classnames != classes:
-            raise UserError(f"{path}: its prompts are class-specific (CSC), they stand for no other class names")
 
     def models_to_load(self, directory: str) -> list[str]:
         """Names of the registered models whose checkpoints an evaluation loads, the prompts' first."""
-        return self.get_model_names()
+        removed = self._removed_models(directory)
+        for name in removed:
+            print(f"No {name} in {directory}: it keeps its initial values (only training needs it)")
+        return [name for name in self.get_model_names() if name not in removed]
 
     def _checkpoint_paths(self, directory: str, epoch: int | None) -> dict[str, str]:
         """The checkpoint of each registered model, all of the epoch that the first model's has."""

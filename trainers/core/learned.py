@@ -1,0 +1,109 @@
+"""Learned tensors in checkpoint files, ours and published ones: find, read, load."""
+
+from __future__ import annotations
+
+import os.path as osp
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from dassl.engine.found_models import found_instead
+from dassl.utils import UserError, load_checkpoint
+from dassl.utils.torchtools import BEST_NAME, POINTER_NAME, checkpoint_name, last_checkpoint_file
+
+LEARNED_NAME = re.compile(
+    r"(^|\.)(ctx|VPT|VPT_shallow)$|compound_prompt|meta_net\.|^(prompt_learner\.)?proj\."
+    r"|(text|visual|shared)_adapter\.|^adapter_(image|text)\.|^lora\.|^classifier\."
+)
+"""What published checkpoints call learned tensors; everything else in them is the frozen CLIP."""
+
+
+def load_learned(module: nn.Module, state: Mapping[str, Tensor], source: str, unused: Collection[str] = ()) -> None:
+    """Copy a checkpoint's learned tensors into `module`; frozen CLIP tensors in it are ignored.
+
+    Args:
+        module: takes the tensors.
+        state: the checkpoint's tensors by name.
+        source: where they come from, for error messages.
+        unused: names of tensors that published checkpoints contain and nothing computes with.
+
+    Raises:
+        UserError: a tensor is missing or mis-shaped, or the checkpoint has a prompt that `module` does not have.
+    """
+    own = module.state_dict()
+    for name, tensor in own.items():
+        if name not in state:
+            raise UserError(f"{source}: tensor {name} is missing")
+        if state[name].shape != tensor.shape:
+            shape, expected = tuple(state[name].shape), tuple(tensor.shape)
+            raise UserError(f"{source}: tensor {name} has shape {shape}, but this configuration needs {expected}")
+    for name in state:
+        if name not in own and name not in unused and LEARNED_NAME.search(name):
+            raise UserError(f"{source}: contains prompt tensor {name}, which this configuration does not have")
+    module.load_state_dict({name: state[name] for name in own})
+
+
+def find_checkpoint(folder: str, epoch: int | None) -> str:
+    """File of an epoch; of the best model when no epoch is given, or of the last epoch when none was kept as best.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    if epoch is not None:
+        path = osp.join(folder, checkpoint_name(epoch))
+    else:
+        path = osp.join(folder, BEST_NAME)
+        if not osp.isfile(path) and osp.isfile(osp.join(folder, POINTER_NAME)):
+            path = osp.join(folder, last_checkpoint_file(folder))
+    if not osp.isfile(path):
+        run = osp.dirname(folder)
+        raise UserError(f"no checkpoint at {path}: check --model-dir and --load-epoch; {found_instead(run)}")
+    return path
+
+
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """The content of a trainer's checkpoint, ours or published, with a `state_dict` of tensors.
+
+    Raises:
+        UserError: It is something else.
+    """
+    checkpoint = load_checkpoint(path)
+    state = checkpoint.get("state_dict")
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} is not a checkpoint of a trainer: it has no state_dict")
+    return checkpoint
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A method's learned tensors as its checkpoints contain them.
+
+    Args:
+        module: its state dict has the tensor names of the checkpoints.
+        name: of the folder of the checkpoints.
+        unused: names of tensors that published checkpoints contain and nothing computes with.
+        for_own_classes: what is loaded of the tensors of a model that may have been trained on other classes; see
+            `Method.state_for_own_classes`.
+    """
+
+    module: nn.Module
+    name: str
+    unused: Collection[str]
+    for_own_classes: Callable[[Mapping[str, Tensor], str, str | None], Mapping[str, Tensor]]
+
+    def take(self, state: Mapping[str, Tensor], source: str, folder: str, classnames: str | None) -> None:
+        """Take the tensors of a checkpoint or of an exported folder.
+
+        Args:
+            state: the tensors by name.
+            source: the file that they are from, for error messages.
+            folder: of the run that wrote them, or of the export.
+            classnames: digest of the class names of the training (`classnames_digest`); None where it is not recorded.
+
+        Raises:
+            UserError: A tensor is missing or mis-shaped, or there is one that this configuration does not have.
+        """
+        load_learned(self.module, self.for_own_classes(state, folder, classnames), source, self.unused)

@@ -1,0 +1,198 @@
+"""A method apart from training: its settings, its prompts, and how they are put around a CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from clip.backbones.open_clip import Pixels
+from clip.clip import load_backbone
+from clip.kernel_choice import choose_kernels
+from clip.model import CLIP
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import UserError
+from trainers.core.captured import CapturedFunctions
+from trainers.core.learned import Learned
+from trainers.core.precision import Precision
+from trainers.core.prompted_clip import PromptedClip
+from trainers.core.prompts import Prompts
+from trainers.core.ranges import check_ranges
+from trainers.core.recorders import choose_recorder
+from trainers.core.unknown_words import warn_of_unknown_words
+
+
+class Method:
+    """What a trainer knows without data. Subclasses set the names and `build_prompts`."""
+
+    config_node: str
+    """Node of the method under TRAINER."""
+    registered_name: str = "prompts"
+    """Folder of its checkpoints, as published."""
+    unused_in_checkpoints: Collection[str] = ()
+    """Tensors of published checkpoints that look learned, but that nothing computes with."""
+    choices: Mapping[str, Sequence[str]] = MappingProxyType({})
+    """By key of the method's node: the words that it may be."""
+    cfg: CfgNode
+    classes: list[str]
+    """Class names in the order of the logits."""
+    precision: Precision
+    prompts: Prompts
+
+    @staticmethod
+    def add_config(cfg: CfgNode) -> None:
+        """Add the method's defaults to `cfg.TRAINER`."""
+
+    @property
+    def settings(self) -> CfgNode:
+        """The method's own config node."""
+        return self.cfg.TRAINER[self.config_node]
+
+    def check_ranges(self, cfg: CfgNode) -> None:
+        """Check the numbers of the configuration.
+
+        Raises:
+            BadValueError: One is out of its range; the message names the key.
+        """
+        check_ranges(cfg)
+
+    def check_cfg(self, cfg: CfgNode) -> None:
+        """Check that the configuration suits the method.
+
+        Raises:
+            UserError: It does not; the message names the key.
+        """
+        for key, words in self.choices.items():
+            if (chosen := cfg.TRAINER[self.config_node][key]) not in words:
+                raise UserError(f"TRAINER.{self.config_node}.{key} is {chosen!r}: choose {' or '.join(words)}")
+
+    def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
+        """The method's learned tensors and encoders; those of its `family` if it is one (`trainers.core.families`).
+
+        Uses `cfg` and `precision`, and nothing else of a trainer.
+        """
+        family = getattr(self, "family", None)
+        if family is None:
+            raise NotImplementedError(f"{type(self).__name__} does not say what it learns")
+        return family(clip, classnames, self.settings, f"TRAINER.{self.config_node}")
+
+    def registered_module(self) -> nn.Module:
+        """The module whose state dict is saved."""
+        return self.prompts
+
+    def state_for_own_classes(
+        self, state: Mapping[str, Tensor], folder: str, classnames: str | None
+    ) -> Mapping[str, Tensor]:
+        """What is loaded of the tensors of a model that may have been trained on other classes; here all of them.
+
+        Args:
+            state: the tensors by name.
+            folder: of the run that wrote them.
+            classnames: digest of the class names of the training (`classnames_digest`); None where it is not recorded.
+
+        Returns:
+            Tensors by name.
+        """
+        return state
+
+    def build_prompted_clip(
+        self, classes: Sequence[str], device: torch.device, clip: CLIP | None = None
+    ) -> PromptedClip:
+        """The method's prompts around the CLIP of `MODEL.BACKBONE.NAME`, or around another one."""
+        cfg, self.classes = self.cfg, list(classes)
+        self.precision = Precision.choose(self.settings.PREC, device)
+        choose_kernels(cfg.TRAINER.FUSED, device)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(cfg.TRAINER.TF32)
+        captured = CapturedFunctions(choose_recorder(cfg.TRAINER.CUDA_GRAPH, cfg.TRAINER.CPU_REPLAY, device))
+        backbone = cfg.MODEL.BACKBONE.NAME if clip is None else None
+        if clip is None:
+            print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
+            clip = load_clip(cfg, self.precision)
+            warn_of_unknown_words(clip, self.classes, cfg.MODEL.BACKBONE.NAME)
+        else:
+            clip = self.precision.convert(clip).to(device)
+        self.prompts = self.build_prompts(clip, self.classes).to(device)
+        if cfg.TRAINER.TEXT_CHUNK > 0 and self.prompts.context is not None:
+            self.prompts.context.recompute_in_chunks(cfg.TRAINER.TEXT_CHUNK)
+        learned = Learned(
+            self.registered_module(), self.registered_name, self.unused_in_checkpoints, self.state_for_own_classes
+        )
+        return PromptedClip(self.prompts, learned, self.classes, self.precision, captured, backbone)
+
+    def take_or_build(self, given: PromptedClip | None, classes: Sequence[str], device: torch.device) -> PromptedClip:
+        """The given one, or a new one.
+
+        Raises:
+            UserError: the given one has other classes or computes elsewhere.
+        """
+        if given is None:
+            return self.build_prompted_clip(classes, device)
+        if given.classes != list(classes):
+            raise UserError(f"the given PromptedClip has other classes than the data set {self.cfg.DATASET.NAME}")
+        if given.device.type != device.type:
+            raise UserError(f"the given PromptedClip is on {given.device}, but USE_CUDA asks for {device}")
+        self.classes, self.prompts, self.precision = given.classes, given.prompts, given.precision
+        return given
+
+
+def is_method(name: str) -> bool:
+    """Whether the registered trainer of that name is built on this project's prompts."""
+    return issubclass(TRAINER_REGISTRY.get(name), Method)
+
+
+def prompted_clip(
+    cfg: CfgNode, classes: Sequence[str], device: torch.device | str = "cpu", clip: CLIP | None = None
+) -> PromptedClip:
+    """The method `cfg.TRAINER.NAME` for some classes, with start values of its prompts; neither trainer nor data.
+
+    Args:
+        cfg: a configuration with the keys of all methods (`runner.config.extend_cfg`).
+        classes: class names in the order of the logits.
+        device: where to compute.
+        clip: a CLIP in place of that of `MODEL.BACKBONE.NAME`; it is converted and moved as the method needs it.
+
+    Raises:
+        UserError: the trainer is not built on this project's prompts; or a setting or class name does not fit.
+    """
+    name = cfg.TRAINER.NAME
+    if not is_method(name):
+        raise UserError(f"TRAINER.NAME {name} is not built on this project's prompts: it needs its trainer")
+    kind = TRAINER_REGISTRY.get(name)
+    method = kind.__new__(kind)  # not `kind(cfg)`, which would be a trainer: that reads data and prepares training
+    method.cfg = cfg
+    method.check_ranges(cfg)
+    method.check_cfg(cfg)
+    return method.build_prompted_clip(classes, torch.device(device), clip)
+
+
+def load_clip(cfg: CfgNode, precision: Precision) -> CLIP:
+    """The frozen CLIP of `MODEL.BACKBONE.NAME` on the trainer's device."""
+    clip, pixels = load_backbone(cfg.MODEL.BACKBONE.NAME)
+    expected = clip.visual.input_resolution
+    if set(cfg.INPUT.SIZE) != {expected}:
+        raise UserError(
+            f"backbone {cfg.MODEL.BACKBONE.NAME} takes {expected}x{expected} images, but INPUT.SIZE is "
+            f'{tuple(cfg.INPUT.SIZE)}: set INPUT.SIZE "({expected}, {expected})"'
+        )
+    if pixels is not None:
+        _check_pixels(cfg, pixels)
+    return precision.convert(clip).to(precision.device)
+
+
+def _check_pixels(cfg: CfgNode, pixels: Pixels) -> None:
+    """Check that the configured images are like those that the backbone was trained on.
+
+    Raises:
+        UserError: They are not.
+    """
+    wanted = {"PIXEL_MEAN": list(pixels.mean), "PIXEL_STD": list(pixels.std), "INTERPOLATION": pixels.interpolation}
+    for key, value in wanted.items():
+        configured = cfg.INPUT[key] if key == "INTERPOLATION" else list(cfg.INPUT[key])
+        if configured != value:
+            raise UserError(
+                f"backbone {cfg.MODEL.BACKBONE.NAME} was trained with {key} {value}, but INPUT.{key} is {configured}: "
+                f'set INPUT.{key} "{value}"'
+            )
