@@ -99,7 +99,7 @@ def named(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows of runs or scores with the names that a reader knows."""
     frame = frame.assign(setting=frame["setting"].map(TITLES.get), dataset=frame["dataset"].map(short_name))
     frame = frame.assign(part=frame["part"].str.replace("_", " ")) if "part" in frame else frame
-    if "backbone" in frame and frame["backbone"].nunique() > 1:
+    if "backbone" in frame and len(set(frame["backbone"])) > 1:
         frame = frame.assign(method=frame["method"] + ", " + frame["backbone"])
     return frame.rename(columns={"dataset": "data set"})
 
