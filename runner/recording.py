@@ -13,7 +13,7 @@ from dassl.config import config_differences, plain
 from dassl.config.differences import EXTEND_KEY, only_more_epochs, without_extension
 from dassl.engine.run_record import RunRecord, has_checkpoints, has_record, read_config
 from dassl.utils.errors import BadValueError
-from runner.provenance import draw_digest, git_state, peak_memory, versions
+from runner.provenance import draw_digest, git_state, learned_values, peak_memory, versions
 from runner.result import PARTS, read_result, write_result
 from runner.same_files import by_content_of_files
 from trainers.core.record import backbone_digest, changes_no_number
@@ -169,6 +169,7 @@ class Recording:
         drawn = None if self._args.eval_only else draw_digest(trainer.dm.dataset.train_x, cfg.DATASET.ROOT)
         return {
             "peak_memory_bytes": peak_memory(),
+            "learned_values": learned_values(trainer),
             "device": trainer.device.type,
             "few_shot_sha256": drawn,
             "init_weights_sha256": trainer.start_digest,

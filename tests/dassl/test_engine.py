@@ -434,6 +434,8 @@ def test_best_model_on_validation(cfg, capsys):
     assert out.count("Evaluate on the *val* set") == 4 and "Deploy the model with the best val performance" in out
     best = torch.load(Path(cfg.OUTPUT_DIR) / "model" / "model-best.pth.tar", weights_only=True)
     assert best["val_result"] == trainer.best_result
+    assert max(line["val_accuracy"] for line in trainer.epoch_history.epochs) == trainer.best_result
+    assert all({"loss", "val_accuracy"} <= set(line) for line in trainer.epoch_history.epochs)
     assert same(weights(trainer), best["state_dict"])
     again = build_trainer(cfg)
     again.before_train()

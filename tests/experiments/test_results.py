@@ -194,6 +194,18 @@ def test_a_result_says_what_it_cost(trained):
     assert evaluated["train_seconds"] is None and evaluated["history"] == [] and evaluated["epochs"] == 0
 
 
+def test_an_epoch_can_be_amended(tmp_path):
+    history = EpochHistory(tmp_path)
+    history.add(1, loss=0.5, seconds=2.0)
+    history.amend(1, val_accuracy=70.0)
+    history.amend(2, val_accuracy=80.0)  # a trainer of its own that records nothing else
+    expected = [{"epoch": 1, "loss": 0.5, "seconds": 2.0, "val_accuracy": 70.0}, {"epoch": 2, "val_accuracy": 80.0}]
+    assert history.epochs == expected and history.seconds == 2.0
+    again = EpochHistory(tmp_path)
+    again.resume(2, tmp_path)
+    assert again.epochs == expected
+
+
 def test_the_curve_outlives_an_interruption(tmp_path):
     before = EpochHistory(tmp_path)
     for epoch in (1, 2, 3):
