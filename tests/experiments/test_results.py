@@ -186,7 +186,7 @@ def test_a_result_says_where_numbers_come_from(trained):
 
 
 def test_a_result_says_what_it_cost(trained):
-    _, _, result, evaluated = trained
+    folder, _, result, evaluated = trained
     curve = result["history"]
     assert [line["epoch"] for line in curve] == [1, 2] and all({"loss", "acc"} <= set(line) for line in curve)
     assert [line["lr"] for line in curve] == pytest.approx([1e-5, 0.002])  # a constant warm-up epoch, then the cosine
