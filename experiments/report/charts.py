@@ -16,7 +16,6 @@ from .papers import in_order, short_name
 from .recipes import Recipe
 from .tables import ScoreTable, in_shots
 
-
 LONGEST_STEM = 100
 """Characters of a file name that come from names of data sets."""
 
