@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from dassl.engine.run_record import listed_images
+from dassl.utils import count_num_param
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -71,3 +72,15 @@ def peak_memory() -> int:
         return torch.cuda.max_memory_allocated()
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest if sys.platform == "darwin" else largest * 1024  # kilobytes on Linux
+
+
+def learned_values(trainer: Any) -> int:
+    """Numbers that training learns and prediction needs; 0 for zero-shot CLIP.
+
+    What a method needs in training alone, such as ProMetaR's modulator, is registered under a name of its own and does
+    not count. Of another project's trainer everything that is registered counts.
+    """
+    own = getattr(trainer, "registered_name", None)
+    registered: dict[str, Any] = trainer._models
+    models = [registered[own]] if own in registered else registered.values()
+    return count_num_param([p for model in models for p in model.parameters() if p.requires_grad])

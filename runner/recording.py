@@ -16,7 +16,7 @@ from dassl.evaluation import PREDICTIONS_NAME, Classification, write_predictions
 from dassl.utils.errors import BadValueError
 from datasets.layout.classes import base_and_new
 from runner import plugins
-from runner.provenance import draw_digest, git_state, peak_memory, versions
+from runner.provenance import draw_digest, git_state, learned_values, peak_memory, versions
 from runner.result import JOINT, PARTS, read_result, write_result
 from runner.same_files import by_content_of_files
 from trainers.core.record import backbone_digest, changes_no_number
@@ -219,6 +219,7 @@ class Recording:
         drawn = None if self._args.eval_only else draw_digest(trainer.dm.dataset.train_x, cfg.DATASET.ROOT)
         return {
             "peak_memory_bytes": peak_memory(),
+            "learned_values": learned_values(trainer),
             "device": trainer.device.type,
             "few_shot_sha256": drawn,
             "init_weights_sha256": trainer.start_digest,

@@ -57,6 +57,17 @@ class EpochHistory:
         except OSError as error:
             raise UnwritableFileError(f"cannot write {self.path}: {error.strerror or error}") from error
 
+    def amend(self, epoch: int, **values: float) -> None:
+        """Add values to an epoch that may have a line already, such as its validation accuracy.
+
+        The file gets the whole line again; of two lines of one epoch the last counts.
+
+        Raises:
+            UnwritableFileError: the file cannot be written.
+        """
+        known = self.epochs.pop() if self.epochs and self.epochs[-1]["epoch"] == epoch else {}
+        self.add(epoch, **{name: value for name, value in known.items() if name != "epoch"} | values)
+
     @property
     def seconds(self) -> float:
         """Training time of all epochs, over interruptions."""

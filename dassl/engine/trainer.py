@@ -748,6 +748,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
         self._epoch_is_saved = False
         if not self.cfg.TEST.NO_TEST and self.cfg.TEST.FINAL_MODEL == "best_val":
             result = self.test(split="val")
+            self.epoch_history.amend(self.epoch + 1, val_accuracy=result)
             if result > self.best_result:
                 self.best_result = result
                 self.save_model(self.epoch, self.output_dir, val_result=result, model_name=BEST_NAME)

@@ -18,7 +18,9 @@ from dassl.utils.files import StrPath, remove_unfinished_files
 from dassl.utils.meters import MetricMeter
 from dassl.utils.torchtools import load_checkpoint, write_checkpoint_file
 
-FOLDER, FILE_NAME = "unfinished_epoch", "state.pth.tar"
+FOLDER = "unfinished_epoch"
+FILE_NAME = "state.pth.tar"
+"""In `unfinished_epoch/`: the state of a run within an epoch; the epoch's checkpoint replaces it."""
 LARGEST_SHARE = 0.02
 """Of the time between two such checkpoints, for writing one."""
 

@@ -17,6 +17,7 @@ from dassl.utils.files import StrPath, write_bytes_atomically
 from .outcomes import Outcomes
 
 PREDICTIONS_NAME = "predictions.npz"
+"""Images, labels, the five most probable classes and their probabilities (see `write_predictions`)."""
 
 
 def write_predictions(

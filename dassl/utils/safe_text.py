@@ -33,7 +33,6 @@ _LATEX = {
     "…": r"\ldots{}",
     "×": r"$\times$",
     "Δ": r"$\Delta$",
-    "⁹": "$^9$",
     **{character: f"{character}{{}}" for character in "ßæœøåÆŒØÅ§¶©"},
 }
 """How pdfLaTeX is told to print a character."""

@@ -104,8 +104,8 @@ def transfer(
     config = named(trained.recipe.config, row.variant)
     subfolder = method_subfolder(row.method, trained.recipe, row.options)
     for target in targets:
-        names = _data_name(row, source), _data_name(row, target)
-        folder = evaluation_folder(places.output, *names, shots, row.method.trainer, config, seed, subfolder)
+        seen, tested = _data_name(row, source), _data_name(row, target)
+        folder = evaluation_folder(places.output, seen, tested, shots, row.method.trainer, config, seed, subfolder)
         needs = trained.folder if row.method.learns else None
         yield replace(trained, part="target", dataset=target, folder=folder, needs=needs)
 

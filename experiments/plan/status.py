@@ -69,4 +69,4 @@ def _check_interrupted(run: PlannedRun) -> None:
 def check_model(run: PlannedRun) -> None:
     """Raises MissingFileError when the model that `run` tests has not been trained to its end."""
     if run.needs is not None and read_result(run.needs) is None:
-        raise MissingFileError(f"{short(run.needs)} holds no finished training: run it first ({run.label} needs it)")
+        raise MissingFileError(f"{short(run.needs)} has no finished training: run it first ({run.label} needs it)")

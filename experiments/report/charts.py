@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -14,6 +15,9 @@ from .frame import TITLES
 from .papers import in_order, short_name
 from .recipes import Recipe
 from .tables import ScoreTable, in_shots
+
+LONGEST_STEM = 100
+"""Characters of a file name that come from names of data sets."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ def table_charts(table: ScoreTable, index: int) -> list[Chart]:
 
 def _stem(*names: object) -> str:
     """A file name from names of data sets and backbones."""
-    return re.sub(r"[^a-z0-9]+", "-", " ".join(map(str, names)).lower()).strip("-") or "unnamed"
+    return re.sub(r"[^a-z0-9]+", "-", " ".join(map(str, names)).lower()).strip("-")[:LONGEST_STEM] or "unnamed"
 
 
 def training_charts(frame: pd.DataFrame) -> list[ChartGroup]:
@@ -88,4 +92,12 @@ def calibration_charts(curves: Mapping[tuple[str, ...], Mapping[Recipe, Curves]]
 def all_charts(of_tables: Sequence[Sequence[Chart]], *groups: Sequence[ChartGroup]) -> list[Chart]:
     """All charts of a report, each under a name of its own."""
     found = [chart for charts in of_tables for chart in charts]
-    return found + [chart for kind in groups for group in kind for chart in group.charts]
+    found += [chart for kind in groups for group in kind for chart in group.charts]
+    taken: set[str] = set()
+    unique = []
+    for chart in found:
+        numbered = (f"{chart.name}-{number}" for number in itertools.count(2))
+        name = next(name for name in itertools.chain([chart.name], numbered) if name not in taken)
+        taken.add(name)
+        unique.append(replace(chart, name=name))
+    return unique

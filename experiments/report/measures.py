@@ -104,7 +104,7 @@ def joint_section(frame: pd.DataFrame) -> Section | None:
 
 def _by_seed(runs: pd.DataFrame, columns: list[str], datasets: int) -> pd.DataFrame:
     """Measures averaged over the data sets within each seed that has all of them."""
-    complete = [seed for seed, rows in runs.groupby("seed") if rows["dataset"].nunique() == datasets]
+    complete = [seed for seed, rows in runs.groupby("seed") if len(set(rows["dataset"])) == datasets]
     means = pd.DataFrame(runs[runs["seed"].isin(complete)].groupby("seed")[columns].mean())
     if datasets > 1:
         means["joint H"] = _harmonic_means(means)

@@ -92,7 +92,8 @@ def _breakable(config: str) -> str:
 
 
 def _small(text: str, kind: str) -> str:
-    return f'<small class="{kind}">{escape(text)}</small>' if text else ""
+    unbroken = escape(text.replace(", ", ",\u00a0"))  # an interval stays on one line
+    return f'<small class="{kind}">{unbroken}</small>' if text else ""
 
 
 def _sort_value(value: object) -> str:

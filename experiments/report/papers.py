@@ -75,7 +75,7 @@ class Published:
 
     @property
     def band(self) -> float | None:
-        """Points within which an outsider's full rerun of a sibling method landed; None where none is stated."""
+        """Points within which an outsider's full rerun of a sibling method landed; None if no band is stated."""
         if self.setting != "base2new":
             return None
         if self.metric == "H":

@@ -99,7 +99,7 @@ def named(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows of runs or scores with the names that a reader knows."""
     frame = frame.assign(setting=frame["setting"].map(TITLES.get), dataset=frame["dataset"].map(short_name))
     frame = frame.assign(part=frame["part"].str.replace("_", " ")) if "part" in frame else frame
-    if "backbone" in frame and frame["backbone"].nunique() > 1:
+    if "backbone" in frame and len(set(frame["backbone"])) > 1:
         frame = frame.assign(method=frame["method"] + ", " + frame["backbone"])
     return frame.rename(columns={"dataset": "data set"})
 
@@ -268,7 +268,7 @@ def summary_section(scores: pd.DataFrame) -> Section | None:
     return section
 
 
-COST: Formats = dict(zip(COSTS, (1, 1, 0, 0, 2), strict=True))
+COST: Formats = dict(zip(COSTS, (1, 1, 0, 0), strict=True))
 """Quantities of a run's cost, and the digits that are shown."""
 RUN_NAMES = ["setting", "method", "data set", "part"]
 
@@ -282,7 +282,7 @@ def in_order_of_papers(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def cost_section(frame: pd.DataFrame) -> Section | None:
-    """Time, memory, learned values and operations of a run, by method and data set.
+    """Time, memory and learned values of a run, by method and data set.
 
     Args:
         frame: as `run_frame` returns it.
@@ -299,7 +299,7 @@ def cost_section(frame: pd.DataFrame) -> Section | None:
     unmeasured = [name for name in COST if all(values[name].isna())]
     legend = (
         "Wall time in seconds, mean over the runs; peak memory, the largest of them (of the GPU, or of the process); "
-        "learned values and operations (10⁹) of one training step, where the runs recorded them."
+        "learned values, where the runs recorded them."
     )
     values = values.reset_index().drop(columns=unmeasured)
     formats = {"shots": 0, **{name: how for name, how in COST.items() if name not in unmeasured}, "runs": 0}

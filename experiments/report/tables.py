@@ -147,7 +147,8 @@ def transfer(setting: str, frame: pd.DataFrame) -> list[ScoreTable]:
     tables = []
     for title, shots, sheet in _split(setting, sources if targets.empty else targets):
         fitting = sources[(sources["shots"] == shots) & (sources["backbone"] == sheet.recipes[0].backbone)]
-        everything = pd.concat([fitting, frame[frame["run"].isin(sheet.runs)]]).drop_duplicates("run")
+        everything = pd.concat([pd.DataFrame(fitting), pd.DataFrame(frame[frame["run"].isin(sheet.runs)])])
+        everything = everything.drop_duplicates("run")
         whole = Sheet(setting, everything, sheet.papers)
         tables.append(_score_table(setting, title, [(whole, _transfer(whole, everything, shots))]))
     return tables

@@ -80,6 +80,7 @@ def test_tensorboard_holds_the_averages(cfg):
     events.Reload()
     assert set(events.Tags()["scalars"]) == {
         "train/loss", "train/acc", "train/lr", "test/accuracy", "test/error_rate", "test/macro_f1",
+        "test/macro_accuracy", "test/nll", "test/ece", "test/adaptive_ece", "test/brier",
     }  # fmt: skip
     rates = events.Scalars("train/lr")
     assert [event.step for event in rates] == list(range(12))
@@ -208,8 +209,8 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(cfg, tmp_path, monkeypatc
     whole = run("whole")
     with monkeypatch.context() as patch:
         sync, calls = os.fsync, iter(range(1000))
-        # every file is synced, and its folder: 0 to 3 are the record's two files, 4 to 11 those of two epochs
-        patch.setattr(os, "fsync", lambda handle: (full if next(calls) >= 12 else sync)(handle))
+        # every file is synced, and its folder: 0 to 5 are the record and environment.txt, 6 to 13 two epochs
+        patch.setattr(os, "fsync", lambda handle: (full if next(calls) >= 14 else sync)(handle))
         with pytest.raises(UserError, match=r"cannot write .*model\.pth\.tar-3: No space left on device"):
             run("parts")
     assert {path.name for path in (tmp_path / "parts" / "model").iterdir()} == {
@@ -454,6 +455,8 @@ def test_best_model_on_validation(cfg, capsys):
     assert out.count("Evaluate on the *val* set") == 4 and "Deploy the model with the best val performance" in out
     best = torch.load(Path(cfg.OUTPUT_DIR) / "model" / "model-best.pth.tar", weights_only=True)
     assert best["val_result"] == trainer.best_result
+    assert max(line["val_accuracy"] for line in trainer.epoch_history.epochs) == trainer.best_result
+    assert all({"loss", "val_accuracy"} <= set(line) for line in trainer.epoch_history.epochs)
     assert same(weights(trainer), best["state_dict"])
     again = build_trainer(cfg)
     again.before_train()

@@ -837,6 +837,15 @@ def test_figures_are_files_of_both_kinds_with_their_methods_colours(written):
     assert all((written / "figures" / name).read_bytes()[:4] in (b"%PDF", b"\x89PNG") for name in files)
 
 
+def test_names_that_are_alike_have_files_of_their_own(output):
+    """Names of data sets differ in signs that file names do not have, or are longer than a file name may be."""
+    for name in ("a/b", "a.b", 300 * "x"):
+        output.add("few_shot", "all", name, 1, 70)
+    report.main([str(output.folder)])
+    stems = {path.stem for path in (output.folder / "report" / "figures").glob("training-*.png")}
+    assert len(stems) == 3 and all(len(stem) < 120 for stem in stems)
+
+
 def test_a_method_has_one_colour_and_marker_in_all_settings():
     config = "vit_b16_c2_ep5_batch4_2ctx"
     found = [Recipe("MaPLe", config + suffix, "ViT-B/16") for suffix in ("", "_cross_datasets")]

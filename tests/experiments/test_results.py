@@ -10,6 +10,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from dassl.engine.history import EpochHistory
 from dassl.utils import UserError, set_random_seed
 from experiments.report.runs import find_runs
 from runner import provenance, recording
-from runner.provenance import draw_digest
+from runner.provenance import draw_digest, learned_values
 from runner.result import SAME_RECIPE, read_result, write_result
 from trainers.core.record import changes_no_number
 
@@ -190,13 +191,36 @@ def test_a_result_says_where_numbers_come_from(trained):
 
 
 def test_a_result_says_what_it_cost(trained):
-    _, _, result, evaluated = trained
+    folder, _, result, evaluated = trained
     curve = result["history"]
     assert [line["epoch"] for line in curve] == [1, 2] and all({"loss", "acc"} <= set(line) for line in curve)
     assert [line["lr"] for line in curve] == pytest.approx([1e-5, 0.002])  # a constant warm-up epoch, then the cosine
     assert 0 < result["train_seconds"] == pytest.approx(sum(line["seconds"] for line in curve))
     assert 0 < result["test_seconds"] < 300 and result["peak_memory_bytes"] > 10**8
+    checkpoint = torch.load(folder / "train" / "prompt_learner" / "model.pth.tar-2", weights_only=True)["state_dict"]
+    assert result["learned_values"] == evaluated["learned_values"] == checkpoint["ctx"].numel()
     assert evaluated["train_seconds"] is None and evaluated["history"] == [] and evaluated["epochs"] == 0
+
+
+def test_learned_values_are_those_that_prediction_needs():
+    """What only training needs, such as ProMetaR's modulator, and what is frozen do not count."""
+    prompts, modulator = torch.nn.Linear(3, 4), torch.nn.Linear(100, 100)
+    prompts.bias.requires_grad_(False)
+    models = {"VLPromptLearner": prompts, "GradientModulator": modulator}
+    assert learned_values(SimpleNamespace(registered_name="VLPromptLearner", _models=models)) == 12
+    assert learned_values(SimpleNamespace(_models=models)) == 12 + 10_100
+
+
+def test_an_epoch_can_be_amended(tmp_path):
+    history = EpochHistory(tmp_path)
+    history.add(1, loss=0.5, seconds=2.0)
+    history.amend(1, val_accuracy=70.0)
+    history.amend(2, val_accuracy=80.0)  # a trainer of its own that records nothing else
+    expected = [{"epoch": 1, "loss": 0.5, "seconds": 2.0, "val_accuracy": 70.0}, {"epoch": 2, "val_accuracy": 80.0}]
+    assert history.epochs == expected and history.seconds == 2.0
+    again = EpochHistory(tmp_path)
+    again.resume(2, tmp_path)
+    assert again.epochs == expected
 
 
 def test_the_curve_outlives_an_interruption(tmp_path):
