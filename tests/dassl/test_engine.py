@@ -68,6 +68,7 @@ def test_tensorboard_holds_the_averages(cfg):
     events.Reload()
     assert set(events.Tags()["scalars"]) == {
         "train/loss", "train/acc", "train/lr", "test/accuracy", "test/error_rate", "test/macro_f1",
+        "test/macro_accuracy", "test/nll", "test/ece", "test/adaptive_ece", "test/brier",
     }  # fmt: skip
     rates = events.Scalars("train/lr")
     assert [event.step for event in rates] == list(range(12))
