@@ -18,6 +18,7 @@ from dassl.utils.safe_text import printable
 
 from .build import EVALUATOR_REGISTRY
 from .confusion import Confusion
+from .growing import GrowingTensors
 from .joint import JointSpace
 from .outcomes import Outcomes, are_probabilities, log_probabilities
 
@@ -64,7 +65,7 @@ class Classification(EvaluatorBase):
 
     def reset(self) -> None:
         """Forget what was processed, and its results."""
-        self._batches: list[Outcomes] = []
+        self._kept = GrowingTensors()
         self._are_probabilities: bool | None = None
         if self._space is not None:
             self._space.reset()
@@ -87,7 +88,7 @@ class Classification(EvaluatorBase):
         if self._are_probabilities is None:
             self._are_probabilities = are_probabilities(mo)
         logarithms = log_probabilities(mo, self._are_probabilities)  # [batch, classes]
-        self._batches.append(Outcomes.of_batch(mo, logarithms, gt))
+        self._kept.append(*Outcomes.of_batch(mo, logarithms, gt).columns())
         if self._space is not None:
             self._space.add(mo, logarithms, gt)
 
@@ -101,9 +102,9 @@ class Classification(EvaluatorBase):
         Raises:
             ValueError: no batch was processed.
         """
-        if not self._batches:
+        if not len(self._kept):
             raise ValueError("nothing to evaluate: no batch was processed")
-        outcomes = Outcomes.joined(self._batches)
+        outcomes = Outcomes(*self._kept.columns())
         confusion = Confusion.of(outcomes.labels, outcomes.predicted)
         results = self._upstream_results(outcomes, confusion)
         further = self._further_results(outcomes, confusion)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,19 +10,9 @@ from torch import Tensor
 from dassl.metrics import auroc, harmonic_mean, openworld_auc
 from dassl.utils.errors import BadValueError
 
+from .growing import GrowingTensors
+
 MEASURES = ("base_accuracy", "new_accuracy", "harmonic_mean", "auroc", "openworld_auc")
-
-
-@dataclass(frozen=True)
-class JointOutcomes:
-    """What the joint measures need of N images."""
-
-    base: Tensor
-    """Whether the label is a base class [N]."""
-    score: Tensor
-    """Log-probability, over all classes, of the most probable base class [N]."""
-    correct_in_own: Tensor
-    """Whether the best class of the label's own group, base or new, is the label [N]."""
 
 
 class JointSpace:
@@ -42,7 +31,9 @@ class JointSpace:
 
     def reset(self) -> None:
         """Forget what was added."""
-        self._batches: list[JointOutcomes] = []
+        # of each image: whether its label is a base class; the log-probability of the most probable base class; whether
+        # the best class of the label's own group, base or new, is the label
+        self._kept = GrowingTensors()
 
     def add(self, scores: Tensor, log_probabilities: Tensor, labels: Tensor) -> None:
         """Add a batch: scores [B, C], logarithms of their probabilities [B, C], labels [B]."""
@@ -52,7 +43,7 @@ class JointSpace:
         elsewhere = is_base[None] != base[:, None]  # [B, C], classes of the other group
         best = scores.masked_fill(elsewhere, -float("inf")).argmax(dim=1)
         score = log_probabilities.masked_fill(~is_base, -float("inf")).amax(dim=1)
-        self._batches.append(JointOutcomes(base.cpu(), score.cpu(), (best == labels).cpu()))
+        self._kept.append(base, score, best == labels)
 
     def results(self, correct: Tensor) -> dict[str, float]:
         """The measures of `MEASURES`, in percent.
@@ -63,9 +54,7 @@ class JointSpace:
         Raises:
             BadValueError: there are no base or no new images.
         """
-        base = torch.cat([batch.base for batch in self._batches])
-        score = torch.cat([batch.score for batch in self._batches])
-        own = torch.cat([batch.correct_in_own for batch in self._batches])
+        base, score, own = self._kept.columns()
         if base.all() or not base.any():
             raise BadValueError(
                 f"a joint evaluation needs base and new images; here {int(base.sum())} of {len(base)} are base"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -62,10 +61,9 @@ class Outcomes:
         )
         return Outcomes(on_cpu.long(), *(tensor.cpu() for tensor in found))
 
-    @staticmethod
-    def joined(batches: Sequence[Outcomes]) -> Outcomes:
-        """All batches as one."""
-        return Outcomes(*(torch.cat([getattr(batch, field.name) for batch in batches]) for field in fields(Outcomes)))
+    def columns(self) -> tuple[Tensor, ...]:
+        """The tensors in the order of the fields."""
+        return tuple(getattr(self, field.name) for field in fields(self))
 
     @property
     def predicted(self) -> Tensor:

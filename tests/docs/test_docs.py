@@ -625,7 +625,7 @@ def test_scripts_take_the_arguments_of_the_page(tmp_path):
         command = code(theirs) if ours.startswith("the same") else code(ours)
         done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True)
         handed_over = [line.split() for line in done.stdout.splitlines()]
-        assert len(handed_over) == (3 if "main.sh" in command else 1)
+        assert len(handed_over) == (3 if "main.sh" in command else 2 if "base2new_test" in command else 1)
         for kind, method, *words in handed_over:
             if kind == "all" and len(words) == 2:
                 words.append("1")
@@ -642,6 +642,7 @@ def test_output_folders_are_those_of_the_page(monkeypatch):
     requests = [
         ("train_base", "prometar", "eurosat", "2"),
         ("test_new", "prometar", "eurosat", "2"),
+        ("test_all", "prometar", "eurosat", "2"),
         ("source", "prometar", "imagenet", "2"),
         ("target", "prometar", "eurosat", "2"),
         ("all", "prometar", "eurosat", "8", "2"),

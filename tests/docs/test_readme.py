@@ -102,14 +102,14 @@ def test_the_two_commands(run, place):
     assert re.search(r"Shapes +ZeroshotCLIP .* +60\.\d+ +53\.\d+", table)  # as in clip/backbones/pretrain_log.txt
     assert (place[0] / "output" / "report" / "report.html").is_file()
     again = run("bash scripts/demo.sh")
-    assert again.count("Results are available in") == 4 and "epoch [" not in again
+    assert again.count("Results are available in") == 6 and "epoch [" not in again
     assert "pytest" in run("bash scripts/test.sh --version")
 
     assert "bash scripts/embedded_benchmark.sh" in (ROOT / "docs" / "results.md").read_text()
     command = "bash scripts/embedded_benchmark.sh --trainers zsclip --settings base2new"
-    assert "2 runs: 2 finished now" in run(command)
+    assert "3 runs: 3 finished now" in run(command)
     benchmark = run(command)
-    assert "2 runs, 2 of them finished before" in benchmark and "ZeroshotCLIP" in benchmark
+    assert "3 runs, 3 of them finished before" in benchmark and "ZeroshotCLIP" in benchmark
 
 
 def test_comparing(run, place):
@@ -118,12 +118,13 @@ def test_comparing(run, place):
     trained, tested = run(train), run(test)
     assert "Finish training" in trained and "SUBSAMPLE BASE CLASSES" in trained
     assert "SUBSAMPLE NEW CLASSES" in tested and "Loading weights to VLPromptLearner" in tested
+    assert "* openworld_auc: " in tested  # all classes together
     runs = folder / "output" / "base2new" / "train_base" / "eurosat" / "shots_1" / "ProMetaR" / CONFIG
     assert re.search(r"^\* accuracy: \d+\.\d+%", run(f"python parse_test_res.py {runs}"), re.MULTILINE)
 
     plan, report = (run(line) for line in COMMANDS if line.startswith("python -m experiments"))
-    # two runs for each of 11 data sets, 3 seeds and 17 methods; of zero-shot one seed
-    assert plan.count("train.py") == 11 * 2 * (3 * 17 + 1) and "--trainer ProMetaR" in plan
+    # three runs for each of 11 data sets, 3 seeds and 19 methods; of zero-shot one seed
+    assert plan.count("train.py") == 11 * 3 * (3 * 19 + 1) and "--trainer ProMetaR" in plan
     assert "EuroSAT" in report and (folder / "output" / "report" / "report.html").is_file()
 
     assert "Results are available in" in run(train)
