@@ -1,6 +1,6 @@
 """A run folder's record as a configuration of this project, so that its checkpoints can be used without their data.
 
-What lies in the folder is written and compared by `dassl.engine.run_record`.
+The content of the folder is written and compared by `dassl.engine.run_record`.
 """
 
 from __future__ import annotations
@@ -138,5 +138,5 @@ def _of_type(default: Any, value: Any, what: str) -> Any:
     if isinstance(default, float) and type(value) is int:
         return float(value)
     if default is not None and value is not None and type(value) is not type(default):
-        raise BadTypeError(f"{what} wants a {type(default).__name__}, but got {value!r}")
+        raise BadTypeError(f"{what} should be a {type(default).__name__}, not {value!r}")
     return value
