@@ -35,7 +35,7 @@ _OPENAI = "https://openaipublic.azureedge.net/clip/models"
 
 
 class _Models(dict):
-    """Name -> address. A path to an existing checkpoint file stands for itself."""
+    """Name -> address. The address of an existing checkpoint file is its path."""
 
     def __missing__(self, name: str) -> str:
         if os.path.isfile(name):
@@ -97,7 +97,7 @@ def _folder(root: str | os.PathLike[str] | None) -> Path:
 def _fetch(url: str, root: str | os.PathLike[str] | None = None) -> str:
     """Path of the file behind `url`, fetched into `root` (default ~/.cache/clip) and checked by SHA-256.
 
-    The address holds the expected digest, as OpenAI's do. A path to a local file is returned as it is.
+    The address holds the expected digest, as OpenAI's do. A path to a local file is returned unchanged.
 
     Raises:
         UserError: no connection, or the digest differs (the file is not kept).
@@ -124,7 +124,7 @@ def _fetch(url: str, root: str | os.PathLike[str] | None = None) -> str:
     except (OSError, http.client.HTTPException) as error:
         raise UserError(f"cannot download {url} to {target}: {error}; put the file there yourself") from error
     finally:
-        with suppress(OSError):  # it may never have come to be
+        with suppress(OSError):  # it may not exist
             partial.unlink()
     return str(target)
 
@@ -140,7 +140,7 @@ def local_file(name: str) -> str | None:
     """Path of the file that a backbone's name stands for; None for a name whose file is downloaded.
 
     Raises:
-        UserError: a name like open_clip's that lacks a part.
+        UserError: a part of a name like open_clip's is missing.
     """
     path = open_clip_models.OpenClipName.parse(name).weights if open_clip_models.is_open_clip(name) else name
     return path if name not in _MODELS and os.path.isfile(path) else None
@@ -157,7 +157,7 @@ def file_without_download(name: str) -> str | None:
 
 
 class Backbone(NamedTuple):
-    """A frozen CLIP in float32, and how it wants its images where that is known (None: as OpenAI's)."""
+    """A frozen CLIP in float32, and how its images are prepared (None: as OpenAI's)."""
 
     model: CLIP
     pixels: open_clip_models.Pixels | None
@@ -181,7 +181,7 @@ def build_model(state_dict: Mapping[str, Tensor], design_details: Mapping[str, o
     As published, each call draws from PyTorch's global CPU generator (see `clip.published_start`).
 
     Args:
-        design_details: what trainer files of the MaPLe and PromptSRC repositories hand over; see `clip.compat`.
+        design_details: what trainer files of the MaPLe and PromptSRC repositories pass; see `clip.compat`.
 
     Raises:
         UserError: The tensors are not a CLIP, or the details do not fit them.
@@ -191,7 +191,7 @@ def build_model(state_dict: Mapping[str, Tensor], design_details: Mapping[str, o
 
 
 def as_upstream(model: CLIP) -> CLIP:
-    """`model` as upstream's loaders hand it over: trainable, and its towers in float16 where CUDA is at hand."""
+    """`model` as upstream's loaders return it: trainable, and its towers in float16 if CUDA is available."""
     if torch.cuda.is_available():
         convert_weights(model)
     return model.requires_grad_(True)
@@ -209,8 +209,14 @@ def load(
 
     Args:
         name: one of `available_models()`, a checkpoint file, or one of open_clip's (see `clip.backbones.open_clip`).
-        device: None: CUDA where it is at hand, else the CPU.
+        device: None: CUDA if it is available, else the CPU.
         jit: must stay False; the scripted form cannot be prompted.
+
+    Returns:
+        The model, on `device`, and the transform.
+
+    Raises:
+        UserError: An unknown name, no connection, a file that is damaged or does not fit, or `jit`.
     """
     if jit:
         raise UserError("jit=True is not supported: the scripted model cannot take prompts")

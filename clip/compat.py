@@ -225,7 +225,7 @@ class BlockGivenPrompts(ResidualAttentionBlock):
 
 
 class VisionGivenPrompts(VisionTransformer):
-    """Image tower that is handed the prompts of layer 0, [n, d], and of the deeper layers."""
+    """Image tower that gets the prompts of layer 0, [n, d], and of the deeper layers."""
 
     def __init__(self, tower: VisionTransformer) -> None:
         _take_over(self, tower)

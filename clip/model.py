@@ -1,6 +1,6 @@
 """CLIP's two towers under OpenAI's state-dict names, with prompts as arguments of the forward functions.
 
-Nothing learned lives here: a tower is a fixed function of its input and of the prompt tensors handed to it, so that
+Nothing learned lives here: a tower is a fixed function of its input and of the prompt tensors passed to it, so that
 `torch.func` can differentiate it with respect to them and one tower serves every method.
 
 Shape legend: B images, N sequences, L positions, d tower width, h heads, e joint embedding, n prompt tokens.

@@ -145,7 +145,7 @@ def _fill(rows: Tensor, context: Tensor | None, slots: Tensor) -> Tensor:
     if not len(slots):
         return rows
     if context is None:
-        raise ValueError("these prompts have learned rows: hand over the context")
+        raise ValueError("these prompts have learned rows: pass the context")
     target, source = slots.unbind(1)
     rows = rows.to(context.dtype).expand(*context.shape[:-2], *rows.shape)
     return rows.index_copy(-2, target, context.index_select(-2, source))

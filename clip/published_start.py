@@ -7,7 +7,7 @@ keeps those that become prompts. The others are only counted: no module is built
 
 The order is that of construction: each layer as its module is made (PyTorch's own initialisation), then CLIP's
 initialisation of the attention pool and the text tower. Prompts that live inside a tower are drawn where their layer is
-built. All sizes are those of the model at hand.
+built. All sizes are those of the given model.
 """
 
 from __future__ import annotations

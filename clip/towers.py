@@ -466,7 +466,7 @@ class RecomputedTrace:
     """Features [..., C, e] made in chunks of C, of which only the features are kept.
 
     Args:
-        chunks: each makes a trace of its part, and tells the number of its rows.
+        chunks: each makes a trace of its part.
     """
 
     def __init__(self, chunks: Sequence[Callable[[], Trace]]) -> None:

@@ -85,7 +85,7 @@ def _check_are_plain(state: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _tensors_of_the_model(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without DataParallel's prefix and the three numbers that OpenAI's archives hold beside the model."""
+    """Without DataParallel's prefix and the three numbers that OpenAI's archives contain besides the model."""
     return {name.removeprefix("module."): value for name, value in state.items() if name not in _ARCHIVE_EXTRAS}
 
 

@@ -30,7 +30,7 @@ _CUSTOM_TEXT_PREFIX = "text."
 
 
 class Pixels(NamedTuple):
-    """How a model wants its images."""
+    """How a model's images are prepared."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -113,7 +113,7 @@ def checkpoint_file(name: str, root: str | os.PathLike[str] | None = None) -> st
         return parsed.weights
     try:
         return str(_open_clip().download_pretrained(dict(settings), cache_dir=None if root is None else str(root)))
-    except Exception as error:  # urllib's, requests' and the hub's, as the place asks for
+    except Exception as error:  # urllib's, requests' or the hub's, depending on where the file comes from
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"backbone {name}: open_clip cannot download the weights ({reason}); "
@@ -122,7 +122,7 @@ def checkpoint_file(name: str, root: str | os.PathLike[str] | None = None) -> st
 
 
 def build(name: str, path: str) -> tuple[CLIP, Pixels]:
-    """The model with the weights in `path` (see `checkpoint_file`), frozen, float32; and how it wants its images.
+    """The model with the weights in `path` (see `checkpoint_file`), frozen, float32; and how its images are prepared.
 
     Raises:
         UserError: the file is damaged or of another model.

@@ -171,7 +171,7 @@ def refused(call, *parts: str) -> None:
         (lambda s: s.update({"visual.positional_embedding": torch.zeros(0, 64)}), "visual.positional_embedding"),
         (lambda s: s.update({"visual.conv1.weight": torch.zeros(0)}), "visual.conv1.weight"),
         (lambda s: s.update({"ln_final.weight": torch.zeros(32)}), "width 32"),
-        (lambda s: s.clear(), "no CLIP with OpenAI's tensor names"),
+        (lambda s: s.clear(), "not a CLIP with OpenAI's tensor names"),
     ],
 )
 def test_a_state_dict_that_does_not_fit_is_refused(state, change, words, tmp_path):

@@ -133,7 +133,7 @@ class CapturedFunctions:
 
     @property
     def graphs(self) -> int:
-        """Number of graphs at hand."""
+        """Number of graphs made."""
         return len(self._graphs)
 
     @property

@@ -44,7 +44,7 @@ class Linearized:
     def gradients_and_hessians(
         self, losses: FeatureLosses
     ) -> tuple[tuple[Gradients, ...], Callable[..., Gradients], Any]:
-        """As `gradients`; and second derivatives, which are computed when they are asked for.
+        """As `gradients`; and second derivatives, which are computed on demand.
 
         Returns:
             K gradients by name; a function of v_1 .. v_K, each tensors by name, that gives the sum of H_k v_k, with H_k

@@ -1,6 +1,6 @@
 """What the meta-regularisation does, once an epoch in the log and in TensorBoard.
 
-* gamma's mean and spread per prompt tensor: whether the modulator tells entries apart;
+* gamma's mean and spread per prompt tensor: whether the modulator distinguishes entries;
 * norms of g, r and of the outer gradient: which of them drives the update;
 * cosine between the inner update g + gamma * r and the outer gradient: whether adapting to the support also helps the
   query (the paper's gradient-alignment argument).

@@ -29,7 +29,7 @@ class PromptedClip:
         prompts: learned tensors and encoders.
         learned: the same tensors as checkpoints contain them.
         classes: class names in the order of the logits.
-        precision: says where and how it computes.
+        precision: device and number format of the computation.
         captured: calls the functions of test batches.
         backbone: name of the frozen CLIP, with which checkpoints are compared; None: not known, they are not.
     """

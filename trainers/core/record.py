@@ -1,6 +1,6 @@
 """A run folder's record as a configuration of this project, so that its checkpoints can be used without their data.
 
-What lies in the folder is written and compared by `dassl.engine.run_record`.
+The content of the folder is written and compared by `dassl.engine.run_record`.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from trainers.core.shorten import ALIGNMENT, Place, shorten
 from trainers.core.tape import Operation, Tape, Value
 
 MOST_BYTES = 512 << 20
-"""Size of all tensors that a call makes up to which replays are taken to pay: beside large tensors, calls cost little.
+"""Size of all tensors that a call makes up to which a replay is worthwhile: with large tensors, calls cost little.
 The memory of a replay is about a fifth of it, since most tensors are needed for a short time."""
 
 ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
@@ -54,7 +54,7 @@ class CpuRecorder:
 
     name = "CPU replay"
     first_recorded_call = 2
-    """Of each shape. Recording takes about as long as four calls, which does not pay for a shape that is met once."""
+    """Of each shape. Recording takes about as long as four calls: too long for a shape that occurs once."""
 
     def __init__(self, most_bytes: int | None = None) -> None:
         self._most_bytes = most_bytes
@@ -130,7 +130,7 @@ class Memory:
         self.storage = torch.UntypedStorage(0)
 
     def reserve(self, size: int) -> None:
-        """Make it at least so many bytes long. Tensors that lie in it stay good, but not their content."""
+        """Make it at least this many bytes long. Tensors in it stay valid, but their content is lost."""
         if size > self.storage.nbytes():
             self.storage.resize_(size)
 

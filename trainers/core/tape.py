@@ -142,7 +142,7 @@ class Tape(TorchDispatchMode):
         if self._bytes_left is not None:
             self._bytes_left -= size
             if self._bytes_left < 0:
-                raise NotWorthwhileError("makes large tensors, beside which calls cost little")
+                raise NotWorthwhileError("makes large tensors, compared with which calls cost little")
 
     def _add(self, storage: torch.UntypedStorage, tensor: Tensor) -> int:
         number = len(self.bytes)
@@ -173,7 +173,7 @@ class Tape(TorchDispatchMode):
 
 
 def _uses(tensor: Tensor) -> int:
-    """How many tensors, and other objects, lie in its storage or hold it; one more for the question."""
+    """How many tensors, and other objects, lie in its storage or hold it; one more for this call."""
     storage = tensor.untyped_storage()
     return torch._C._storage_Use_Count(storage._cdata)
 

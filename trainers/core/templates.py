@@ -128,11 +128,11 @@ def teacher_text_features(
 def kept_text_features(clip: CLIP, content: list, compute: Callable[[], Tensor], cache: Path | None = None) -> Tensor:
     """Features of the frozen text tower, computed once and kept on disk.
 
-    They lie under a name made of everything they depend on. The file also holds a digest of its values and of that
+    The file name is made of everything they depend on. The file also holds a digest of its values and of that
     name, so a file that was damaged, changed or renamed is not used.
 
     Args:
-        content: what is computed, beside the tower: strings and lists of them.
+        content: what is computed, besides the tower: strings and lists of them.
         compute: gives the features.
         cache: folder of the files; None: ~/.cache/clip/text_features.
     """
