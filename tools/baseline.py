@@ -9,6 +9,7 @@ makes on every batch is left out. Contexts with the class name at the end are co
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Generic, TypeVar, cast
 from unittest import mock
 
 import torch
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from clip.model import Attention, ResidualAttentionBlock, causal_attention, full_attention
+from clip.model import CLIP, Attention, ResidualAttentionBlock, VisionTransformer, causal_attention, full_attention
 from clip.recompute import twice_differentiable_attention
 from trainers.clip_lora import TEXT as LORA_TEXT
 from trainers.clip_lora import VISUAL as LORA_VISUAL
@@ -32,11 +33,13 @@ from trainers.prograd import ProGrad, without_opposition
 from trainers.prometar import ProMetaR, modulated, sample_task
 from trainers.tcp import TCPPrompts
 
+P = TypeVar("P", bound=Prompts)
 
-class PlainPrompts:
+
+class PlainPrompts(Generic[P]):
     """The encoders of a method's prompts, computed plainly."""
 
-    def __init__(self, prompts: Prompts) -> None:
+    def __init__(self, prompts: P) -> None:
         self.prompts, self.clip = prompts, prompts.clip
         self._fixed_text = prompts.text_features  # kept: a step calls `text_features` in the place of it
 
@@ -70,10 +73,13 @@ class PlainPrompts:
 
     def layer(self, theta: Theta, side: str, layer: int, x: Tensor) -> Tensor:
         """One block of a tower, all rows x [N, L, d]."""
-        tower, attention = self.clip.visual.transformer, full_attention
-        if side == TEXT:
-            tower, attention = self.clip.transformer, causal_attention
-        return tower.resblocks[layer].transform(x, attention)
+        attention = causal_attention if side == TEXT else full_attention
+        return self.block(side, layer).transform(x, attention)
+
+    def block(self, side: str, layer: int) -> ResidualAttentionBlock:
+        """A block of the text or the image tower."""
+        tower = self.clip.transformer if side == TEXT else image_tower(self.clip).transformer
+        return cast(ResidualAttentionBlock, tower.resblocks[layer])
 
     def embedded(self, theta: Theta, side: str, x: Tensor) -> Tensor:
         """The rows that a tower starts from, [N, L, d]: its text side's before the positions are added."""
@@ -82,7 +88,7 @@ class PlainPrompts:
     def encode_image(self, images: Tensor, prompts: Sequence[Tensor] = (), theta: Theta | None = None) -> Tensor:
         """[B, e], not normalised: the image tower with every row of every layer; without `theta` the frozen one."""
         visual = self.clip.visual
-        if not hasattr(visual, "transformer"):
+        if not isinstance(visual, VisionTransformer):
             return visual(images)
         x = visual.conv1(images.to(self.clip.dtype)).flatten(2).transpose(1, 2)  # [B, patches, d]
         start = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
@@ -94,8 +100,7 @@ class PlainPrompts:
             if layer == 0:
                 x = visual.ln_pre(x)
                 x = x if theta is None else self.embedded(theta, VISUAL, x)
-            of = PlainPrompts.layer if theta is None else type(self).layer
-            x = of(self, theta, VISUAL, layer, x)
+            x = PlainPrompts.layer(self, {}, VISUAL, layer, x) if theta is None else self.layer(theta, VISUAL, layer, x)
         return visual.ln_post(x[:, 0]) @ visual.proj.to(x.dtype)
 
     def logits(self, theta: Theta, images: Tensor) -> Tensor:
@@ -110,7 +115,13 @@ class PlainPrompts:
         return torch.stack(rows)
 
 
-class PlainTCP(PlainPrompts):
+def image_tower(clip: CLIP) -> VisionTransformer:
+    """The image tower of a CLIP that is a ViT."""
+    assert isinstance(clip.visual, VisionTransformer), "a ResNet has no blocks"
+    return clip.visual
+
+
+class PlainTCP(PlainPrompts[TCPPrompts]):
     """TCP's: every class has all its rows in every layer."""
 
     def layer(self, theta: Theta, side: str, layer: int, x: Tensor) -> Tensor:
@@ -120,7 +131,7 @@ class PlainTCP(PlainPrompts):
         return super().layer(theta, side, layer, x)
 
 
-class PlainMMA(PlainPrompts):
+class PlainMMA(PlainPrompts[MMAPrompts]):
     """MMA's: every row of every layer, those that never change too."""
 
     def text_features(self, theta: Theta, context: Tensor | None = None) -> Tensor:
@@ -134,11 +145,10 @@ class PlainMMA(PlainPrompts):
         y = super().layer(theta, side, layer, x)
         if layer + 1 not in self.prompts.layers:
             return y
-        tower = self.clip.transformer if side == TEXT else self.clip.visual.transformer
-        return y + self.prompts.adapter(theta, side, layer + 1, tower.resblocks[layer].ln_1(x))
+        return y + self.prompts.adapter(theta, side, layer + 1, self.block(side, layer).ln_1(x))
 
 
-class PlainCoPrompt(PlainPrompts):
+class PlainCoPrompt(PlainPrompts[CoPromptPrompts]):
     """CoPrompt's: MaPLe's, and the adapters behind the towers."""
 
     def text_features(self, theta: Theta, context: Tensor | None = None) -> Tensor:
@@ -148,10 +158,10 @@ class PlainCoPrompt(PlainPrompts):
         return self.prompts.adapted(theta, "adapter_image", super().image_features(theta, images))
 
 
-class PlainLoRA(PlainPrompts):
+class PlainLoRA(PlainPrompts[LowRankPrompts]):
     """CLIP-LoRA's without dropout: the weights of q, k and v with B A added, in every block."""
 
-    def text_features(self, theta: Theta, kept: None = None) -> Tensor:
+    def text_features(self, theta: Theta, context: Tensor | None = None) -> Tensor:
         tokens = self.prompts.context.tokens.to(self.clip.logit_scale.device)
         return self.text_from_rows(theta, self.clip.token_embedding(tokens), tokens)
 
@@ -160,7 +170,7 @@ class PlainLoRA(PlainPrompts):
 
     def layer(self, theta: Theta, side: str, layer: int, x: Tensor) -> Tensor:
         prefix, attention = (LORA_TEXT, causal_attention) if side == TEXT else (LORA_VISUAL, full_attention)
-        block = self.prompts.towers[prefix].resblocks[layer]
+        block = self.block(side, layer)
         a, b = theta[f"{prefix}.{layer}.A"], theta[f"{prefix}.{layer}.B"]  # [3, r, d], [3, d, r]
         added = self.prompts.gamma * (b @ a).flatten(0, 1)  # [3 d, d]
         weight = block.attn.in_proj_weight
@@ -271,7 +281,7 @@ def _plain_prometar_step(trainer: ProMetaR, batch: dict) -> float:
             name: on_image if is_visual(name) else on_text
             for name, on_text, on_image in zip(theta, r_text, r_image, strict=True)
         }
-        gamma = functional_call(trainer.modulator, phi, (g, r))
+        gamma = functional_call(trainer.modulator, dict[str, Tensor](phi), (g, r))
         return modulated(g, gamma, r)
 
     update = modulated_gradient(theta, images, labels)

@@ -133,9 +133,10 @@ class Bench:
         self.batch = {"img": torch.randn(args.batch_size, 3, size, size), "label": labels}
         if cfg.DATALOADER.K_TRANSFORMS == 2:
             self.batch["img2"] = self.batch["img"].flip(-1)
-        if isinstance(self.trainer, CoPrompt):  # encoded once before training, and no part of a step
+        trainer = self.trainer
+        if isinstance(trainer, CoPrompt):  # encoded once before training, and no part of a step
             joint = clip.text_projection.shape[1]
-            self.trainer.descriptions = normalized(torch.randn(2, classes, joint, device=self.trainer.device))
+            trainer.descriptions = normalized(torch.randn(2, classes, joint, device=trainer.device))
         self.test_images = torch.randn(args.eval_batch_size, 3, size, size, device=self.trainer.device)
         self.seed = args.seed
         self.initial = [

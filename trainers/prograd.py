@@ -102,10 +102,9 @@ class ProGrad(CoOp):
         super().prepare_training()
         self.teacher_text = self.teacher_text_features([self.template])  # w0 [C, e]
 
-    def gradients_of(
-        self, theta: Theta, scale: Tensor | None, image: Tensor, label: Tensor
-    ) -> tuple[Gradients, dict[str, Tensor]]:
+    def gradients_of(self, theta: Theta, scale: Tensor | None, *inputs: Tensor) -> tuple[Gradients, dict[str, Tensor]]:
         """As the base class's, with the part that opposes the frozen CLIP taken out."""
+        image, label = inputs
         of_xe, of_kl, reported = self.both_gradients(theta, image, label, scale)
         (name,) = theta  # the context is the only learned tensor
         a, b = of_xe[name], of_kl[name]

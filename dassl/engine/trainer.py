@@ -484,6 +484,8 @@ class SimpleTrainer(RunChecks, TrainerBase):
     """A trainer with data, a model, an evaluator and an output folder, all from the configuration."""
 
     scaler: Any  # a trainer that trains with `amp` sets it
+    train_loader_x: Any  # this and the next: None in a trainer for class names alone
+    test_loader: Any
     keeps_recorded_threads = False
     """Whether a resumed run takes over the number of CPU threads, because it was chosen and not given."""
     shown_metrics: Sequence[str] = ()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from .errors import UnknownNameError
 from .names import unknown_name_message
+
+T = TypeVar("T")
 
 
 class Registry:
@@ -29,6 +31,12 @@ class Registry:
     def kind(self) -> str:
         """What it has, in a message: "trainer"."""
         return self._name.lower()
+
+    @overload
+    def register(self, obj: None = None, force: bool = False) -> Callable[[T], T]: ...
+
+    @overload
+    def register(self, obj: T, force: bool = False) -> T: ...
 
     def register(self, obj: Any = None, force: bool = False) -> Any:
         """Register `obj` under its own name, or return a decorator that does. `force` replaces an existing name."""

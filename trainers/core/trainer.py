@@ -145,7 +145,7 @@ class PromptTrainer(Method, TrainerX):
 
     def gradients_of(
         self, theta: Theta, scale: Tensor | None, *inputs: Tensor
-    ) -> tuple[dict[str, Tensor | None], dict[str, Tensor]]:
+    ) -> tuple[Mapping[str, Tensor | None], dict[str, Tensor]]:
         """Gradients of the objective times `scale` (None: 1) for every learned tensor; and what is reported.
 
         Args:
