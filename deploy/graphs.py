@@ -39,7 +39,7 @@ class ImageTower(nn.Module):
         with torch.no_grad():
             visual = list(prompts.visual_prompts(prompts.tensors()))
         self.prompts = nn.ParameterList(nn.Parameter(prompt.detach().clone(), False) for prompt in visual)
-        adapted = prompts is not None and type(prompts).image_features is not Prompts.image_features
+        adapted = type(prompts).image_features is not Prompts.image_features
         learned = prompts.tensors() if adapted else {}
         self._adapted, self._names = (prompts,) if adapted else (), list(learned)  # in a tuple: no submodule
         self.learned = nn.ParameterList(nn.Parameter(tensor.detach().clone(), False) for tensor in learned.values())
