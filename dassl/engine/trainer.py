@@ -424,6 +424,8 @@ class SimpleTrainer(RunChecks, TrainerBase):
     """A trainer with data, a model, an evaluator and an output folder, all from the configuration."""
 
     scaler: Any  # a trainer that trains with `amp` sets it
+    train_loader_x: Any  # None in a trainer for class names alone
+    test_loader: Any  # the same
 
     _classes_alone: list[str] | None = None  # class names in place of a data set
 
