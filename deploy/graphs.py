@@ -39,11 +39,9 @@ class ImageTower(nn.Module):
         with torch.no_grad():
             visual = list(prompts.visual_prompts(prompts.tensors()))
         self.prompts = nn.ParameterList(nn.Parameter(prompt.detach().clone(), False) for prompt in visual)
-        has_own_encoder = prompts is not None and type(prompts).image_features is not Prompts.image_features
-        # in a tuple, so that it does not become a submodule
-        self._adapted: tuple[Prompts, ...] = (prompts,) if prompts is not None and has_own_encoder else ()
-        learned = self._adapted[0].tensors() if self._adapted else {}
-        self._names = list(learned)
+        adapted = type(prompts).image_features is not Prompts.image_features
+        learned = prompts.tensors() if adapted else {}
+        self._adapted, self._names = (prompts,) if adapted else (), list(learned)  # in a tuple: no submodule
         self.learned = nn.ParameterList(nn.Parameter(tensor.detach().clone(), False) for tensor in learned.values())
 
     def forward(self, images: Tensor) -> Tensor:

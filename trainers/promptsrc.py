@@ -139,8 +139,7 @@ class PromptSRC(PromptTrainer):
     def load_training_state(self, state: dict[str, Any]) -> None:
         """As the base class's; a finished run that is extended continues from the prompts that the mean replaced."""
         super().load_training_state(state)
-        mean, replaced = state[AGGREGATION]["mean"], state[AGGREGATION]["replaced"]
-        # within the first epoch there is no mean yet
+        mean, replaced = state[AGGREGATION]["mean"], state[AGGREGATION]["replaced"]  # {} within the first epoch
         self.mean_prompts = {name: mean[name].to(own).view_as(own) for name, own in self.theta().items() if mean}
         if replaced and self.start_epoch < self.max_epoch:
             self._set_prompts(replaced)
