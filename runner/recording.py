@@ -19,6 +19,7 @@ from runner import plugins
 from runner.provenance import draw_digest, git_state, learned_values, peak_memory, versions
 from runner.result import JOINT, PARTS, read_result, write_result
 from runner.same_files import by_content_of_files
+from runner.step_cost import flops_of_step
 from trainers.core.record import backbone_digest, changes_no_number
 
 
@@ -152,6 +153,7 @@ class Recording:
             return
         content = self._what() | self._found(trainer) | self._how(trainer)
         content["predictions"] = self._write_predictions(trainer)
+        content["step_flops"] = flops_of_step(trainer)  # last, because it makes a step
         write_result(Path(self._cfg.OUTPUT_DIR), content)
 
     def _write_predictions(self, trainer: Any) -> dict[str, str] | None:

@@ -99,6 +99,7 @@ class TrainerBase:
         self._first_new_step: int | None = None
         self._resumed_state: dict[str, Any] | None = None
         self._resumed_from = ""
+        self.last_batch: tuple | None = None  # arguments of the last `forward_backward`
         self._last_images: list[list[str]] = []  # paths of the last two batches, for error messages
 
     # Models
@@ -878,7 +879,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
         with bar, STOP.deferred():
             for self.batch_idx, batch in enumerate(batches, start=trained):
                 data_time.update(time.time() - end)
-                self._last_images = [*self._last_images[-1:], image_paths(batch)]
+                self.last_batch, self._last_images = batch, [*self._last_images[-1:], image_paths(batch)]
                 summary = self.forward_backward(*batch)
                 if bad := non_finite_losses(summary):
                     self._stop_for_anomaly(bad)

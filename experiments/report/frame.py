@@ -76,6 +76,7 @@ def run_frame(
             "test s": run.test_seconds,
             "peak MiB": None if run.peak_memory_bytes is None else run.peak_memory_bytes / 2**20,
             "learned values": run.learned_values,
+            "GFLOP a step": None if run.step_flops is None else run.step_flops / 1e9,
             "device": run.device,
             **{column: run.measures.get(key) for key, column in MEASURES.items()},
             **{f"joint {column}": run.joint.get(key) for key, column in JOINT.items()},
@@ -86,6 +87,6 @@ def run_frame(
     return frame.astype({name: float for name in MEASURED}) if rows else frame
 
 
-COSTS = ("training s", "test s", "peak MiB", "learned values")
+COSTS = ("training s", "test s", "peak MiB", "learned values", "GFLOP a step")
 MEASURED = ("accuracy", *COSTS, *MEASURES.values(), *(f"joint {column}" for column in JOINT.values()))
 """Columns of numbers."""

@@ -72,6 +72,7 @@ class Run:
     joint: Mapping[str, float] = field(default_factory=dict)
     """Measures over base and new classes together, in percent."""
     learned_values: int | None = None
+    step_flops: int | None = None
 
     @property
     def zero_shot(self) -> bool:

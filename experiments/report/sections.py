@@ -268,7 +268,7 @@ def summary_section(scores: pd.DataFrame) -> Section | None:
     return section
 
 
-COST: Formats = dict(zip(COSTS, (1, 1, 0, 0), strict=True))
+COST: Formats = dict(zip(COSTS, (1, 1, 0, 0, 2), strict=True))
 """Quantities of a run's cost, and the digits that are shown."""
 RUN_NAMES = ["setting", "method", "data set", "part"]
 
@@ -299,7 +299,7 @@ def cost_section(frame: pd.DataFrame) -> Section | None:
     unmeasured = [name for name in COST if all(values[name].isna())]
     legend = (
         "Wall time in seconds, mean over the runs; peak memory, the largest of them (of the GPU, or of the process); "
-        "learned values, where the runs recorded them."
+        "learned values and GFLOP of a training step (torch.utils.flop_counter), where the runs recorded them."
     )
     values = values.reset_index().drop(columns=unmeasured)
     formats = {"shots": 0, **{name: how for name, how in COST.items() if name not in unmeasured}, "runs": 0}

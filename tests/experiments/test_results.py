@@ -199,6 +199,7 @@ def test_a_result_says_what_it_cost(trained):
     assert 0 < result["test_seconds"] < 300 and result["peak_memory_bytes"] > 10**8
     checkpoint = torch.load(folder / "train" / "prompt_learner" / "model.pth.tar-2", weights_only=True)["state_dict"]
     assert result["learned_values"] == evaluated["learned_values"] == checkpoint["ctx"].numel()
+    assert result["step_flops"] > 10**6 and evaluated["step_flops"] is None
     assert evaluated["train_seconds"] is None and evaluated["history"] == [] and evaluated["epochs"] == 0
 
 
