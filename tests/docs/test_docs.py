@@ -498,7 +498,7 @@ def test_the_worked_example_of_a_method(printed, tree):
     trained, tested = outputs(printed, "--trainer GuidedCoOp")
     width = len(load_file(EMBEDDED)["text_projection"])
     assert f"Parameters to be updated: prompt_learner.ctx ({4 * width:,} values)" in trained
-    assert "loss_base" in trained and "distance" in trained and "Finish training" in trained
+    assert re.search(r" loss_base \d\.\d+ acc \d+ lr ", trained) and "Finish training" in trained
     assert "Loading weights to prompt_learner" in tested and "SUBSAMPLE NEW CLASSES" in tested
     assert accuracy(trained) > 2 * CHANCE and accuracy(tested) > 2 * CHANCE
     (predicted,) = outputs(printed, "predict.py --checkpoint output/guided")
@@ -533,9 +533,9 @@ def test_the_worked_example_of_an_experiment(printed, tree):
     shipped = read(DOCS / "examples" / "my_table.yaml")
     assert declared == shipped.partition("\n\n")[2]
     (plan,) = outputs(printed, "my_table.yaml")
-    assert plan.count("train.py") == 60 and plan.count("--trainer GuidedCoOp") == 18
+    assert plan.count("train.py") == 90 and plan.count("--trainer GuidedCoOp") == 27
     (report,) = outputs(printed, "experiments report")
-    assert re.search(r"^ *Shapes +GuidedCoOp +vit_shapes_ep10_ctxv1 +\d+\.\d+", report, re.MULTILINE)
+    assert re.search(r"^ *Shapes +GuidedCoOp .*\d+\.\d+", report, re.MULTILINE)
     assert (tree / "output" / "report" / "report.html").is_file()
 
 

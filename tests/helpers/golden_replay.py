@@ -226,6 +226,9 @@ class ObservedStep:
         self.inputs = self.task = self.base = self.inner = None
 
     # a monitor that is told of every batch
+    def state(self) -> dict:
+        return {}
+
     def due(self, batch_idx: int) -> bool:
         return True
 
