@@ -77,9 +77,10 @@ def require_gradio() -> Any:
 
 
 def make_page(gradio: Any, classifier: Classifier, title: str, topk: int) -> Any:
-    """The page: a picture in, classes with probabilities out. It sends nothing to others and keeps no picture.
+    """The page: a picture in, classes with probabilities out.
 
-    The picture is uploaded as a file: Gradio's own image component would decode it without bounds.
+    It sends nothing to others, and deletes pictures when it ends. A picture is uploaded as a file: Gradio's own image
+    component would decode it without bounds.
     """
     with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         picture = gradio.File(label="Picture", type="filepath")

@@ -36,6 +36,8 @@ PARSERS = {
     "prepare": data_arguments.make_prepare_parser(),
     "benchmark": benchmark_arguments.make_parser(),
     "parse_test_res": parse_test_res.make_parser(),
+    "web": deploy_arguments.make_web_parser(),
+    **next(a for a in deploy_arguments.make_hub_parser()._actions if isinstance(a.choices, dict)).choices,
     **SUBPARSERS,
 }
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.sh"))
