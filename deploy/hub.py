@@ -296,7 +296,8 @@ def _explained(error: Exception, repository: str) -> str:
         )
     if "LocalTokenNotFoundError" in kinds or getattr(getattr(error, "response", None), "status_code", 0) in (401, 403):
         return f"the Hub does not let you write or read {repository}: hf auth login, with a token that may"
-    return f"{repository}: the Hub could not be used: {without_token(one_line(error))}"
+    reason = one_line(UserError(without_token(str(error)) or type(error).__name__))  # cut only after tokens are gone
+    return f"{repository}: the Hub could not be used, check the connection: {reason}"
 
 
 def without_token(text: str) -> str:

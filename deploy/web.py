@@ -124,7 +124,8 @@ def main(args: argparse.Namespace) -> None:
         )
     except (OSError, ValueError) as error:
         raise BadValueError(
-            f"cannot listen on {args.host}, port {args.port}: {error}: choose another --port"
+            f"cannot listen on {args.host}, port {args.port}: the port is in use, or the address is not "
+            "this computer's: choose another --port or --host"
         ) from error
     print(f"Open http://{args.host}:{args.port} in a browser. Ctrl-C ends the page.", flush=True)
     try:
