@@ -1,4 +1,4 @@
-"""All commands of the project under one name: prometar train|predict|export|check|prepare|run|report|figures|benchmark.
+"""All commands of the project under one name, such as prometar train, prometar predict and prometar report.
 
 `pip install -e .` in a clone installs this file as the command `prometar`. Each command runs the program that it stands
 for, exactly as `python train.py` and `python -m experiments report` do, in the clone that was installed.
@@ -33,6 +33,8 @@ COMMANDS = {
     "train": Command("train.py", "train or evaluate one method on one data set"),
     "predict": Command("predict.py", "classify images with a trained model"),
     "export": Command("export.py", "take a trained classifier out of the project"),
+    "hub": Command("deploy.hub", "prompts to and from the Hugging Face Hub"),
+    "web": Command("deploy.web", "try a trained classifier on pictures in the browser"),
     "check": Command("datasets.check", "verify data sets on disk, or your own images"),
     "prepare": Command("datasets.prepare", "download and arrange data sets"),
     "run": Command("experiments", "do the runs that files declare", ("run",)),

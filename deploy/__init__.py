@@ -1,4 +1,8 @@
-"""Using what was learned: classifying images (`predict.py`) and taking a classifier elsewhere (`export.py`)."""
+"""Using what was learned.
+
+Classifying images (`predict.py`, `deploy.web`), taking a classifier elsewhere (`export.py`), and sharing prompts on the
+Hugging Face Hub (`deploy.hub`).
+"""
 
 from __future__ import annotations
 

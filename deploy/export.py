@@ -40,13 +40,12 @@ from dassl.utils.logger import LOG_NAME
 from deploy import graphs as towers
 from deploy import standalone_script
 from deploy.graphs import ImageTower
-from deploy.load import MANIFEST_NAME, PROMPTS_NAME, Source, load_trained
+from deploy.load import BACKBONE_DIGEST, MANIFEST_NAME, PROMPTS_NAME, Source, load_trained
 from trainers.core.prompted_clip import PromptedClip
-from trainers.core.record import CLASSNAMES_NAME, CONFIG_NAME, write_record
+from trainers.core.record import CLASSNAMES_NAME, CONFIG_NAME, backbone_digest, frozen_digest, write_record
 
 STAGING_PREFIX = ".export-"
 """Begins the name of the folder, inside the exported one, in which the files are made."""
-"""How the folder in the exported folder begins in which the files are made."""
 WEIGHTS_NAME = "class_weights.safetensors"
 """Normalised text features of the classes, and the factor of their cosines."""
 TOWER_NAME = "image_tower.{ending}"
@@ -115,7 +114,7 @@ def _write_export(cfg: CfgNode, model: PromptedClip, folder: Path, formats: Sequ
     write_record(folder, cfg, model.classes)
     write_bytes_atomically(folder / SCRIPT_NAME, Path(standalone_script.__file__).read_bytes())
     for name in (CONFIG_NAME, CLASSNAMES_NAME, SCRIPT_NAME):
-        manifest["files"][name] = _fingerprint(folder / name)
+        manifest["files"][name] = fingerprint(folder / name)
     write_json(manifest, folder / MANIFEST_NAME)  # last: if it exists, the export is complete
     return manifest
 
@@ -158,6 +157,7 @@ def _description(cfg: CfgNode, model: PromptedClip) -> dict[str, Any]:
         "format": 1,
         "trainer": cfg.TRAINER.NAME,
         "backbone": cfg.MODEL.BACKBONE.NAME,
+        BACKBONE_DIGEST: frozen_digest(cfg.MODEL.BACKBONE.NAME, backbone_digest(cfg.MODEL.BACKBONE.NAME)),
         "classes": model.classes,
         "class_weights_depend_on_image": model.prompts.text_depends_on_image,
         "image": {
@@ -187,7 +187,7 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, s
             f"cannot export {path.name}: NaN or infinite values in {listed(bad, EXAMPLES)}: choose another epoch"
         )
     write_bytes_atomically(path, save(plain, metadata))
-    return {path.name: _fingerprint(path) | {"tensors": {name: list(t.shape) for name, t in plain.items()}}}
+    return {path.name: fingerprint(path) | {"tensors": {name: list(t.shape) for name, t in plain.items()}}}
 
 
 def _write_towers(tower: ImageTower, folder: Path, formats: Sequence[str]) -> dict[str, Any]:
@@ -202,12 +202,13 @@ def _write_towers(tower: ImageTower, folder: Path, formats: Sequence[str]) -> di
             write(program, path)
         except (OSError, RuntimeError) as error:  # torch's archive writer raises RuntimeError if the disk is full
             raise UnwritableFileError(f"cannot write {path}: {' '.join(str(error).split())[:200]}") from error
-        files[path.name] = _fingerprint(path) | {"largest_deviation": deviation(tower, path)}
+        files[path.name] = fingerprint(path) | {"largest_deviation": deviation(tower, path)}
         beside = path.with_name(path.name + towers.ONNX_WEIGHTS_ENDING)
         if beside.exists():
-            files[beside.name] = _fingerprint(beside)
+            files[beside.name] = fingerprint(beside)
     return files
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
+def fingerprint(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file, as a manifest has them."""
     return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -17,7 +17,7 @@ from yacs.config import CfgNode
 from dassl.config import get_cfg_default, merge_file, merge_opts
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.run_record import check_piece, check_record_files, read_config
-from dassl.utils import MissingFileError, UnreadableFileError, UserError, file_sha256, read_json
+from dassl.utils import BadValueError, MissingFileError, UnreadableFileError, UserError, file_sha256, read_json
 from datasets.layout.classes import describe_same_text
 from runner.config import extend_cfg
 from runner.plugins import check_recorded
@@ -25,12 +25,22 @@ from trainers.core.learned import find_checkpoint, read_checkpoint
 from trainers.core.method import Method, prompted_clip
 from trainers.core.prompted_clip import PromptedClip
 from trainers.core.received import refuse_backbone_of_the_folder
-from trainers.core.record import CLASSNAMES_NAME, CONFIG_NAME, Record, check_same_backbone, read_record
+from trainers.core.record import (
+    CLASSNAMES_NAME,
+    CONFIG_NAME,
+    Record,
+    backbone_digest,
+    check_same_backbone,
+    frozen_digest,
+    read_record,
+)
 
 PROMPTS_NAME = "prompts.safetensors"
 """Learned tensors in an exported folder, which takes the place of a run's checkpoints."""
 MANIFEST_NAME = "manifest.json"
 """In an exported folder: what each of its files is, with its SHA-256."""
+BACKBONE_DIGEST = "backbone_sha256"
+"""Key of the manifest: `frozen_digest` of the CLIP that the prompts were trained on; earlier exports lack it."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +195,7 @@ def _load_weights(model: PromptedClip, name: str, cfg: CfgNode, source: Source) 
         return
     for path in (prompts, *(Path(source.folder, each) for each in (CONFIG_NAME, CLASSNAMES_NAME))):
         _check_digest(path)
+    _check_exported_backbone(source.folder, cfg.MODEL.BACKBONE.NAME)
     try:
         model.take(load_file(prompts), str(prompts), str(source.folder), classnames=None)
     except (SafetensorError, OSError) as error:
@@ -209,13 +220,38 @@ def _load_checkpoint(model: PromptedClip, name: str, cfg: CfgNode, source: Sourc
     model.take(checkpoint["state_dict"], path, str(source.folder), record and record.classnames)
 
 
+def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The manifest of an exported folder.
+
+    Raises:
+        MissingFileError: there is none.
+        UnreadableFileError: it is damaged.
+    """
+    path = Path(folder, MANIFEST_NAME)
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UnreadableFileError(f"{path} does not describe an exported classifier")
+    return content
+
+
+def _check_exported_backbone(folder: str | os.PathLike[str], backbone: str) -> None:
+    """Raise BadValueError if the frozen CLIP is not the one that exported prompts were trained on."""
+    if not Path(folder, MANIFEST_NAME).is_file():
+        return
+    recorded = read_manifest(folder).get(BACKBONE_DIGEST)
+    if recorded is not None and recorded != frozen_digest(backbone, backbone_digest(backbone)):
+        raise BadValueError(
+            f"{folder}: its prompts were trained on another CLIP than {backbone} (SHA-256 {str(recorded)[:16]}...): "
+            "name its own (--backbone)"
+        )
+
+
 def _check_digest(path: Path) -> None:
     """Raise UnreadableFileError if the manifest beside an exported file knows another SHA-256 of it."""
     manifest = path.with_name(MANIFEST_NAME)
     if not manifest.is_file():
         return
-    content = read_json(manifest)
-    files = content.get("files") if isinstance(content, dict) else None
+    files = read_manifest(path.parent).get("files")
     entry = files.get(path.name) if isinstance(files, dict) else None
     if not isinstance(entry, dict) or entry.get("sha256") != file_sha256(path):
         raise UnreadableFileError(

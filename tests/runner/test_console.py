@@ -26,8 +26,14 @@ from runner.result import PARTS
 from tools import benchmark_arguments
 
 ROOT = Path(prometar.__file__).parent
-EXPERIMENTS = experiment_arguments.make_parser()
-SUBPARSERS = next(action for action in EXPERIMENTS._actions if isinstance(action.choices, dict)).choices
+
+
+def subparsers_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    (action,) = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
+    return dict(action.choices)
+
+
+SUBPARSERS = subparsers_of(experiment_arguments.make_parser())
 PARSERS = {
     "train": runner.arguments.make_parser(),
     "predict": deploy_arguments.make_predict_parser(),
@@ -36,6 +42,8 @@ PARSERS = {
     "prepare": data_arguments.make_prepare_parser(),
     "benchmark": benchmark_arguments.make_parser(),
     "parse_test_res": parse_test_res.make_parser(),
+    "web": deploy_arguments.make_web_parser(),
+    **subparsers_of(deploy_arguments.make_hub_parser()),
     **SUBPARSERS,
 }
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.sh"))
