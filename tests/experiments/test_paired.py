@@ -216,7 +216,7 @@ def test_a_baseline_adds_differences_to_every_format(output, capsys):
 
 def test_a_baseline_that_is_unknown_or_ambiguous_is_refused(output):
     pairs(output, MaPLe=0.1, IVLP=0.0)
-    with pytest.raises(UnknownNameError, match='"CoOp" is not a method of this report: choose from "IVLP"'):
+    with pytest.raises(UnknownNameError, match='"CoOp" is not a method of this report: choose from "MaPLe", "IVLP"'):
         report.main([str(output.folder), "--terminal-only", "--baseline", "CoOp"])
     with pytest.raises(UnknownNameError, match="means several methods in Base to new"):
         report.main([str(output.folder), "--terminal-only", "--baseline", "vit_shapes"])
