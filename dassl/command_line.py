@@ -203,16 +203,22 @@ def seed_number(text: str) -> int:
     return int(text)
 
 
-def number_from(smallest: int) -> Any:
-    """For argparse's `type`: whole numbers of at least `smallest`."""
+MAX_THREADS = 1024
+"""Of PyTorch: with many more, the process ends without an error message."""
+
+
+def number_from(smallest: int, largest: int = 2**63 - 1) -> Any:
+    """For argparse's `type`: whole numbers from `smallest` to `largest`, in decimal digits."""
 
     def number(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"should be a whole number, not {text!r}") from None
+        digits = text.removeprefix("-")
+        if not digits.isdecimal():
+            raise argparse.ArgumentTypeError(f"should be a whole number, not {text[:40]!r}")
+        value = int(text) if len(digits) < 40 else largest + 1 if digits == text else smallest - 1
         if value < smallest:
-            raise argparse.ArgumentTypeError(f"should be at least {smallest}, not {value}")
+            raise argparse.ArgumentTypeError(f"should be at least {smallest}, not {text[:40]}")
+        if value > largest:
+            raise argparse.ArgumentTypeError(f"should be at most {largest}, not {text[:40]}")
         return value
 
     return number

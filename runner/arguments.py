@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 
-from dassl.command_line import ArgumentParser, number_from, seed_number
+from dassl.command_line import MAX_THREADS, ArgumentParser, number_from, seed_number
 
 CONFIG_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+")
 
@@ -39,7 +39,9 @@ def make_parser() -> ArgumentParser:
         "--deterministic", action="store_true", default=None, help="the same bits in every run with the same seed"
     )
     parser.add_argument(
-        "--threads", type=number_from(1), help="threads on a CPU (default: by the model's size and the free cores)"
+        "--threads",
+        type=number_from(1, MAX_THREADS),
+        help="threads on a CPU (default: by the model's size and the free cores)",
     )
     parser.add_argument(
         "--source-domains", nargs="+", help="source domains, for trainers that have some (default: none)"

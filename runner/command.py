@@ -100,6 +100,7 @@ def run(args: argparse.Namespace, cfg: CfgNode, recording: Recording) -> None:
     recording.prepare(trainer)
     if args.eval_only:
         load_for_evaluation(trainer, args)
+        recording.check_model(trainer)
         trainer.test()
     elif args.no_train:
         return

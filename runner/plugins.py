@@ -13,7 +13,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from dassl.evaluation import EVALUATOR_REGISTRY
 from dassl.modeling import BACKBONE_REGISTRY, HEAD_REGISTRY, NETWORK_REGISTRY
-from dassl.utils.errors import BadValueError, MissingFileError, UserError, one_line
+from dassl.utils.errors import BadValueError, MissingFileError, UnreadableFileError, UserError, one_line
 from dassl.utils.registry import Registry
 from runner.plugin_config import ConfigFunctions, has_config_functions, imported_trainers, parsed, registers
 from runner.plugin_imports import PROJECT, TRAINERS, PluginPackage, is_of_project
@@ -146,7 +146,7 @@ def reset_cfg(cfg: CfgNode, args: argparse.Namespace) -> None:
                 plugin.config.reset(cfg, args)
 
 
-def check_recorded(recorded: Iterable[object], where: str) -> None:
+def check_recorded(recorded: object, where: str) -> None:
     """Compare the plug-ins in a recorded configuration (its key PLUGINS) with those that are loaded.
 
     Edited files of a plug-in are a warning, as other configurations are for trainers of other repositories.
@@ -156,8 +156,11 @@ def check_recorded(recorded: Iterable[object], where: str) -> None:
 
     Raises:
         BadValueError: one of them is not loaded.
+        UnreadableFileError: the value is not a list of texts.
     """
-    for label in map(str, recorded):
+    if not isinstance(recorded, list | tuple) or not all(isinstance(label, str) for label in recorded):
+        raise UnreadableFileError(f"{where} is damaged: its PLUGINS is {str(recorded)[:80]!r}, not a list of names")
+    for label in recorded:
         name = label.rpartition(" ")[0]
         if name not in [here.rpartition(" ")[0] for here in labels()]:
             raise BadValueError(f"{where} is of a run with the plug-in {name or label}: add --plugin with its path")

@@ -9,9 +9,9 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from dassl.config import config_differences, plain
+from dassl.config import config_differences, leaves, plain
 from dassl.config.differences import EXTEND_KEY, only_more_epochs, without_extension
-from dassl.engine.run_record import RunRecord, has_checkpoints, has_record, listed_path, read_config
+from dassl.engine.run_record import RunRecord, classnames_digest, has_checkpoints, has_record, listed_path, read_config
 from dassl.evaluation import PREDICTIONS_NAME, Classification, write_predictions
 from dassl.utils.errors import BadValueError
 from datasets.layout.classes import base_and_new
@@ -21,6 +21,10 @@ from runner.result import JOINT, PARTS, read_result, write_result
 from runner.same_files import by_content_of_files
 from runner.step_cost import flops_of_step
 from trainers.core.record import backbone_digest, changes_no_number
+
+SUBSAMPLE_KEY = "DATASET.SUBSAMPLE_CLASSES"
+CLASSES = {("base2new", "train_base"): "base", ("base2new", "test_new"): "new", JOINT: "all"}
+"""The value of that key for each part whose name says which classes it is of."""
 
 
 def setting_and_part(text: str) -> tuple[str, str]:
@@ -62,9 +66,10 @@ class Recording:
         self._args, self._cfg = args, cfg
         self._setting, self._part = setting_and_part(args.setting)
         self._git = git_state()
-        if self._is_joint and cfg.DATASET.SUBSAMPLE_CLASSES != "all":
+        classes = CLASSES.get((self._setting, self._part))
+        if classes not in (None, cfg.DATASET.SUBSAMPLE_CLASSES):
             raise BadValueError(
-                f"--setting {args.setting} evaluates base and new classes together: set DATASET.SUBSAMPLE_CLASSES all, "
+                f"--setting {args.setting} is of {classes} classes: set {SUBSAMPLE_KEY} {classes}, "
                 f"not {cfg.DATASET.SUBSAMPLE_CLASSES}"
             )
 
@@ -88,6 +93,34 @@ class Recording:
         if not new:
             raise BadValueError(f"--setting {self._args.setting} needs new classes; the data set has {len(base)} class")
         trainer.evaluator.evaluate_jointly(base)
+
+    def check_model(self, trainer: Any) -> None:
+        """Check that the model in an evaluation of base and new classes was trained on the base classes of these data.
+
+        A model without a record is taken as it is.
+
+        Raises:
+            BadValueError: it was trained on other classes.
+        """
+        folder, run = self._args.model_dir, getattr(trainer, "scored_run", None)
+        config = self._config_of_model(run)
+        if self._setting != "base2new" or config is None:
+            return
+        there = dict(leaves(config))
+        for key, needed in ((SUBSAMPLE_KEY, "base"), ("DATASET.NAME", self._cfg.DATASET.NAME)):
+            if there.get(key) != needed:
+                raise BadValueError(
+                    f"--setting {self._args.setting} needs a model that was trained with {key} {needed}, "
+                    f"but {folder} was trained with {there.get(key)}"
+                )
+        if self._is_joint and run is not None:
+            names = dict(trainer.lab2cname)
+            base, _ = base_and_new(trainer.dm.dataset.train_x)
+            if run.classnames != classnames_digest([names[label] for label in sorted(base)]):
+                raise BadValueError(
+                    f"--setting {self._args.setting} needs a model of the base classes of these data, "
+                    f"but {folder} was trained on classes with other names"
+                )
 
     def check_folder(self, defaults: CfgNode, refuses: bool) -> None:
         """Check the output folder for results of earlier commands.
@@ -207,14 +240,19 @@ class Recording:
 
     def _scored_model(self, run: RunRecord | None) -> dict[str, Any]:
         """The model of an evaluation; `config` is that of its training, None without a record."""
-        folder = self._args.model_dir
-        config = run.config if run is not None else read_config(folder) if has_record(folder) else None
         return {
-            "folder": folder,
+            "folder": self._args.model_dir,
             "load_epoch": self._args.load_epoch,
-            "config": config,
+            "config": self._config_of_model(run),
             "learned_sha256": run.weights if run is not None else None,
         }
+
+    def _config_of_model(self, run: RunRecord | None) -> dict[str, Any] | None:
+        """The configuration of the training of --model-dir; None without a model or a record."""
+        folder = self._args.model_dir
+        if run is not None or not folder:
+            return run.config if run is not None else None
+        return read_config(folder) if has_record(folder) else None
 
     def _how(self, trainer: Any) -> dict[str, Any]:
         cfg = self._cfg

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from clip import backbones
 from clip.model import CLIP, HEAD_WIDTH
-from dassl.command_line import ArgumentParser, errors_in_one_line, number_from, seed_number
+from dassl.command_line import MAX_THREADS, ArgumentParser, errors_in_one_line, number_from, seed_number
 from dassl.utils import UserError
 from shapes_world.captions import write_caption
 from shapes_world.mixture import draw_example
@@ -253,7 +253,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--workers", type=number_from(1), default=2, help="rendering processes")
     parser.add_argument(
-        "--threads", type=number_from(1), default=2, help="torch threads; another number gives other rounding"
+        "--threads",
+        type=number_from(1, MAX_THREADS),
+        default=2,
+        help="torch threads; another number gives other rounding",
     )
     for field in dataclasses.fields(Settings):
         kind = float if isinstance(field.default, float) else int

@@ -13,7 +13,12 @@ from yacs.config import CfgNode
 
 from dassl.utils.errors import BadValueError, MismatchError, UserError, one_line
 from dassl.utils.images import read_image
-from dassl.utils.random_state import random_state, restore_random_state, same_random_state_afterwards
+from dassl.utils.random_state import (
+    check_random_state,
+    random_state,
+    restore_random_state,
+    same_random_state_afterwards,
+)
 from dassl.utils.safe_text import printable
 
 from .datasets import build_dataset
@@ -123,9 +128,11 @@ class ImageLoader(DataLoader):
             continued = Position(**position)
             states = continued.start, continued.now, *continued.workers.values()
             batches, workers = int(continued.batches), int(continued.num_workers)
-        except (TypeError, ValueError, AttributeError) as error:
+            for state in states:
+                check_random_state(state)
+        except (TypeError, ValueError, AttributeError, KeyError, RuntimeError, OverflowError) as error:
             raise refusal from error
-        if not self.resumable or not 0 <= batches <= len(self) or not all(isinstance(state, dict) for state in states):
+        if not self.resumable or not 0 <= batches <= len(self):
             raise refusal
         if workers != self.num_workers:
             raise MismatchError(f"the epoch was begun with {workers} workers: set DATALOADER.NUM_WORKERS {workers}")

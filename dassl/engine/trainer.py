@@ -6,6 +6,7 @@ A method is a subclass of TrainerX that builds its model (`build_model`) and tra
 from __future__ import annotations
 
 import datetime
+import math
 import os.path as osp
 import time
 from collections import OrderedDict
@@ -376,6 +377,9 @@ class TrainerBase:
     def _restore_model(self, name: str, checkpoint: dict[str, Any], path: str, extend: bool) -> None:
         """Load a checkpoint into model, optimiser and schedule; an extended run keeps its new schedule."""
         model, optim, sched = self._models[name], self._optims[name], self._scheds[name]
+        for key, own in (("optimizer", optim), ("scheduler", sched)):
+            if RUN_KEY in checkpoint and own is not None and checkpoint.get(key) is None:
+                raise MismatchError(f'{path} cannot be resumed: it has no "{key}"')
         if not extend or sched is None:
             load_training_checkpoint(checkpoint, path, model, optim, sched)
             return
@@ -643,7 +647,10 @@ class SimpleTrainer(RunChecks, TrainerBase):
         if set(unfinished["models"]) != set(self.get_model_names()):
             own = ", ".join(self.get_model_names())
             raise MismatchError(f"{path} belongs to {', '.join(map(str, unfinished['models']))}, not to {own}")
-        if self.needs_more_epochs(RunRecord.of_checkpoint(unfinished, path)):
+        record = RunRecord.of_checkpoint(unfinished, path)
+        if record is not None and unfinished["epoch"] >= record.epochs:
+            raise MismatchError(f"{path} is damaged: it is of epoch {unfinished['epoch'] + 1} of {record.epochs}")
+        if self.needs_more_epochs(record):
             print(f"{path} is not used: a run is extended from the end of an epoch, so the epoch is trained again")
             return None
         return unfinished
@@ -905,8 +912,11 @@ class SimpleTrainer(RunChecks, TrainerBase):
         if unfinished is None:
             return 0, MetricMeter(), 0.0
         try:
-            return unfinished["batches"], averages_of(unfinished["averages"]), unfinished["seconds"]
-        except (TypeError, ValueError) as error:
+            seconds = unfinished["seconds"]
+            if not 0 <= seconds < math.inf:
+                raise ValueError(f"they took {seconds} seconds")
+            return unfinished["batches"], averages_of(unfinished["averages"]), seconds
+        except (TypeError, ValueError, OverflowError) as error:
             raise MismatchError(f"the averages in {self._resumed_from} do not fit: {one_line(error)}") from error
 
     def _shown(self, losses: MetricMeter) -> str:

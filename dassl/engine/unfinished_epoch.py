@@ -7,13 +7,16 @@ a resumed training reads it.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dassl.utils.errors import UnreadableFileError
+import torch
+
+from dassl.utils.errors import UnreadableFileError, one_line
 from dassl.utils.files import StrPath, remove_unfinished_files
 from dassl.utils.meters import MetricMeter
 from dassl.utils.torchtools import load_checkpoint, write_checkpoint_file
@@ -33,6 +36,9 @@ _KINDS: dict[str, type] = {
     "averages": dict,
     "seconds": float,
 }
+_REMEDY = "delete it to continue from the last epoch"
+_DIGEST = "sha256"
+"""Key of the digest of everything else in the file: no part of it can be changed alone."""
 
 
 def unfinished_epoch_path(folder: StrPath) -> str:
@@ -54,7 +60,7 @@ def write_unfinished_epoch(folder: StrPath, content: Mapping[str, Any]) -> str:
             of the run.
     """
     path = unfinished_epoch_path(folder)
-    write_checkpoint_file(content, path)
+    write_checkpoint_file({**content, _DIGEST: content_digest(content)}, path)
     return path
 
 
@@ -64,17 +70,70 @@ def read_unfinished_epoch(folder: StrPath) -> dict[str, Any] | None:
     Raises:
         UnreadableFileError: the file is damaged.
     """
-    path, remedy = unfinished_epoch_path(folder), "delete it to continue from the last epoch"
+    path = unfinished_epoch_path(folder)
     if not os.path.isfile(path):
         return None
     try:
         content = load_checkpoint(path)
     except UnreadableFileError as error:
-        raise UnreadableFileError(f"{error}: {remedy}") from error
+        raise UnreadableFileError(f"{error}: {_REMEDY}") from error
     for key, kind in _KINDS.items():
         if not isinstance(content.get(key), kind):
-            raise UnreadableFileError(f'{path} is damaged: "{key}" is missing or not a {kind.__name__}: {remedy}')
+            raise UnreadableFileError(f'{path} is damaged: "{key}" is missing or not a {kind.__name__}: {_REMEDY}')
+    recorded = content.pop(_DIGEST, None)
+    try:
+        is_whole = recorded == content_digest(content)
+    except (RuntimeError, TypeError) as error:  # lists that contain themselves, tensors without values
+        raise UnreadableFileError(f"{path} is damaged ({one_line(error)}): {_REMEDY}") from error
+    if not is_whole:
+        raise UnreadableFileError(f"{path} is damaged or was edited: its content does not match its digest: {_REMEDY}")
+    _check_counts(content, path)
     return content
+
+
+def _check_counts(content: Mapping[str, Any], path: str) -> None:
+    """Check that the parts of the file agree about epoch and batches.
+
+    Raises:
+        UnreadableFileError: they do not.
+    """
+    epoch, batches = content["epoch"], content["batches"]
+    models, position = content["models"].values(), content["position"]
+    counts_fit = not isinstance(epoch, bool) and not isinstance(batches, bool) and epoch >= 0 and batches >= 0
+    models_fit = all(isinstance(model, dict) and model.get("epoch") == epoch for model in models)
+    position_fits = not batches or position.get("batches") == batches
+    if not (counts_fit and models_fit and position_fits):
+        raise UnreadableFileError(f"{path} is damaged: its parts are not from one step: {_REMEDY}")
+
+
+def content_digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of nested dictionaries, lists, numbers, texts and tensors."""
+    digest = hashlib.sha256()
+    for piece in _pieces(content):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _pieces(value: Any) -> Iterator[bytes | memoryview]:
+    """The bytes of a value. Objects of other classes count by their place alone: they are not read from a file."""
+    if isinstance(value, torch.Tensor):
+        yield f"tensor {value.dtype} {tuple(value.shape)}\n".encode()
+        yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    elif isinstance(value, Mapping):
+        yield f"mapping {len(value)}\n".encode()
+        for key, each in value.items():
+            yield from _pieces(key)
+            yield from _pieces(each)
+    elif isinstance(value, list | tuple):
+        yield f"list {len(value)}\n".encode()
+        for each in value:
+            yield from _pieces(each)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield f"int {value:x}\n".encode()
+    else:
+        kind = next((kind for kind in (bool, float, str) if isinstance(value, kind)), None)
+        shown = "None" if value is None else "object" if kind is None else f"{kind.__name__} {kind(value)!r}"
+        yield f"{shown}\n".encode(errors="surrogatepass")
 
 
 def remove_unfinished_epoch(folder: StrPath) -> None:
@@ -125,10 +184,12 @@ def averages_of(plain: Mapping[str, Any]) -> MetricMeter:
     """The meter that `plain_averages` described.
 
     Raises:
-        TypeError, ValueError: it is damaged.
+        TypeError, ValueError, OverflowError: it is damaged.
     """
     meter = MetricMeter()
     for name, (total, count, last) in plain.items():
+        if not isinstance(name, str):
+            raise TypeError(f"{name!r} is not the name of a metric")
         each = meter.meters[name]
         each.sum, each.count, each.val = float(total), int(count), float(last)
         each.avg = each.sum / each.count if each.count else 0.0

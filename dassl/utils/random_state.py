@@ -39,6 +39,16 @@ def restore_random_state(state: dict[str, Any]) -> None:
             torch.cuda.set_rng_state(of_device, device)
 
 
+def check_random_state(state: Any) -> None:
+    """Check a state without changing the generators.
+
+    Raises:
+        KeyError, TypeError, ValueError, RuntimeError, OverflowError: the state is invalid.
+    """
+    with same_random_state_afterwards():
+        restore_random_state(state)
+
+
 @contextmanager
 def same_random_state_afterwards() -> Iterator[None]:
     """Restore the generators' state at the end, so that draws in the block do not change later ones."""

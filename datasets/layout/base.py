@@ -35,6 +35,7 @@ class CoOpLayout(DatasetBase):
     paper_name: str = ""  # its name in the papers' tables
     pieces: tuple[Piece, ...] = ()  # files for `datasets.prepare`; empty: nothing to download
     counts: Counts | None = None  # expected classes and images
+    is_own: bool = False  # the user's own data, whose folder may have any name
     generated: bool = False  # made by `shapes_world`, not downloaded
 
     @classmethod
@@ -173,7 +174,8 @@ class CoOpDataset(CoOpLayout):
         subsample = check_subsample(cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"))
         self.open(self.folder_of(cfg), cfg.OUTPUT_DIR)
         if chosen := cfg.DATASET.get("SPLITS_DIR", ""):
-            self._store = self._store.at(os.path.join(full_path(chosen), os.path.basename(self.dataset_dir)))
+            place = os.path.join(full_path(chosen), os.path.basename(self.dataset_dir))
+            self._store = self._store.at(place, self.is_own)
         with with_remedy(self.name, self.remedy):
             parts = self.name_classes(self.load())
             self.check_names(parts)

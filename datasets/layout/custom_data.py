@@ -26,6 +26,7 @@ class CustomData(CoOpDataset):
     """Images below DATASET.PATH, class names from the data or from the file DATASET.CLASSNAMES."""
 
     image_folder = ""
+    is_own = True
 
     def __init__(self, cfg: CfgNode) -> None:
         self.classnames_file = full_path(cfg.DATASET.CLASSNAMES) if cfg.DATASET.get("CLASSNAMES", "") else None

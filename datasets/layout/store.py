@@ -7,8 +7,11 @@ import json
 import os
 from typing import Any
 
-from dassl.utils import UnwritableFileError, UserError, write_text_atomically
+from dassl.utils import BadValueError, UnwritableFileError, UserError, write_text_atomically
+from datasets.layout.files import read_text
 
+FOLDER_NAME = "data_folder.txt"
+"""In a folder of the user's choice, beside the files of own data: the data's folder."""
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -19,17 +22,35 @@ class JsonStore:
         home: the folder of the data set.
         spare: the folder used if `home` is read-only.
         chosen: the folder that new files are written to instead of `home`; files in it win. "": `home`.
+        is_own: own data; another folder of own data may have the same name, and must not use the files in `chosen`.
     """
 
-    def __init__(self, home: str, spare: str, chosen: str = "") -> None:
-        self.home, self.spare, self.chosen = home, spare, chosen
+    def __init__(self, home: str, spare: str, chosen: str = "", is_own: bool = False) -> None:
+        self.home, self.spare, self.chosen, self._is_own = home, spare, chosen, is_own
 
-    def at(self, chosen: str) -> JsonStore:
+    def at(self, chosen: str, is_own: bool) -> JsonStore:
         """The same files, with new ones in the folder `chosen`."""
-        return JsonStore(self.home, self.spare, chosen)
+        return JsonStore(self.home, self.spare, chosen, is_own)
+
+    def _check_data_folder(self) -> None:
+        """Raise BadValueError if the files in `chosen` are those of another folder of own data that still exists."""
+        path = os.path.join(self.chosen, FOLDER_NAME)
+        if not (self.chosen and self._is_own and os.path.isfile(path)):
+            return
+        other = read_text(path).removesuffix("\n")
+        if os.path.isdir(other) and os.path.realpath(other) != os.path.realpath(self.home):
+            raise BadValueError(
+                f"{self.chosen} has the split and draws of {other}, not of {self.home}: "
+                "choose another DATASET.SPLITS_DIR for it"
+            )
 
     def find(self, name: str) -> str | None:
-        """Path of the file `name` (relative, with /) if it exists, else None."""
+        """Path of the file `name` (relative, with /) if it exists, else None.
+
+        Raises:
+            BadValueError: the chosen folder belongs to other data.
+        """
+        self._check_data_folder()
         paths = [os.path.join(folder, name) for folder in (self.chosen, self.home, self.spare) if folder]
         return next((path for path in paths if os.path.isfile(path)), None)
 
@@ -44,7 +65,10 @@ class JsonStore:
         """
         text = json.dumps(content, indent=4, separators=(",", ": "))
         home_path, spare_path = os.path.join(self.chosen or self.home, name), os.path.join(self.spare, name)
+        self._check_data_folder()
         try:
+            if self.chosen and self._is_own:
+                write_text_atomically(os.path.join(self.chosen, FOLDER_NAME), f"{self.home}\n")
             write_text_atomically(home_path, text, replace=False)
             return home_path
         except UnwritableFileError as error:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,10 @@ from dassl.utils import MissingFileError, UnreadableFileError, file_sha256, one_
 from dassl.utils.files import read_bytes
 from runner.result import RESULT_NAME, read_result
 
+MAX_BYTES = 2 << 30
+"""Largest size of all arrays together: that of two million images with paths of 250 characters."""
+MAX_SUM = 1.01
+"""Of the probabilities of an image, which are rounded to 16 bits."""
 _KINDS = {"images": "U", "labels": "iu", "top5": "iu", "scores": "f", "classnames": "U"}
 """NumPy's letters for the types of the arrays that are used here."""
 
@@ -67,23 +73,34 @@ def read_predictions(run: Path) -> Predictions:
         raise MissingFileError(
             f"{run} has no {PREDICTIONS_NAME}: evaluate the model again with TEST.SAVE_PREDICTIONS True"
         )
-    _check_digest(path)
+    result = read_result(path.parent) or {}
+    _check_digest(path, result)
     arrays = _arrays(path)
     problem = _problem(arrays)
     if problem is not None:
         raise UnreadableFileError(f"{path} is damaged: {problem}; evaluate the model again")
-    return Predictions(
+    found = Predictions(
         images=arrays["images"],
         labels=arrays["labels"].astype(np.int64),
         top=arrays["top5"].astype(np.int64),
         scores=arrays["scores"].astype(np.float64),
         classnames=arrays["classnames"].tolist(),
     )
+    _check_accuracy(path, found, result)
+    return found
 
 
-def _check_digest(path: Path) -> None:
+def _check_accuracy(path: Path, found: Predictions, result: Mapping[str, Any]) -> None:
+    """Raise UnreadableFileError if the result beside it has another accuracy: then it is of another evaluation."""
+    recorded, accuracy = result.get("results", {}).get("accuracy"), 100 * float(found.correct.mean())
+    if recorded is not None and not math.isclose(recorded, accuracy, abs_tol=1e-4):
+        raise UnreadableFileError(
+            f"{path} has an accuracy of {accuracy:.2f} %, but {RESULT_NAME} {recorded:.2f} %: evaluate the model again"
+        )
+
+
+def _check_digest(path: Path, result: Mapping[str, Any]) -> None:
     """Raise UnreadableFileError if the result beside it records another SHA-256."""
-    result = read_result(path.parent) or {}
     recorded = result.get("predictions")
     if isinstance(recorded, dict) and recorded.get("sha256") not in (None, file_sha256(path)):
         raise UnreadableFileError(
@@ -92,17 +109,32 @@ def _check_digest(path: Path) -> None:
 
 
 def _arrays(path: Path) -> dict[str, NDArray]:
-    """The arrays of an npz file. Pickled objects are refused."""
+    """The arrays of an npz file. Pickled objects are refused, and what takes more memory than predictions do."""
     try:
+        _check_members(path)
         with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as file:
-            return {name: file[name] for name in _KINDS}
+            arrays: dict[str, NDArray] = {name: file[name] for name in _KINDS}
+        for name in ("images", "classnames"):
+            arrays[name].tolist()
+        return arrays
     except KeyError as error:
         raise UnreadableFileError(f"{path} is damaged: {one_line(error)}; evaluate the model again") from error
     except (
         *(ValueError, TypeError, AttributeError, OSError, EOFError, MemoryError, RuntimeError, NotImplementedError),
+        SystemError,  # NumPy's for characters that do not exist
         *(zipfile.BadZipFile, zlib.error),
     ) as error:
         raise UnreadableFileError(f"cannot read {path}: {one_line(error)}; evaluate the model again") from error
+
+
+def _check_members(path: Path) -> None:
+    """Raise ValueError if the zip file unpacks to more than `MAX_BYTES`, or has an array twice."""
+    with zipfile.ZipFile(path) as file:
+        members = file.infolist()
+    if sum(member.file_size for member in members) > MAX_BYTES:
+        raise ValueError(f"its arrays have more than {MAX_BYTES:,} bytes")
+    if len({member.filename for member in members}) < len(members):
+        raise ValueError("it has an array twice")
 
 
 def _problem(arrays: Mapping[str, NDArray]) -> str | None:
@@ -124,4 +156,6 @@ def _problem(arrays: Mapping[str, NDArray]) -> str | None:
     scores = arrays["scores"]
     if not np.isfinite(scores).all() or scores.min() < 0 or scores.max() > 1:
         return "scores are not probabilities"
+    if (np.diff(scores.astype(np.float64)) > 0).any() or scores.sum(axis=1, dtype=np.float64).max() > MAX_SUM:
+        return "scores are not the largest probabilities of a class each"
     return None

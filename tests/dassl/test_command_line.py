@@ -9,7 +9,14 @@ import time
 
 import pytest
 
-from dassl.command_line import ArgumentParser, errors_in_one_line, number_from, seed_number, show_program_as
+from dassl.command_line import (
+    MAX_THREADS,
+    ArgumentParser,
+    errors_in_one_line,
+    number_from,
+    seed_number,
+    show_program_as,
+)
 from dassl.config import get_cfg_default, merge_opts
 from dassl.utils import BadValueError, UnknownKeyError, UserError, set_random_seed
 
@@ -18,6 +25,7 @@ def parser():
     parser = ArgumentParser(prog="some.py")
     parser.add_argument("--seed", type=seed_number)
     parser.add_argument("--workers", type=number_from(0))
+    parser.add_argument("--threads", type=number_from(1, MAX_THREADS))
     parser.add_argument("--domains", nargs="+")
     parser.add_argument("--only", action="append")
     parser.add_argument("--fast", action="store_true")
@@ -55,6 +63,10 @@ def mistake(words, capsys):
         (["--workers", "²"], "should be a whole number, not '²'"),
         (["--workers", "-1"], "at least 0, not -1"),
         (["--workers", "1.5"], "not '1.5'"),
+        (["--workers", "1_0"], "should be a whole number, not '1_0'"),
+        (["--workers", "9" * 5000], f"should be at most {2**63 - 1}, not 999"),
+        (["--workers", "-" + "9" * 5000], "should be at least 0, not -999"),
+        (["--threads", "1025"], "should be at most 1024, not 1025"),
         (["--seed"], "--seed"),
     ],
 )

@@ -125,6 +125,18 @@ def test_a_resumed_run_has_the_same_rates_and_momentum(cfg, killed_after, sample
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.parametrize("key", ["optimizer", "scheduler"])
+def test_a_checkpoint_without_momentum_or_schedule_is_not_resumed(cfg, key):
+    cfg.TRAIN.CHECKPOINT_FREQ, cfg.TEST.NO_TEST = 1, True
+    build_trainer(cfg).train()
+    folder = Path(cfg.OUTPUT_DIR) / "model"
+    content = torch.load(folder / "model.pth.tar-2", weights_only=True)
+    torch.save(content | {key: None}, folder / "model.pth.tar-2")
+    (folder / "checkpoint").write_text("model.pth.tar-2\n")
+    with pytest.raises(UserError, match=f'tar-2 cannot be resumed: it has no "{key}"'):
+        build_trainer(cfg).train()
+
+
 def test_another_configuration_in_a_used_folder_is_a_warning(cfg, capsys):
     """Dassl goes on without a word; a trainer that does not refuse it names each key, once."""
     cfg.TRAIN.CHECKPOINT_FREQ, cfg.OPTIM.MAX_EPOCH = 1, 2
@@ -707,19 +719,86 @@ def test_a_resumed_run_keeps_a_chosen_number_of_threads(cfg, cheap, tmp_path, mo
         torch.set_num_threads(before)
 
 
+def edited(content, *keys, value):
+    """A copy of nested dictionaries with another value at the place of `keys`."""
+    key, *rest = keys
+    return {**content, key: edited(content[key], *rest, value=value) if rest else value}
+
+
+UNFIT = [
+    (("models", "model", "state_dict"), {}, "its tensors are not those"),
+    (("models",), {}, "not to model"),
+    (("models", "model"), None, "not from one step"),
+    (("models", "model"), [1], "not from one step"),
+    (("models", "model", "epoch"), 0, "not from one step"),
+    (("epoch",), 2, "not from one step"),
+    (("epoch",), True, "not from one step"),
+    (("epoch",), -1, "not from one step"),
+    (("epoch",), 99, "not from one step"),
+    (("batches",), -1, "not from one step"),
+    (("batches",), 1, "not from one step"),
+    (("batches",), 1000, "not from one step"),
+    (("position",), {}, "not from one step"),
+    (("position", "batches"), 1, "not from one step"),
+    (("position", "now"), {}, "does not fit the training images"),
+    (("position", "now"), None, "does not fit the training images"),
+    (("position", "start"), {}, "does not fit the training images"),
+    (("position", "workers"), {0: {"python": 1}}, "does not fit the training images"),
+    (("position", "num_workers"), float("inf"), "does not fit the training images"),
+    (("averages",), {"loss": 1}, "averages"),
+    (("averages",), {3: [1.0, 1, 1.0]}, "averages"),
+    (("averages",), {"loss": [1.0, float("inf"), 1.0]}, "averages"),
+    (("averages",), {"loss": [10**400, 1, 1.0]}, "averages"),
+    (("seconds",), float("nan"), "averages"),
+    (("training_state",), {}, "training state"),
+]
+
+
+def test_an_unfinished_epoch_whose_parts_do_not_fit_is_refused(cfg, cheap, tmp_path):
+    """Each with a digest that fits."""
+    with pytest.raises(Killed):
+        killed_after(started(cfg, tmp_path / "out", CHECKPOINT_FREQ=1), 5)
+    file = tmp_path / "out" / "unfinished_epoch" / "state.pth.tar"
+    good = torch.load(file, weights_only=True)
+    del good["sha256"]
+    for keys, value, message in UNFIT:
+        content = edited(good, *keys, value=value)
+        torch.save(content | {"sha256": unfinished_epoch.content_digest(content)}, file)
+        with pytest.raises(UserError, match=message):
+            started(cfg, tmp_path / "out").train()
+
+
+def test_every_value_of_an_unfinished_epoch_counts_in_its_digest(cfg, cheap, tmp_path):
+    """What is written and what is read have one digest; a changed momentum, generator or best result another."""
+    with pytest.raises(Killed):
+        killed_after(started(cfg, tmp_path / "out"), 2)
+    good = torch.load(tmp_path / "out" / "unfinished_epoch" / "state.pth.tar", weights_only=True)
+    recorded = good.pop("sha256")
+    assert unfinished_epoch.content_digest(good) == recorded
+    for keys, value in (
+        (("models", "model", "optimizer"), None),
+        (("models", "model", "scheduler", "last_epoch"), 1),
+        (("training_state", "best_result"), 99.0),
+        (("training_state", "random", "torch"), good["training_state"]["random"]["torch"] ^ 1),
+        (("seconds",), good["seconds"] + 1),
+    ):
+        assert unfinished_epoch.content_digest(edited(good, *keys, value=value)) != recorded
+
+
 def test_a_damaged_unfinished_epoch_is_refused(cfg, cheap, tmp_path):
     with pytest.raises(Killed):
         killed_after(started(cfg, tmp_path / "out"), 2)
     file = tmp_path / "out" / "unfinished_epoch" / "state.pth.tar"
     good = torch.load(file, weights_only=True)
-    bad_weights = {"model": good["models"]["model"] | {"state_dict": {}}}
+    endless: list = []
+    endless.append(endless)
     for content, message in (
-        ({}, '"epoch" is missing or not a int|"epoch" is missing'),
-        (good | {"models": bad_weights}, "its tensors are not those"),
-        (good | {"models": {}}, "not to model"),
-        (good | {"position": {}}, "does not fit the training images"),
-        (good | {"averages": {"loss": 1}}, "averages"),
-        (good | {"training_state": {}}, "training state"),
+        ({}, '"epoch" is missing or not a int'),
+        (good | {"averages": {"loss": endless}}, "is damaged"),
+        (good | {"averages": {"loss": 10**300}}, "does not match its digest"),
+        (good | {"averages": {"loss": torch.empty(3, device="meta")}}, "is damaged"),
+        (good | {"seconds": 0.5}, "does not match its digest: delete it"),
+        ({key: value for key, value in good.items() if key != "sha256"}, "does not match its digest"),
     ):
         torch.save(content, file)
         with pytest.raises(UserError, match=message):

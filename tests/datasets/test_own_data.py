@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -100,6 +102,28 @@ def test_split_and_draws_in_a_folder_of_choice(images, fill, folder, tmp_path, c
     assert saved in capsys.readouterr().out
     for other in (again, beside):
         assert [item.impath for item in other.train_x] == [item.impath for item in chosen.train_x]
+
+
+def test_a_folder_of_the_same_name_does_not_use_the_split_of_another(images, fill, folder, build, tmp_path):
+    """Both have cat/0.jpg. A folder that was moved keeps its split."""
+    other = tmp_path / "elsewhere" / images.name
+    fill(images, 10)
+    fill(other, 10)
+    splits = {"SPLITS_DIR": str(tmp_path / "lists")}
+    first = folder(seed=1, shots=2, **splits)
+    place = tmp_path / "lists" / images.name
+    for folder_with_parts in (False, True):  # with parts there is only the draw
+        if folder_with_parts:
+            (place / "split_folder.json").unlink()
+            shutil.copytree(other, other / "test")
+            for name in ANIMALS:
+                shutil.move(other / name, other / "train" / name)
+        with pytest.raises(UserError, match=f"has the split and draws of {images}, not of {other}: choose another"):
+            build("ImageFolder", tmp_path, shots=2, PATH=str(other), **splits)
+    shutil.rmtree(other)
+    images.rename(other)
+    moved = build("ImageFolder", tmp_path, seed=1, shots=2, PATH=str(other), **splits)
+    assert [Path(item.impath).name for item in moved.train_x] == [Path(item.impath).name for item in first.train_x]
 
 
 def test_train_alone_is_split_too(images, fill, folder):

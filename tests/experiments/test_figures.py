@@ -7,11 +7,13 @@ log. Pictures are not compared.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
 import shlex
 import shutil
+import zipfile
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -113,12 +115,32 @@ def test_predictions_come_back(predicted):
         ({"top5": np.zeros((400, 0), int), "scores": np.zeros((400, 0))}, "its arrays differ"),
         ({"scores": np.full((400, 5), 1.5)}, "scores are not probabilities"),
         ({"scores": np.full((400, 5), np.nan)}, "scores are not probabilities"),
+        ({"scores": np.full((400, 5), 0.3)}, "scores are not the largest probabilities"),
+        ({"scores": np.tile([0.1, 0.2, 0.0, 0.0, 0.0], (400, 1))}, "scores are not the largest probabilities"),
         ({"images": np.array([{}] * 400)}, "cannot read .* allow_pickle"),
+        ({"classnames": np.full(5, 2**31 - 1, np.int32).view("<U1")}, "cannot read .* maximum character"),
     ],
 )
 def test_damaged_predictions_are_one_line(predicted, changed, reason):
     with pytest.raises(UserError, match=reason):
         read_predictions(predicted(**changed))
+
+
+def test_a_file_that_unpacks_to_more_than_predictions_need_is_refused(predicted, monkeypatch):
+    """A zip file of some MB may unpack to any size."""
+    size = sum(array.nbytes for array in arrays().values())
+    monkeypatch.setattr("experiments.figures.predictions.MAX_BYTES", size)  # the headers are above
+    with pytest.raises(UserError, match=f"its arrays have more than {size:,} bytes"):
+        read_predictions(predicted())
+
+
+def test_an_array_that_is_there_twice_is_refused(predicted):
+    folder, content = predicted(), io.BytesIO()
+    np.save(content, np.zeros(400, int))
+    with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(folder / PREDICTIONS_NAME, "a") as file:
+        file.writestr("labels.npy", content.getvalue())
+    with pytest.raises(UserError, match="it has an array twice"):
+        read_predictions(folder)
 
 
 @pytest.mark.parametrize("part", [0, 0.5, 0.99])
@@ -145,8 +167,12 @@ def test_predictions_of_another_evaluation_than_the_result_are_refused(predicted
     folder = predicted()
     digest = file_sha256(folder / PREDICTIONS_NAME)
     for recorded in (None, {"file": PREDICTIONS_NAME, "sha256": digest}):
-        write_result(folder, "ProMetaR", None, predictions=recorded)
+        write_result(folder, "ProMetaR", None, predictions=recorded, results={"accuracy": 68.25})
         assert len(read_predictions(folder).labels) == 400
+    write_result(folder, "ProMetaR", None, results={"accuracy": 70.0})
+    with pytest.raises(UserError, match=r"an accuracy of 68.25 %, but result.json 70.00 %"):
+        read_predictions(folder)
+    write_result(folder, "ProMetaR", None, predictions=recorded)
     predicted(6)
     with pytest.raises(UserError, match="not the file that result.json describes"):
         read_predictions(folder)

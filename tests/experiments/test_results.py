@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import parse_test_res
 import train
 from dassl.data.datasets import Datum
 from dassl.engine.history import EpochHistory
+from dassl.engine.run_record import classnames_digest
 from dassl.utils import UserError, set_random_seed
 from experiments.report.runs import find_runs
 from runner import provenance, recording
@@ -391,7 +393,7 @@ def jointly(trained):
     of_training += ["INPUT.SIZE", "(64, 64)", "DATALOADER.NUM_WORKERS", 0, "DATASET.NUM_SHOTS", 2]
     run("base", *of_training, "DATALOADER.TRAIN_X.BATCH_SIZE", 4, "OPTIM.MAX_EPOCH", 1, "TRAINER.COOP.PREC", "fp32")
     evaluation = ["--eval-only", "--model-dir", folder / "base", "--setting", "base2new/test_all"]
-    return folder, run, evaluation, run("joint", *evaluation, "DATASET.SUBSAMPLE_CLASSES", "all")
+    return folder, run, tuple(evaluation), run("joint", *evaluation, "DATASET.SUBSAMPLE_CLASSES", "all")
 
 
 def arrays(folder):
@@ -429,6 +431,32 @@ def test_predictions_name_their_images_and_are_recorded_by_digest(jointly, train
     pairs = trained[2]["confusion_pairs"]
     wrong = int((arrays(folder / "train")["top5"][:, 0] != arrays(folder / "train")["labels"]).sum())
     assert sum(pair["count"] for pair in pairs) == wrong and {pair["true"] for pair in pairs} <= set(CLASSNAMES)
+
+
+def test_base_and_new_need_their_own_classes_and_a_model_of_the_base_classes(jointly, tmp_path):
+    """Otherwise accuracy of all classes would be in the column of the new ones, and trained classes would be new."""
+    folder, run, evaluation, _ = jointly
+    of_new = [*evaluation[:-1], "base2new/test_new"]
+    with pytest.raises(UserError, match="test_new is of new classes: set DATASET.SUBSAMPLE_CLASSES new, not all"):
+        run("refused", *of_new, "DATASET.SUBSAMPLE_CLASSES", "all")
+    with pytest.raises(UserError, match="train_base is of base classes: set DATASET.SUBSAMPLE_CLASSES base, not new"):
+        run("refused", *evaluation[:-1], "base2new/train_base", "DATASET.SUBSAMPLE_CLASSES", "new")
+    evaluation = list(evaluation)
+    evaluation[2] = folder / "train"  # of all classes
+    of_new[2] = folder / "train"
+    needed = "needs a model that was trained with DATASET.SUBSAMPLE_CLASSES base, but .*/train was trained with all"
+    for words, classes in ((evaluation, "all"), (of_new, "new")):
+        with pytest.raises(UserError, match=needed):
+            run("refused", *words, "DATASET.SUBSAMPLE_CLASSES", classes)
+    evaluation[2] = shutil.copytree(folder / "base", tmp_path / "other")
+    for path in evaluation[2].glob("prompt_learner/model.pth.tar-*"):
+        content = torch.load(path, weights_only=True)
+        record = json.loads(content["run"]) | {"classnames": classnames_digest(["other", "names"])}
+        torch.save(content | {"run": json.dumps(record)}, path)
+    (evaluation[2] / "classnames.json").write_text(json.dumps(["other", "names"]))
+    with pytest.raises(UserError, match="needs a model of the base classes of these data, but .* classes with other"):
+        run("refused", *evaluation, "DATASET.SUBSAMPLE_CLASSES", "all")
+    assert not (folder / "refused" / "result.json").exists()
 
 
 def test_predictions_are_replaced_and_can_be_switched_off(jointly):

@@ -367,6 +367,12 @@ def test_a_run_trains_records_its_plugin_and_is_evaluated(run, tmp_path, capsys)
     assert "Warning" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("recorded", [5, None, {"a": 1}, [["coop 12"]], "coop 12"])
+def test_a_recorded_value_that_is_no_list_of_names_is_one_line(recorded):
+    with pytest.raises(UserError, match="^folder is damaged: its PLUGINS is .*, not a list of names$"):
+        plugins.check_recorded(recorded, "folder")
+
+
 def test_changed_files_are_said(run, tmp_path, capsys):
     folder = copied("coop_checkout", tmp_path)
     output = run("--plugin", folder, "--trainer", "CoOp")
