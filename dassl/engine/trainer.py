@@ -487,6 +487,10 @@ class TrainerBase:
 class SimpleTrainer(RunChecks, TrainerBase):
     """A trainer with data, a model, an evaluator and an output folder, all from the configuration."""
 
+    train_loader_x: Any  # all loaders are None in a trainer for class names alone
+    train_loader_u: Any
+    val_loader: Any
+    test_loader: Any
     scaler: Any  # a trainer that trains with `amp` sets it
     keeps_recorded_threads = False
     """Whether a resumed run takes over the number of CPU threads, because it was chosen and not given."""
