@@ -12,6 +12,7 @@ from dassl.utils.torchtools import BEST_NAME, checkpoint_name
 
 from .anomalies import listed
 from .run_record import has_record
+from .unfinished_epoch import has_unfinished_epoch
 
 SHOWN = 6
 SEARCHED = 2000
@@ -28,6 +29,8 @@ def found_instead(folder: StrPath) -> str:
         return f"{path} has {_names((str(file.relative_to(path)) for file in files), '', '')}"
     if _checkpoints(path.parent) and has_record(path.parent):
         return f"{path} belongs to the run in {path.parent}: give that folder"
+    if has_unfinished_epoch(path):
+        return f"{path} has an interrupted training: finish it with the command that began it"
     runs = sorted(str(run.relative_to(path)) for run in _runs_below(path))
     return f"{path} has {_names(runs, 'trained models in', 'no trained model')}"
 

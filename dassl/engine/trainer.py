@@ -488,6 +488,10 @@ class TrainerBase:
 class SimpleTrainer(RunChecks, TrainerBase):
     """A trainer with data, a model, an evaluator and an output folder, all from the configuration."""
 
+    train_loader_x: Any  # all loaders are None in a trainer for class names alone
+    train_loader_u: Any
+    val_loader: Any
+    test_loader: Any
     scaler: Any  # a trainer that trains with `amp` sets it
     train_loader_x: Any  # this and the next: None in a trainer for class names alone
     test_loader: Any

@@ -71,8 +71,10 @@ def read_unfinished_epoch(folder: StrPath) -> dict[str, Any] | None:
         UnreadableFileError: the file is damaged.
     """
     path = unfinished_epoch_path(folder)
-    if not os.path.isfile(path):
+    if not os.path.lexists(path):
         return None
+    if not os.path.isfile(path):
+        raise UnreadableFileError(f"{path} is not a file: {_REMEDY}")
     try:
         content = load_checkpoint(path)
     except UnreadableFileError as error:

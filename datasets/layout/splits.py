@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from dassl.data.datasets import Datum
+from dassl.utils.numerals import whole_number
 from datasets.layout.errors import BadDataError
 from datasets.layout.files import class_folders, image_names, is_plain_text, read_json_object, require_images
 from datasets.layout.items import Item
@@ -51,7 +52,8 @@ def parse_row(row: Any, where: str) -> tuple[str, int, str]:
     if not (is_plain_text(path) and is_plain_text(classname)):
         raise BadDataError(f"{where}: {path!r} or {classname!r} has characters that a file or class name cannot have")
     try:
-        number = int(label)
+        number = whole_number(label) if isinstance(label, str) else int(label)
+        number = -1 if number is None else number
     except (TypeError, ValueError, OverflowError):
         number = -1
     if isinstance(label, bool) or number < 0 or (isinstance(label, float) and number != label):

@@ -677,6 +677,9 @@ def test_a_stop_is_at_the_end_of_a_step(cfg, cheap, tmp_path, step):
     after = f"batch {step % 3} of 3 of epoch {step // 3 + 1}" if step % 3 else f"epoch {step // 3} of 4"
     assert str(stopped.value).startswith(f"interrupted (SIGTERM): stopped after {after}; {tmp_path / 'parts'}")
     resumed = started(cfg, tmp_path / "parts")
+    if step == 5:
+        with pytest.raises(UserError, match="parts has an interrupted training: finish it with the command"):
+            resumed.load_model(str(tmp_path / "parts"))
     resumed.train()
     assert same(weights(whole), weights(resumed))
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and STOP.number is None
@@ -805,6 +808,10 @@ def test_a_damaged_unfinished_epoch_is_refused(cfg, cheap, tmp_path):
             started(cfg, tmp_path / "out").train()
     file.write_bytes(b"nonsense")
     with pytest.raises(UserError, match="delete it to continue from the last epoch"):
+        started(cfg, tmp_path / "out").train()
+    file.unlink()
+    file.symlink_to(tmp_path / "on another disk")  # not from the beginning in silence
+    with pytest.raises(UserError, match="state.pth.tar is not a file: delete it"):
         started(cfg, tmp_path / "out").train()
 
 

@@ -39,6 +39,7 @@ def without(key):
         (lambda split: split | {"train": []}, "the training part is empty"),
         (with_row(["dog/train_3.jpg", 3]), "entry 3 of train is"),
         (with_row(["dog/train_3.jpg", "three", "dog"]), "entry 3 of train: label 'three' is not a whole number"),
+        (with_row(["dog/train_3.jpg", "0_1", "dog"]), "entry 3 of train: label '0_1' is not a whole number"),
         (with_row(["dog/train_3.jpg", -1, "dog"]), "label -1 is not a whole number of at least 0"),
         (with_row(["dog/train_3.jpg", 2.5, "dog"]), "label 2.5 is not a whole number"),
         (with_row(["dog/train_3.jpg", True, "dog"]), "label True is not a whole number"),
