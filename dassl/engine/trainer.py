@@ -493,8 +493,6 @@ class SimpleTrainer(RunChecks, TrainerBase):
     val_loader: Any
     test_loader: Any
     scaler: Any  # a trainer that trains with `amp` sets it
-    train_loader_x: Any  # this and the next: None in a trainer for class names alone
-    test_loader: Any
     keeps_recorded_threads = False
     """Whether a resumed run takes over the number of CPU threads, because it was chosen and not given."""
     shown_metrics: Sequence[str] = ()
