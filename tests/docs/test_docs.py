@@ -501,7 +501,7 @@ def test_the_worked_example_of_a_method(printed, tree):
     assert re.search(r" loss_base \d\.\d+ acc \d+ lr ", trained) and "Finish training" in trained
     assert "Loading weights to prompt_learner" in tested and "SUBSAMPLE NEW CLASSES" in tested
     assert accuracy(trained) > 2 * CHANCE and accuracy(tested) > 2 * CHANCE
-    (predicted,) = outputs(printed, "predict.py --checkpoint output/guided")
+    (predicted,) = outputs(printed, "predict.py --model-dir output/guided")
     assert SUITES["Shapes"].class_names[0] in predicted
     (scripted,) = outputs(printed, "experiments one")
     assert "Finish training" in scripted
@@ -586,7 +586,7 @@ def test_the_quick_start_from_photos_to_wrong_photos(printed, tree):
     expected = {image: name for image, name in best.items() if Path(image).parent.name != name}
     assert len(photos.splitlines()) == 1 + len(expected)
     assert all(f"{image}: {name}, not" in photos for image, name in expected.items())
-    assert len(outputs(printed, "predict.py --checkpoint output/mine --images new_photos/")) == 1
+    assert len(outputs(printed, "predict.py --model-dir output/mine --images new_photos/")) == 1
 
 
 def test_times_of_the_quick_start_follow_from_its_steps():
