@@ -6,14 +6,10 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from dassl.engine.anomalies import NonFiniteError
 from trainers.core.captured import CapturedFunctions
 from trainers.core.trainer import PromptTrainer
-
-FORMULAS: dict[Any, Any] = {**flop_registry, torch.ops.aten.baddbmm_: flop_registry[torch.ops.aten.baddbmm]}
-"""PyTorch's own, and for a product in place."""
 
 
 class Flops(TorchDispatchMode):
@@ -23,14 +19,21 @@ class Flops(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
+        from torch.utils.flop_counter import flop_registry  # imports triton, which takes a second
+
         super().__init__()
         self.total = 0
+        # PyTorch's own, and for a product in place
+        self.formulas: dict[Any, Any] = {
+            **flop_registry,
+            torch.ops.aten.baddbmm_: flop_registry[torch.ops.aten.baddbmm],
+        }
 
     def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         result = function(*args, **kwargs)
-        if function.overloadpacket in FORMULAS:
-            self.total += int(FORMULAS[function.overloadpacket](*args, **kwargs, out_val=result))
+        if function.overloadpacket in self.formulas:
+            self.total += int(self.formulas[function.overloadpacket](*args, **kwargs, out_val=result))
         return result
 
 

@@ -78,16 +78,20 @@ def test_measured_and_added_up(per_gpu, tmp_path, capsys, monkeypatch):
         options = ["--plan", str(FILE), "--trainers", "zsclip", "--datasets", "eurosat"]
     benchmark.main([*options, *SMALL, "--per-gpu", str(per_gpu), "--json", str(report)])
     content = json.loads(report.read_text())
-    runs = 2 if per_gpu == 2 else 8
+    runs = 3 if per_gpu == 2 else 12
     assert content["total"] == content["rows"]["eurosat"] and content["total"]["runs"] == runs
     seconds = {entry["recipe"].split()[0]: entry for entry in content["measured"]}
     assert all(value > 0 for entry in content["measured"] for value in entry["test batch [s]"])
     zero_shot = seconds["ZeroshotCLIP"]
-    assert zero_shot["classes"] == [5] and zero_shot["step [s]"] == [0.0]
-    expected = 82 * zero_shot["test batch [s]"][0]  # 4,050 images twice
+    assert zero_shot["classes"] == [5, 10] and zero_shot["step [s]"] == [0.0, 0.0]
+
+    def tests_of(entry):  # 4,050 images twice, and all 8,100
+        return 82 * entry["test batch [s]"][0] + 81 * entry["test batch [s]"][1]
+
+    expected = tests_of(zero_shot)
     if per_gpu == 1:
         meta = seconds["ProMetaR"]
-        expected += 600 * meta["step [s]"][0] + 3 * 82 * meta["test batch [s]"][0]
+        expected += 600 * meta["step [s]"][0] + 3 * tests_of(meta)
     assert content["total"]["hours"] == pytest.approx(expected / 3600 / per_gpu)
     printed = capsys.readouterr().out
     assert "total" in printed and f"{per_gpu} at a time" in printed and "Loading CLIP" not in printed

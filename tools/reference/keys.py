@@ -13,7 +13,7 @@ from dassl.engine import TRAINER_REGISTRY
 from datasets.layout import config as datasets_config
 from runner.config import default_cfg
 from tools.reference.comments import ANY, comments_of_keys
-from tools.reference.errors import UndocumentedError
+from tools.reference.errors import undocumented
 
 OPTIMISER = "OPTIM"
 
@@ -125,4 +125,4 @@ def _check(groups: Iterable[Group]) -> None:
     """Raise UndocumentedError for keys without a description."""
     silent = [key.name for group in groups for key in group.keys if not key.meaning]
     if silent:
-        raise UndocumentedError("config keys", silent, "write a comment behind each, where its default is")
+        raise undocumented("config keys", silent, "write a comment behind each, where its default is")

@@ -12,6 +12,9 @@ from dassl.config.ranges import check_ranges as check_ranges_of_dassl
 MOST_TOKENS = 10_000
 """Far more than any tower takes; a slip of the keyboard shall not ask for terabytes."""
 
+IN_FLOAT32 = Range(lambda value: 2.0**-126 <= value <= 2.0**127, "above 0, and within the range of float32")
+"""Parameters of a Beta distribution, which draws in float32."""
+
 _RANGES = {
     "N_CTX": between(1, MOST_TOKENS),
     "N_CTX_TEXT": between(1, MOST_TOKENS),
@@ -23,8 +26,8 @@ _RANGES = {
     "IMAGE_LOSS_WEIGHT": at_least(0),
     "ADAPT_LR": at_least(0),
     "LR_RATIO": at_least(0),
-    "MIXUP_ALPHA": POSITIVE,
-    "MIXUP_BETA": POSITIVE,
+    "MIXUP_ALPHA": IN_FLOAT32,
+    "MIXUP_BETA": IN_FLOAT32,
     "DIM_RATE": at_least(1),
     "W": at_least(0),
     "T": POSITIVE,
