@@ -754,7 +754,7 @@ def test_the_time_left_is_shown(world, tmp_path, capsys):
         assert expected in lines[0]
     assert re.fullmatch(r"4 runs, 1 of them finished before; about \d+ s left", lines[0])
     finished = [line for line in lines if " finished base2new/" in line]
-    assert re.search(r"\(\d+ s\); about \d+ s left$", finished[0]) and finished[1].endswith(" s)")
+    assert re.search(r"\(\d+ s\); about \d+ s left$", finished[0]) and finished[-1].endswith(" s)")
 
 
 def test_a_launch_leaves_no_files_of_its_jobs(world, tmp_path, capsys, monkeypatch):
