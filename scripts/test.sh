@@ -9,6 +9,7 @@ install_requirements requirements.txt requirements-test.txt
 ruff check .
 ruff format --check .
 basedpyright
+coverage=(${COVERAGE:+--cov --cov-report=}) # COVERAGE=1 measures it too, which takes a fifth longer
 # one thread and one core for each of up to four workers; the tests of a file stay together, for they share fixtures
-OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov --cov-report= "$@"
-echo "Coverage: $(coverage report --format=total) % of the lines, subprocesses not counted"
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} python -m pytest -n auto --maxprocesses 4 --dist loadfile "${coverage[@]}" "$@"
+[[ -z ${COVERAGE:-} ]] || echo "Coverage: $(coverage report --format=total) % of the lines, subprocesses not counted"

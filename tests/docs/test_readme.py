@@ -99,7 +99,7 @@ def test_the_two_commands(run, place):
     printed = run("bash scripts/demo.sh")
     table = printed[printed.index("data set") :]
     assert re.search(r"Shapes +ProMetaR .* +\d+\.\d+ +\d+\.\d+ +\d+\.\d+ +1", table)
-    assert re.search(r"Shapes +ZeroshotCLIP .* +60\.\d+ +53\.\d+", table)  # as in clip/backbones/pretrain_log.txt
+    assert re.search(r"Shapes +CLIP .* +60\.\d+ +53\.\d+", table)  # as in clip/backbones/pretrain_log.txt
     assert (place[0] / "output" / "report" / "report.html").is_file()
     again = run("bash scripts/demo.sh")
     assert again.count("Results are available in") == 6 and "epoch [" not in again
@@ -109,7 +109,7 @@ def test_the_two_commands(run, place):
     command = "bash scripts/embedded_benchmark.sh --trainers zsclip --settings base2new"
     assert "3 runs: 3 finished now" in run(command)
     benchmark = run(command)
-    assert "3 runs, 3 of them finished before" in benchmark and "ZeroshotCLIP" in benchmark
+    assert "3 runs, 3 of them finished before" in benchmark and "CLIP" in benchmark
 
 
 def test_comparing(run, place):

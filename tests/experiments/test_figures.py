@@ -240,6 +240,9 @@ def write_result(folder, trainer, per_class, **changes):
         **{"versions": {}, "git_commit": None, "git_dirty": None, "date": "2026-01-02T03:04:05Z"},
     }
     folder.mkdir(parents=True, exist_ok=True)
+    if (folder / PREDICTIONS_NAME).is_file():  # both are of one evaluation
+        with np.load(folder / PREDICTIONS_NAME) as file:
+            content["results"] = {"accuracy": 100 * float(np.mean(file["top5"][:, 0] == file["labels"]))}
     (folder / "result.json").write_text(json.dumps(content | changes))
     return folder
 

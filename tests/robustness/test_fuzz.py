@@ -292,7 +292,7 @@ def test_result_and_plan_files(guard, tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "html_page", lambda *_: "")
-        for name, rng in cases("result"):
+        for name, rng in cases("result", CASES // 4):
             mutated_json_file(output / "mutated" / "result.json", RESULT, rng)
             guard.case(name, show)
         (output / "mutated" / "result.json").write_text(json.dumps(RESULT))
