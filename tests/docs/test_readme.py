@@ -132,7 +132,7 @@ def test_comparing(run, place):
     log.write_text(log.read_text().split("Finish training")[0])  # as a crash leaves it
     (log.parent / "result.json").unlink()
     again = run(train)
-    assert "holds an unfinished run" in again and "epoch [" not in again  # nothing left to train
+    assert "has an unfinished run" in again and "epoch [" not in again  # nothing left to train
     assert "Finish training" in again
 
 
@@ -167,5 +167,5 @@ def test_adding_a_method_is_as_on_its_page():
 
 
 def test_unknown_method_and_missing_arguments(run):
-    assert "usage" not in run("bash scripts/run.sh train_base nobody shapes 1", expect=2)
+    assert "usage" not in run("bash scripts/run.sh train_base nobody shapes 1", expect=1)
     run("bash scripts/prometar/base2new_train.sh shapes", expect=1)
