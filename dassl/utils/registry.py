@@ -59,6 +59,20 @@ class Registry:
         """What a registered class states itself; what it inherits is its base's, not its own."""
         return vars(self.get(name)).get(attribute, default)
 
+    def build(self, name: str, verbose: bool = True, **kwargs: Any) -> Any:
+        """What the object registered as `name` returns for `kwargs`.
+
+        Args:
+            verbose: print the name.
+
+        Raises:
+            UnknownNameError: there is no such name; the available ones are listed.
+        """
+        make = self.get(name)
+        if verbose:
+            print(f"{self._name.capitalize()}: {name}")
+        return make(**kwargs)
+
     def registered_names(self) -> list[str]:
         """Names in order of registration."""
         return list(self._obj_map)

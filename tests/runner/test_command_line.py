@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from golden_data import write_backbones
-from tiny_runs import write_data
 
 import train
 from dassl.utils import UserError
@@ -18,14 +16,6 @@ from experiments.launch.single import read_request
 
 ROOT = Path(train.__file__).parent
 COOP = "configs/trainers/CoOp/vit_b16_ep50_ctxv1.yaml"
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """Folder with a tiny data set (data/) and the path of a tiny backbone."""
-    folder = tmp_path_factory.mktemp("files")
-    write_data(folder / "data")
-    return folder, write_backbones(folder)["vit"]
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_data import compact_recording, images, write_backbones
+from golden_data import compact_recording, images
 from golden_replay import STEPS, Deviations, evaluate, load_initial_values
-from tiny_runs import build_trainer, make_cfg, set_position, write_data
+from tiny_runs import build_trainer, make_cfg, set_position
 
 import train
 from dassl.config import get_cfg_default
@@ -47,14 +47,6 @@ def own_process():
     sys.stdout, sys.stderr = streams
     assert {name for name in set(sys.modules) - before if name.startswith("plugin_")} == set()
     assert dict(TRAINER_REGISTRY.items()) == OURS and TRAINER_REGISTRY.on_conflict is None
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """A folder with a tiny data set (data/), and the path of a tiny backbone."""
-    folder = tmp_path_factory.mktemp("files")
-    write_data(folder / "data")
-    return folder, write_backbones(folder)["vit"]
 
 
 @pytest.fixture

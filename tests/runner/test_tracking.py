@@ -7,8 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from golden_data import write_backbones
-from tiny_runs import write_data
 
 import train
 from dassl.utils import UserError
@@ -16,13 +14,6 @@ from runner import tracking
 from runner.result import read_result
 
 ROOT = Path(train.__file__).parent
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("files")
-    write_data(folder / "data")
-    return folder, write_backbones(folder)["vit"]
 
 
 @pytest.fixture

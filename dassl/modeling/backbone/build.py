@@ -15,7 +15,4 @@ def build_backbone(name: str, verbose: bool = True, **kwargs: Any) -> Any:
     Raises:
         UnknownNameError: there is no such name; the available ones are listed.
     """
-    backbone = BACKBONE_REGISTRY.get(name)
-    if verbose:
-        print(f"Backbone: {name}")
-    return backbone(**kwargs)
+    return BACKBONE_REGISTRY.build(name, verbose, **kwargs)

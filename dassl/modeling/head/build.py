@@ -15,7 +15,4 @@ def build_head(name: str, verbose: bool = True, **kwargs: Any) -> Any:
     Raises:
         UnknownNameError: there is no such name; the available ones are listed.
     """
-    head = HEAD_REGISTRY.get(name)
-    if verbose:
-        print(f"Head: {name}")
-    return head(**kwargs)
+    return HEAD_REGISTRY.build(name, verbose, **kwargs)

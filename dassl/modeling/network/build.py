@@ -16,7 +16,4 @@ def build_network(name: str, verbose: bool = True, **kwargs: Any) -> Any:
     Raises:
         UnknownNameError: there is no such name; the available ones are listed.
     """
-    network = NETWORK_REGISTRY.get(name)
-    if verbose:
-        print(f"Network: {name}")
-    return network(**kwargs)
+    return NETWORK_REGISTRY.build(name, verbose, **kwargs)
