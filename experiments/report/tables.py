@@ -13,12 +13,11 @@ import pandas as pd
 
 from trainers.core.facts import TRANSFER
 
-from .frame import TITLES, recipe_order, run_frame
+from .frame import TITLES, recipe_order
 from .papers import AVERAGE, OOD_AVERAGE, SHORT, in_order, short_name
 from .recipes import Recipe
 from .runs import Run
 from .scores import Place, Sheet
-from .shared import with_shared
 
 PARTS_OF = {"base": ("train_base",), "new": ("test_new",), "H": ("train_base", "test_new")}
 """Column of the base-to-new table -> parts that it is computed from."""
@@ -219,11 +218,6 @@ BUILDERS: dict[str, Callable[[pd.DataFrame], list[ScoreTable]]] = {
     "few_shot": few_shot,
     "other": other,
 }
-
-
-def score_tables(runs: Sequence[Run], recipes: Mapping[Run, Recipe]) -> list[ScoreTable]:
-    """The tables of every setting that has runs."""
-    return tables_of(run_frame(*with_shared(runs, recipes)))
 
 
 def tables_of(frame: pd.DataFrame) -> list[ScoreTable]:

@@ -25,6 +25,7 @@ import torch
 import yaml
 from golden_data import write_backbones
 from rich.console import Console
+from score_tables import score_tables
 from stand_in import finish, install, lay_out, starts
 from tiny_runs import write_data
 
@@ -42,9 +43,7 @@ from experiments.plan import declaration
 from experiments.plan.runs import named
 from experiments.plan.settings import Places, Row, Task, make_plan
 from experiments.plan.status import is_finished
-from experiments.report.recipes import recipes
 from experiments.report.runs import find_runs
-from experiments.report.tables import score_tables
 from runner.result import read_plan
 
 ROOT = Path(train.__file__).parent
@@ -201,7 +200,7 @@ def test_a_training_that_two_settings_share_is_reported_in_both(places):
             finish(run, accuracy, **reported(run))
         found = find_runs(output.output).runs
         shown = {}
-        for table in score_tables(found, recipes(found)):
+        for table in score_tables(found):
             shown[table.setting] = sorted({score.mean for score in table.scores()})
         assert shown == {"few_shot": [61.0, 62.0], "cross_dataset": [62.0, 63.0]}
 

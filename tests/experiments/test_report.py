@@ -23,6 +23,7 @@ from pathlib import Path
 
 import browser
 import pytest
+from score_tables import score_tables
 
 from dassl.utils import UserError, printable_lines
 from dassl.utils.locks import BusyError, lock
@@ -30,9 +31,8 @@ from experiments import report
 from experiments.report.figures import PRINT, Palette
 from experiments.report.own_data import with_own_names
 from experiments.report.papers import ELEVEN, FIGURES, RECIPES, VARIANTS, published_figures
-from experiments.report.recipes import Recipe, recipes
+from experiments.report.recipes import Recipe
 from experiments.report.runs import find_runs
-from experiments.report.tables import score_tables
 
 ROOT = FIGURES.parent.parent
 KEPT = {"OPTIM": {"LR": 0.0025, "MAX_EPOCH": 10}}  # as in the config file
@@ -90,7 +90,7 @@ class Output:
 
     def tables(self):
         runs = find_runs(self.folder).runs
-        return score_tables(runs, recipes(runs))
+        return score_tables(runs)
 
 
 @pytest.fixture
@@ -365,7 +365,7 @@ def test_own_data_is_not_compared_with_published_figures(output):
         config = KEPT | {"DATASET": {"PATH": f"/mine/{name}"}}
         output.pair("ImageFolder", 1, 80, 70, **PROMETAR | {"full_config": config}, backbone="ViT-B/16")
     runs = with_own_names(find_runs(output.folder).runs)
-    (table,) = score_tables(runs, recipes(runs))
+    (table,) = score_tables(runs)
     assert {block.name for block in table.blocks} == {"Average", *(f"{name} (own data)" for name in names)}
     assert not any(score.comparisons for score in table.scores())
 
