@@ -56,6 +56,7 @@ def flops_of_step(trainer: Any) -> int | None:
     before = {
         name: {key: value.clone() for key, value in trainer._models[name].state_dict().items()} for name in models
     }
+    folder, trainer.output_dir = trainer.output_dir, ""  # a loss that is not finite leaves no file
     trainer.captured, trainer.batch_idx = CapturedFunctions(None), 0
     trainer.set_model_mode("train")
     try:
@@ -66,5 +67,6 @@ def flops_of_step(trainer: Any) -> int | None:
     finally:
         for name, state in before.items():
             trainer._models[name].load_state_dict(state)
+        trainer.output_dir = folder
         trainer.set_model_mode("eval")
     return counted.total

@@ -630,6 +630,8 @@ class SimpleTrainer(RunChecks, TrainerBase):
             )
 
     def write_details(self, text: str) -> str | None:
+        if not self.output_dir:
+            return None
         path = osp.join(self.output_dir, DETAILS_NAME)
         try:
             write_text_atomically(path, text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -49,6 +50,17 @@ def test_flops_of_a_step(tiny_trainer, name):
     with Products() as products:
         trainer.forward_backward(batch)
     assert counted == products.flops > 10**6
+
+
+def test_a_step_that_is_not_finite_leaves_no_file(tiny_trainer, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    trainer = tiny_trainer("CoOp")
+    trainer.num_batches, trainer.epoch, trainer.max_epoch = 10, 0, 2
+    batch = next(iter(trainer.train_loader_x))
+    trainer.last_batch = (batch | {"img": batch["img"] * float("nan")},)
+    assert flops_of_step(trainer) is None
+    assert not list(Path(trainer.output_dir).glob("*.txt")) and not list(Path.cwd().iterdir())
 
 
 def test_no_step_no_flops(tiny_trainer):
