@@ -10,7 +10,6 @@ ruff check .
 ruff format --check .
 basedpyright
 coverage=(${COVERAGE:+--cov --cov-report=}) # COVERAGE=1 measures it too, which takes a fifth longer
-# one thread and one core for each of up to four workers; the tests of a file stay together, for they share fixtures.
-# Files in their order: by the number of their tests, the slowest ones, which have few, would come last and alone.
-OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "${coverage[@]}" "$@"
+# one thread and one core for each of up to four workers; the tests of a file stay together, for they share fixtures
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} python -m pytest -n auto --maxprocesses 4 --dist loadfile "${coverage[@]}" "$@"
 [[ -z ${COVERAGE:-} ]] || echo "Coverage: $(coverage report --format=total) % of the lines, subprocesses not counted"
