@@ -30,7 +30,7 @@ cat "$zero_shot_output"
 rm "$zero_shot_output"
 
 echo
-python -m experiments report "$OUTPUT" --dataset shapes
+python -m experiments report "$OUTPUT" --datasets shapes --no-figures
 echo
 echo "Logs and checkpoints: $OUTPUT/base2new"
 echo "Setting up took $((installed - started)) s, the rest $((SECONDS - installed)) s"

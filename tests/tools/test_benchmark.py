@@ -25,14 +25,18 @@ def test_step_and_evaluation_equal_the_plain_ones(trainer, tmp_path):
     options += ["--baseline", "--eval-batch-size", "2", "--repeats", "1", "--json", str(report)]
     # of seed 1, ProMetaR's start amplifies the rounding of either way to the limit
     own = ["--seed", "4", *STRONG_META_STEP] if trainer == "ProMetaR" else []
-    benchmark.main([*options, *own, "TRAINER.CPU_REPLAY", "off"])  # a replayed step has no parts
-    (row,) = json.loads(report.read_text())["rows"]
+    for _ in range(3):  # steps of milliseconds: again where the machine stalled in one of the two
+        benchmark.main([*options, *own, "TRAINER.CPU_REPLAY", "off"])  # a replayed step has no parts
+        (row,) = json.loads(report.read_text())["rows"]
+        whole = pytest.approx(row["step"]["seconds"], rel=2.0)
+        if sum(row["split"].values()) == whole:
+            break
     assert row["update"] > 1e-5
     assert row["deviation"] < FLOAT32_NOISE * row["update"] + LAST_BIT
     assert row["evaluation deviation"] < 1e-4  # of logits up to 14
     assert row["step"]["seconds"] > 0 and row["baseline test"]["seconds"] > 0
     assert set(row["split"]) == {"ProMetaR": META_PARTS, "PromptSRC": PARTS | {"teacher"}}.get(trainer, PARTS)
-    assert sum(row["split"].values()) == pytest.approx(row["step"]["seconds"], rel=2.0)
+    assert sum(row["split"].values()) == whole
 
 
 def test_the_line_through_the_baseline():
