@@ -147,10 +147,10 @@ class Report:
 
     def _pairs(self, headline_only: bool) -> Section | None:
         """Paired differences: of all methods, or of all to the baseline where the short form is asked for."""
-        rows = self.comparisons.rows(self.tables, headline_only)
+        rows = self.comparisons.rows(self.tables, self.baselines, headline_only)
         if headline_only and self.baselines:
             names = [each.name for each in self.baselines]
-            rows = rows[rows["compared with"].isin(names) | rows["method"].isin(names)]
+            rows = rows[rows["compared with"].isin(names)]
         formats = {"seeds": 0, "difference": 2, "decisions": 0, "% differ": 1}
         formats |= {"only first right": 0, "only second right": 0}
         notes = [f"Not compared: {note}." for note in self.comparisons.notes]
@@ -194,7 +194,7 @@ class Report:
         files = {
             "report.md": markdown(filter(None, in_text), TITLE, self.facts),
             "report.csv": scores_csv(every_score, self.baselines),
-            "pairs.csv": as_csv(self.comparisons.rows(tables)),
+            "pairs.csv": as_csv(self.comparisons.rows(tables, self.baselines)),
             "report.tex": latex(filter(None, in_latex)),
             "report.html": html_page(
                 TITLE,

@@ -83,23 +83,27 @@ class Comparisons:
         }
         return Baseline(table.title, recipe, table.names[recipe], differences)
 
-    def rows(self, tables: Iterable[ScoreTable], headline_only: bool = False) -> pd.DataFrame:
+    def rows(
+        self, tables: Iterable[ScoreTable], baselines: Iterable[Baseline] = (), headline_only: bool = False
+    ) -> pd.DataFrame:
         """A row for each pair of methods and each column of a table's average, or of its only data set.
 
         Args:
             tables: the tables of the report.
+            baselines: of some tables; all other methods are compared with them, not they with others.
             headline_only: H alone where a table has base, new and H.
         """
-        return pd.DataFrame(
-            [row for table in tables for row in self._rows(table, headline_only)],
-            columns=[*PAIR_COLUMNS],
-        )
+        second = {baseline.table: baseline.recipe for baseline in baselines}
+        rows = [row for table in tables for row in self._rows(table, second.get(table.title), headline_only)]
+        return pd.DataFrame(rows, columns=[*PAIR_COLUMNS])
 
-    def _rows(self, table: ScoreTable, headline_only: bool) -> Iterable[tuple[object, ...]]:
+    def _rows(self, table: ScoreTable, baseline: Recipe | None, headline_only: bool) -> Iterable[tuple[object, ...]]:
         places = list(headline_places(table))
         if headline_only and any(place.metric == "H" for _, place in places):
             places = [(sheet, place) for sheet, place in places if place.metric == "H"]
         for first, second in itertools.combinations(reversed(table.recipes()), 2):
+            if first == baseline:
+                first, second = second, first
             for sheet, place in places:
                 if not {first, second} <= set(sheet.recipes):
                     continue

@@ -214,6 +214,16 @@ def test_a_baseline_adds_differences_to_every_format(output, capsys):
     assert verdicts == {"IVLP": ("", ""), "MaPLe": ("IVLP", "higher")}
 
 
+@pytest.mark.parametrize("baseline, method, difference", [("IVLP", "MaPLe", 10), ("MaPLe", "IVLP", -10)])
+def test_other_methods_are_compared_with_the_baseline(baseline, method, difference, output):
+    pairs(output, MaPLe=0.1, IVLP=0.0)
+    assert report.main([str(output.folder), "--baseline", baseline, "--no-figures"]) == 0
+    with (output.folder / "report" / "pairs.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["number"] == "base"]
+    assert [(row["method"], row["compared with"]) for row in rows] == [(method, baseline)]
+    assert float(rows[0]["difference"]) == pytest.approx(difference)
+
+
 def test_a_baseline_that_is_unknown_or_ambiguous_is_refused(output):
     pairs(output, MaPLe=0.1, IVLP=0.0)
     with pytest.raises(UnknownNameError, match='"CoOp" is not a method of this report: choose from "MaPLe"'):
