@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from .averages import averages_section, copied_section
 from .calibration import curves_by_images
 from .charts import all_charts, calibration_charts, table_charts, training_charts
 from .comparisons import LEGEND as PAIRS_LEGEND
-from .comparisons import Comparisons, check_baseline
+from .comparisons import Comparisons, check_baseline, signed
 from .conflicts import without_conflicts
 from .figures import Palette
 from .frame import recipe_order, run_frame
@@ -31,6 +32,7 @@ from .recipes import Recipe, recipes
 from .runs import Found, Run, find_runs
 from .sections import (
     LEGEND,
+    UNKNOWN,
     Section,
     classes_section,
     comparison_section,
@@ -151,8 +153,8 @@ class Report:
         if headline_only and self.baselines:
             names = [each.name for each in self.baselines]
             rows = rows[rows["compared with"].isin(names)]
-        formats = {"seeds": 0, "difference": 2, "decisions": 0, "% differ": 1}
-        formats |= {"only first right": 0, "only second right": 0}
+        counts = dict.fromkeys(("seeds", "decisions", "only first right", "only second right"), 0)
+        formats = {**counts, "% differ": 1, "difference": lambda gap: UNKNOWN if math.isnan(gap) else signed(gap)}
         notes = [f"Not compared: {note}." for note in self.comparisons.notes]
         return section_of("pairs", "Paired differences", pd.DataFrame(rows), formats, PAIRS_LEGEND, notes)
 

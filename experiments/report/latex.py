@@ -9,7 +9,7 @@ import pandas as pd
 
 from dassl.utils import in_latex, printable
 
-from .sections import LEGEND, Section
+from .sections import BLOCK, LEGEND, Section, in_words
 
 HEAD = (
     "% In the preamble: \\usepackage{booktabs} and \\usepackage{graphicx}.",
@@ -38,6 +38,7 @@ def latex(sections: Iterable[Section]) -> str:
 def _floats(section: Section) -> list[str]:
     """The floats of a section: panels beside each other for its blocks, else a table in as many pieces as needed."""
     blocks = section.blocks()
+    shared = {name: text for name, text in section.shared().items() if name != BLOCK or not section.by_block}
     if len(blocks) > 1:
         per_row = max(len(_rows(section, rows).index) for _, rows in blocks) + 5
         panels = _columns(section) * max(1, PANEL_LINES // per_row)
@@ -53,6 +54,7 @@ def _floats(section: Section) -> list[str]:
     for number, body in enumerate(bodies, 1):
         of = f" ({number} of {len(bodies)})" if len(bodies) > 1 else ""
         title = section.title if blocks[0][0] == "" or len(blocks) > 1 else f"{section.title}: {blocks[0][0]}"
+        title += f" ({in_words(shared)})" if shared else ""
         label = f"tab:{section.slug}" + (f"-{number}" if number > 1 else "")
         lines += [f"\\begin{{{kind}}}[tbp]", r"\centering", f"\\caption{{{in_latex(title + of)}}}"]
         lines += [f"\\label{{{label}}}", *body, f"\\end{{{kind}}}"]
@@ -83,9 +85,11 @@ def _panels(section: Section, blocks: Sequence[tuple[str, pd.Index]]) -> list[st
 def _rows(section: Section, rows: pd.Index) -> pd.DataFrame:
     """Texts of some rows; with a baseline, each is followed by the row of its differences.
 
-    What an average covers is left to its mark and the notes: it would make the column too wide.
+    What all rows of the section share is in the caption, and the name of a block above its table. What an average
+    covers is left to its mark and the notes: it would make the column too wide.
     """
-    texts = pd.DataFrame(section.texts.loc[rows].iloc[:, int(section.by_block) :])
+    elsewhere = {*section.shared(), *([BLOCK] if section.by_block else [])}
+    texts = pd.DataFrame(section.texts.loc[rows, [name for name in section.texts if name not in elsewhere]])
     if section.differences is None:
         return texts
     below = pd.DataFrame(section.differences.loc[rows, texts.columns])

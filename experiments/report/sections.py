@@ -34,6 +34,8 @@ BANDS = (
 )
 BLOCK = "data set"
 """Column of a score section that names the block."""
+METHOD, COUNTS = "method", ("shots", "seeds", "runs")
+"""Columns of many sections."""
 PUBLISHED = ("published", "difference", "band", "within_band", "published_method", "provenance", "status")
 
 
@@ -65,11 +67,35 @@ class Section:
     def is_number(self, column: str) -> bool:
         return is_numeric_dtype(self.values[column])
 
+    def shared(self) -> dict[str, str]:
+        """What all rows have in common, by column: narrow formats say it once. The methods stay in their rows."""
+        if len(self.texts) < 2:
+            return {}
+        candidates = [str(name) for name in self.texts if name in COUNTS or not self.is_number(str(name))]
+        return {
+            name: str(self.texts[name].iloc[0])
+            for name in candidates
+            if name != METHOD and len(set(self.texts[name])) == 1
+        }
+
     def blocks(self) -> list[tuple[str, pd.Index]]:
         """Name and rows of each block; one without a name where the section has none."""
         if not self.by_block:
             return [("", self.values.index)]
         return [(str(name), rows.index) for name, rows in self.texts.groupby(BLOCK, sort=False)]
+
+
+def in_words(shared: Mapping[str, str]) -> str:
+    """ "data set Shapes; 16 shots" """
+    return "; ".join(_in_words(name, text) for name, text in shared.items())
+
+
+def _in_words(name: str, text: str) -> str:
+    if name not in COUNTS:
+        return f"{name} {text}"
+    if text.endswith(name):
+        return text
+    return f"{text} {name[:-1] if text == '1' else name}"
 
 
 Formats = Mapping[str, int | Callable[[float], str]]

@@ -11,7 +11,7 @@ from dassl.utils import in_csv, in_markdown
 
 from .comparisons import Baseline
 from .recipes import Recipe
-from .sections import LEGEND, PUBLISHED, Section
+from .sections import LEGEND, PUBLISHED, Section, in_words
 
 CSV_COLUMNS = [
     *("setting", "backbone", "method", "trainer", "config", "changes", "dataset", "metric", "shots"),
@@ -38,8 +38,9 @@ def _with_differences(section: Section) -> pd.DataFrame:
 
 def terminal(section: Section, width: int) -> str:
     """A table that fits into `width` characters: what does not, follows below with the text columns repeated."""
-    texts = _with_differences(section)
-    lines = [section.title, "=" * len(section.title)]
+    shared = section.shared()
+    texts = _with_differences(section).drop(columns=[*shared])
+    lines = [section.title, "=" * len(section.title), *([f"All rows: {in_words(shared)}."] if shared else [])]
     for columns in _fitting(texts, [section.is_number(name) for name in texts].index(True), width):
         lines += [_table(pd.DataFrame(texts[columns]), "simple"), ""]
     notes = [*([section.legend] if section.differences is not None else []), *(f"* {note}" for note in section.notes)]
@@ -66,8 +67,11 @@ def _table(texts: pd.DataFrame, style: str) -> str:
 def markdown(sections: Iterable[Section], title: str, facts: Iterable[str]) -> str:
     lines = [f"# {title}", "", *(f"* {in_markdown(fact)}" for fact in facts), "", LEGEND, ""]
     for section in sections:
-        texts = _with_differences(section).map(in_markdown).rename(columns=in_markdown)
-        lines += [f"## {in_markdown(section.title)}", "", _table(texts, "github"), ""]
+        shared = section.shared()
+        texts = _with_differences(section).drop(columns=[*shared]).map(in_markdown).rename(columns=in_markdown)
+        lines += [f"## {in_markdown(section.title)}", ""]
+        lines += [f"All rows: {in_markdown(in_words(shared))}.", ""] if shared else []
+        lines += [_table(texts, "github"), ""]
         # a blank line behind the notes, or else the legend would belong to the last one
         lines += [
             *(f"* {in_markdown(note)}" for note in section.notes),
