@@ -66,7 +66,7 @@ class BranchedText:
 
     @torch.no_grad()
     def recompute_in_chunks(self, classes: int) -> None:
-        """From now on encode so many classes at a time and keep nothing of them for the backward passes."""
+        """From now on encode this many classes at a time, again in the backward passes instead of keeping them."""
         device = self._clip.logit_scale.device
         packed = [PackedPrompts.from_tokens(part).to(device) for part in self.tokens.split(classes)]
         self._chunks = [(part, self._unchanged_rows(part)) for part in packed]

@@ -46,7 +46,7 @@ class ClassPrompts:
         return torch.cat(parts)
 
     def recompute_in_chunks(self, classes: int) -> None:
-        """From now on encode so many classes at a time and keep nothing of them for the backward passes."""
+        """From now on encode this many classes at a time, again in the backward passes instead of keeping them."""
         self._classes, parts = classes, (self.tokens.split(classes), self._learned.split(classes))
         self._chunks = [_Chunk(*part, self._rows, self.layer, self._device) for part in zip(*parts, strict=True)]
 

@@ -97,7 +97,7 @@ def _folder(root: str | os.PathLike[str] | None) -> Path:
 def _fetch(url: str, root: str | os.PathLike[str] | None = None) -> str:
     """Path of the file behind `url`, fetched into `root` (default ~/.cache/clip) and checked by SHA-256.
 
-    The address holds the expected digest, as OpenAI's do. A path to a local file is returned unchanged.
+    The address contains the expected digest, as OpenAI's do. A path to a local file is returned unchanged.
 
     Raises:
         UserError: no connection, or the digest differs (the file is not kept).
@@ -176,7 +176,7 @@ def load_backbone(name: str, root: str | os.PathLike[str] | None = None) -> Back
 
 
 def build_model(state_dict: Mapping[str, Tensor], design_details: Mapping[str, object] | None = None) -> CLIP:
-    """A CLIP of its own from a state dict, trainable; float16 if CUDA is available, else float32.
+    """A new, trainable CLIP from a state dict; float16 if CUDA is available, else float32.
 
     As published, each call draws from PyTorch's global CPU generator (see `clip.published_start`).
 
@@ -184,7 +184,7 @@ def build_model(state_dict: Mapping[str, Tensor], design_details: Mapping[str, o
         design_details: what trainer files of the MaPLe and PromptSRC repositories pass; see `clip.compat`.
 
     Raises:
-        UserError: The tensors are not a CLIP, or the details do not fit them.
+        UserError: the tensors are not a CLIP, or the details do not fit them.
     """
     model = weights.build_model({name: tensor.clone() for name, tensor in state_dict.items()})
     return as_upstream(with_prompts(model, design_details or {}))
@@ -216,7 +216,7 @@ def load(
         The model, on `device`, and the transform.
 
     Raises:
-        UserError: An unknown name, no connection, a file that is damaged or does not fit, or `jit`.
+        UserError: an unknown name, no connection, a file that is damaged or does not fit, or `jit`.
     """
     if jit:
         raise UserError("jit=True is not supported: the scripted model cannot take prompts")

@@ -5,7 +5,7 @@ Such files call `clip.build_model(state_dict, design_details)` and use the resul
 * *Owned prompts* (`vision_depth`, `language_depth`: VPT, IVLP, PromptSRC and what follows them): the prompts are
   parameters of the towers, under the published names `visual.VPT`, `visual.transformer.resblocks.<i>.VPT_shallow` and
   `transformer.resblocks.<i>.VPT_shallow` (0 < i < depth); the towers are called as those of a plain CLIP.
-* *Given prompts* (`maple_length`: MaPLe and what follows it): the towers hold none; they are called as
+* *Given prompts* (`maple_length`: MaPLe and what follows it): the towers have no prompts; they are called as
   `visual(images, prompts of layer 0, prompts of layers 1, 2, ...)` and `transformer([rows, prompts of layers 1, 2, ...,
   0])`, which returns such a list.
 
@@ -33,7 +33,7 @@ Placement = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Design:
-    """`design_details` without the trainer's name. Depths count the layers with prompts of their own.
+    """`design_details` without the trainer's name. Depths count the layers with their own prompts.
 
     The text prompt of layer 0 is the trainer's own context, so that `language_depth` 1 puts nothing into the tower.
     """
@@ -49,7 +49,7 @@ class Design:
         """The known entries.
 
         Raises:
-            UserError: An unknown entry, or a value, asks for something that cannot be built.
+            UserError: an unknown entry, or a value, asks for something that cannot be built.
         """
         known = {field.name for field in fields(cls)}
         for name, value in details.items():
@@ -65,7 +65,7 @@ class Design:
         """Check that the towers of `clip` can take these prompts.
 
         Raises:
-            UserError: They cannot.
+            UserError: they cannot, or the design contradicts itself.
         """
         transformers = {"language": clip.transformer}
         if isinstance(clip.visual, VisionTransformer):

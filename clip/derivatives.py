@@ -8,9 +8,10 @@ each part of the block (layer norm, activation, attention) has them as four shor
     push      x'_k -> y'_k = J(x) x'_k                    for k = 1 .. K tangents x'_k at once
     second    d/dx of  sum_k <dy_k, J(x) x'_k>, plus J(x)^T ddy
 
-`second` is forward over reverse written out. Differentiate dx_k = J(x)^T dy_k along x'_k and sum over k: since J^T is
-the same for all k, the K derivatives travel back as one (`ddy` is what arrives from above). The linear maps are applied
-K times in `pull` and in `push`, and only once in `second`; no derivative of a weight is ever formed.
+`second` is forward-over-reverse differentiation, written out. Differentiate dx_k = J(x)^T dy_k along x'_k and sum over
+k: since J^T is the same for all k, one backward pass serves all K derivatives (`ddy` is the sum from the layer above).
+The linear maps are applied K times in `pull` and in `push`, and only once in `second`; no derivative of a weight is
+ever formed.
 
 Layer norm, with m, r the mean and the reciprocal deviation of a row, x^ = (x - m) r and
 P(u) = u - mean(u) - x^ mean(u x^):
@@ -58,8 +59,8 @@ kernels_run_on = "cuda"
 def kernels_for(tensor: Tensor) -> ModuleType | None:
     """The kernels where they can run; None: plain PyTorch.
 
-    They compute in float32 at most, on the device that they were chosen for. Neither autograd nor `torch.func` nor an
-    export sees what they do, so they are left out wherever one of them looks. The closed forms need none of them.
+    They compute in float32 at most, on the device that they were chosen for. Autograd, `torch.func` and exports cannot
+    look into a kernel, so plain PyTorch is used under each of them. The closed forms run without all three.
     """
     if kernels is None or torch.is_grad_enabled() or tensor.dtype == torch.float64:
         return None
@@ -166,7 +167,7 @@ class Norm(NamedTuple):
 
 
 def _with_residual(rows: Tensor, residual: Tensor, start: int) -> Tensor:
-    """rows [.., L, d] plus the residual rows [.., L', d] from `start` on, as far as there are any; a new tensor"""
+    """A new tensor: rows [.., L, d] plus the residual rows [.., L', d] from `start` on, as far as these reach"""
     residual = residual[..., start : start + rows.shape[-2], :]
     if residual.shape == rows.shape:
         return rows + residual
@@ -178,54 +179,34 @@ def _with_residual(rows: Tensor, residual: Tensor, start: int) -> Tensor:
 # --- activation ------------------------------------------------------------------------------------------------------
 
 
-class Activation(Protocol):
+class Activation(ABC):
     """A function of single entries. It gets z = scale * x and gives scale * f(x), so that one operation is enough."""
 
     scale: float
 
-    def value(self, z: Tensor) -> Tensor: ...
+    @abstractmethod
+    def value(self, z: Tensor) -> Tensor:
+        """scale * f(x)"""
+
+    @abstractmethod
+    def times_slope(self, upstream: Tensor, z: Tensor) -> Tensor:
+        """df/dx * upstream; upstream [K, ...] and z [...]"""
+
+    @abstractmethod
+    def times_curvature(self, upstream: Tensor, z: Tensor) -> Tensor:
+        """d2f/dx2 * upstream, of one shape"""
 
     def of_linear(self, x: Tensor, parameters: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """z = scale (x W^T + bias) and `value` of it, [..., H] each; x [..., d], parameters W [H, d] and bias [H]"""
-        ...
-
-    def times_slope(self, upstream: Tensor, z: Tensor) -> Tensor:
-        """df/dx * upstream; upstream [K, ...] and z [...]"""
-        ...
-
-    def times_curvature(self, upstream: Tensor, z: Tensor) -> Tensor:
-        """d2f/dx2 * upstream, of one shape"""
-        ...
-
-    def second(self, dda: Tensor, da: Tensor, tangent: Tensor, z: Tensor) -> Tensor:
-        """f' dda + f'' sum_k x'_k da_k; da of `pull`, tangent x' of `push` [K, ...]; dda, z [...]"""
-        ...
-
-
-class _ActivationForm(ABC):
-    scale: float
-
-    @abstractmethod
-    def value(self, z: Tensor) -> Tensor:
-        """As `Activation.value`."""
-
-    @abstractmethod
-    def times_slope(self, upstream: Tensor, z: Tensor) -> Tensor:
-        """As `Activation.times_slope`."""
-
-    @abstractmethod
-    def times_curvature(self, upstream: Tensor, z: Tensor) -> Tensor:
-        """As `Activation.times_curvature`."""
-
-    def of_linear(self, x: Tensor, parameters: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         z = _affine(x, parameters, self.scale, self.scale)
         return z, self.value(z)
 
     def second(self, dda: Tensor, da: Tensor, tangent: Tensor, z: Tensor) -> Tensor:
+        """f' dda + f'' sum_k x'_k da_k; da of `pull`, tangent x' of `push` [K, ...]; dda, z [...]"""
         return self.times_slope(dda, z).add_(self.times_curvature((da * tangent).sum(dim=0), z))
 
 
-class QuickGELUForm(_ActivationForm):
+class QuickGELUForm(Activation):
     """f(x) = x sigmoid(1.702 x) = silu(z) / 1.702 with z = 1.702 x; s = sigmoid(z).
 
     f' = s + z s (1 - s);  f'' = 1.702 s (1 - s) (2 + z (1 - 2 s)), where z s = silu(z).
@@ -258,7 +239,7 @@ class QuickGELUForm(_ActivationForm):
         return super().second(dda, da, tangent, z)
 
 
-class GELUForm(_ActivationForm):
+class GELUForm(Activation):
     """f(x) = x Phi(x), Phi and phi the normal distribution and its density. f' = Phi + x phi, f'' = phi (2 - x^2)."""
 
     scale = 1.0
@@ -283,13 +264,13 @@ CLOSED_FORMS: dict[str, Activation] = {"QuickGELU": QuickGELUForm(), "GELU": GEL
 
 
 class Layout(Protocol):
-    """How the rows of a tower make up problems of attention; linear maps and their transposes.
+    """How the rows of a tower form problems of attention; linear maps and their transposes.
 
-    `heads` is h, d = h c. Rows that are kept have queries and go on to the next layer, all rows have keys and values.
+    `heads` is h, d = h c. Kept rows have queries, and are the input of the next layer; all rows have keys and values.
     """
 
     def mask(self, dtype: torch.dtype) -> Tensor | None:
-        """Added to the scores, [b, Q, M]; None where every query sees every key"""
+        """Added to the scores, [b, Q, M]; None: every query sees every key"""
         ...
 
     def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -325,7 +306,7 @@ class Attention(NamedTuple):
     v: Tensor
     p: Tensor
     some: Tensor
-    """[1, 1, 1] anything: what a product is formally added to, times 0"""
+    """[1, 1, 1], any values: `baddbmm` needs a tensor to add the product to, and multiplies this one by 0"""
 
     @property
     def scale(self) -> float:
@@ -344,7 +325,8 @@ class Attention(NamedTuple):
         b, n_queries, n, c = do.shape
         n_keys = self.k.shape[1]
         upstream = (do.flatten(1, 2) @ self.v.mT).unflatten(1, (n_queries, n))  # D [b, Q, K, M]
-        if n == 1 and kernels_for(self.p) is None:  # `second`, which most pulls do without, will centre it
+        if n == 1 and kernels_for(self.p) is None:
+            # one operation gives dS; D is centred in `second`, and most pulls have no `second`
             p = self.p[:, :, None]
             centred, d_scores = None, aten._softmax_backward_data(upstream, p, -1, p.dtype)
         else:
@@ -358,6 +340,7 @@ class Attention(NamedTuple):
         """Tangents q' [b, Q, K, c], k' [b, K, M, c], v' [b, M, K, c] -> o' [b, Q, K, c] and what `second` needs."""
         b, n_queries, n, c = q.shape
         n_keys = self.k.shape[1]
+        # S' of all tangents side by side, [b, Q, K M], so that q k'^T is one product that is added in place
         scores = self._scaled(q.flatten(1, 2), self.k.mT).view(b, n_queries, n * n_keys)
         scores.baddbmm_(self.q, k.flatten(1, 2).mT, alpha=self.scale)
         centred, p = self._centred(scores.view(b, n_queries, n, n_keys))
@@ -371,11 +354,12 @@ class Attention(NamedTuple):
         do, upstream, d_scores = pulled
         q, k, v, scores, p = pushed
         ddo = ddo.squeeze(2)
+        # sums over k are products with K times the width: sum_k do_k v'_k^T = [do_1 .. do_K] [v'_1 .. v'_K]^T
         bent = (ddo @ self.v.mT).baddbmm_(do.flatten(2), v.flatten(2).mT)  # [b, Q, M]
         if (kernels := kernels_for(self.p)) is not None:
             bent = kernels.softmax_second(bent, upstream, scores, self.p)
         else:
-            if do.shape[2] == 1:
+            if do.shape[2] == 1:  # `pull` left this to us
                 upstream, _ = self._centred(upstream)
             bent += (upstream * scores).sum(dim=2)
             bent = aten._softmax_backward_data(bent, self.p, -1, self.p.dtype)
@@ -424,7 +408,7 @@ class BlockTrace:
     """What a block keeps of y = u + MLP(LN2(u)), u = x + attention(LN1(x)), and its derivatives there.
 
     Args:
-        moving: rows of x that have tangents, and whose cotangents are asked for; the others are constants. None: all.
+        moving: rows of x that have tangents and cotangents; the others are constants. None: all.
     """
 
     weights: Weights

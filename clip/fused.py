@@ -215,7 +215,7 @@ def norm_forward(
         dtype: of the normed rows.
 
     Returns:
-        x + added, the normed rows [N.., L, d], mean and rstd [N.., L, 1]; x itself where nothing is added.
+        x + added, the normed rows [N.., L, d], mean and rstd [N.., L, 1]; without `added`, x itself comes first.
     """
     width = x.shape[-1]
     rows, length, stride = _regular(x)

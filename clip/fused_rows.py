@@ -21,7 +21,7 @@ HEAD_ROWS = 16
 
 
 def launch(kernel: Any, programs: tuple[int, ...], *arguments: Any, **options: Any) -> None:
-    """Run a kernel. Its declared type is that of the function which Triton compiles, not of what Triton makes of it.
+    """Run a kernel. It is typed as Any, since type checkers take it for the plain function that Triton compiles.
 
     Args:
         kernel: a function that `triton.jit` compiles.
@@ -225,8 +225,8 @@ def split_back(
 
     Args:
         sizes: G, Q, M.
-        indices: query of each row [L], -1 where it has none, and key of each row [.] behind those that are the first
-            keys of all problems. None: G = 1, queries and keys are the first rows.
+        indices: query of each row [L] (-1: the row has no query), and key of each row [.] behind those that are the
+            first keys of all problems. None: G = 1, queries and keys are the first rows.
     """
     dq, count, width = parts[0], *parts[0].shape[2:]
     problems, n_queries, n_keys = sizes

@@ -12,13 +12,13 @@ from clip.derivatives import Attention, Norm, QuickGELUForm
 from clip.model import QuickGELU
 from clip.packed_text import PackedPrompts, PackedRows
 from clip.towers import EveryRow
-from dassl.utils.errors import UserError
+from dassl.utils.errors import UserError, one_line
 
 CHOICES = ("auto", "on", "off")
 
 
 def choose_kernels(choice: str, device: torch.device) -> None:
-    """For a config's TRAINER.FUSED: auto (on a GPU, where Triton works), on or off. A CPU has none, and "on" says so.
+    """For a config's TRAINER.FUSED: auto (on a GPU with a working Triton), on or off. On a CPU, "on" prints a line.
 
     Raises:
         UserError: unknown choice; or "on", and the kernels do not work on this GPU.
@@ -41,7 +41,7 @@ def choose_kernels(choice: str, device: torch.device) -> None:
         torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
     except Exception as error:  # a missing package or compiler, a GPU that Triton does not know, wrong numbers
         derivatives.kernels = None
-        reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
+        reason = one_line(error)
         if choice == "on":
             raise UserError(f"TRAINER.FUSED on: the kernels do not work here ({reason}); set it to off") from error
         print(f"TRAINER.FUSED auto: the kernels do not work here ({reason}); plain PyTorch is used")

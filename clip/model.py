@@ -31,7 +31,7 @@ HEAD_WIDTH = 64
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer norm in the precision of its own parameters (float32 also in a float16 tower)."""
+    """Layer norm in the precision of its parameters (float32 also in a float16 tower)."""
 
     def forward(self, input: Tensor) -> Tensor:
         x = input  # PyTorch's name
@@ -231,7 +231,7 @@ class VisionTransformer(nn.Module):
             if layer == last:
                 wanted = _first  # only the class token is read
             elif layer + 1 < len(prompts):
-                wanted = _head(length)  # the next layer brings prompts of its own
+                wanted = _head(length)  # the next layer brings its own prompts
             else:
                 wanted = None
             x = block.transform(x, full_attention, wanted)

@@ -385,7 +385,7 @@ class PackedRows:
 
 
 class EndMarks(PackedRows):
-    """As `PackedRows` with the end marks as the only queries, and the only rows that go on: one problem a class."""
+    """As `PackedRows` with the end marks as the only queries and the only rows that are kept: one problem a class."""
 
     def __init__(self, packed: PackedPrompts, sequences: int, heads: int) -> None:
         super().__init__(packed, sequences, heads)

@@ -29,7 +29,7 @@ _SCRATCH = 1 << 18
 
 
 class PromptSizes(NamedTuple):
-    """Prompts of one tower: how many tokens each has, and how many layers have one of their own."""
+    """Prompts of one tower: how many tokens each has, and how many layers have one."""
 
     tokens: int = 0
     depth: int = 0
@@ -166,7 +166,7 @@ def _skip_normal(like: Tensor) -> None:
 
 
 def _skip(count: int) -> None:
-    """Draw so many numbers of 32 bits from PyTorch's global CPU generator."""
+    """Draw this many numbers of 32 bits from PyTorch's global CPU generator."""
     scratch = torch.empty(min(count, _SCRATCH), device="cpu")
     while count > 0:
         scratch[:count].uniform_()

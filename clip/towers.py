@@ -1,7 +1,7 @@
 """Frozen towers as functions of their prompts, with derivatives in closed form.
 
-A tower is: rows, part of which come from prompts; blocks, before which prompts may be put in place of rows; a norm and
-a projection of the rows that are read. `TowerTrace` is one evaluation of it; `pull`, `push` and `second` are those of
+A tower has rows, some of which are prompts; blocks, before which prompts may replace rows; and a norm and a projection
+of the rows that are read. `TowerTrace` is one evaluation of it; `pull`, `push` and `second` are those of
 `clip.derivatives`, whose head explains them. `features` is the same as a function for autograd, differentiable twice.
 
 Shape legend: as in `clip.derivatives`, and: n prompt tokens, R rows read, e joint embedding.
@@ -144,14 +144,14 @@ class Tower:
     """one a layer"""
     place: Appended | Replacing
     start_norm: nn.LayerNorm | None
-    """passed by `start` alone; None: none"""
+    """norm of `start` alone; None: without"""
     norm: nn.LayerNorm | None
     """of the rows that are read; None: this is a part of a tower, whose output is its last block's rows [N, L', d]"""
     projection: Tensor | None
     """[d, e]"""
 
     def part(self, layers: slice) -> Tower:
-        """Some of the layers as a tower of its own, from the rows before them [N, L, d] to the rows behind them."""
+        """Some of the layers as a tower: from the rows before them [N, L, d] to the rows behind them."""
         return replace(
             self,
             blocks=list(self.blocks)[layers],
@@ -208,7 +208,7 @@ class Tower:
 
 
 def only_prompts_move(tower: nn.Module, prompts: Sequence[Tensor], *constants: Tensor) -> bool:
-    """Whether derivatives of `tower` are wanted, with respect to its prompts alone: what the closed forms give."""
+    """Whether derivatives are needed, and only those by the prompts, which are all that the closed forms give."""
     if not torch.is_grad_enabled() or not any(prompt.requires_grad for prompt in prompts):
         return False
     return not any(tensor.requires_grad for tensor in (*constants, *tower.parameters()))
@@ -270,43 +270,43 @@ class TowerTrace:
 
     @without_autocast
     def pull(self, cotangents: Tensor) -> tuple[list[Tensor], Pulled]:
-        """Cotangents [K, N, R, e] -> those of `start` [K, S, m, d] and of `deep` [K, n, d] each; and what was met."""
+        """Cotangents [K, N, R, e] -> those of `start` [K, S, m, d] and of `deep` [K, n, d]; and what `second` needs."""
         dx_read = dx = dx_norm = cotangents
         if self.norm is not None and self.projection is not None:
             dx_read = torch.matmul(cotangents.to(self.dtype), self.projection.t()).to(self.norm.x.dtype)
             dx_norm, dx = self.norm.pull(dx_read)
-        met, prompts = [], []
+        kept_by_layer, prompts = [], []
         for layer in reversed(range(len(self.blocks))):
             dx, kept = self.blocks[layer].pull(dx)
-            met.append(kept)
+            kept_by_layer.append(kept)
             if 0 < layer <= len(self.n_deep):
                 dx, prompt = self._back(dx, layer)
                 prompts.append(prompt)
         start = at_start = self._shared(dx)
         if self.start_norm is not None:
             start, _ = self.start_norm.pull(at_start)
-        pulled = Pulled(met[::-1], (dx_read, dx_norm), (at_start, start))
+        pulled = Pulled(kept_by_layer[::-1], (dx_read, dx_norm), (at_start, start))
         return self._in_prompt_dtypes([start, *reversed(prompts)]), pulled
 
     @without_autocast
     def push(self, start: Tensor, *deep: Tensor) -> tuple[Tensor, Pushed]:
-        """Tangents of the prompts [K, S, m, d] and [K, n, d] -> of the features [K, N, R, e]; and what was met."""
+        """Tangents of prompts [K, S, m, d] and [K, n, d] -> of the features [K, N, R, e]; and what `second` needs."""
         at_start = None
         start = start.to(self.blocks[0].norm_1.x.dtype)
         if self.start_norm is not None:
             tangent, t, start = self.start_norm.push(start, start.dtype)
             at_start = tangent, t
         x = start.expand(-1, self.sequences, -1, -1)
-        met = []
+        kept_by_layer = []
         for layer, block in enumerate(self.blocks):
             if 0 < layer <= len(deep):
                 x = self.tower.place.put(x, deep[layer - 1])
             x, kept = block.push(x)
-            met.append(kept)
+            kept_by_layer.append(kept)
         if self.norm is None or self.projection is None:
-            return x, Pushed(met, (), at_start)
+            return x, Pushed(kept_by_layer, (), at_start)
         _, t, y = self.norm.push(x, self.dtype)
-        return torch.matmul(y, self.projection), Pushed(met, (x, t), at_start)
+        return torch.matmul(y, self.projection), Pushed(kept_by_layer, (x, t), at_start)
 
     @without_autocast
     def second(self, cotangent: Tensor, pulled: Pulled, pushed: Pushed) -> list[Tensor]:
@@ -345,7 +345,7 @@ class TowerTrace:
 
 
 class Pulled(NamedTuple):
-    """What `TowerTrace.pull` meets on its way: the cotangents at which `second` differentiates it."""
+    """What `TowerTrace.pull` computes on its way: the cotangents at which `second` differentiates it."""
 
     blocks: list[Tensors]
     at_norm: Tensors
@@ -355,7 +355,7 @@ class Pulled(NamedTuple):
 
 
 class Pushed(NamedTuple):
-    """What `TowerTrace.push` meets: the tangents along which `second` differentiates."""
+    """What `TowerTrace.push` computes on its way: the tangents along which `second` differentiates."""
 
     blocks: list[Tensors]
     at_norm: Tensors
@@ -409,7 +409,7 @@ class AutogradTrace:
         self._prompts = [prompt.detach().requires_grad_() for prompt in prompts]
         with torch.enable_grad():
             features = function(*self._prompts)
-            # 0 of every prompt, so that there is a way back also where the function uses none of them
+            # add 0 times every prompt: autograd needs a path to each, and the function may not use all of them
             nothing = 0 * reduce(torch.add, [prompt.sum() for prompt in self._prompts])
             self._features = features + nothing.to(features.dtype)
         self.output = self._features.detach()
@@ -511,7 +511,7 @@ def features(tower: Tower, start: Tensor, *deep: Tensor) -> Tensor:
 
 
 def output(tower: Tower, owner: nn.Module, start: Tensor, *deep: Tensor) -> Tensor:
-    """The tower's output, by the closed forms where derivatives by its prompts alone are wanted.
+    """The tower's output, by the closed forms where only derivatives by its prompts are needed.
 
     Args:
         owner: the module whose frozen parameters the tower uses.
@@ -559,7 +559,7 @@ def output_with_projections(tower: Tower, rows: Tensor, branches: Mapping[int, B
 
 
 class Slot:
-    """Where a function's `forward` leaves, for its derivative, what is not a tensor."""
+    """What a function's `forward` leaves for its derivative besides tensors."""
 
     content: Any
 

@@ -3,10 +3,10 @@
 import sys
 
 from dassl.command_line import errors_in_one_line
-from datasets.acquire.arguments import parse_prepare
+from datasets.acquire.arguments import make_prepare_parser
 
 if __name__ == "__main__":  # before the imports that take seconds
-    parse_prepare()
+    make_prepare_parser().parse_args()
 
 from datasets.acquire.prepare import main
 

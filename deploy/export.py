@@ -26,17 +26,19 @@ from safetensors.torch import save
 from torch import Tensor
 from yacs.config import CfgNode
 
-from dassl.engine.anomalies import EXAMPLES, listed
+from dassl.engine.anomalies import EXAMPLES
 from dassl.engine.run_record import has_checkpoints
 from dassl.utils import (
     UnwritableFileError,
     UserError,
     file_sha256,
+    one_line,
     write_bytes_atomically,
     write_json,
 )
 from dassl.utils.locks import locked_while_writing
 from dassl.utils.logger import LOG_NAME
+from dassl.utils.names import listed
 from deploy import graphs as towers
 from deploy import standalone_script
 from deploy.graphs import ImageTower
@@ -201,7 +203,7 @@ def _write_towers(tower: ImageTower, folder: Path, formats: Sequence[str]) -> di
         try:
             write(program, path)
         except (OSError, RuntimeError) as error:  # torch's archive writer raises RuntimeError if the disk is full
-            raise UnwritableFileError(f"cannot write {path}: {' '.join(str(error).split())[:200]}") from error
+            raise UnwritableFileError(f"cannot write {path}: {one_line(error)}") from error
         files[path.name] = fingerprint(path) | {"largest_deviation": deviation(tower, path)}
         beside = path.with_name(path.name + towers.ONNX_WEIGHTS_ENDING)
         if beside.exists():

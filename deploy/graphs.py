@@ -1,4 +1,4 @@
-"""The prompted image tower as a graph of its own, for `torch.export` and ONNX; both are compared with the original."""
+"""The prompted image tower as its own graph, for `torch.export` and ONNX; both are compared with the original."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LARGEST_DEVIATION = 1e-4
 class ImageTower(nn.Module):
     """Normalised pixels [B, 3, H, W] -> normalised features [B, e]. The learned tensors are constants in it.
 
-    These are the visual prompts, or all learned tensors if the method has an image encoder of its own.
+    These are the visual prompts, or all learned tensors if the method has its own image encoder.
     """
 
     def __init__(self, clip: CLIP, prompts: Prompts) -> None:

@@ -21,6 +21,7 @@ from dassl.utils import (
     images_below,
     read_image,
 )
+from dassl.utils.threads import usable_cores
 from datasets.layout.files import left_out
 
 MAX_WORKERS = 4
@@ -96,7 +97,7 @@ def batches(
         raise UserError(f"the number of workers cannot be negative: {workers}")
     if workers is None:
         enough = len(paths) > MIN_BATCHES_PER_WORKER * batch_size
-        workers = min(MAX_WORKERS, _available_cores() - 1) if enough else 0
+        workers = min(MAX_WORKERS, usable_cores() - 1) if enough else 0
     return ImageLoader(
         _Images(paths, transform, max_pixels, max_aspect_ratio),
         batch_size=batch_size,
@@ -104,10 +105,6 @@ def batches(
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
     )
-
-
-def _available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Images(Dataset):

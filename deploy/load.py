@@ -45,9 +45,9 @@ BACKBONE_DIGEST = "backbone_sha256"
 
 @dataclass(frozen=True)
 class Source:
-    """Where a trained method is, and what is to be used otherwise than recorded.
+    """Where a trained method is, and what to use instead of the recorded values.
 
-    A folder of the published code holds no record: name its `config_file` and `trainer`, and give class names.
+    A folder of the published code has no record: name its `config_file` and `trainer`, and give class names.
     """
 
     folder: str | os.PathLike[str]
@@ -56,7 +56,7 @@ class Source:
     config_file: str = ""
     trainer: str = ""
     options: Sequence[str] = field(default=())
-    """KEY VALUE pairs that overrule the configuration."""
+    """KEY VALUE pairs that override the configuration."""
 
     def record(self, classnames: Sequence[str] | None) -> Record:
         """Configuration and trained class names (empty where they are not known).
@@ -152,7 +152,7 @@ def load_trained(
         source: where it is.
         classnames: classes to tell apart; None: those it was trained on.
         use_cuda: compute on a GPU where there is one, wherever the run was trained.
-        precision: overrules the recorded PREC.
+        precision: overrides the recorded PREC.
 
     Raises:
         UserError: nothing usable in the folder, or prompts that belong to other classes.

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 FOLDER = Path(__file__).resolve().parent
-Image.MAX_IMAGE_PIXELS = None  # the manifest has a bound of its own
+Image.MAX_IMAGE_PIXELS = None  # the manifest has its own bound
 NOT_PICTURES = {"EPS", "BUFR", "GRIB", "HDF5", "WMF", "MPEG", "IPTC"}
 """Formats that Pillow does not decode by itself: EPS starts a program, the others need a plug-in."""
 FILTERS = {name: Image.Resampling[name.upper()] for name in ("nearest", "bilinear", "bicubic")}

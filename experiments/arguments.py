@@ -7,7 +7,7 @@ import ast
 import os
 from pathlib import Path
 
-from dassl.command_line import ArgumentParser, seed_number, shown_program
+from dassl.command_line import ArgumentParser, seed_number
 
 PROGRAM = "python -m experiments"
 LAUNCHERS = ("local", "slurm")
@@ -47,20 +47,6 @@ def make_parser() -> ArgumentParser:
     _add_report(commands)
     _add_one(commands)
     _add_figures(commands)
-    return parser
-
-
-def make_report_parser() -> ArgumentParser:
-    """The parser of `python -m experiments report`."""
-    parser = ArgumentParser(prog=f"{shown_program(PROGRAM)} report", description=_REPORT)
-    add_report_arguments(parser)
-    return parser
-
-
-def make_figures_parser() -> ArgumentParser:
-    """The parser of `python -m experiments figures`."""
-    parser = ArgumentParser(prog=f"{shown_program(PROGRAM)} figures", description=_figures())
-    add_figures_arguments(parser)
     return parser
 
 
@@ -112,11 +98,6 @@ def _add_report(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
         description=_REPORT,
         examples=("output", "output --settings base2new --datasets eurosat dtd", "output --baseline IVLP"),
     )
-    add_report_arguments(parser)
-
-
-def add_report_arguments(parser: ArgumentParser) -> None:
-    """Add the arguments of the report."""
     add = parser.add_argument
     add("output", nargs="?", type=Path, default=Path("output"), help="folder of the runs")
     add("--output-dir", type=Path, help="folder of the report's files (default: report in the folder of the runs)")
@@ -167,11 +148,6 @@ def _add_figures(commands: argparse._SubParsersAction[ArgumentParser]) -> None:
         description=_figures(),
         examples=("output/try --kind confusion", "output/try --kind attention --images photos"),
     )
-    add_figures_arguments(parser)
-
-
-def add_figures_arguments(parser: ArgumentParser) -> None:
-    """Add the arguments of the figures."""
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run")
     add("--kind", required=True, choices=kind_names(), help="what to draw")

@@ -1,4 +1,4 @@
-"""The imports of plug-ins: each repository is a package of its own, and its files find their own neighbours first.
+"""The imports of plug-ins: each repository is its own package, and its files find their own neighbours first.
 
 In a file of a plug-in, `from .x import y`, `from trainers.x import y`, `import clip` and `from datasets.x import y`
 mean the plug-in's own files where it has them, and this project's where it does not; a line says so where a neighbour
@@ -27,7 +27,7 @@ TRAINERS = "trainers"
 
 
 class PluginPackage(MetaPathFinder):
-    """The files of one repository as a package with a name of its own in `sys.modules`.
+    """The files of one repository as a package with its own name in `sys.modules`.
 
     Args:
         root: the checkout. If it has no folder `trainers`, its files take that folder's place.

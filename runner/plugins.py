@@ -126,7 +126,7 @@ def announce() -> None:
 def extend_cfg(cfg: CfgNode) -> None:
     """Add the plug-ins' config keys; a key of this project that a plug-in defines as well is the plug-in's."""
     replaced = [ours for plugin in _loaded for ours in plugin.replaced.values()]
-    for ours in replaced:  # a plug-in without keys of its own is run with those that it knows from here
+    for ours in replaced:  # a plug-in without its own keys is run with those that it knows from here
         if hasattr(ours, "add_config"):
             ours.add_config(cfg)
     for plugin in _loaded:

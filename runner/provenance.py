@@ -77,7 +77,7 @@ def peak_memory() -> int:
 def learned_values(trainer: Any) -> int:
     """Numbers that training learns and prediction needs; 0 for zero-shot CLIP.
 
-    What a method needs in training alone, such as ProMetaR's modulator, is registered under a name of its own and does
+    What a method needs in training alone, such as ProMetaR's modulator, is registered under its own name and does
     not count. Of another project's trainer everything that is registered counts.
     """
     own = getattr(trainer, "registered_name", None)

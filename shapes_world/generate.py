@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,11 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--root", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(SUITES)}; all by default")
     options = parser.parse_args(arguments)
-    try:
-        generate(options.root, options.names or None)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    generate(options.root, options.names or None)
 
 
 if __name__ == "__main__":

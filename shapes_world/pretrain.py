@@ -12,7 +12,6 @@ import dataclasses
 import math
 import multiprocessing
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -266,11 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = vars(parser.parse_args(arguments))
     out, workers, threads = (options.pop(name) for name in ("output_dir", "workers", "threads"))
     torch.set_num_threads(threads)
-    try:
-        pretrain(Settings(**options), out, workers)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    pretrain(Settings(**options), out, workers)
 
 
 if __name__ == "__main__":

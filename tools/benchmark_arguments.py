@@ -9,7 +9,7 @@ from dassl.command_line import ArgumentParser
 _DESCRIPTION = """Time and memory of a training step and a test batch, against the published way of computing them.
 
 The backbone has random weights; class names are ImageNet's. A row has the median seconds of a step and of a test batch,
-and with --memory the peak memory of a step above what was in memory before it, measured in a process of its own. With
+and with --memory the peak memory of a step above what was in memory before it, measured in a separate process. With
 --baseline the same quantities of the published way follow, timed in the same process in turn with ours (A B A B ...),
 with the largest difference between the learned tensors after one step of each from the same state, and the largest
 change that the step made. For three or more class counts, the straight line through the seconds follows."""

@@ -3,7 +3,7 @@
     git worktree add /tmp/before COMMIT
     python -m tools.compare_checkouts /tmp/before --trainer ProMetaR --backbone ViT-B/16 --classes 20 100 500
 
-Each checkout runs in a process of its own, and the two step in turn (A B B A ...), so that both meet the same machine.
+Each checkout runs in its own process, and the two step in turn (A B B A ...), so that both meet the same machine.
 A row has the median processor seconds of a step in each, and the median of the ratios of the pairs. The backbone has
 random weights (see `tools.benchmark`); ViT-Shapes has the sizes of the small one that comes with this project.
 """

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -143,7 +142,7 @@ def compare(cfg: CfgNode, is_train: bool, repeats: int) -> str:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = ArgumentParser(
         prog="python -m tools.data_throughput",
         description="Measure how fast images are loaded, against torchvision's plain ImageFolder.",
@@ -156,22 +155,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     images = args.images // (2 * args.batch_size) * 2 * args.batch_size
     if images < 2 * max(CLASSES, args.batch_size):
-        print(f"error: --images {args.images} is too few for batches of {args.batch_size}", file=sys.stderr)
-        return 1
+        raise UserError(f"--images {args.images} is too few for batches of {args.batch_size}")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         make_images(folder, images)
-        try:
-            for workers in args.workers:
-                cfg = configuration(folder, workers, args.batch_size)
-                for is_train in (True, False):
-                    print(compare(cfg, is_train, args.repeats), flush=True)
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
-    return 0
+        for workers in args.workers:
+            cfg = configuration(folder, workers, args.batch_size)
+            for is_train in (True, False):
+                print(compare(cfg, is_train, args.repeats), flush=True)
 
 
 if __name__ == "__main__":
     with errors_in_one_line():
-        sys.exit(main())
+        main()

@@ -3,9 +3,9 @@
     python -m tools.gpu_check --json gpu.json
 
 Six parts: the Triton kernels against the plain forms; captured steps against eager ones bit for bit; times, kernels
-and memory of a step; a short training; the hours of the paper's table; the tests marked `gpu`. Each runs in a process
-of its own within its own time, and its figures are in the JSON file as soon as there are any. Weights and images are
-random; nothing is downloaded. The exit status is 0 when every part has finished and found nothing wrong.
+and memory of a step; a short training; the hours of the paper's table; the tests marked `gpu`. Each runs in its
+own process and has a time limit; its figures are written to the JSON file as they come. Weights and images are random;
+nothing is downloaded. The exit status is 0 when every part has finished and found nothing wrong.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import torch
 from tabulate import tabulate
 
 from dassl.command_line import ArgumentParser
-from dassl.utils import UserError, errors_in_one_line, write_json
-from tools.gpu_parts import PARTS, ROOT
+from dassl.utils import errors_in_one_line, write_json
+from tools.gpu_parts import PARTS, ROOT, check_device
 
 SECONDS = {"kernels": 60, "captured": 75, "steps": 75, "end_to_end": 45, "plan": 60, "tests": 60}
 """How long each part may take."""
@@ -175,8 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--json", type=Path, metavar="FILE", default=Path("gpu_check.json"), help="file for the figures"
     )
     args = parser.parse_args(arguments)
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("PyTorch sees no GPU: --device cpu --tiny tries the same lines on a CPU")
+    check_device(args.device)
     report: dict[str, Any] = {"machine": machine(args.device), "tiny": args.tiny, "parts": {}}
     with tempfile.TemporaryDirectory() as folder:
         for name in args.parts:

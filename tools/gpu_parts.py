@@ -1,4 +1,4 @@
-"""The parts of `tools.gpu_check`, each of which runs in a process of its own.
+"""The parts of `tools.gpu_check`, each of which runs in its own process.
 
     python -m tools.gpu_parts steps --device cuda --json steps.json
 
@@ -300,10 +300,20 @@ PARTS: dict[str, Part] = {
 }
 
 
+def check_device(device: str) -> None:
+    """Check that PyTorch can compute there.
+
+    Raises:
+        UserError: there is no GPU.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("PyTorch sees no GPU: --device cpu --tiny tries the same lines on a CPU")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = ArgumentParser(
         prog="python -m tools.gpu_parts",
-        description="One part of tools.gpu_check, which starts each in a process of its own.",
+        description="One part of tools.gpu_check, which starts each in its own process.",
         examples=("steps --device cuda --json steps.json",),
     )
     parser.add_argument("part", choices=PARTS, help="the part")
@@ -313,8 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--json", type=Path, required=True, metavar="FILE", old_spellings=("--output",), help="file for the figures"
     )
     args = parser.parse_args(arguments)
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("PyTorch sees no GPU: --device cpu --tiny tries the same lines on a CPU")
+    check_device(args.device)
     PARTS[args.part](Scale(args.device, args.tiny), args.json.absolute())
 
 

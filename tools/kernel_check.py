@@ -148,7 +148,7 @@ def check(sizes: Sizes, dtype: torch.dtype, device: torch.device, repeats: int) 
 
 
 def _error(found: list[Tensor], expected: list[Tensor]) -> float:
-    """Largest difference of each tensor as a part of its largest value; the worst of them, 1 for what is not finite"""
+    """The worst of all tensors: the largest difference divided by the largest value; 1 for NaN and infinite ones."""
     errors = [
         ((one.double() - other).abs().max() / other.abs().max().clamp(min=1)).nan_to_num(1.0, posinf=1.0).item()
         for one, other in zip(found, expected, strict=True)

@@ -98,7 +98,7 @@ class Costs:
 
 
 def measure(args: argparse.Namespace, recipe: Recipe, counts: Sequence[int], trains: bool) -> Costs:
-    """Costs of a recipe, with as many processes at once as runs are to share a GPU."""
+    """Costs of a recipe, with one process for each run that will share the GPU."""
     options = [word for pair in recipe.options for word in pair]
     rows = []
     for classes in counts:

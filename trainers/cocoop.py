@@ -8,7 +8,6 @@ All images of a batch are encoded in one pass; each image's context is computed 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
@@ -17,7 +16,16 @@ from clip.published_start import draw_clip
 from clip.recompute import recomputed
 from dassl.engine import TRAINER_REGISTRY
 from trainers.core.facts import ALL_SETTINGS, PublishedRow, Recipes
-from trainers.core.prompts import CONTEXT, ContextPrompts, Prompts, Theta, context_length, normalized
+from trainers.core.prompts import (
+    CONTEXT,
+    ContextPrompts,
+    Prompts,
+    Theta,
+    context_length,
+    linear,
+    linear_tensors,
+    normalized,
+)
 from trainers.core.trainer import PromptTrainer
 
 META_NET = "prompt_learner.meta_net"
@@ -39,7 +47,7 @@ class CoCoOpPrompts(Prompts):
         )
         tensors = {CONTEXT: context.initial}
         for name, layer in layers:
-            tensors |= {f"{META_NET}.{name}.weight": layer.weight, f"{META_NET}.{name}.bias": layer.bias}
+            tensors |= linear_tensors(f"{META_NET}.{name}", layer)
         super().__init__(clip, tensors)
         self.context = context
 
@@ -62,8 +70,8 @@ class CoCoOpPrompts(Prompts):
 
     def conditioned_context(self, theta: Theta, features: Tensor) -> Tensor:
         """Normalised image features [B, e] -> one context per image [B, n, d] (eq. 3)"""
-        hidden = F.relu(F.linear(features, theta[f"{META_NET}.linear1.weight"], theta[f"{META_NET}.linear1.bias"]))
-        shift = F.linear(hidden, theta[f"{META_NET}.linear2.weight"], theta[f"{META_NET}.linear2.bias"])  # [B, d]
+        hidden = linear(theta, f"{META_NET}.linear1", features).relu()
+        shift = linear(theta, f"{META_NET}.linear2", hidden)  # [B, d]
         return theta[CONTEXT] + shift[:, None]
 
 
@@ -72,7 +80,7 @@ class CoCoOp(PromptTrainer):
     """Conditional Context Optimization."""
 
     config_node = "COCOOP"
-    registered_name = "prompt_learner"
+    registered_name = learned_part = "prompt_learner"
     paper_date = "2022-03-10"
     recipes = {"cocoop": Recipes("_c4_ep10_batch1_ctxv1")}
     published = (PublishedRow("CoCoOp", "vit_b16_c4_ep10_batch1_ctxv1", ALL_SETTINGS),)
@@ -92,6 +100,3 @@ class CoCoOp(PromptTrainer):
         n_ctx = context_length(s.CTX_INIT, s.N_CTX)
         draw_clip(clip)
         return CoCoOpPrompts(clip, ContextPrompts(clip, classnames, n_ctx, s.CTX_INIT))
-
-    def registered_module(self) -> nn.Module:
-        return self.prompts.get_submodule("prompt_learner")

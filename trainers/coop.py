@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from yacs.config import CfgNode
 
 from clip.clip import as_upstream, load
@@ -50,7 +50,7 @@ class CoOp(PromptTrainer):
     """Context Optimization."""
 
     config_node = "COOP"
-    registered_name = "prompt_learner"
+    registered_name = learned_part = "prompt_learner"
     paper_date = "2021-09"
     recipes = {"coop": Recipes("_ep50_ctxv1", few_shot_by_shots=EPOCHS_BY_SHOTS)}
     published = (
@@ -90,6 +90,3 @@ class CoOp(PromptTrainer):
         draw_clip(clip)
         context = ContextPrompts(clip, classnames, s.N_CTX_TEXT, context_words(s.CTX_INIT, s.N_CTX_TEXT))
         return CoOpPrompts(clip, context)
-
-    def registered_module(self) -> nn.Module:
-        return self.prompts.get_submodule("prompt_learner")

@@ -27,6 +27,7 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.run_record import CLASSNAMES_NAME, classnames_digest, read_classnames
 from dassl.metrics import compute_accuracy
 from dassl.utils import UserError
+from dassl.utils.names import listed
 from dassl.utils.random_state import same_random_state_afterwards
 from trainers.core.facts import Recipes
 from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized
@@ -138,8 +139,7 @@ class LinearProbe(PromptTrainer):
         new = [name for name in names if name not in learned]
         line = f"{type(self).__name__}: {len(names) - len(new)} of {len(names)} classes have learned weights"
         if new:
-            shown = ", ".join(new[:MOST_NAMES]) + (", ..." if len(new) > MOST_NAMES else "")
-            line += f"; the other {len(new)} keep their zero-shot text features: {shown}"
+            line += f"; the other {len(new)} keep their zero-shot text features: {listed(new, MOST_NAMES)}"
         print(line)
         rows = zip(names, self.zero_shot.cpu(), strict=True)
         return dict(state) | {WEIGHT: torch.stack([learned.get(name, row).to(row) for name, row in rows])}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
@@ -25,6 +24,8 @@ from trainers.core.prompts import (
     check_text_depth,
     check_vision_depth,
     context_words,
+    linear,
+    linear_tensors,
     vit_of,
 )
 from trainers.core.trainer import PromptTrainer
@@ -52,14 +53,12 @@ class MaPLePrompts(Prompts):
         text_width = clip.transformer.width
         deep = range(depth - 1)
 
-        def projection(prefix: str, layer: nn.Linear) -> dict[str, Tensor]:
-            return {f"{prefix}.weight": layer.weight, f"{prefix}.bias": layer.bias}
-
-        tensors = {CONTEXT: context.initial} | projection("prompt_learner.proj", nn.Linear(text_width, vision_width))
+        tensors = {CONTEXT: context.initial}
+        tensors |= linear_tensors("prompt_learner.proj", nn.Linear(text_width, vision_width))
         tensors |= {f"{LAYERS}.{i}": draw_prompt(n_ctx, text_width) for i in deep}
         common = nn.Linear(text_width, vision_width)  # every deeper projection starts from the same values
         for i in deep:
-            tensors |= projection(f"{PROJECTIONS}.{i}", common)
+            tensors |= linear_tensors(f"{PROJECTIONS}.{i}", common)
         super().__init__(clip, tensors)
         self.context, self.deep_names = context, [f"{LAYERS}.{i}" for i in deep]
         self.text_prompts = [CONTEXT, *self.deep_names]
@@ -71,7 +70,7 @@ class MaPLePrompts(Prompts):
         pairs = [("prompt_learner.proj", CONTEXT)] + [
             (f"{PROJECTIONS}.{i}", name) for i, name in enumerate(self.deep_names)
         ]
-        return [F.linear(theta[text], theta[f"{name}.weight"], theta[f"{name}.bias"]) for name, text in pairs]
+        return [linear(theta, name, theta[text]) for name, text in pairs]
 
 
 @TRAINER_REGISTRY.register()

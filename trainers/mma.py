@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
@@ -23,7 +21,7 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from trainers.core.facts import BASE_TO_NEW, CROSS_DATASET, PublishedRow, Recipes
 from trainers.core.gradients import scaled
-from trainers.core.prompts import Prompts, Theta, readable, vit_of
+from trainers.core.prompts import Prompts, Theta, linear, linear_tensors, readable, vit_of
 from trainers.core.templates import tokenize_prompts
 from trainers.core.trainer import PromptTrainer
 
@@ -37,10 +35,10 @@ def drawn_adapters(clip: CLIP, visual: VisionTransformer, layers: range, width: 
     def draw(sizes: Sequence[tuple[str, int, int]]) -> dict[str, Tensor]:
         """All layers are made, which draws PyTorch's initialisation, and only then drawn once more."""
         tensors = {}
-        for name, linear in [(name, nn.Linear(inputs, outputs)) for name, inputs, outputs in sizes]:
-            nn.init.kaiming_normal_(linear.weight, mode="fan_out", nonlinearity="relu")
-            tensors[f"{LEARNER}.{name}.weight"] = linear.weight
-            tensors[f"{LEARNER}.{name}.bias"] = torch.zeros_like(linear.bias)
+        for name, layer in [(name, nn.Linear(inputs, outputs)) for name, inputs, outputs in sizes]:
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+            tensors |= linear_tensors(f"{LEARNER}.{name}", layer)
         return tensors
 
     tensors = {}
@@ -75,7 +73,7 @@ class MMAPrompts(Prompts):
         h = scaled(u, 1.0, self.scale) if larger else u
         h = h.to(theta[f"{LEARNER}.{up}.bias"].dtype)
         for name in (down, shared, up):
-            h = F.linear(h, theta[f"{LEARNER}.{name}.weight"], theta[f"{LEARNER}.{name}.bias"])
+            h = linear(theta, f"{LEARNER}.{name}", h)
             h = h if name == up else h.relu()
         return scaled(h, self.scale, 1.0 if larger else self.scale).to(u.dtype)
 
@@ -105,7 +103,7 @@ class MultiModalAdapter(PromptTrainer):
     paper_date = "2024-06"
     recipes = {"mma": Recipes("_ep5", by_dataset={"imagenet": "vit_b16_ep5_imnet"})}
     published = (PublishedRow("MMA", "vit_b16_ep5", (BASE_TO_NEW, CROSS_DATASET)),)
-    registered_name = "adapter_learner"
+    registered_name = learned_part = LEARNER
     family_alias, family_has_own_settings = "MMA", True
 
     @staticmethod
@@ -135,6 +133,3 @@ class MultiModalAdapter(PromptTrainer):
         prompts = [f"{readable(s.TEXT_CTX_INIT)} {readable(name)}.".strip() for name in classnames]
         layers = range(s.ADAPTER_START, s.ADAPTER_END + 1)
         return MMAPrompts(clip, prompts, layers, s.ADAPTER_DIM, s.ADAPTER_SCALE, s.SCALE_GRADIENTS)
-
-    def registered_module(self) -> nn.Module:
-        return self.prompts.get_submodule(LEARNER)

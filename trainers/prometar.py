@@ -68,7 +68,7 @@ class MetaRegularization(PromptTrainer):
         # A. base step
         update, teacher, reported = self.captured(self.base_step, (self.theta(), self.phi()), images, labels)
         descend(self.optim, self.prompts, update)
-        # B. meta step, from theta as A has left it; a batch of one class has none and reports a loss of 0, as published
+        # B. meta step, from theta as A has left it; a batch of one class skips it and reports a loss of 0, as published
         task = sample_task(batch["label"].cpu(), self.settings.MIXUP_ALPHA, self.settings.MIXUP_BETA)
         if task is None:
             numbers = self.finite_numbers({"loss": torch.zeros_like(reported["loss_base"])} | reported)

@@ -20,7 +20,17 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.utils import UserError
 from trainers.core.facts import BASE_TO_NEW, CROSS_DATASET, PublishedRow, Recipes
-from trainers.core.prompts import CONTEXT, ContextPrompts, Prompts, Theta, at_least_float32, normalized, readable
+from trainers.core.prompts import (
+    CONTEXT,
+    ContextPrompts,
+    Prompts,
+    Theta,
+    at_least_float32,
+    context_length,
+    linear,
+    linear_tensors,
+    normalized,
+)
 from trainers.core.templates import method_template, template_features
 from trainers.core.trainer import PromptTrainer
 
@@ -42,10 +52,9 @@ class TCPPrompts(Prompts):
     def __init__(self, clip: CLIP, context: ContextPrompts, layer: int, teacher: Tensor) -> None:
         joint, width = clip.text_projection.shape[1], clip.transformer.width
         draw_clip(clip)  # the published code builds a second CLIP, for the teacher
-        linear1, linear2 = nn.Linear(joint, joint // REDUCTION), nn.Linear(joint // REDUCTION, CLASS_ROWS * width)
         tensors = {CONTEXT: context.initial}
-        for name, linear in (("linear1", linear1), ("linear2", linear2)):
-            tensors |= {f"{META_NET}.{name}.weight": linear.weight, f"{META_NET}.{name}.bias": linear.bias}
+        tensors |= linear_tensors(f"{META_NET}.linear1", nn.Linear(joint, joint // REDUCTION))
+        tensors |= linear_tensors(f"{META_NET}.linear2", nn.Linear(joint // REDUCTION, CLASS_ROWS * width))
         super().__init__(clip, tensors)
         device = clip.logit_scale.device
         self.context = ClassPrompts(context.tokens, context.learned, CLASS_ROWS, layer, device)
@@ -54,8 +63,8 @@ class TCPPrompts(Prompts):
 
     def class_rows(self, theta: Theta) -> Tensor:
         """T(û0_c) for all classes, [C, 4, d]."""
-        hidden = F.linear(self.teacher, theta[f"{META_NET}.linear1.weight"], theta[f"{META_NET}.linear1.bias"])
-        rows = F.linear(self.activation(hidden), theta[f"{META_NET}.linear2.weight"], theta[f"{META_NET}.linear2.bias"])
+        hidden = linear(theta, f"{META_NET}.linear1", self.teacher)
+        rows = linear(theta, f"{META_NET}.linear2", self.activation(hidden))
         return rows.unflatten(-1, (CLASS_ROWS, -1))  # [C, 4, d]
 
     def text_features(self, theta: Theta) -> Tensor:
@@ -72,7 +81,7 @@ class TCP(PromptTrainer):
         "tcp": Recipes("_ep100_ctxv1", by_dataset={name: "vit_b16_ep25_ctxv1" for name in ("imagenet", "sun397")})
     }
     published = (PublishedRow("TCP", "vit_b16_ep100_ctxv1", (BASE_TO_NEW, CROSS_DATASET)),)
-    registered_name = "prompt_learner"
+    registered_name = learned_part = "prompt_learner"
 
     @staticmethod
     def add_config(cfg: CfgNode) -> None:
@@ -94,15 +103,12 @@ class TCP(PromptTrainer):
                 f"TRAINER.TCP.CLASS_LAYER is {s.CLASS_LAYER}, but the backbone's text tower has the layers 0 to "
                 f"{layers - 1}: set it between 1 and {layers - 1}"
             )
-        n_ctx = len(shared_tokenizer().encode(readable(s.CTX_INIT))) if s.CTX_INIT else s.N_CTX
+        n_ctx = context_length(s.CTX_INIT, s.N_CTX)
         draw_clip(clip)
         context = ContextPrompts(clip, classnames, n_ctx, s.CTX_INIT, template=prompt_template(dataset, n_ctx))
         teacher = method_template("tcp_teacher", dataset)
         features = normalized(next(template_features(clip, classnames, [teacher])))  # û0 [C, e]
         return TCPPrompts(clip, context, s.CLASS_LAYER, features)
-
-    def registered_module(self) -> nn.Module:
-        return self.prompts.get_submodule("prompt_learner")
 
     def objective(self, theta: Theta, image: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         with self.precision.autocast():

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from clip.model import CLIP, HEAD_WIDTH
-from dassl.utils.checkpoint_files import read_checkpoint_file
-from dassl.utils.errors import UnreadableFileError, UserError
+from dassl.utils.checkpoint_files import load_checkpoint
+from dassl.utils.errors import UnreadableFileError, UserError, one_line
 from dassl.utils.torchscript_files import is_torchscript, read_torchscript
 
 VOCABULARY_SIZE = 49408
@@ -47,12 +47,13 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         elif is_torchscript(path):
             state = read_torchscript(path)
         else:
-            state = read_checkpoint_file(path)
+            state = load_checkpoint(path)
     except UnreadableFileError as error:
         raise CheckpointError(f"backbone file cannot be used: {error}") from error
-    except Exception as error:  # a damaged or hostile file can make each library fail in ways of its own
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CheckpointError(f"backbone file {path} is damaged or does not hold plain tensors: {reason}") from error
+    except Exception as error:  # a damaged or hostile file can make each library fail in its own ways
+        raise CheckpointError(
+            f"backbone file {path} is damaged or has something else than plain tensors: {one_line(error)}"
+        ) from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -67,7 +68,7 @@ def _check_are_plain(state: Mapping[str, Tensor], path: Path) -> None:
     A few bytes can describe a tensor of terabytes (all strides 0); converting it to float32 would fill the memory.
 
     Raises:
-        CheckpointError: They are not.
+        CheckpointError: a tensor is sparse, of an unusual type or too large.
     """
     stored: dict[int, int] = {}
     for name, tensor in state.items():
@@ -138,7 +139,7 @@ def _architecture(state: Mapping[str, Tensor], heads: Heads | None = None) -> di
     """Constructor arguments of `CLIP` for these tensors.
 
     Raises:
-        ValueError: There is no such model.
+        ValueError: there is no such model.
     """
     (width,) = _shape(state, "ln_final.weight", 1)
     common = dict(

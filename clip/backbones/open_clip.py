@@ -17,7 +17,7 @@ from torch import Tensor
 from clip.backbones import checkpoint as weights
 from clip.backbones.checkpoint import CheckpointError, Heads
 from clip.model import CLIP, VisionTransformer
-from dassl.utils.errors import UserError
+from dassl.utils.errors import UserError, one_line
 
 PREFIX = "open_clip:"
 _SIZES = {
@@ -50,7 +50,7 @@ class OpenClipName:
         """Split a name.
 
         Raises:
-            UserError: It is not like open_clip:MODEL/TAG.
+            UserError: it does not have the form open_clip:MODEL/TAG.
         """
         model, _, tag_or_path = name.removeprefix(PREFIX).partition("/")
         if not model or not tag_or_path:
@@ -114,9 +114,8 @@ def checkpoint_file(name: str, root: str | os.PathLike[str] | None = None) -> st
     try:
         return str(_open_clip().download_pretrained(dict(settings), cache_dir=None if root is None else str(root)))
     except Exception as error:  # urllib's, requests' or the hub's, depending on where the file comes from
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
-            f"backbone {name}: open_clip cannot download the weights ({reason}); "
+            f"backbone {name}: open_clip cannot download the weights ({one_line(error)}); "
             f"download the file yourself and write {PREFIX}{parsed.model}//path/to/file"
         ) from error
 
@@ -161,7 +160,7 @@ def _difference_from_openai(configuration: Mapping[str, Any]) -> str:
 
 
 def _openai_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A text tower kept as a module of its own loses its prefix; a temperature of shape [1] becomes a scalar."""
+    """A text tower kept as its own module loses its prefix; a temperature of shape [1] becomes a scalar."""
     named = {name.removeprefix(_CUSTOM_TEXT_PREFIX): tensor for name, tensor in state.items()}
     if "logit_scale" in named and named["logit_scale"].numel() == 1:
         named["logit_scale"] = named["logit_scale"].reshape(())
@@ -176,10 +175,10 @@ def _heads(architecture: Mapping[str, Any]) -> Heads:
 
 
 def _check_is_the_model(model: CLIP, architecture: Mapping[str, Any], wrong: str) -> None:
-    """Compare the sizes read from the tensors with those of the model asked for.
+    """Compare the sizes of the tensors with those of the requested model.
 
     Raises:
-        CheckpointError: They differ.
+        CheckpointError: a size differs.
     """
     vision, text = architecture["vision_cfg"], architecture["text_cfg"]
     sizes = {

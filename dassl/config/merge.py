@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from yacs.config import CfgNode
@@ -13,6 +12,9 @@ from yacs.config import CfgNode
 from dassl.utils.errors import BadTypeError, BadValueError, UnknownKeyError, UnreadableFileError
 from dassl.utils.names import get_most_similar_str_to_a_from_b
 from dassl.utils.yaml_files import read_yaml
+
+from .differences import leaves
+from .node import find
 
 _FLAG = re.compile(r"--[A-Za-z]")
 _NAMED = 3  # keys that an error message suggests
@@ -36,7 +38,7 @@ def merge_file(cfg: CfgNode, path: str) -> None:
         raise UnreadableFileError(
             f"the config file {path} should contain keys with values, not a {type(content).__name__}"
         )
-    _merge(cfg, list(_leaves(content)), f" in {path}")
+    _merge(cfg, list(leaves(content)), f" in {path}")
 
 
 def merge_opts(cfg: CfgNode, opts: list[Any]) -> None:
@@ -49,7 +51,7 @@ def merge_opts(cfg: CfgNode, opts: list[Any]) -> None:
         BadTypeError: a value has the wrong type.
         BadValueError: the words are not KEY VALUE pairs.
     """
-    _check_pairs(opts, dict(_leaves(cfg)))
+    _check_pairs(opts, dict(leaves(cfg)))
     _merge(cfg, list(zip(opts[0::2], opts[1::2], strict=True)), "")
 
 
@@ -85,15 +87,6 @@ def _odd_word(words: list[Any], known: dict[str, Any]) -> str:
     raise AssertionError("an odd number of words ends with a key without value")
 
 
-def _leaves(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{name}.")
-        else:
-            yield name, value
-
-
 def _merge(cfg: CfgNode, pairs: list[tuple[str, Any]], where: str) -> None:
     # on a copy first, so that an error leaves `cfg` as it was
     tried = cfg.clone()
@@ -109,7 +102,7 @@ def _merge(cfg: CfgNode, pairs: list[tuple[str, Any]], where: str) -> None:
 
 
 def _set(cfg: CfgNode, key: str, value: Any, where: str) -> None:
-    known = dict(_leaves(cfg))
+    known = dict(leaves(cfg))
     if any(name.startswith(f"{key}.") for name in known):
         raise BadTypeError(f'config key "{key}"{where} is a group of keys and cannot have a value')
     if key not in known and not _is_new_key_allowed(cfg, key):
@@ -159,7 +152,6 @@ def _nested(key: str, value: Any) -> CfgNode:
 
 
 def _is_new_key_allowed(cfg: CfgNode, key: str) -> bool:
-    node: Any = cfg
-    for part in key.split(".")[:-1]:
-        node = node.get(part) if isinstance(node, CfgNode) else None
+    above, dot, _ = key.rpartition(".")
+    node = find(cfg, above) if dot else cfg
     return isinstance(node, CfgNode) and node.is_new_allowed()

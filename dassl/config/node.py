@@ -30,7 +30,7 @@ class ConfigRoot(CfgNode):
     def merge_from_list(self, cfg_list: list[Any]) -> None:
         values = list(cfg_list)
         for place in range(0, len(values) - 1, 2):
-            values[place + 1] = _as_float(values[place + 1], _find(self, str(values[place])))
+            values[place + 1] = _as_float(values[place + 1], find(self, str(values[place])))
         super().merge_from_list(values)
 
 
@@ -51,7 +51,7 @@ def _as_float(value: Any, default: Any) -> Any:
     return float(number) if type(number) is int else value
 
 
-def _find(cfg: CfgNode, key: str) -> Any:
+def find(cfg: CfgNode, key: str) -> Any:
     """The value of a dotted key; None if there is no such key."""
     node: Any = cfg
     for part in key.split("."):

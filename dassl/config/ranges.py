@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from yacs.config import CfgNode
 
 from dassl.utils.errors import BadValueError
+
+from .node import find
 
 MAX_WORKERS = 1024
 MAX_ALLOWED_ASPECT_RATIO = 10_000  # of INPUT.MAX_ASPECT_RATIO: resized to a height of 224, such a strip takes 2 GB
@@ -91,15 +93,9 @@ def check_values(cfg: CfgNode, ranges: Mapping[str, Range]) -> None:
         BadValueError: a number is outside its range; the key is named.
     """
     for key, range_ in ranges.items():
-        value = _value(cfg, key)
+        value = find(cfg, key)
         if value is None:
             continue
         for number in value if isinstance(value, (list, tuple)) else [value]:
             if not isinstance(number, (int, float)) or not range_.includes(number):
                 raise BadValueError(f"{key} is {value}, but should be {range_.words}")
-
-
-def _value(cfg: Any, key: str) -> Any:
-    for part in key.split("."):
-        cfg = cfg.get(part) if isinstance(cfg, CfgNode) else None
-    return cfg

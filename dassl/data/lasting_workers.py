@@ -8,7 +8,10 @@ worker seeds itself before it reads the first image of that pass.
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import threading
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,6 @@ from torch.utils.data._utils.worker import _generate_state
 from dassl.utils.random_state import restore_random_state
 
 from .loader_position import Position
-from .worker_signals import outlive_signals
 
 _PASS, _BASE_SEED = 0, 1
 
@@ -87,3 +89,20 @@ def seed_as_fresh_worker(base_seed: int, worker_id: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(_generate_state(base_seed, worker_id))
     object.__setattr__(get_worker_info(), "seed", seed)  # read-only for others
+
+
+def outlive_signals() -> None:
+    """Let only the main process end this worker.
+
+    Ctrl-C and clusters signal all processes of a run. The main process finishes its step and ends the workers then.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # it tells the sender; macOS does not have it
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_the_main_process_asks, daemon=True).start()
+
+
+def _end_when_the_main_process_asks() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from dassl.utils.errors import UserError
+from dassl.utils.names import listed
 
-_SHOWN = 32
 EXAMPLES = 2
 """Number of names of one kind in a message."""
 DETAILS_NAME = "non_finite.txt"
@@ -97,9 +97,3 @@ def check_logits(
 def image_paths(batches: Iterable[Any]) -> list[str]:
     """The paths of all images in the batches of one training step, if the batches contain them."""
     return [str(path) for batch in batches if isinstance(batch, Mapping) for path in batch.get("impath", ())]
-
-
-def listed(names: Iterable[str], shown: int = _SHOWN) -> str:
-    """The first `shown` names on one line, and the number of the others."""
-    names = list(names)
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

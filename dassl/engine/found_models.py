@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dassl.utils.files import StrPath
+from dassl.utils.names import listed
 from dassl.utils.torchtools import BEST_NAME, checkpoint_name
 
-from .anomalies import listed
 from .run_record import has_record
 from .unfinished_epoch import has_unfinished_epoch
 

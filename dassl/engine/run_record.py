@@ -23,7 +23,7 @@ from dassl.config.differences import BACKBONE_KEY, EXTEND_KEY, INIT_KEY, Differe
 from dassl.config.tree import plain
 from dassl.utils.errors import MismatchError, UnreadableFileError
 from dassl.utils.files import StrPath, read_json, write_text_atomically
-from dassl.utils.torchtools import POINTER_NAME, checkpoint_name
+from dassl.utils.torchtools import POINTER_NAME, checkpoint_name, raw_bytes
 from dassl.utils.yaml_files import read_yaml
 
 from .unfinished_epoch import has_unfinished_epoch
@@ -206,8 +206,7 @@ def weights_digest(state: Mapping[str, Any]) -> str:
         tensor = state[name]
         if isinstance(tensor, torch.Tensor):
             digest.update(f"{name.removeprefix('module.')} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            values = tensor.detach().cpu().contiguous().reshape(-1)
-            digest.update(values.view(torch.uint8).numpy().data)
+            digest.update(raw_bytes(tensor))
     return digest.hexdigest()
 
 

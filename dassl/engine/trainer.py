@@ -36,7 +36,7 @@ from dassl.utils.files import (
     write_text_atomically,
 )
 from dassl.utils.meters import AverageMeter, MetricMeter
-from dassl.utils.names import check_availability
+from dassl.utils.names import check_availability, listed
 from dassl.utils.progress import print_above_bar, progress_bar
 from dassl.utils.random_state import random_state, restore_random_state
 from dassl.utils.threads import usable_cores
@@ -60,7 +60,6 @@ from .anomalies import (
     check_logits,
     details,
     image_paths,
-    listed,
     non_finite_losses,
     non_finite_tensors,
 )

@@ -19,7 +19,7 @@ import torch
 from dassl.utils.errors import UnreadableFileError, one_line
 from dassl.utils.files import StrPath, remove_unfinished_files
 from dassl.utils.meters import MetricMeter
-from dassl.utils.torchtools import load_checkpoint, write_checkpoint_file
+from dassl.utils.torchtools import load_checkpoint, raw_bytes, write_checkpoint_file
 
 FOLDER = "unfinished_epoch"
 FILE_NAME = "state.pth.tar"
@@ -120,7 +120,7 @@ def _pieces(value: Any) -> Iterator[bytes | memoryview]:
     """The bytes of a value. Objects of other classes count by their place alone: they are not read from a file."""
     if isinstance(value, torch.Tensor):
         yield f"tensor {value.dtype} {tuple(value.shape)}\n".encode()
-        yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        yield raw_bytes(value)
     elif isinstance(value, Mapping):
         yield f"mapping {len(value)}\n".encode()
         for key, each in value.items():

@@ -29,7 +29,7 @@ def expected_calibration_error(confidence: Tensor, correct: Tensor, bins: int = 
     # takes most of a second
     from torchmetrics.functional.classification import binary_calibration_error
 
-    # torchmetrics' bins have their lower end and not their upper one, and a confidence of 1 has a bin of its own. Those
+    # torchmetrics' bins have their lower end and not their upper one, and a confidence of 1 has its own bin. Those
     # of the probability of being wrong are the paper's bins, and the distance between the two means is the same.
     return binary_calibration_error(1 - confidence.double(), (~correct.bool()).long(), n_bins=bins, norm="l1").item()
 

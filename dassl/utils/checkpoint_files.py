@@ -16,8 +16,8 @@ from .safe_text import printable
 from .torch_archives import is_zip, load_archive, load_old_format, without_stand_ins
 
 
-def read_checkpoint_file(fpath: str | os.PathLike) -> dict[str, Any]:
-    """The dictionary in a checkpoint file, tensors on the CPU.
+def load_checkpoint(fpath: str | os.PathLike) -> dict[str, Any]:
+    """The dictionary in a checkpoint file, tensors on the CPU; no code in the file is run.
 
     Python objects in it become plain dictionaries of their items and attributes; one printed line names their classes.
 
@@ -25,6 +25,8 @@ def read_checkpoint_file(fpath: str | os.PathLike) -> dict[str, Any]:
         MissingFileError: there is no such file.
         UnreadableFileError: the file is truncated, damaged, or not a checkpoint.
     """
+    if fpath is None:
+        raise ValueError("File path is None")
     if not os.path.isfile(fpath):
         raise MissingFileError(f"no such checkpoint file: {fpath}")
     try:

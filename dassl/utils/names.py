@@ -23,6 +23,12 @@ def unknown_name_message(kind: str, requested: str, available: Iterable[str]) ->
     return f'unknown {kind} "{requested}" (did you mean "{guess}"?); available: {", ".join(names)}'
 
 
+def listed(names: Iterable[str], shown: int) -> str:
+    """The first `shown` names on one line, and the number of the others."""
+    names = list(names)
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
 def check_availability(requested: str, available: list[str], kind: str = "name") -> None:
     """Raise UnknownNameError when `requested` is not in `available`."""
     if requested not in available:

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from .checkpoint_files import read_checkpoint_file
+from .checkpoint_files import load_checkpoint
 from .errors import MismatchError, MissingFileError, UnreadableFileError, one_line
 from .files import write_bytes_atomically, write_text_atomically
+from .names import listed
 from .numerals import whole_number
 from .state_shapes import check_optimizer_state, check_scheduler_state
 from .tools import tolist_if_not
@@ -25,6 +26,9 @@ POINTER_NAME = "checkpoint"
 """Beside the checkpoints: the name of the last one."""
 BEST_NAME = "model-best.pth.tar"
 """Beside the checkpoints: the one with the best accuracy on validation images, with `TEST.FINAL_MODEL best_val`."""
+
+NAMES_SHOWN = 8
+"""Number of tensors that a line names."""
 
 
 def checkpoint_name(epoch: int | str) -> str:
@@ -77,18 +81,6 @@ def write_checkpoint_file(content: Mapping[str, Any], fpath: str) -> memoryview:
     torch.save(dict(content), buffer)
     write_bytes_atomically(fpath, buffer.getbuffer())
     return buffer.getbuffer()
-
-
-def load_checkpoint(fpath: str | os.PathLike) -> dict[str, Any]:
-    """The dictionary in a checkpoint file, tensors on the CPU; no code in the file is run.
-
-    Raises:
-        MissingFileError: there is no such file.
-        UnreadableFileError: the file is truncated, damaged, or not a checkpoint.
-    """
-    if fpath is None:
-        raise ValueError("File path is None")
-    return read_checkpoint_file(fpath)
 
 
 def last_checkpoint_file(fdir: str) -> str:
@@ -154,16 +146,10 @@ def resume_from_checkpoint(
         UnreadableFileError: the checkpoint is damaged.
         MismatchError: it belongs to another model, optimiser or scheduler.
     """
-    return restore_checkpoint(osp.join(fdir, file_name or last_checkpoint_file(fdir)), model, optimizer, scheduler)[
-        "epoch"
-    ]
-
-
-def restore_checkpoint(fpath: str, model: nn.Module, optimizer: Any = None, scheduler: Any = None) -> dict[str, Any]:
-    """As `resume_from_checkpoint`, from a file; returns its whole content."""
+    fpath = osp.join(fdir, file_name or last_checkpoint_file(fdir))
     checkpoint = read_training_checkpoint(fpath)
     load_training_checkpoint(checkpoint, fpath, model, optimizer, scheduler)
-    return checkpoint
+    return checkpoint["epoch"]
 
 
 def read_training_checkpoint(fpath: str) -> dict[str, Any]:
@@ -234,10 +220,10 @@ def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
         reason = f"wrong shape: {_shapes(misshaped, given, own)}" if misshaped else "no tensor name matches"
         raise MismatchError(f"cannot load {weight_path} into {type(model).__name__}: {reason}")
     model.load_state_dict(used, strict=False)
-    print(f"Loaded {len(used)} of {len(own)} layers from {weight_path}: {_some(list(used))}")
+    print(f"Loaded {len(used)} of {len(own)} layers from {weight_path}: {listed(used, NAMES_SHOWN)}")
     for what, names in (("unmatched names", unknown), ("not in the file", [name for name in own if name not in given])):
         if names:
-            print(f"  {what} ({len(names)}): {_some(names)}")
+            print(f"  {what} ({len(names)}): {listed(names, NAMES_SHOWN)}")
     if misshaped:
         print(f"  NOT loaded because of their shape ({len(misshaped)}): {_shapes(misshaped, given, own)}")
 
@@ -247,16 +233,17 @@ def _same_shape(own: Any, given: Any) -> bool:
 
 
 def _shapes(names: list[str], given: dict, own: dict) -> str:
-    shown = [f"{name} {tuple(getattr(given[name], 'shape', ()))} for {tuple(own[name].shape)}" for name in names]
-    return _some(shown)
-
-
-def _some(names: list[str], limit: int = 8) -> str:
-    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+    shapes = [f"{name} {tuple(getattr(given[name], 'shape', ()))} for {tuple(own[name].shape)}" for name in names]
+    return listed(shapes, NAMES_SHOWN)
 
 
 def _without_module_prefix(state_dict: dict[str, Any]) -> OrderedDict[str, Any]:
     return OrderedDict((key.removeprefix("module."), value) for key, value in state_dict.items())
+
+
+def raw_bytes(tensor: torch.Tensor) -> memoryview:
+    """The bytes of a tensor's values in order, for digests."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def count_num_param(model: nn.Module | Iterable[nn.Parameter | dict] | None = None, params: Any = None) -> int:

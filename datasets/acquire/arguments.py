@@ -70,8 +70,3 @@ def make_prepare_parser() -> ArgumentParser:
     parser.add_argument("--keep-archives", action="store_true", help="keep downloaded archives in ROOT/.downloads")
     parser.add_argument("--list", action="store_true", help="print the source of each data set, and stop")
     return parser
-
-
-def parse_prepare(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The arguments of `datasets.prepare`."""
-    return make_prepare_parser().parse_args(arguments)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from dassl.utils import UnreadableFileError, UserError, file_digest
 from dassl.utils.downloads import fetch_drive, fetch_url
 from dassl.utils.locks import locked_while_writing
-from datasets.acquire.arguments import parse_prepare
+from datasets.acquire.arguments import make_prepare_parser
 from datasets.acquire.check import print_report
 from datasets.acquire.install import install
 from datasets.acquire.names import downloadable, expected_counts, generated, readers, resolve
@@ -212,7 +212,7 @@ def _prepare_and_report(name: str, options: PrepareOptions) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     try:
-        return 0 if run(parse_prepare(argv)) else 1
+        return 0 if run(make_prepare_parser().parse_args(argv)) else 1
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

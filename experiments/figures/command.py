@@ -11,13 +11,13 @@ import matplotlib
 
 from dassl.utils import MissingFileError, UserError, printable
 from dassl.utils.locks import locked_while_writing
-from experiments.arguments import make_figures_parser
+from experiments.arguments import make_parser
 
 from . import kinds
 from .drawing import STYLE, Asked, Drawing, names_by_place, write
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Draw one figure for each run, and print where it is.
 
     Returns:
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         UserError: something that the figure needs is missing or cannot be read; figures that were drawn before stay.
     """
-    args = make_figures_parser().parse_args(arguments)
+    args = make_parser().parse_args(["figures", *arguments])
     kind = importlib.import_module(f"{kinds.__name__}.{args.kind}")
     _check(args.runs, kind, args.kind, args.images, args.root)
     with matplotlib.rc_context(STYLE):
@@ -54,7 +54,7 @@ def _check(runs: Sequence[Path], kind: ModuleType, name: str, images: Path | Non
 
 
 def _placed(drawings: Iterator[Drawing], runs: Sequence[Path], output: Path | None) -> Iterator[tuple[Drawing, Path]]:
-    """Each drawing with its folder: below the run's, or in `output`, where several runs keep folders of their own."""
+    """Each drawing with its folder: below the run's, or in `output`, where several runs keep their own folders."""
     below = dict(zip(runs, names_by_place(runs), strict=True))
     for drawing in drawings:
         yield drawing, drawing.run / "figures" if output is None else output / below[drawing.run]

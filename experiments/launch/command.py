@@ -115,7 +115,7 @@ def work_here(
 
 
 def runs_at_a_time(args: argparse.Namespace) -> int:
-    """Runs on each GPU at a time, where --workers does not say how many there are in all."""
+    """Runs at a time on each GPU, unless --workers gives the number of all."""
     gpus = visible_gpus()
     if args.per_gpu is not None or args.workers is not None or not gpus:
         return args.per_gpu or 1

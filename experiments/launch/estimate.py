@@ -26,7 +26,7 @@ class Estimate:
         self._measured: defaultdict[tuple[str, ...], list[float]] = defaultdict(lambda: [0.0, 0.0])
 
     def add(self, run: PlannedRun, seconds: float) -> None:
-        """Take note of a run that has ended."""
+        """Add a run that has ended."""
         size = _size(run)
         for key in _keys(run, size):
             total = self._measured[key]
@@ -82,7 +82,7 @@ def duration(seconds: float) -> str:
 
 
 def _keys(run: PlannedRun, size: float | None) -> list[tuple[str, ...]]:
-    """Keys of a run, the most specific first; a run of unknown size says something about its like alone."""
+    """Keys of a run, the most specific first; a run of unknown size is compared only with runs on the same images."""
     kind = (run.method.trainer, run.recipe.config, "trains" if run.trains else "tests")
     if size is None:
         return [(*kind, run.dataset, str(run.shots), run.classes, run.variant)]

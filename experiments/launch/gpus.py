@@ -59,7 +59,7 @@ def _free_memory_mib() -> dict[tuple[str, str], int]:
 
 
 def check_per_gpu(count: int | None, gpus: Sequence[str]) -> None:
-    """Raises BadValueError unless so many runs can share each of the GPUs."""
+    """Raises BadValueError unless `count` runs can share each of the GPUs."""
     if count is not None and count < 1:
         raise BadValueError(f"--per-gpu should be at least 1, not {count}")
     if count is not None and not gpus:
@@ -68,13 +68,13 @@ def check_per_gpu(count: int | None, gpus: Sequence[str]) -> None:
 
 @contextmanager
 def shared_gpus(per_gpu: int, say: Callable[[str], None] = print) -> Iterator[dict[str, str]]:
-    """Variables for the processes that share GPUs; with MPS for the time of the context, where it can be started.
+    """Variables for the processes that share GPUs; with MPS while the context lasts, if it can be started.
 
-    Nothing is started for one run at a time, or where the user has started MPS.
+    Nothing is started for one run at a time, or if the user has started MPS.
 
     Args:
         per_gpu: runs at a time on each GPU.
-        say: takes the line that says how they share it.
+        say: prints the line about how they share it.
     """
     if per_gpu < 2:
         yield {}

@@ -16,13 +16,13 @@ from types import FrameType
 
 SECONDS_TO_END = 10
 FAILURE = "the command failed: "
-"""Begins the line of a job's log that says why; submitit writes lines of its own there."""
+"""Begins the line of a job's log that says why; submitit writes its own lines there."""
 
 
 def run_command(
     command: Sequence[str], folder: Path, console: Path, environment: Mapping[str, str], descriptors: Sequence[int] = ()
 ) -> str | None:
-    """PlannedRun a command to its end. SIGTERM ends the command and what it started.
+    """Run a command to its end. SIGTERM ends the command and what it started.
 
     Args:
         command: program and arguments.

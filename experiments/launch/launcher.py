@@ -1,8 +1,8 @@
 """The launcher: it works through a plan with jobs of submitit, on this machine or on a Slurm cluster.
 
-A job's only word on its run is the run's result.json; a failed job says why in its log. submitit's own results are
-pickles, and none is read. The folder of a run is locked by its train.py: after `kill -9` of a launcher its runs
-continue, and the next launcher waits for them instead of starting them a second time.
+Whether a job succeeded is read from its run's result.json; a failed job gives the reason in its log. submitit's own
+results are pickles, which are not read. The folder of a run is locked by its train.py: after `kill -9` of a launcher
+its runs continue, and the next launcher waits for them instead of starting them a second time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import submitit
 
-from dassl.utils.errors import BadValueError, UserError
+from dassl.utils.errors import BadValueError, UserError, one_line
 from dassl.utils.locks import ALREADY_AT_WORK, INHERITED_LOCK, BusyError, lock
 from experiments.launch.estimate import Estimate
 from experiments.launch.job import failure_in, last_words, run_command
@@ -123,7 +123,7 @@ class Launch:
             time.sleep(self.poll_interval_s)
 
     def _collect(self) -> None:
-        """Take note of the jobs that have ended."""
+        """Handle the jobs that have ended."""
         for job in [job for job in self._jobs if job.handle.done()]:
             if job not in self._jobs:  # dropped: the run that it needs has failed
                 continue
@@ -149,7 +149,7 @@ class Launch:
                 self._view.began(run, worker.name or f"job {job.handle.job_id}")
 
     def _next(self) -> PlannedRun | None:
-        """The first waiting run that neither waits for another one nor is at work elsewhere."""
+        """The first waiting run that can begin: it needs no other run first, and no other launch works on it."""
         awaited, now = self._awaited(), time.monotonic()
         for run in self._waiting:
             if run.needs not in awaited and self._busy_until.get(run, 0.0) <= now:
@@ -301,7 +301,7 @@ def make_executor(cluster: str, folder: Path, parameters: Mapping[str, str | int
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
         executor.update_parameters(**{"name": "prompts"} | dict(parameters))
     except (RuntimeError, NameError, TypeError, ValueError, AssertionError) as error:
-        raise BadValueError(f"--launcher {cluster}: {' '.join(str(error).split())}") from error
+        raise BadValueError(f"--launcher {cluster}: {one_line(error, 1000)}") from error
     return executor
 
 
@@ -310,7 +310,7 @@ def submit(
 ) -> submitit.Job[Any]:
     """Submit a job, which finds this project wherever it runs. Raises UserError when it is refused.
 
-    Each job has an executor of its own: submitit's keeps a dependency once it is set.
+    Each job has its own executor: submitit's keeps a dependency once it is set.
     """
     paths = os.pathsep.join(path for path in (str(ROOT), os.environ.get("PYTHONPATH", "")) if path)
     executor = make_executor(cluster, folder, parameters)
@@ -318,12 +318,12 @@ def submit(
         with submitit.helpers.environment_variables(PYTHONPATH=paths):
             return executor.submit(function, *arguments)
     except (OSError, RuntimeError) as error:
-        raise UserError(f"the job for {run.label} was refused: {' '.join(str(error).split())}") from error
+        raise UserError(f"the job for {run.label} was refused: {one_line(error, 1000)}") from error
 
 
 @contextmanager
 def _out_of_reach_of_ctrl_c() -> Iterator[None]:
-    """Ctrl-C on the terminal does not reach processes that are started inside: they inherit the blocked signal."""
+    """Processes that are started inside ignore Ctrl-C on the terminal: they inherit the blocked signal."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -1,1 +1,1 @@
-"""What shall be run: the declaration, the methods and their recipes, the runs and their folders."""
+"""What is to be run: the declaration, the methods and their recipes, the runs and their folders."""

@@ -8,7 +8,7 @@
       domain_generalization: {source: imagenet, datasets: [imagenetv2]}
       few_shot: {datasets: [caltech101], shots: [1, 2, 4, 8, 16]}
     overrides: {KEY: VALUE}            # of every run
-    variants: {name: {KEY: VALUE}}     # every run once more with each of them, in folders of their own
+    variants: {name: {KEY: VALUE}}     # every run once more with each of them, in their own folders
 
 All but `trainers` and `settings` may be left out.
 """
@@ -129,7 +129,7 @@ def _task(name: str, setting: dict[str, Any]) -> Task:
 
 @dataclass(frozen=True)
 class Selection:
-    """A part of experiments: only what is named; all where nothing is named."""
+    """A part of experiments: what is named; an empty list of names means all."""
 
     methods: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
@@ -137,7 +137,7 @@ class Selection:
     seeds: tuple[int, ...] = ()
 
     def check(self, experiments: Sequence[Experiment]) -> None:
-        """Raises BadValueError for a name that none of the experiments holds."""
+        """Raises BadValueError for a name that occurs in none of the experiments."""
         tasks = [task for experiment in experiments for task in experiment.tasks]
         _check(self.methods, [row.name for experiment in experiments for row in experiment.rows], "trainer")
         _check(self.settings, [task.setting for task in tasks], "setting")
@@ -145,7 +145,7 @@ class Selection:
         _check(self.seeds, [seed for experiment in experiments for seed in experiment.seeds], "seed")
 
     def of(self, experiment: Experiment) -> Experiment:
-        """What is left of one experiment."""
+        """The selected part of one experiment."""
         tasks = [
             replace(task, datasets=tuple(name for name in task.datasets if not self.datasets or name in self.datasets))
             for task in experiment.tasks

@@ -68,7 +68,7 @@ def find_method(name: str) -> Method:
 def default_recipe(method: Method, setting: str, dataset: str, shots: int) -> Recipe:
     """The recipe of a method for a setting; `dataset` is the one that is trained on.
 
-    A data set with settings of its own is reported under the name of the others.
+    A data set with its own settings is reported under the name of the others.
     """
     usual = _usual_recipe(method, setting, dataset, shots)
     own = _config_of_dataset(method, setting, dataset, shots)
@@ -76,7 +76,7 @@ def default_recipe(method: Method, setting: str, dataset: str, shots: int) -> Re
 
 
 def _config_of_dataset(method: Method, setting: str, dataset: str, shots: int) -> str:
-    """The config file of a data set that was published with settings of its own; "" for others."""
+    """The config file of a data set that was published with its own settings; "" for others."""
     recipes = method.recipes
     if setting == "few_shot" and (own := recipes.few_shot_by_dataset.get(dataset)):
         return own if isinstance(own, str) else own.get(shots, "")
@@ -87,7 +87,7 @@ def _config_of_dataset(method: Method, setting: str, dataset: str, shots: int) -
 
 
 def _usual_recipe(method: Method, setting: str, dataset: str, shots: int) -> Recipe:
-    """The recipe for data sets without settings of their own.
+    """The recipe for data sets without their own settings.
 
     The embedded model is trained with the base-to-new config in few-shot classification too: it has no longer ones.
     """

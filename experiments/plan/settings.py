@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from dassl.config import config_differences
 from dassl.utils.errors import BadValueError, MissingFileError
@@ -72,18 +72,14 @@ def check_dataset(name: str) -> None:
 
 def base2new(row: Row, places: Places, dataset: str, seed: int, shots: int) -> Iterator[PlannedRun]:
     """Train on the base classes and test on them; test that model on the new classes, and on all classes together."""
-    recipe = row.recipe("base2new", dataset, shots)
+    recipe, called = row.recipe("base2new", dataset, shots), _data_name(row, dataset)
     config = named(recipe.config, row.variant)
-    folder = partial(
-        base2new_folder,
-        places.output,
-        dataset=_data_name(row, dataset),
-        shots=shots,
-        trainer=row.method.trainer,
-        config=config,
-        seed=seed,
-    )
-    on_base = _run(row, places, "base2new", "train_base", recipe, dataset, seed, shots, "base", folder("train_base"))
+
+    def folder(part: str) -> Path:
+        return base2new_folder(places.output, part, called, shots, row.method.trainer, config, seed)
+
+    facts = {"setting": "base2new", "recipe": recipe, "dataset": dataset, "seed": seed, "shots": shots}
+    on_base = _run(row, places, part="train_base", classes="base", folder=folder("train_base"), **facts)
     yield on_base
     needs = on_base.folder if row.method.learns else None
     for part, classes in (("test_new", "new"), ("test_all", "all")):
@@ -118,7 +114,8 @@ def _trained_on_all(
     subfolder = method_subfolder(row.method, recipe, row.options)
     called = _data_name(row, dataset)
     folder = training_folder(places.output, called, shots, row.method.trainer, config, seed, subfolder)
-    return _run(row, places, setting, part, recipe, dataset, seed, shots, "all", folder)
+    facts = {"setting": setting, "part": part, "recipe": recipe, "dataset": dataset, "seed": seed, "shots": shots}
+    return _run(row, places, classes="all", folder=folder, **facts)
 
 
 def _data_name(row: Row, dataset: str) -> str:
@@ -126,32 +123,9 @@ def _data_name(row: Row, dataset: str) -> str:
     return data_name(dataset, row.options)
 
 
-def _run(
-    row: Row,
-    places: Places,
-    setting: str,
-    part: str,
-    recipe: Recipe,
-    dataset: str,
-    seed: int,
-    shots: int,
-    classes: str,
-    folder: Path,
-) -> PlannedRun:
-    return PlannedRun(
-        setting=setting,
-        part=part,
-        method=row.method,
-        recipe=recipe,
-        dataset=dataset,
-        seed=seed,
-        shots=shots,
-        classes=classes,
-        options=row.options,
-        data=places.data,
-        folder=folder,
-        variant=row.variant,
-    )
+def _run(row: Row, places: Places, **facts: Any) -> PlannedRun:
+    """The planned run with these facts, and those that its row and the places state."""
+    return PlannedRun(method=row.method, options=row.options, variant=row.variant, data=places.data, **facts)
 
 
 @dataclass(frozen=True)

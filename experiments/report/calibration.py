@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from experiments.figures.kinds.reliability import reliability_bins
+
 from .evaluations import Evaluation, Evaluations
 from .recipes import Recipe
 from .runs import Run
 
-BINS = 15
-"""Bins of equal width, as in the definition of the expected calibration error (Guo et al. 2017)."""
 Float = NDArray[np.float64]
 
 
@@ -36,21 +36,20 @@ class Curves:
 
 
 def curves(evaluations: Sequence[Evaluation]) -> Curves:
-    """The curves of the evaluations together.
+    """The curves of the evaluations together, in the bins of `reliability_bins`.
 
-    Bins are (0, 1/15], ..., (14/15, 1]. Images of equal confidence are kept or dropped together, so the risk does not
+    Images of equal confidence are kept or dropped together, so the risk does not
     depend on their order.
     """
     confidence = np.concatenate([each.confidence for each in evaluations]).astype(np.float64)
     correct = np.concatenate([each.correct for each in evaluations])
-    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
-    count = np.bincount(bins, minlength=BINS)
-    filled = count > 0
-    means = [np.bincount(bins, weights, minlength=BINS)[filled] / count[filled] for weights in (confidence, correct)]
+    bins = reliability_bins(confidence, correct).dropna()
     order = np.argsort(-confidence, kind="stable")
     errors, kept = np.cumsum(~correct[order]), np.arange(1, len(order) + 1)
     ends = np.append(np.diff(confidence[order]) != 0, True)  # last image of each group of equal confidence
-    return Curves(means[0], means[1], kept[ends] / len(order), errors[ends] / kept[ends])
+    return Curves(
+        bins["confidence"].to_numpy(), bins["accuracy"].to_numpy(), kept[ends] / len(order), errors[ends] / kept[ends]
+    )
 
 
 def curves_by_images(frame: pd.DataFrame, evaluations: Evaluations) -> dict[tuple[str, ...], dict[Recipe, Curves]]:

@@ -90,7 +90,7 @@ def calibration_charts(curves: Mapping[tuple[str, ...], Mapping[Recipe, Curves]]
 
 
 def all_charts(of_tables: Sequence[Sequence[Chart]], *groups: Sequence[ChartGroup]) -> list[Chart]:
-    """All charts of a report, each under a name of its own."""
+    """All charts of a report, each under its own name."""
     found = [chart for charts in of_tables for chart in charts]
     found += [chart for kind in groups for group in kind for chart in group.charts]
     taken: set[str] = set()

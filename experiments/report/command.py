@@ -13,7 +13,8 @@ import pandas as pd
 
 from dassl.utils import UserError, printable, write_text_atomically
 from dassl.utils.locks import locked_while_writing
-from experiments.arguments import make_report_parser
+from dassl.utils.names import listed
+from experiments.arguments import make_parser
 
 from .averages import averages_section, copied_section
 from .calibration import curves_by_images
@@ -52,7 +53,7 @@ TITLE = "Prompt learning: results"
 NAMED = 12  # folders of missing runs that a line names
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Tables of an output folder on the terminal, and as files; what cannot be used is named on stderr.
 
     Returns:
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         UserError: no results, or a folder that cannot be written.
     """
-    args = make_report_parser().parse_args(arguments)
+    args = make_parser().parse_args(["report", *arguments])
     found = find_runs(args.output)
     runs = [run for run in with_own_names(found.runs) if _wanted(run, args.settings, args.datasets)]
     recipe_of = recipes(runs)
@@ -230,9 +231,7 @@ def _facts(output: Path, runs: Sequence[Run], found: Found, problems: Sequence[s
         facts.append(f"commits: {', '.join(commits)}")
     for what, folders in (("unfinished and left out", found.unfinished), ("planned and not begun", found.not_begun)):
         if folders:
-            names = [str(path.relative_to(output)) for path in folders[:NAMED]]
-            more = f" and {len(folders) - NAMED} more" if len(folders) > NAMED else ""
-            facts.append(f"{what}: {', '.join(names)}{more}")
+            facts.append(f"{what}: {listed([str(path.relative_to(output)) for path in folders], NAMED)}")
     facts += [f"left out: {problem}" for problem in problems[:NAMED]]
     if len(problems) > NAMED:
         facts.append(f"left out: {len(problems) - NAMED} more, named on the terminal")

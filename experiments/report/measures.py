@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pandas as pd
 
@@ -49,10 +50,7 @@ def measures_section(frame: pd.DataFrame) -> Section | None:
     section = section_of("measures", "Calibration and macro accuracy", values, formats, MEASURES_LEGEND)
     if section is not None:
         for name in shown:
-            group = section.values.groupby(keys[:4])[name]
-            rank = group.rank(method="min", ascending=not HIGHER_IS_BETTER[name])
-            count = group.transform("count")
-            section.tones[name] = [place_tone(*each) for each in zip(rank, count, strict=True)]
+            section.tones[name] = _tones(section.values.groupby(keys[:4])[name], HIGHER_IS_BETTER[name])
     return section
 
 
@@ -92,14 +90,18 @@ def joint_section(frame: pd.DataFrame) -> Section | None:
     if section is None:
         return None
     for place, name in enumerate(columns.values()):
-        group = section.values.groupby(["data set", "backbone", "shots"])[name]
-        ranked = zip(group.rank(method="min", ascending=False), group.transform("count"), strict=True)
-        section.tones[name] = [place_tone(*each) for each in ranked]
+        section.tones[name] = _tones(section.values.groupby(["data set", "backbone", "shots"])[name], True)
         section.texts[name] = [
             text if math.isnan(deviation[place]) else f"{text} ± {deviation[place]:.2f}"
             for text, deviation in zip(section.texts[name], deviations, strict=True)
         ]
     return section
+
+
+def _tones(group: Any, higher_is_better: bool) -> list[str]:
+    """Best and second of each group of a column, by pandas' `groupby`."""
+    ranked = zip(group.rank(method="min", ascending=not higher_is_better), group.transform("count"), strict=True)
+    return [place_tone(*each) for each in ranked]
 
 
 def _by_seed(runs: pd.DataFrame, columns: list[str], datasets: int) -> pd.DataFrame:

@@ -103,16 +103,11 @@ def _sort_value(value: object) -> str:
     return f' data-sort="{escape(str(value).lower())}"'
 
 
-def _chapter(section: Section, charts: Sequence[Chart], palette: Palette) -> Chapter:
-    """A section with its charts."""
-    drawings = [Drawing(chart.caption, chart.svg(palette)) for chart in charts]
+def _drawn(charts: Sequence[Chart], palette: Palette) -> tuple[list[Drawing], list[Recipe]]:
+    """Charts as drawings, and the recipes of their legend: one for each name."""
     recipes = sorted({recipe for chart in charts for recipe in chart.recipes}, key=palette.order)
-    return Chapter(section, drawings, _one_of_each(recipes, palette), bars=section.slug.startswith("base2new"))
-
-
-def _one_of_each(recipes: Sequence[Recipe], palette: Palette) -> list[Recipe]:
-    """One recipe for each name."""
-    return list({palette.names[recipe]: recipe for recipe in recipes}.values())
+    by_name = {palette.names[recipe]: recipe for recipe in recipes}
+    return [Drawing(chart.caption, chart.svg(palette)) for chart in charts], list(by_name.values())
 
 
 @dataclass(frozen=True)
@@ -122,15 +117,6 @@ class Collection:
     title: str
     drawings: list[Drawing]
     recipes: list[Recipe]
-
-
-def _collections(groups: Sequence[ChartGroup], palette: Palette) -> list[Collection]:
-    found = []
-    for group in groups:
-        recipes = sorted({recipe for chart in group.charts for recipe in chart.recipes}, key=palette.order)
-        drawings = [Drawing(chart.caption, chart.svg(palette)) for chart in group.charts]
-        found.append(Collection(group.title, drawings, _one_of_each(recipes, palette)))
-    return found
 
 
 def html_page(
@@ -165,9 +151,12 @@ def html_page(
         facts=facts,
         legend=f"{LEGEND} Bold: the best complete value of a column, underlined: the second.",
         long=LONG,
-        chapters=[_chapter(section, charts, palette) for section, charts in scores],
-        curves=_collections(training, palette),
-        calibration=_collections(calibration, palette),
+        chapters=[
+            Chapter(section, *_drawn(charts, palette), bars=section.slug.startswith("base2new"))
+            for section, charts in scores
+        ],
+        curves=[Collection(group.title, *_drawn(group.charts, palette)) for group in training],
+        calibration=[Collection(group.title, *_drawn(group.charts, palette)) for group in calibration],
         after=[Chapter(section) for section in after],
         names=palette.names,
         keys={recipe: palette.key(recipe) for recipe in palette.names},

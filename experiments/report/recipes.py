@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
-from dassl.config import leaves
+from dassl.config import leaves, merge_file, plain
 from dassl.config.differences import INIT_KEY
+from experiments.plan.runs import ROOT, default_config
 from runner.result import SAME_RECIPE, WORKERS
 from trainers.core.record import changes_no_number
 
-from .declared import declared
 from .runs import Run
 
+CONFIGS = ROOT / "configs" / "trainers"
 # Settings that a row's own columns show, or that make no difference to what a run computes.
 NOT_RECIPE = (
     *("DATALOADER.TEST.", "MODEL.BACKBONE.", "SEED", "TEST.NO_TEST", "TRAINER.NAME", "VERSION"),
@@ -73,6 +76,25 @@ def recipes(runs: Sequence[Run]) -> dict[Run, Recipe]:
             keys = sorted(changed | (differing - file.keys()))
             found[run] = Recipe(*names, tuple(f"{key} {settings[run].get(key, 'unset')}" for key in keys))
     return found
+
+
+@cache
+def declared(trainer: str, config: str) -> Mapping[str, Any]:
+    """Settings by dotted key of a trainer's config file; empty where this project has no such file, or several.
+
+    A name may have a variant's name behind an @, which is not part of the file's.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    found = list(CONFIGS.glob("*/*.yaml"))
+    found = [path for path in found if path.stem == config.partition("@")[0]]
+    found = [path for path in found if path.parent.name == trainer] or found
+    if len(found) != 1:
+        return {}
+    cfg = default_config().clone()
+    merge_file(cfg, str(found[0]))
+    return dict(leaves(plain(cfg)))
 
 
 def _settings(group: Iterable[Run]) -> dict[Run, dict[str, str]]:

@@ -60,7 +60,7 @@ class Section:
     configs: Sequence[str] = ()
     """The config of each row; none where the rows are not recipes."""
     by_block: bool = False
-    """The first column names blocks, which some formats show as tables of their own."""
+    """The first column names blocks, which some formats show as their own tables."""
     legend: str = ""
     notes: Sequence[str] = field(default_factory=list)
 

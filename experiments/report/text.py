@@ -22,7 +22,7 @@ CSV_COLUMNS = [
 
 
 def with_remarks(section: Section) -> pd.DataFrame:
-    """The texts, without the published figures, which have a table of their own."""
+    """The texts, without the published figures, which have their own table."""
     if section.remarks is None:
         return section.texts
     return section.texts + section.remarks.map(lambda remark: f" ({remark})" if remark else "")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from dassl.utils import UserError
 from tools import data_throughput as throughput
 
 
@@ -22,8 +24,9 @@ def test_both_loaders_give_the_same_pixels(tmp_path):
 
 
 def test_the_command(capsys):
-    assert throughput.main(["--images", "32", "--workers", "0", "--repeats", "1", "--batch-size", "8"]) == 0
+    throughput.main(["--images", "32", "--workers", "0", "--repeats", "1", "--batch-size", "8"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["train", "test"]
     assert all("images/s" in line for line in lines)
-    assert throughput.main(["--images", "8"]) == 1
+    with pytest.raises(UserError, match="--images 8 is too few for batches of 16"):
+        throughput.main(["--images", "8"])

@@ -42,7 +42,7 @@ def comments_of_keys(path: Path) -> Mapping[str, str]:
 
 
 def _comments(source: str) -> tuple[dict[int, str], dict[int, str]]:
-    """Comments at the ends of lines, and those that have a line of their own; both by line number."""
+    """Comments at the ends of lines, and those that have their own line; both by line number."""
     at_end: dict[int, str] = {}
     alone: dict[int, str] = {}
     for token in tokenize.generate_tokens(io.StringIO(source).readline):

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
+from dassl.utils import one_line
 from trainers.core.obstacles import CaptureCheck, NotWorthwhileError
 
 WARM_UP_CALLS = 3
@@ -56,13 +57,13 @@ class Recorder(Protocol):
         """Record `run`, with its outputs filled.
 
         Raises:
-            RuntimeError: That is not possible.
+            RuntimeError: it cannot be recorded.
         """
         ...
 
 
 class CudaRecorder:
-    """Records CUDA graphs on a stream of its own, all in one memory pool."""
+    """Records CUDA graphs on its own stream, all in one memory pool."""
 
     name = "CUDA graphs"
     first_recorded_call = 1
@@ -83,7 +84,7 @@ class CudaRecorder:
         for _ in range(WARM_UP_CALLS - 1):
             self._warm_up(run)
         graph = torch.cuda.CUDAGraph()
-        # thread_local: the thread that pins the next batch may go on allocating
+        # thread_local: the thread that pins the next batch may allocate meanwhile
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             outputs = run()
         graph.replay()
@@ -203,7 +204,7 @@ class CapturedFunctions:
         try:
             capture = recorder.capture(run)
         except RuntimeError as error:  # the eager call that follows shows whether it was the function's own
-            self._eager[function] = " ".join(str(error).split())[:300]
+            self._eager[function] = one_line(error, 300)
             if not isinstance(error, NotWorthwhileError):
                 print(f"{recorder.name}: {_name(function)} runs eagerly: {self._eager[function]}")
             return None
@@ -219,7 +220,7 @@ def _copy(targets: list[Tensor], values: list[Tensor]) -> None:
 
 
 def _is_watched() -> bool:
-    """Whether a dispatch mode is on, which shall see the operations of a function and not those of its replay."""
+    """Whether a dispatch mode is on: it is meant to see the operations of a function, not those of its replay."""
     return torch._C._len_torch_dispatch_stack() > 0
 
 

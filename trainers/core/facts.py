@@ -32,10 +32,10 @@ class Recipes:
         cross_dataset: for cross-dataset and domain generalisation.
         few_shot: for few-shot classification with the large backbone.
         few_shot_by_shots: the same where it differs with the number of shots.
-        few_shot_by_dataset: whole names of config files for data sets that were published with settings of their own in
+        few_shot_by_dataset: whole names of config files for data sets that were published with their own settings in
             few-shot classification; by the number of shots where only some of them were.
         unprefixed: whole name of the config file for the large backbone, where it was published without a prefix.
-        by_dataset: whole names of config files for data sets that were published with settings of their own, in every
+        by_dataset: whole names of config files for data sets that were published with their own settings, in every
             setting that trains on them; their results are reported under the name of the others.
         dataset_pattern: the same for a method that has such a file for each data set: "name_{}".
         folder: below configs/trainers; default: the trainer's name.

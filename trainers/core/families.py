@@ -36,13 +36,13 @@ def family_named(name: str, key: str) -> str:
 
     Args:
         name: what the config says.
-        key: where it says so, for the error message.
+        key: the key that has it, for the error message.
 
     Returns:
         The registered name of the trainer.
 
     Raises:
-        UserError: There is no such family.
+        UserError: there is no such family.
     """
     aliases = {fact(family, "family_alias", family): family for family in families()}
     family = aliases.get(name, name)
@@ -62,7 +62,7 @@ def build_family(name: str, clip: CLIP, classnames: list[str], nodes: CfgNode, s
         scheme: the scheme's node in it.
 
     Raises:
-        UserError: There is no such family, or its settings do not fit.
+        UserError: there is no such family, or its settings do not fit.
     """
     family = family_named(name, f"TRAINER.{scheme}.PROMPTS")
     trainer = TRAINER_REGISTRY.get(family)

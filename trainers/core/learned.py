@@ -28,7 +28,7 @@ def load_learned(module: nn.Module, state: Mapping[str, Tensor], source: str, un
         module: takes the tensors.
         state: the checkpoint's tensors by name.
         source: where they come from, for error messages.
-        unused: names of tensors that published checkpoints contain and nothing computes with.
+        unused: names of tensors in published checkpoints that nothing computes with.
 
     Raises:
         UserError: a tensor is missing or mis-shaped, or the checkpoint has a prompt that `module` does not have.
@@ -50,7 +50,7 @@ def find_checkpoint(folder: str, epoch: int | None) -> str:
     """File of an epoch; of the best model when no epoch is given, or of the last epoch when none was kept as best.
 
     Raises:
-        UserError: There is no such file.
+        UserError: there is no such file.
     """
     if epoch is not None:
         path = osp.join(folder, checkpoint_name(epoch))
@@ -68,7 +68,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     """The content of a trainer's checkpoint, ours or published, with a `state_dict` of tensors.
 
     Raises:
-        UserError: It is something else.
+        UserError: it is something else.
     """
     checkpoint = load_checkpoint(path)
     state = checkpoint.get("state_dict")
@@ -84,8 +84,8 @@ class Learned:
     Args:
         module: its state dict has the tensor names of the checkpoints.
         name: of the folder of the checkpoints.
-        unused: names of tensors that published checkpoints contain and nothing computes with.
-        for_own_classes: what is loaded of the tensors of a model that may have been trained on other classes; see
+        unused: names of tensors in published checkpoints that nothing computes with.
+        for_own_classes: picks the tensors to load from a model that may have been trained on other classes; see
             `Method.state_for_own_classes`.
     """
 
@@ -101,9 +101,9 @@ class Learned:
             state: the tensors by name.
             source: the file that they are from, for error messages.
             folder: of the run that wrote them, or of the export.
-            classnames: digest of the class names of the training (`classnames_digest`); None where it is not recorded.
+            classnames: digest of the class names of the training (`classnames_digest`); None: not recorded.
 
         Raises:
-            UserError: A tensor is missing or mis-shaped, or there is one that this configuration does not have.
+            UserError: a tensor is missing or mis-shaped, or this configuration does not have it.
         """
         load_learned(self.module, self.for_own_classes(state, folder, classnames), source, self.unused)

@@ -13,7 +13,7 @@ from trainers.core.prompts import Prompts, Theta
 
 Kept = TypeVar("Kept")
 FeatureLosses = Callable[[Tensor, Tensor], tuple[Sequence[Tensor], Any]]
-"""Features text [C, e] and image [B, e], not normalised -> K scalars, and what else is wanted of them."""
+"""Features text [C, e] and image [B, e], not normalised -> K scalars, and anything else the caller needs."""
 
 
 class Linearized:
@@ -108,7 +108,7 @@ def feature_cotangents(
     """Gradients of several losses with respect to features; as a function of these it can be differentiated again.
 
     Args:
-        losses: of the features; gives K scalars, and what else is wanted of them.
+        losses: of the features; gives K scalars, and anything else the caller needs.
         features: what the losses are differentiated by.
         scale: factor of the gradients; None: 1.
 

@@ -32,6 +32,8 @@ class Method:
     """Node of the method under TRAINER."""
     registered_name: str = "prompts"
     """Folder of its checkpoints, as published."""
+    learned_part: str = ""
+    """Submodule of the prompts whose state dict is saved; "": all of them."""
     unused_in_checkpoints: Collection[str] = ()
     """Tensors of published checkpoints that look learned, but that nothing computes with."""
     choices: Mapping[str, Sequence[str]] = MappingProxyType({})
@@ -55,7 +57,7 @@ class Method:
         """Check the numbers of the configuration.
 
         Raises:
-            BadValueError: One is out of its range; the message names the key.
+            BadValueError: a number is out of its range; the message names the key.
         """
         check_ranges(cfg)
 
@@ -63,7 +65,7 @@ class Method:
         """Check that the configuration suits the method.
 
         Raises:
-            UserError: It does not; the message names the key.
+            UserError: it does not; the message names the key.
         """
         for key, words in self.choices.items():
             if (chosen := cfg.TRAINER[self.config_node][key]) not in words:
@@ -81,17 +83,17 @@ class Method:
 
     def registered_module(self) -> nn.Module:
         """The module whose state dict is saved."""
-        return self.prompts
+        return self.prompts.get_submodule(self.learned_part)
 
     def state_for_own_classes(
         self, state: Mapping[str, Tensor], folder: str, classnames: str | None
     ) -> Mapping[str, Tensor]:
-        """What is loaded of the tensors of a model that may have been trained on other classes; here all of them.
+        """The tensors to load from a model that may have been trained on other classes; here all of them.
 
         Args:
             state: the tensors by name.
             folder: of the run that wrote them.
-            classnames: digest of the class names of the training (`classnames_digest`); None where it is not recorded.
+            classnames: digest of the class names of the training (`classnames_digest`); None: not recorded.
 
         Returns:
             Tensors by name.
@@ -186,7 +188,7 @@ def _check_pixels(cfg: CfgNode, pixels: Pixels) -> None:
     """Check that the configured images are like those that the backbone was trained on.
 
     Raises:
-        UserError: They are not.
+        UserError: a setting of the images differs.
     """
     wanted = {"PIXEL_MEAN": list(pixels.mean), "PIXEL_STD": list(pixels.std), "INTERPOLATION": pixels.interpolation}
     for key, value in wanted.items():

@@ -27,7 +27,7 @@ class GradientModulator(nn.Module):
         dim_rate: entries per gamma; must divide the size of every tensor, or of a row of it.
 
     Raises:
-        UserError: It does not.
+        UserError: it does not divide them.
     """
 
     def __init__(self, prompts: Mapping[str, Tensor], dim_rate: int) -> None:

@@ -1,4 +1,4 @@
-"""Operations that a recorded function cannot contain: they wait for a value, draw random numbers, and the like."""
+"""Operations that cannot be recorded, such as those that wait for a value or draw random numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DRAWS = "draws random numbers"
 
 
 class NotCapturableError(RuntimeError):
-    """An operation that a recording cannot contain."""
+    """An operation that cannot be recorded."""
 
 
 class NotWorthwhileError(NotCapturableError):
@@ -23,10 +23,10 @@ class NotWorthwhileError(NotCapturableError):
 
 
 class CaptureCheck(TorchDispatchMode):
-    """Stops at the first operation that a recording cannot contain, on any device.
+    """Stops at the first operation that cannot be recorded, on any device.
 
     Raises:
-        NotCapturableError: There is one.
+        NotCapturableError: at that operation.
     """
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -36,7 +36,7 @@ class CaptureCheck(TorchDispatchMode):
 
 
 def check_capturable(operation: Any, args: tuple, kwargs: dict) -> None:
-    """Check that a recording can contain this operation.
+    """Check that an operation can be recorded.
 
     Args:
         operation: overload of an ATen operation.
@@ -44,7 +44,7 @@ def check_capturable(operation: Any, args: tuple, kwargs: dict) -> None:
         kwargs: its keyword arguments.
 
     Raises:
-        NotCapturableError: It cannot.
+        NotCapturableError: it cannot be.
     """
     obstacle = _obstacle(operation)
     if obstacle is None:
@@ -62,7 +62,7 @@ def base_name(operation: Any) -> str:
 
 @cache
 def _obstacle(operation: Any) -> str | ObstacleOfCall | None:
-    """Why no recording can contain an operation, or a function that says so for one call; None: any can."""
+    """Why an operation cannot be recorded, or a function that says so for one call; None: it can be."""
     tags, name = operation.tags, base_name(operation)
     if torch.Tag.data_dependent_output in tags:
         return "waits for a value on the device"
@@ -83,7 +83,7 @@ def _selects_by_mask(operation: Any, args: tuple, kwargs: dict) -> str | None:
 
 
 def _has_dropout(operation: Any, args: tuple, kwargs: dict) -> str | None:
-    """PyTorch's fused attention counts as random for its dropout alone."""
+    """PyTorch's tag calls fused attention random, but it is so only with dropout."""
     names = [argument.name for argument in operation._schema.arguments]
     given = dict(zip(names, args, strict=False)) | kwargs
     return DRAWS if given.get("dropout_p", 0.0) else None

@@ -100,7 +100,7 @@ class PromptedClip:
             source: the file that the tensors are from.
 
         Raises:
-            UserError: They were trained on others.
+            UserError: they were trained on others.
         """
         if self.prompts.class_specific and classnames not in (None, classnames_digest(self.classes)):
             raise UserError(f"{source}: its prompts are class-specific (CSC), they do not fit other class names")

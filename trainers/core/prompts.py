@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip.clip import shared_tokenizer, tokenize
@@ -119,6 +120,16 @@ class Prompts(nn.Module):
         return self.similarity(normalized(self.image_features(theta, images)), text)
 
 
+def linear_tensors(name: str, layer: nn.Linear) -> dict[str, Tensor]:
+    """Start values of a learned linear layer, under the names that `linear` reads."""
+    return {f"{name}.weight": layer.weight, f"{name}.bias": layer.bias}
+
+
+def linear(theta: Theta, name: str, x: Tensor) -> Tensor:
+    """The learned linear layer of that name, [..., in] -> [..., out]."""
+    return F.linear(x, theta[f"{name}.weight"], theta[f"{name}.bias"])
+
+
 def _as_theta(names: Iterable[str], tensors: Iterable[Tensor]) -> Theta:
     return dict(zip(names, tensors, strict=True))
 
@@ -220,7 +231,7 @@ class ContextPrompts:
         return RecomputedTrace([partial(TextTrace, clip, chunk, context, deep) for chunk in self.chunks])
 
     def recompute_in_chunks(self, classes: int) -> None:
-        """From now on encode so many classes at a time and keep nothing of them for the backward passes."""
+        """From now on encode this many classes at a time, again in the backward passes instead of keeping them."""
         self.chunks = [
             PackedPrompts.from_tokens(*part).to(self.packed.last.device)
             for part in zip(self.tokens.split(classes), self.learned.split(classes), strict=True)
@@ -258,7 +269,7 @@ def check_text_depth(clip: CLIP, depth: int, key: str) -> None:
     """Check that 1 <= depth <= number of text layers.
 
     Raises:
-        UserError: It is not.
+        UserError: it is not.
     """
     layers = len(clip.transformer.resblocks)
     if not 1 <= depth <= layers:
@@ -278,7 +289,7 @@ def check_vision_depth(clip: CLIP, depth: int, key: str) -> None:
     """Check that the image tower is a ViT with at least `depth` layers, or that `depth` is 0.
 
     Raises:
-        UserError: It is not.
+        UserError: it is not.
     """
     if depth == 0:
         return
@@ -293,7 +304,7 @@ def vit_of(clip: CLIP, method: str) -> VisionTransformer:
     """The image tower, if it is a ViT, for a method that adapts its blocks.
 
     Raises:
-        UserError: It is a ResNet.
+        UserError: it is a ResNet.
     """
     if not isinstance(clip.visual, VisionTransformer):
         raise UserError(f"{method} adapts the blocks of a ViT: choose a ViT backbone, not a ResNet")
@@ -306,7 +317,7 @@ def visual_prompt_sizes(clip: CLIP, n: int, depth: int, key: str) -> PromptSizes
     Args:
         clip: the model that is to take them.
         n: number of tokens of each.
-        depth: number of layers with a prompt of their own.
+        depth: number of layers with their own prompt.
         key: of the depth in the config, for error messages.
 
     Returns:

@@ -51,7 +51,7 @@ def check_ranges(cfg: CfgNode) -> None:
     """Check the numbers of all keys.
 
     Raises:
-        BadValueError: One is out of its range; the message names the key.
+        BadValueError: a number is out of its range; the message names the key.
     """
     check_ranges_of_dassl(cfg, optimisers=("OPTIM", "OPTIM_VNET"))
     check_values(cfg, {"TRAINER.TEXT_CHUNK": at_least(0)})

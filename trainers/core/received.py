@@ -15,7 +15,7 @@ def refuse_backbone_of_the_folder(backbone: str, folder: str | os.PathLike[str])
     """Check that a backbone that only the record names is not a file that may have come with the folder.
 
     Raises:
-        UserError: It may be.
+        UserError: it may be.
     """
     path = local_file(backbone)
     if path is not None and _lies_in(path, folder):

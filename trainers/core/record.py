@@ -82,7 +82,7 @@ def check_same_backbone(record: RunRecord, backbone: str, path: StrPath) -> None
         path: the checkpoint, for the error message.
 
     Raises:
-        BadValueError: It is another one.
+        BadValueError: it is another one.
     """
     own = frozen_digest(backbone, backbone_digest(backbone))
     recorded = dict(leaves(record.config)).get(BACKBONE_KEY, "")
@@ -91,7 +91,7 @@ def check_same_backbone(record: RunRecord, backbone: str, path: StrPath) -> None
 
 
 def frozen_digest(backbone: str, file_digest: str | None) -> str | None:
-    """SHA-256 that two backbones share if they compute the same: of the file, and of the way in which it is read.
+    """SHA-256 that two backbones share if they compute the same: of the file and of how it is read.
 
     open_clip's model names say that: with and without quickgelu, one file gives two models.
 
@@ -108,7 +108,7 @@ def read_record(folder: str | os.PathLike[str], defaults: CfgNode) -> Record:
     """What `write_record` wrote, merged into `defaults` (which stays as it is).
 
     Raises:
-        UserError: a file is missing or does not hold what it should.
+        UserError: a file is missing or damaged.
     """
     config, names = Path(folder, CONFIG_NAME), Path(folder, CLASSNAMES_NAME)
     for path in (config, names):

@@ -16,7 +16,7 @@ def choose_recorder(cuda_graph: str, cpu_replay: str, device: torch.device) -> R
 
     Args:
         cuda_graph: TRAINER.CUDA_GRAPH; auto and on: CUDA graphs on a GPU.
-        cpu_replay: TRAINER.CPU_REPLAY; auto: replays on a CPU where they pay, on: wherever they can be made.
+        cpu_replay: TRAINER.CPU_REPLAY; auto: replays on a CPU where they save time, on: wherever they are possible.
         device: where steps run.
 
     Returns:
@@ -38,7 +38,7 @@ def choose_recorder(cuda_graph: str, cpu_replay: str, device: torch.device) -> R
 
 
 def recorder_for(device: torch.device) -> Recorder:
-    """The recorder that records all it can on a device."""
+    """The recorder of a device, without a bound on the size of tensors."""
     recorder = choose_recorder("auto", "on", device)
     assert recorder is not None, f"nothing is recorded on {device}"
     return recorder

@@ -1,10 +1,10 @@
 """The CPU counterpart of a CUDA graph: a recorded call, made again as a flat list of calls on fixed memory.
 
-A training step of a small model consists of thousands of operations that take microseconds each, and of as much Python,
-autograd and memory management around them. `CpuRecorder` runs a function once under a `Tape` and keeps only what its
-results depend on. Every intermediate tensor gets a place in one block of memory, where it shares its bytes with those
-that are not needed at the same time. All views are made once. A replay then calls one operation after the other,
-each of which writes its results to their places.
+A training step of a small model consists of thousands of operations that take microseconds each; Python, autograd and
+memory management take as long again. `CpuRecorder` runs a function once under a `Tape` and keeps only the operations
+that its results depend on. Every intermediate tensor gets a place in one block of memory; tensors that are needed at
+different times share bytes. All views are made once. A replay then calls one operation after the other, each of which
+writes its results to their places.
 
 The operations are those of the recorded call, in its order, so every bit is the same: each recording is replayed once
 and compared before it is used.
@@ -30,8 +30,8 @@ from trainers.core.shorten import ALIGNMENT, Place, shorten
 from trainers.core.tape import Operation, Tape, Value
 
 MOST_BYTES = 512 << 20
-"""Size of all tensors that a call makes up to which a replay is worthwhile: with large tensors, calls cost little.
-The memory of a replay is about a fifth of it, since most tensors are needed for a short time."""
+"""A call that makes more than this, over all its tensors, is not replayed: calls cost little beside large tensors.
+A replay needs about a fifth of it as memory, since most tensors are needed for a short time."""
 
 ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 ZEROS = {"zeros", "zeros_like", "new_zeros"}
@@ -40,7 +40,7 @@ OF_NEW_TENSORS = {"dtype", "layout", "device", "pin_memory"}
 
 BINDINGS: Any = torch._C  # the stubs leave out most of it
 PLACES = (torch, BINDINGS._nn, BINDINGS._linalg)
-"""Where PyTorch's functions of operations are."""
+"""Where PyTorch has the Python functions of its operations."""
 
 Step = Callable[[], Any]
 
@@ -49,7 +49,7 @@ class CpuRecorder:
     """Records functions for replays on a CPU, all in one block of memory.
 
     Args:
-        most_bytes: bound on all tensors that a call makes, beyond which a function is not recorded; None: any.
+        most_bytes: functions whose tensors are larger, all together, are not recorded; None: all are.
     """
 
     name = "CPU replay"
@@ -64,7 +64,7 @@ class CpuRecorder:
         """Record `run`.
 
         Args:
-            run: a function of tensors that stay where they are, which changes nothing.
+            run: a function that changes nothing, and whose inputs keep their place in memory.
 
         Returns:
             Its outputs, filled, and a function that fills their tensors again.
@@ -105,7 +105,8 @@ class CpuRecorder:
 
 @contextmanager
 def _garbage_uncollected() -> Iterator[None]:
-    """A recording makes many objects that all stay; collections in between can take longer than the recording."""
+    """Switch the garbage collector off: a recording makes many objects, none of which become garbage, and collections
+    in between can take longer than the recording."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -124,7 +125,7 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
 
 
 class Memory:
-    """One block that recordings share: none of them needs what is in it once its results have been copied."""
+    """One block that recordings share: the results of a replay are copied out before the next one runs."""
 
     def __init__(self) -> None:
         self.storage = torch.UntypedStorage(0)
@@ -169,9 +170,9 @@ class Tensors:
 def _lifetimes(
     operations: Sequence[Operation], outputs: Iterable[Value], inside: Mapping[int, Place]
 ) -> dict[int, tuple[int, int]]:
-    """Index of the first and the last operation that needs each storage; that of an output is needed to the end.
+    """Index of the first and the last operation that uses each storage; those of outputs are needed to the end.
 
-    Storages that lie inside others have no entry: the others are needed with them.
+    A storage that lies inside another one counts as that one, and has no entry.
     """
     lifetimes: dict[int, tuple[int, int]] = {}
     uses = [(index, operation.used) for index, operation in enumerate(operations)]
@@ -188,6 +189,8 @@ def place(
     lifetimes: Mapping[int, tuple[int, int]], sizes: Sequence[int], without: set[int]
 ) -> tuple[dict[int, int], int]:
     """Lay out storages so that no two overlap while both are needed.
+
+    They are placed in the order of their first use, each into the smallest gap that it fits into.
 
     Args:
         lifetimes: first and last index at which each storage is needed.
@@ -211,7 +214,7 @@ def place(
             if start is None:
                 start, end = gaps.take_end(end, size)
             places[storage] = start
-        for storage in ending[index]:
+        for storage in ending[index]:  # after `starting`: an operation must not write over its own arguments
             gaps.give(places[storage], _aligned(sizes[storage]))
     return places, end
 
@@ -221,14 +224,14 @@ def _aligned(size: int) -> int:
 
 
 class Gaps:
-    """Free stretches of memory, none of which touch: starts and their sizes."""
+    """Free stretches of memory. Neighbours are always joined."""
 
     def __init__(self) -> None:
-        self._sizes: dict[int, int] = {}
+        self._sizes: dict[int, int] = {}  # by the start
         self._starts: dict[int, int] = {}  # by the end
 
     def take(self, size: int) -> int | None:
-        """Start of so many bytes out of the smallest gap that has them; None if none does."""
+        """Start of `size` bytes in the smallest gap that is large enough; None: all are too small."""
         fitting = [(length, start) for start, length in self._sizes.items() if length >= size]
         if not fitting:
             return None
@@ -239,14 +242,14 @@ class Gaps:
         return start
 
     def take_end(self, end: int, size: int) -> tuple[int, int]:
-        """Start of so many bytes that reach beyond `end`, where all memory so far ends; and where they end."""
-        start = self._starts.get(end, end)
+        """Start and end of `size` bytes that reach beyond `end`, the end of all memory used so far."""
+        start = self._starts.get(end, end)  # a gap just before the end is used as well
         if start < end:
             self._remove(start)
         return start, start + size
 
     def give(self, start: int, size: int) -> None:
-        """A stretch becomes free; it is joined with those it touches."""
+        """A stretch becomes free."""
         if start in self._starts:
             before = self._starts[start]
             size += self._remove(before)
@@ -272,7 +275,7 @@ def steps_of(operation: Operation, tensors: Tensors) -> list[Step]:
     overload, name = operation.overload, base_name(operation.overload)
     args = tensors.in_place_of_values(operation.args)
     kwargs = {key: tensors.in_place_of_values(value) for key, value in operation.kwargs.items()}
-    if operation.changed:
+    if operation.changed:  # in place: the results are arguments, which have their places already
         return [partial(direct(overload, args, kwargs, (Tensor, torch)), *args, **kwargs)]
     if name in ALLOCATIONS:
         return []
@@ -287,7 +290,7 @@ def steps_of(operation: Operation, tensors: Tensors) -> list[Step]:
 
 
 def _writing(overload: Any, args: tuple, kwargs: dict[str, Any], buffers: Any) -> Step | None:
-    """A call of the operation's variant that writes to given tensors; None where PyTorch has no kernel for it."""
+    """A call of the operation's variant that writes to given tensors; None if PyTorch has no kernel for it."""
     variant, names = _out_variant(overload)
     results = buffers if isinstance(buffers, tuple | list) else (buffers,)
     if variant is None or not all(isinstance(buffer, Tensor) for buffer in results) or len(results) != len(names):
@@ -304,7 +307,7 @@ def _writing(overload: Any, args: tuple, kwargs: dict[str, Any], buffers: Any) -
 
 
 def _padding(x: Tensor, widths: Sequence[int], value: float = 0, *, buffer: Tensor) -> list[Step]:
-    """`constant_pad_nd`, without a tensor in between"""
+    """`constant_pad_nd` straight into the buffer"""
     inner = buffer
     for dim, start in enumerate(widths[::2]):  # from the last dimension on
         inner = inner.narrow(-1 - dim, start, x.shape[-1 - dim])
@@ -328,7 +331,7 @@ def _copying(overload: Any, args: tuple, kwargs: dict[str, Any], buffers: Any) -
 
 @cache
 def _out_variant(overload: Any) -> tuple[Any, tuple[str, ...]]:
-    """The overload with the same arguments that writes to given tensors, and their names; None and no names."""
+    """The overload with the same arguments that writes to given tensors, and their names; None and () without one."""
     packet = overload.overloadpacket
     for variant in (getattr(packet, name) for name in packet.overloads()):
         outs = tuple(argument.name for argument in variant._schema.arguments if argument.is_out)
@@ -338,7 +341,7 @@ def _out_variant(overload: Any) -> tuple[Any, tuple[str, ...]]:
 
 
 def _inputs(overload: Any) -> list[tuple[str, str]]:
-    """Names and types of the arguments, but for those that say what a new tensor is like or take one."""
+    """Names and types of the arguments, without `out` and without those that describe a new tensor."""
     arguments = overload._schema.arguments
     return [(each.name, str(each.type)) for each in arguments if not each.is_out and each.name not in OF_NEW_TENSORS]
 
@@ -349,11 +352,11 @@ _direct: dict[tuple, Callable[..., Any]] = {}
 def direct(
     overload: Any, args: tuple, kwargs: dict[str, Any], places: Iterable[Any], name: str | None = None
 ) -> Callable[..., Any]:
-    """PyTorch's own Python function for an overload, which parses arguments faster; the overload where it has none.
+    """PyTorch's Python function for an overload, which parses arguments faster; the overload itself if there is none.
 
     Args:
-        overload: what must be dispatched.
-        args: arguments of the call; those of the same kinds get the same answer.
+        overload: what the function must dispatch.
+        args: arguments of the call; the answer depends on their types alone.
         kwargs: its keyword arguments.
         places: modules and classes to look in.
         name: of the function; None: the overload's.
@@ -367,7 +370,7 @@ def direct(
 
 
 def _dispatched(function: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
-    """The overload that a call dispatches first, which is not carried out; None if it takes no such arguments."""
+    """The overload that a call dispatches first, without running it; None if the function refuses the arguments."""
     first = _FirstDispatch()
     try:
         with first:

@@ -1,9 +1,10 @@
 """Leaves out recorded operations whose results are in memory already.
 
-* An operation with the arguments of an earlier one has the same results: both lie in the same place.
-* Tensors that are put one behind the other (`stack`, `cat`) are written there at once.
+* An operation with the same arguments as an earlier one has the same results: it is dropped, and its results lie in the
+  same place.
+* Tensors that `stack` or `cat` put one behind the other are written there in the first place: it is dropped as well.
 
-Neither concerns memory that is changed in place.
+Memory that is changed in place is left as it is.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ class Shortened(NamedTuple):
 
     operations: list[Operation]
     inside: dict[int, Place]
-    """storages that lie in another one, which lies in none"""
+    """outermost storage for each one that lies in another"""
 
 
 def shorten(operations: Sequence[Operation], sizes: Sequence[int]) -> Shortened:
-    """Leave out what need not be done.
+    """Leave out operations whose results are in memory already.
 
     Args:
         operations: of a recording.
@@ -49,7 +50,7 @@ def shorten(operations: Sequence[Operation], sizes: Sequence[int]) -> Shortened:
     earlier: dict[Hashable, Operation] = {}
     kept = []
     for operation in operations:
-        if not changed.isdisjoint(operation.used):
+        if not changed.isdisjoint(operation.used):  # equal arguments may have other content by then
             kept.append(operation)
             continue
         first = earlier.setdefault(places.key_of(operation), operation)
@@ -59,6 +60,7 @@ def shorten(operations: Sequence[Operation], sizes: Sequence[int]) -> Shortened:
             pairs = zip(values_in(operation.results), values_in(first.results), strict=True)
             for own, other in pairs:
                 places.put(own.storage, other.storage, 0)
+    # only now, since joining moves tensors, and with them the keys of the operations that use them
     kept = [operation for operation in kept if not places.join(operation)]
     return Shortened(kept, {storage: places.of(storage) for storage in places.inside})
 
@@ -79,7 +81,7 @@ class _Places:
         return Place(storage, start)
 
     def put(self, storage: int, other: int, start: int) -> None:
-        """A storage lies in another one from now on."""
+        """From now on, a storage lies in another one."""
         self.inside[storage] = Place(other, start)
 
     def key_of(self, operation: Operation) -> Hashable:
@@ -91,22 +93,27 @@ class _Places:
             return self.of(tree.storage), tree[1:]
         if isinstance(tree, tuple | list):
             return tuple([self._key(part) for part in tree])
-        return type(tree), tree
+        return type(tree), tree  # 1, 1.0 and True are equal, but not as arguments
 
     def join(self, operation: Operation) -> bool:
-        """Put the arguments of `stack` or `cat` into its result, where they lie one behind the other; whether done."""
+        """Make the arguments of `stack` or `cat` parts of its result, if that is possible.
+
+        Returns:
+            Whether it was, so that the operation can be dropped.
+        """
         result = operation.results
         if base_name(operation.overload) not in JOINING or not isinstance(result, Value):
             return False
         parts, dim = operation.args[0], operation.args[1] if len(operation.args) > 1 else 0
         lengths = [math.prod(part.size) * part.dtype.itemsize for part in parts]
         storages = [part.storage for part in parts]
+        one_behind_the_other = math.prod(result.size[: dim % len(result.size)]) == 1  # all dimensions before `dim`
         if (
-            result.storage not in self.movable
-            or len({*storages}) < len(storages)
+            not one_behind_the_other
+            or result.storage not in self.movable
+            or len({*storages}) < len(storages)  # a tensor that is put in twice cannot lie in two places
             or not all(self._is_whole(part, result) for part in parts)
             or any(length % ALIGNMENT for length in lengths[:-1])
-            or math.prod(result.size[: dim % len(result.size)]) != 1
         ):
             return False
         start = 0
@@ -116,7 +123,7 @@ class _Places:
         return True
 
     def _is_whole(self, part: Value, result: Value) -> bool:
-        """Whether a tensor is all of its storage, in order, and may lie anywhere."""
+        """Whether a tensor fills its storage, in order, and may be moved into the result."""
         return (
             part.storage in self.movable
             and part.storage not in self.inside

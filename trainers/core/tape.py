@@ -1,8 +1,8 @@
 """The ATen operations of one call of a function, as a list: what it computes, without autograd and Python.
 
-A `Tape` watches a call and notes each operation with its arguments, in which tensors are `Value`s: a view of a numbered
-storage. It does not keep tensors that the call makes, so recording takes no more memory than the call itself. Views are
-not noted: a value says where its tensor lies.
+A `Tape` watches a call and notes each operation with its arguments. A tensor is noted as a `Value`: a view of a
+numbered storage. The tensors themselves are not kept, so recording needs no more memory than the call itself.
+Operations that make views are not noted, since a value says where its tensor lies.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Tape(TorchDispatchMode):
     """Notes the operations of what runs inside it; raises NotCapturableError at one that cannot be replayed.
 
     Args:
-        most_bytes: bound on the size of all tensors that are made, beyond which it raises NotWorthwhileError
+        most_bytes: if the tensors that are made are larger, all together, it raises NotWorthwhileError
     """
 
     def __init__(self, most_bytes: int | None = None) -> None:
@@ -91,6 +91,7 @@ class Tape(TorchDispatchMode):
             NotCapturableError: one of them uses a tensor that cannot be replayed.
         """
         needed, kept = {value.storage for value in outputs}, []
+        # backwards, so that everything that uses a storage is seen before what wrote it
         for operation in reversed(self.operations):
             if not (needed.isdisjoint(operation.made) and needed.isdisjoint(operation.changed)):
                 needed |= operation.used
@@ -110,7 +111,7 @@ class Tape(TorchDispatchMode):
         noted_kwargs = {name: self._noted(value, used) for name, value in kwargs.items()}
         changed = self._changed(overload, noted_args, noted_kwargs) if written else set()
         results = overload(*args, **kwargs)
-        noted_results = self._noted_results(results, used, made)
+        noted_results = self._noted_results(results, used, made)  # after the arguments, which it compares with
         if changes_view and made:
             raise NotCapturableError(f"{overload} gives a tensor another memory")
         if made or changed:
@@ -118,7 +119,7 @@ class Tape(TorchDispatchMode):
         return results
 
     def _noted(self, tree: Any, used: set[int]) -> Any:
-        """A tree with a value for each tensor, whose storage goes into `used`"""
+        """The tree with a `Value` for each tensor; adds their storages to `used`."""
         if isinstance(tree, Tensor):
             value = self.value_of(tree)
             used.add(value.storage)
@@ -128,7 +129,7 @@ class Tape(TorchDispatchMode):
         return tree
 
     def _noted_results(self, results: Any, used: set[int], made: set[int]) -> Any:
-        """As `_noted`; a storage that no argument lies in is new, and its number goes into `made` as well"""
+        """As `_noted`; a storage that no argument has is new, and is added to `made` as well."""
         if isinstance(results, Tensor):
             storage = results.untyped_storage()
             if self._numbers.get(storage._cdata) not in used:
@@ -165,7 +166,10 @@ class Tape(TorchDispatchMode):
         return changed
 
     def _obstacle_of_given(self, number: int) -> str | None:
-        """A weight or an argument is kept by somebody else; what is not was made where no operation shows."""
+        """Why a given tensor cannot be replayed: nobody else keeps it, so it was made by something that does not show.
+
+        Weights and arguments are kept by the caller.
+        """
         given = self.given.get(number)
         if given is None or _uses(given) > _USES_OF_A_SINGLE_TENSOR:
             return None
@@ -173,7 +177,7 @@ class Tape(TorchDispatchMode):
 
 
 def _uses(tensor: Tensor) -> int:
-    """How many tensors, and other objects, lie in its storage or hold it; one more for this call."""
+    """How many tensors and other objects use its storage; one more for this call."""
     storage = tensor.untyped_storage()
     return torch._C._storage_Use_Count(storage._cdata)
 
@@ -183,10 +187,11 @@ _USES_OF_A_SINGLE_TENSOR = _uses(torch.empty(1))
 
 @cache
 def _effects(overload: Any) -> tuple[Sequence[tuple[int | None, str]], bool]:
-    """What an operation writes to, and whether it changes how a tensor views its memory instead (`squeeze_`).
+    """What an operation does to its arguments.
 
     Returns:
-        Index (None: given by name only) and name of each argument whose content it changes; and that.
+        Index (None: given by name only) and name of each argument whose content it changes; and whether it changes how
+        an argument views its memory instead, as `squeeze_` does.
     """
     if torch.Tag.inplace_view in overload.tags:
         return (), True

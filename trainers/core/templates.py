@@ -19,6 +19,7 @@ from clip.clip import tokenize
 from clip.model import CLIP
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import UnwritableFileError, UserError, write_bytes_atomically
+from dassl.utils.torchtools import raw_bytes
 from dassl.utils.yaml_files import read_yaml
 
 DEFAULT_TEMPLATE = "a photo of a {}."
@@ -128,7 +129,7 @@ def teacher_text_features(
 def kept_text_features(clip: CLIP, content: list, compute: Callable[[], Tensor], cache: Path | None = None) -> Tensor:
     """Features of the frozen text tower, computed once and kept on disk.
 
-    The file name is made of everything they depend on. The file also holds a digest of its values and of that
+    The file name is made of everything they depend on. The file also contains a digest of its values and of that
     name, so a file that was damaged, changed or renamed is not used.
 
     Args:
@@ -187,4 +188,4 @@ def _digest(clip: CLIP, content: list) -> str:
 def _add_tensor(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
     """Name, type, shape and values."""
     digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-    digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    digest.update(raw_bytes(tensor))

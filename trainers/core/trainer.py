@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from dassl.engine import TrainerX
-from dassl.engine.anomalies import listed, non_finite_losses
+from dassl.engine.anomalies import non_finite_losses
 from dassl.engine.run_record import RunRecord, check_same_run
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import UserError
 from dassl.utils.files import remove_folder_atomically
+from dassl.utils.names import listed
 from dassl.utils.torchtools import POINTER_NAME
 from trainers.core.captured import CapturedFunctions
 from trainers.core.learned import find_checkpoint, load_learned, read_checkpoint
@@ -192,10 +193,10 @@ class PromptTrainer(Method, TrainerX):
         return self.scaler.scale(torch.ones((), device=self.device)) if self.scaler.is_enabled() else None
 
     def finite_numbers(self, reported: Mapping[str, Tensor]) -> dict[str, float]:
-        """What a step reports, as numbers; the one time that a step waits for the device.
+        """What a step reports, as numbers. This is the only time that a step waits for the device.
 
         Raises:
-            NonFiniteError: A loss is infinite or NaN.
+            NonFiniteError: a loss is infinite or NaN.
         """
         numbers = as_numbers(reported)
         self.stop_if_not_finite(numbers)
@@ -205,7 +206,7 @@ class PromptTrainer(Method, TrainerX):
         """Check what a step reports.
 
         Raises:
-            NonFiniteError: A loss is infinite or NaN; the message names step, tensors and images.
+            NonFiniteError: a loss is infinite or NaN; the message names step, tensors and images.
         """
         if bad := non_finite_losses(numbers):
             self._stop_for_anomaly(bad)

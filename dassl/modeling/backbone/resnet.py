@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 from urllib.error import URLError
 
@@ -58,74 +58,27 @@ class ResNet(Backbone):
         return self.get_submodule("avgpool")(x).flatten(1)  # [B, C, 1, 1] -> [B, C]
 
 
-@BACKBONE_REGISTRY.register()
-def resnet18(pretrained: bool = True, **kwargs: Any) -> ResNet:
-    return ResNet("resnet18", pretrained)
+def _registered(name: str, mixed_stages: int = 0) -> Callable[..., ResNet]:
+    """Register a backbone `resnet<depth>...` with MixStyle after its first stages."""
+
+    def build(pretrained: bool = True, **kwargs: Any) -> ResNet:
+        return ResNet(name.partition("_")[0], pretrained, _STAGES[:mixed_stages])
+
+    build.__name__ = name
+    return BACKBONE_REGISTRY.register(build)
 
 
-@BACKBONE_REGISTRY.register()
-def resnet34(pretrained: bool = True, **kwargs: Any) -> ResNet:
-    return ResNet("resnet34", pretrained)
-
-
-@BACKBONE_REGISTRY.register()
-def resnet50(pretrained: bool = True, **kwargs: Any) -> ResNet:
-    return ResNet("resnet50", pretrained)
-
-
-@BACKBONE_REGISTRY.register()
-def resnet101(pretrained: bool = True, **kwargs: Any) -> ResNet:
-    return ResNet("resnet101", pretrained)
-
-
-@BACKBONE_REGISTRY.register()
-def resnet152(pretrained: bool = True, **kwargs: Any) -> ResNet:
-    return ResNet("resnet152", pretrained)
-
-
-# With MixStyle after stage 1, after 1 and 2, after 1, 2 and 3
-
-
-@BACKBONE_REGISTRY.register()
-def resnet18_ms_l1(pretrained: bool = True, **kwargs: Any) -> ResNet:
-    return ResNet("resnet18", pretrained, _STAGES[:1])
-
-
-@BACKBONE_REGISTRY.register()
-def resnet18_ms_l12(pretrained: bool = True, **kwargs: Any) -> ResNet:
-    return ResNet("resnet18", pretrained, _STAGES[:2])
-
-
-@BACKBONE_REGISTRY.register()
-def resnet18_ms_l123(pretrained: bool = True, **kwargs: Any) -> ResNet:
-    return ResNet("resnet18", pretrained, _STAGES[:3])
-
-
-@BACKBONE_REGISTRY.register()
-def resnet50_ms_l1(pretrained: bool = True, **kwargs: Any) -> ResNet:
-    return ResNet("resnet50", pretrained, _STAGES[:1])
-
-
-@BACKBONE_REGISTRY.register()
-def resnet50_ms_l12(pretrained: bool = True, **kwargs: Any) -> ResNet:
-    return ResNet("resnet50", pretrained, _STAGES[:2])
-
-
-@BACKBONE_REGISTRY.register()
-def resnet50_ms_l123(pretrained: bool = True, **kwargs: Any) -> ResNet:
-    return ResNet("resnet50", pretrained, _STAGES[:3])
-
-
-@BACKBONE_REGISTRY.register()
-def resnet101_ms_l1(pretrained: bool = True, **kwargs: Any) -> ResNet:
-    return ResNet("resnet101", pretrained, _STAGES[:1])
-
-
-@BACKBONE_REGISTRY.register()
-def resnet101_ms_l12(pretrained: bool = True, **kwargs: Any) -> ResNet:
-    return ResNet("resnet101", pretrained, _STAGES[:2])
-
-
-@BACKBONE_REGISTRY.register()
-def resnet101_ms_l123(pretrained: bool = True, **kwargs: Any) -> ResNet:
-    return ResNet("resnet101", pretrained, _STAGES[:3])
+resnet18 = _registered("resnet18")
+resnet34 = _registered("resnet34")
+resnet50 = _registered("resnet50")
+resnet101 = _registered("resnet101")
+resnet152 = _registered("resnet152")
+resnet18_ms_l1 = _registered("resnet18_ms_l1", 1)
+resnet18_ms_l12 = _registered("resnet18_ms_l12", 2)
+resnet18_ms_l123 = _registered("resnet18_ms_l123", 3)
+resnet50_ms_l1 = _registered("resnet50_ms_l1", 1)
+resnet50_ms_l12 = _registered("resnet50_ms_l12", 2)
+resnet50_ms_l123 = _registered("resnet50_ms_l123", 3)
+resnet101_ms_l1 = _registered("resnet101_ms_l1", 1)
+resnet101_ms_l12 = _registered("resnet101_ms_l12", 2)
+resnet101_ms_l123 = _registered("resnet101_ms_l123", 3)
