@@ -6,12 +6,13 @@ python -m deploy.hub pull owner/name --output-dir pulled
 
 from __future__ import annotations
 
-from dassl.command_line import end_imports_in_one_line, errors_in_one_line
+from dassl.command_line import end_imports_in_one_line, errors_in_one_line, tell_of_imports
 from deploy.arguments import make_hub_parser
 
 if __name__ == "__main__":  # before the imports that take seconds
     end_imports_in_one_line()
     make_hub_parser().parse_args()
+    tell_of_imports()
 
 import argparse
 import importlib

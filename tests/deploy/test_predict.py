@@ -22,6 +22,7 @@ import yaml
 from PIL import Image
 from tiny_runs import CLASSNAMES, NODES
 from trained_runs import Runs
+from yacs.config import CfgNode
 
 import export
 import predict
@@ -167,6 +168,25 @@ def test_the_record_keeps_strings_as_they_are(value, tmp_path):
     train.extend_cfg(defaults)
     again, classnames = read_record(tmp_path, defaults)
     assert again == cfg and classnames == ["ä", "1"]
+
+
+def test_a_record_outlives_a_method_that_is_no_longer_here(tmp_path):
+    defaults = get_cfg_default()
+    train.extend_cfg(defaults)
+    cfg = defaults.clone()
+    cfg.TRAINER.NAME, cfg.TRAINER.GONE = "CoOp", CfgNode({"WEIGHT": 8.0})
+    write_record(tmp_path, cfg, ["a"])
+    again, _ = read_record(tmp_path, defaults)
+    assert "GONE" not in again.TRAINER and again.TRAINER.COOP == cfg.TRAINER.COOP
+    cfg.TRAINER.NAME = "Gone"
+    write_record(tmp_path, cfg, ["a"])
+    with pytest.raises(UserError, match="there is no trainer Gone here: put its file into trainers/, or name its plug"):
+        read_record(tmp_path, defaults)
+    cfg.TRAINER.NAME = "CoOp"
+    del cfg.TRAINER["COOP"]  # a damaged record: its own settings are missing
+    write_record(tmp_path, cfg, ["a"])
+    with pytest.raises(UserError, match="unknown config key TRAINER.GONE"):
+        read_record(tmp_path, defaults)
 
 
 def test_the_documented_lines_of_python(runs, capsys):
