@@ -32,6 +32,7 @@ from yacs.config import CfgNode
 
 from clip.clip import available_models
 from dassl.config import config_differences, leaves, plain
+from dassl.engine.found_models import found_instead
 from dassl.engine.run_record import has_checkpoints, read_config, weights_digest
 from dassl.utils import BadValueError, MissingFileError, UnwritableFileError, UserError, one_line, write_text_atomically
 from dassl.utils.locks import LOCK_NAME, locked_while_writing
@@ -136,7 +137,8 @@ def _exported(source: Source, folder: Path) -> Path:
         return place
     if place.is_dir() and not (place / "config.yaml").is_file():
         raise MissingFileError(
-            f"{place} is neither a run of this project nor an exported folder: it has no config.yaml"
+            f"{place} is neither a run of this project nor an exported folder: it has no config.yaml; "
+            f"{found_instead(place)}"
         )
     export(source, folder, None, ())
     return folder

@@ -363,8 +363,13 @@ def test_a_corrupt_image_is_named_and_nothing_is_lost(runs, tmp_path, monkeypatc
         (("--images", "IMAGES", "--batch-size", "0"), "batch size"),
         (("--images", "IMAGES", "--workers", "-1"), "workers"),
         (("--images", "IMAGES", "--backbone", "/nowhere/clip.pt"), "/nowhere/clip.pt"),
-        (("--images", "IMAGES", "--checkpoint", "/nowhere/run"), "/nowhere/run"),
+        (
+            ("--images", "IMAGES", "--checkpoint", "/nowhere/run"),
+            "/nowhere/run (give the output folder of a training run); / has the folders",
+        ),
         (("--images", "IMAGES", "--checkpoint", "EMPTY"), "add --config-file FILE, --trainer NAME, --classes FILE"),
+        (("--images", "IMAGES", "--checkpoint", "EMPTY"), " has trained models in below/run; for a folder of the"),
+        (("--images", "IMAGES", "--checkpoint", "EMPTY/below/run/a/model.pth.tar-1"), "below/run: give that folder"),
         (("--images", "IMAGES", "--trainer", "CoOpp"), "CoOp"),
         (("--images", "IMAGES", "--opts", "INPUT.SIZES", "1"), "INPUT.SIZES"),
     ],
@@ -378,6 +383,9 @@ def test_a_mistake_is_said_in_one_line(run, runs, arguments, says, tmp_path):
         ("long", b"a " * 99),
     ):
         (tmp_path / f"{name}.txt").write_bytes(content)
+    (tmp_path / "below" / "run" / "a").mkdir(parents=True)
+    for file in ("config.yaml", "a/model.pth.tar-1"):
+        (tmp_path / "below" / "run" / file).touch()
     places = {"IMAGES": str(runs.images), "EMPTY": str(tmp_path)}
     for name, place in places.items():
         arguments = tuple(argument.replace(name, place) for argument in arguments)
