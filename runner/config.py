@@ -22,24 +22,26 @@ from runner.recording import row_name, trained_row_name
 from trainers.core.received import refuse_backbone_of_the_folder
 from trainers.core.record import changes_no_number, read_record
 
+KEY_OF_FLAG = {
+    "root": "DATASET.ROOT",
+    "output_dir": "OUTPUT_DIR",
+    "resume": "RESUME",
+    "seed": "SEED",
+    "deterministic": "DETERMINISTIC",
+    "extend": "TRAIN.EXTEND",
+    "source_domains": "DATASET.SOURCE_DOMAINS",
+    "target_domains": "DATASET.TARGET_DOMAINS",
+    "transforms": "INPUT.TRANSFORMS",
+    "trainer": "TRAINER.NAME",
+    "backbone": "MODEL.BACKBONE.NAME",
+    "head": "MODEL.HEAD.NAME",
+}
+"""The config keys that flags of `train.py` set."""
+
 
 def reset_cfg(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Let given flags override the config files."""
-    flags = {
-        "root": "DATASET.ROOT",
-        "output_dir": "OUTPUT_DIR",
-        "resume": "RESUME",
-        "seed": "SEED",
-        "deterministic": "DETERMINISTIC",
-        "extend": "TRAIN.EXTEND",
-        "source_domains": "DATASET.SOURCE_DOMAINS",
-        "target_domains": "DATASET.TARGET_DOMAINS",
-        "transforms": "INPUT.TRANSFORMS",
-        "trainer": "TRAINER.NAME",
-        "backbone": "MODEL.BACKBONE.NAME",
-        "head": "MODEL.HEAD.NAME",
-    }
-    for flag, key in flags.items():
+    for flag, key in KEY_OF_FLAG.items():
         value = getattr(args, flag)
         if value is not None and value != "":
             set_key(cfg, key, value)
