@@ -115,6 +115,7 @@ def test_every_script_answers_help(script, tmp_path):
         return
     result = called("bash", script, "--help", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "") and not list(tmp_path.iterdir())
+    assert all(len(line) <= 100 for line in result.stdout.splitlines())
     own = str(script.relative_to(ROOT))
     assert f"bash {own}" in result.stdout
     if script.parent.name in METHODS and "run.sh" in script.read_text() and "help.sh" not in script.read_text():
