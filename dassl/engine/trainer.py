@@ -397,7 +397,7 @@ class TrainerBase:
     def init_writer(self, log_dir: str) -> None:
         """Write event files to `log_dir`; the writer is created with the first value."""
         if self._writer_dir is None:
-            shown = "" if osp.dirname(log_dir) == self.output_dir else f" (log_dir={log_dir})"
+            shown = "" if osp.dirname(log_dir) == getattr(self, "output_dir", None) else f" (log_dir={log_dir})"
             print(f"Initialize tensorboard{shown}")
             self._writer_dir = log_dir
 

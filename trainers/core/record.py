@@ -138,7 +138,7 @@ def _without_absent_methods(tree: dict[str, Any], defaults: CfgNode, path: Path)
     if not isinstance(methods, dict):
         return tree
     absent = {key for key, value in methods.items() if isinstance(value, dict) and key not in defaults.TRAINER}
-    name = methods.get("NAME")
+    name = str(methods.get("NAME"))
     if absent and name not in TRAINER_REGISTRY:
         raise UnknownNameError(
             f"{path}: there is no trainer {name} here: put its file into trainers/, or name its plug-in (--plugin)"
