@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 
-from dassl.command_line import end_imports_in_one_line, errors_in_one_line
+from dassl.command_line import end_imports_in_one_line, errors_in_one_line, tell_of_imports
 from deploy.arguments import parse_export_args as parse_args
 
 if __name__ == "__main__":  # before the imports that take seconds
     end_imports_in_one_line()
     parse_args()
+    tell_of_imports()
 
 from dassl.utils.memory import keep_freed_memory
 from deploy.command_line import read_class_names, source_of

@@ -13,12 +13,13 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
 
-from dassl.command_line import end_imports_in_one_line, errors_in_one_line
+from dassl.command_line import end_imports_in_one_line, errors_in_one_line, tell_of_imports
 from deploy.arguments import parse_predict_args as parse_args
 
 if __name__ == "__main__":  # before the imports that take seconds
     end_imports_in_one_line()
     parse_args()
+    tell_of_imports()
 
 from dassl.utils import Logger, UserError, print_above_bar, printable, printable_json
 from dassl.utils.memory import keep_freed_memory
@@ -117,9 +118,5 @@ def table(classifier: Classifier, images: Sequence[str]) -> Rows:
 
 if __name__ == "__main__":
     keep_freed_memory()
-    try:
-        with errors_in_one_line():
-            main(parse_args())
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        sys.stderr.close()
-        sys.exit(1)
+    with errors_in_one_line():
+        main(parse_args())

@@ -49,12 +49,13 @@ def main() -> None:
     sys.path.insert(
         0, str(ROOT)
     )  # as for `python train.py`; a package such as Hugging Face's `datasets` comes after it
-    from dassl.command_line import end_imports_in_one_line
+    from dassl.command_line import end_imports_in_one_line, errors_in_one_line
     from dassl.spelling import nearest_name
 
     name, *arguments = sys.argv[1:] or [""]
     if name in ("-h", "--help"):
-        print(help_text())
+        with errors_in_one_line():
+            print(help_text())
         return
     if name not in COMMANDS:
         nearest = nearest_name(name, COMMANDS)

@@ -6,9 +6,12 @@ This module imports nothing slow, so that a program can read its command line be
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
+import select
 import signal
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -20,6 +23,10 @@ from dassl.spelling import nearest_name
 
 INTERRUPTED = exit_status(signal.SIGINT)
 """Exit status after Ctrl-C."""
+READER_LEFT = exit_status(signal.SIGPIPE)
+"""Exit status when the reader of the output has ended, as with `| head`."""
+STANDARD_STREAMS = (1, 2)
+"""File descriptors of stdout and stderr."""
 
 
 @contextmanager
@@ -27,16 +34,24 @@ def errors_in_one_line() -> Iterator[None]:
     """For the outermost level of a program: errors and Ctrl-C end it with one line on stderr.
 
     A UserError gives `error: <message>` and status 1, Ctrl-C `interrupted` and status 130. Interrupted says more, and
-    has its own status.
+    has its own status. When the reader of the output has ended (`| head`), the program ends without a word and with
+    status 141.
     """
     try:
-        yield
+        with _all_is_printed():
+            yield
     except Interrupted as error:
         print(error, file=sys.stderr)
         sys.exit(error.status)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        left = _streams_without_reader()
+        if not left:  # another pipe, such as that of a worker process
+            raise
+        _discard_output(left)
+        sys.exit(READER_LEFT)
     except Exception as error:
         from dassl.utils.errors import UserError  # loads PyTorch, like everything that raises it
 
@@ -45,18 +60,55 @@ def errors_in_one_line() -> Iterator[None]:
         sys.exit(f"error: {error}")
 
 
+@contextmanager
+def _all_is_printed() -> Iterator[None]:
+    """Write what stdout still holds before the block ends, so that an error of writing it is raised here."""
+    try:
+        yield
+    except SystemExit:
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+
+
+def _streams_without_reader() -> list[int]:
+    """Those of stdout and stderr that are pipes or sockets without a reader."""
+    poll = select.poll()
+    for stream in STANDARD_STREAMS:
+        poll.register(stream, 0)  # errors are reported without being asked for
+    return [stream for stream, events in poll.poll(0) if events & select.POLLERR]
+
+
+def _discard_output(streams: Iterable[int]) -> None:
+    """Whatever is still written to these streams is lost; otherwise Python complains about it when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
+
+
 def end_imports_in_one_line() -> None:
     """From now on, Ctrl-C outside of `errors_in_one_line` (during imports) also ends the program with one line."""
     sys.excepthook = _end_in_one_line
 
 
+def tell_of_imports() -> None:
+    """Tell somebody at a terminal that the program has begun: the imports that follow take seconds."""
+    if sys.stderr.isatty():
+        print("loading PyTorch", file=sys.stderr, flush=True)
+
+
 def end_imports_of_package_in_one_line() -> None:
     """As `end_imports_in_one_line`, for a package whose modules are programs; no effect when it is imported.
+
+    It also tells of the imports.
 
     `python -m package.module` imports the package before the module; until then, `sys.argv[0]` is `-m`.
     """
     if sys.argv[:1] == ["-m"]:
         end_imports_in_one_line()
+        if not only_help_is_asked_for():
+            tell_of_imports()
 
 
 def only_help_is_asked_for() -> bool:
@@ -101,7 +153,17 @@ def shown_program(program: str) -> str:
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of descriptions as they are, and adds the default to the help of each flag that has one."""
+    """Fits paragraphs into the terminal, and adds the default to the help of each flag that has one.
+
+    Lines that begin with blanks, such as commands, are kept as they are.
+    """
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines: list[str] = []
+        for is_prose, group in itertools.groupby(text.splitlines(), key=lambda line: bool(line) and line[0] != " "):
+            block = list(group)
+            lines += textwrap.wrap(" ".join(block), width, break_on_hyphens=False) if is_prose else block
+        return "\n".join(indent + line for line in lines)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help or ""
@@ -191,6 +253,11 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def _refuse_empty_value(self, name: str) -> NoReturn:
         self.error(f"{name} has an empty value: is a shell variable unset? Give a value, or leave {name} out")
+
+    # typeshed calls the status optional
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        with errors_in_one_line():  # the reader of the help may have ended
+            super().exit(status, message)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {' '.join(message.split())} ({self.command} --help explains the flags)\n")

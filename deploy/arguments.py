@@ -33,7 +33,7 @@ def make_predict_parser() -> ArgumentParser:
         description="Classify images with a trained model; no data set is needed.",
         examples=(
             "--model-dir output/try --images photo.jpg folder/ --topk 3",
-            '--model-dir output/try --images folder/ --classes "cat, dog, tea kettle" --csv > predictions.csv',
+            '--model-dir output/try --images folder/ --classes "cat, dog" --csv > found.csv',
             "--model-dir output/try --images folder/ --classes names.txt --json",
         ),
     )

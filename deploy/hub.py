@@ -6,12 +6,13 @@ python -m deploy.hub pull owner/name --output-dir pulled
 
 from __future__ import annotations
 
-from dassl.command_line import end_imports_in_one_line, errors_in_one_line
+from dassl.command_line import end_imports_in_one_line, errors_in_one_line, tell_of_imports
 from deploy.arguments import make_hub_parser
 
 if __name__ == "__main__":  # before the imports that take seconds
     end_imports_in_one_line()
     make_hub_parser().parse_args()
+    tell_of_imports()
 
 import argparse
 import importlib
@@ -31,6 +32,7 @@ from yacs.config import CfgNode
 
 from clip.clip import available_models
 from dassl.config import config_differences, leaves, plain
+from dassl.engine.found_models import found_instead
 from dassl.engine.run_record import has_checkpoints, read_config, weights_digest
 from dassl.utils import BadValueError, MissingFileError, UnwritableFileError, UserError, one_line, write_text_atomically
 from dassl.utils.locks import LOCK_NAME, locked_while_writing
@@ -135,7 +137,8 @@ def _exported(source: Source, folder: Path) -> Path:
         return place
     if place.is_dir() and not (place / "config.yaml").is_file():
         raise MissingFileError(
-            f"{place} is neither a run of this project nor an exported folder: it has no config.yaml"
+            f"{place} is neither a run of this project nor an exported folder: it has no config.yaml; "
+            f"{found_instead(place)}"
         )
     export(source, folder, None, ())
     return folder

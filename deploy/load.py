@@ -16,6 +16,7 @@ from yacs.config import CfgNode
 
 from dassl.config import get_cfg_default, merge_file, merge_opts
 from dassl.engine import TRAINER_REGISTRY
+from dassl.engine.found_models import folders_beside, found_instead
 from dassl.engine.run_record import check_piece, check_record_files, read_config
 from dassl.utils import BadValueError, MissingFileError, UnreadableFileError, UserError, file_sha256, read_json
 from datasets.layout.classes import describe_same_text
@@ -93,6 +94,7 @@ class Source:
         if missing:
             raise MissingFileError(
                 f"{self.folder} has no {CONFIG_NAME}, which every run of this project writes; "
+                f"{found_instead(self.folder)}; "
                 f"for a folder of the published code, add {', '.join(missing)}"
             )
 
@@ -157,8 +159,11 @@ def load_trained(
     Raises:
         UserError: nothing usable in the folder, or prompts that belong to other classes.
     """
+    if os.path.isfile(source.folder):
+        raise BadValueError(f"give the output folder of a training run: {found_instead(source.folder)}")
     if not os.path.isdir(source.folder):
-        raise UserError(f"no such folder: {source.folder} (the output folder of a training run is wanted)")
+        found = folders_beside(source.folder)
+        raise MissingFileError(f"no such folder: {source.folder} (give the output folder of a training run); {found}")
     cfg, trained_names = source.record(classnames)
     use_cuda = use_cuda and torch.cuda.is_available()
     cfg.MODEL.INIT_WEIGHTS, cfg.USE_CUDA, cfg.VERBOSE = "", use_cuda, False

@@ -2,9 +2,9 @@
 
 usage: python classify.py PATH [PATH ...]
 
-PATH is an image or a folder, which is searched with its subfolders. Prints a line for each image: path, class and
-probability, with tabs between them. The files beside this script are used, from any working directory. Errors come at
-the end; the exit status is 1 if an image could not be read.
+PATH is an image or a folder, which is searched with its subfolders. Prints a line for each image:
+path, class and probability, with tabs between them. The files beside this script are used, from any
+working directory. Errors come at the end; the exit status is 1 if an image could not be read.
 
 example: python classify.py photo.jpg holiday/
 """
@@ -15,6 +15,19 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+
+
+def answer_help(words: list[str]) -> None:
+    """Print how the script is used, and end it, if that is asked for or no image is given."""
+    if not words or "-h" in words or "--help" in words:
+        print((__doc__ or "").strip(), file=sys.stdout if words else sys.stderr)
+        sys.exit(0 if words else 2)
+
+
+if __name__ == "__main__":  # before the imports that take seconds
+    answer_help(sys.argv[1:])
+    if sys.stderr.isatty():
+        print("loading PyTorch", file=sys.stderr, flush=True)
 
 import torch
 from PIL import Image
@@ -117,9 +130,7 @@ def printable(text: str) -> str:
 
 def main(words: list[str]) -> None:
     """Classify the images that the command line names."""
-    if not words or "-h" in words or "--help" in words:
-        print((__doc__ or "").strip(), file=sys.stdout if words else sys.stderr)
-        sys.exit(0 if words else 2)
+    answer_help(words)
     unknown = [word for word in words if word.startswith("-") and not Path(word).exists()]
     if unknown:
         sys.exit(printable(f"error: unknown flag {unknown[0]}: classify.py takes images and folders (--help)"))

@@ -5,12 +5,13 @@ python -m deploy.web --model-dir output/try
 
 from __future__ import annotations
 
-from dassl.command_line import end_imports_in_one_line, errors_in_one_line
+from dassl.command_line import end_imports_in_one_line, errors_in_one_line, tell_of_imports
 from deploy.arguments import make_web_parser
 
 if __name__ == "__main__":  # before the imports that take seconds
     end_imports_in_one_line()
     make_web_parser().parse_args()
+    tell_of_imports()
 
 import argparse
 import importlib

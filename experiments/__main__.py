@@ -11,13 +11,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from dassl.command_line import end_imports_in_one_line, errors_in_one_line
+from dassl.command_line import end_imports_in_one_line, errors_in_one_line, tell_of_imports
 from experiments.arguments import make_parser
 
 
 def main(arguments: Sequence[str]) -> int:
     """Exit status. Raises UserError."""
     given = make_parser().parse_args(arguments)  # before the imports that take seconds
+    if given.command == "one":
+        print(f"{' '.join(arguments[1:4])}: loading PyTorch", flush=True)
+    else:
+        tell_of_imports()
     if given.command == "report":
         from experiments import report
 
@@ -26,8 +30,6 @@ def main(arguments: Sequence[str]) -> int:
         from experiments import figures
 
         return figures.main(arguments[1:])
-    if arguments[:1] == ["one"] and not {"-h", "--help"} & set(arguments):
-        print(f"{' '.join(arguments[1:4])}: loading PyTorch", flush=True)
     from experiments.launch import command, single
 
     return (command if given.command == "run" else single).main(given)

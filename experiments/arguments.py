@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import os
+import textwrap
 from pathlib import Path
 
 from dassl.command_line import ArgumentParser, seed_number
@@ -172,5 +173,6 @@ def _figures() -> str:
     lines = ["Each figure is drawn from a run's folder and written as PNG and PDF.", ""]
     for path in _kinds():
         about = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        lines.append(f"  {path.stem}: {about.splitlines()[0]}")
+        line = f"{path.stem}: {about.splitlines()[0]}"
+        lines.append(textwrap.fill(line, 96, initial_indent="  ", subsequent_indent="    "))
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from yacs.config import CfgNode
@@ -13,33 +14,37 @@ import trainers
 from dassl.config import config_differences, get_cfg_default, leaves, merge_file, merge_opts, plain
 from dassl.config.differences import is_inherited, of_the_model
 from dassl.engine import TRAINER_REGISTRY
+from dassl.engine.found_models import found_instead
 from dassl.engine.run_record import has_record, read_config
 from dassl.seeds import MAX_SEED
-from dassl.utils import BadValueError
+from dassl.utils import BadValueError, MissingFileError
 from datasets.layout.base import full_path
 from runner import plugins
 from runner.recording import row_name, trained_row_name
 from trainers.core.received import refuse_backbone_of_the_folder
 from trainers.core.record import changes_no_number, read_record
+from trainers.core.trainer import PromptTrainer
+
+KEY_OF_FLAG = {
+    "root": "DATASET.ROOT",
+    "output_dir": "OUTPUT_DIR",
+    "resume": "RESUME",
+    "seed": "SEED",
+    "deterministic": "DETERMINISTIC",
+    "extend": "TRAIN.EXTEND",
+    "source_domains": "DATASET.SOURCE_DOMAINS",
+    "target_domains": "DATASET.TARGET_DOMAINS",
+    "transforms": "INPUT.TRANSFORMS",
+    "trainer": "TRAINER.NAME",
+    "backbone": "MODEL.BACKBONE.NAME",
+    "head": "MODEL.HEAD.NAME",
+}
+"""The config keys that flags of `train.py` set."""
 
 
 def reset_cfg(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Let given flags override the config files."""
-    flags = {
-        "root": "DATASET.ROOT",
-        "output_dir": "OUTPUT_DIR",
-        "resume": "RESUME",
-        "seed": "SEED",
-        "deterministic": "DETERMINISTIC",
-        "extend": "TRAIN.EXTEND",
-        "source_domains": "DATASET.SOURCE_DOMAINS",
-        "target_domains": "DATASET.TARGET_DOMAINS",
-        "transforms": "INPUT.TRANSFORMS",
-        "trainer": "TRAINER.NAME",
-        "backbone": "MODEL.BACKBONE.NAME",
-        "head": "MODEL.HEAD.NAME",
-    }
-    for flag, key in flags.items():
+    for flag, key in KEY_OF_FLAG.items():
         value = getattr(args, flag)
         if value is not None and value != "":
             set_key(cfg, key, value)
@@ -105,7 +110,12 @@ def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
     Settings of the evaluation (data set, classes, test batches, ...) come from the command alone. If the command
     contradicts the record in settings of the model, the trainer refuses to load it. The config file of the training is
     not a contradiction: the record's values override it.
+
+    Raises:
+        UserError: there is no model in the folder, or settings are wrong.
     """
+    if args.model_dir and learns_prompts(args.trainer) and not _may_have_model(args.model_dir):
+        raise MissingFileError(f"no trained model for --model-dir {args.model_dir}: {found_instead(args.model_dir)}")
     cfg = setup_cfg(args)
     if not args.model_dir or not has_record(args.model_dir):
         return cfg
@@ -133,6 +143,11 @@ def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
     return setup_cfg(args, base)
 
 
+def _may_have_model(folder: str) -> bool:
+    """Whether there is a record, or a checkpoint of whatever name in a model's folder."""
+    return has_record(folder) or any(Path(folder).glob("*/*.pth*"))
+
+
 def warn_of_unknown_file(args: argparse.Namespace, model_cfg: CfgNode, command_cfg: CfgNode) -> None:
     """Warn if the given config file differs from the record of a model whose training has no result.json."""
     there, here = plain(model_cfg), plain(command_cfg)
@@ -142,6 +157,11 @@ def warn_of_unknown_file(args: argparse.Namespace, model_cfg: CfgNode, command_c
             f"Warning: {args.model_dir} has no result.json, so it is unknown whether its training used "
             f"{args.config_file}; the model's own settings are used: {'; '.join(map(str, different))}"
         )
+
+
+def learns_prompts(trainer: str) -> bool:
+    """Whether it is a trainer of this project that needs a trained model to be evaluated."""
+    return trainer in TRAINER_REGISTRY and issubclass(TRAINER_REGISTRY.get(trainer), PromptTrainer)
 
 
 def keeps_to_records(trainer: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import textwrap
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -13,44 +14,64 @@ from yacs.config import CfgNode
 from dassl.config import leaves, plain
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.run_record import CONFIG_NAME, ENVIRONMENT_NAME
+from runner.arguments import make_parser
+from runner.config import KEY_OF_FLAG
 from runner.result import RESULT_NAME
 
 WIDTH = 100
+KEPT_BLANK = "\u00a0"
+"""A blank at which no line is broken."""
 
 
 def print_args(args: argparse.Namespace, cfg: CfgNode, defaults: CfgNode) -> None:
-    """Print the given arguments, and the settings that differ from the defaults or belong to the trainer.
+    """Print the given arguments, and further settings that differ from the defaults or belong to the trainer.
+
+    It is short, so that the first line of a training is on the first screen.
 
     Args:
-        args: of `train.py`; those that were not given are left out.
+        args: of `train.py`; those that were not given, or have their default, are left out.
         cfg: the run's configuration.
         defaults: of all keys.
     """
+    unset = vars(make_parser().parse_args([]))
+    given = {key: value for key, value in sorted(vars(args).items()) if value != unset.get(key)}
+    opts = given.pop("opts", [])
     print("** Arguments **")
-    for key, value in sorted(vars(args).items()):
-        if value not in (None, "", False, []) and key != "opts":
-            print(f"{key}: {value}")
-    if args.opts:
-        print(f"opts: {' '.join(map(str, args.opts))}")
+    print("\n".join(_wrapped(", ".join(f"{key}:{KEPT_BLANK}{value}" for key, value in given.items()))))
+    if opts:
+        print("\n".join(_wrapped(f"opts: {' '.join(map(str, opts))}")))
     print(f"** Config ** ({_where_the_rest_is(args, cfg)})")
-    print("\n".join(config_lines(cfg, defaults)))
+    values = dict(leaves(plain(cfg)))  # a KEY VALUE pair may overrule a flag
+    said = {key for flag, key in KEY_OF_FLAG.items() if flag in given and values[key] == given[flag]}
+    print("\n".join(config_lines(cfg, defaults, said)))
 
 
 def _where_the_rest_is(args: argparse.Namespace, cfg: CfgNode) -> str:
-    shown = "the method's settings and what differs from the defaults"
+    shown = "the method's settings, and what differs from the defaults"
     if args.no_train:
         return shown
     name = f"full_config in {RESULT_NAME}" if args.eval_only else CONFIG_NAME
-    return f"{shown}; all settings: {name} in {cfg.OUTPUT_DIR or '.'}"
+    return f"{shown}; all: {name}" + (f" in {cfg.OUTPUT_DIR or '.'}" if not args.output_dir else "")
 
 
-def config_lines(cfg: CfgNode, defaults: CfgNode) -> list[str]:
-    """One entry per node, wrapped: `OPTIM: LR 0.0025, MAX_EPOCH 10`; keys without a node have a line each."""
+def _wrapped(text: str) -> list[str]:
+    lines = textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return [line.replace(KEPT_BLANK, " ") for line in lines]
+
+
+def config_lines(cfg: CfgNode, defaults: CfgNode, said: Collection[str] = ()) -> list[str]:
+    """One entry per node, wrapped: `OPTIM: LR 0.0025, MAX_EPOCH 10`; keys without a node have a line each.
+
+    Args:
+        cfg: the run's configuration.
+        defaults: of all keys.
+        said: keys to leave out.
+    """
     own, default = method_node(cfg), dict(leaves(plain(defaults)))
     nodes: dict[str, list[str]] = {}
     lines = []
     for key, value in sorted(leaves(plain(cfg))):
-        if not key.startswith(f"{own}.") and key in default and default[key] == value:
+        if key in said or not key.startswith(f"{own}.") and key in default and default[key] == value:
             continue
         node, dot, name = key.partition(".")
         if not dot:
@@ -60,9 +81,7 @@ def config_lines(cfg: CfgNode, defaults: CfgNode) -> list[str]:
             node, name = own, key.removeprefix(f"{own}.")
         nodes.setdefault(node, []).append(f"{name} {shown(value)}")
     for node, pairs in nodes.items():
-        lines += textwrap.wrap(
-            f"{node}: {', '.join(pairs)}", WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-        )
+        lines += _wrapped(f"{node}: {', '.join(pairs)}")
     return lines
 
 

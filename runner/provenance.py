@@ -34,13 +34,23 @@ def versions() -> dict[str, str]:
     }
 
 
+FOUND_BY_THEMSELVES = ("trainers/*.py", "datasets/*.py")
+"""Modules that are imported because they are there."""
+
+
 @cache
 def git_state() -> dict[str, Any]:
-    """`git_commit` of the project (None outside a repository) and `git_dirty`, whether a tracked file was changed."""
+    """`git_commit` of the project (None outside a repository), and whether the code is another one (`git_dirty`).
+
+    It is if a tracked file was changed, or if git does not know a file that is imported by itself: a method or a reader
+    of one's own.
+    """
     commit = _git("rev-parse", "HEAD")
     if not commit or _git("rev-parse", "--show-toplevel") != str(ROOT):
         return {"git_commit": None, "git_dirty": False}
-    return {"git_commit": commit, "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    added = _git("ls-files", "--others", "--exclude-standard", "--", *FOUND_BY_THEMSELVES)
+    return {"git_commit": commit, "git_dirty": bool(changed or added)}
 
 
 def _git(*arguments: str) -> str:

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# The main job from nothing: set up, train ProMetaR on the base classes of Shapes (seed 1), evaluate on base and new
-# classes, zero-shot CLIP beside it, and print the table. Run again, it reuses what is there.
+# The main job from nothing: set up, train ProMetaR on the base classes of Shapes (seed 1), evaluate
+# on base and new classes, zero-shot CLIP beside it, and print the table. Run again, it reuses what
+# is there.
 #
 #   bash scripts/demo.sh
 #
-# DATA (default: data) takes the generated images, OUTPUT (default: output) the results. Without an active environment,
-# .venv is made with PYTHON (default: python3).
+# DATA (default: data) takes the generated images, OUTPUT (default: output) the results. Without an
+# active environment, .venv is made with PYTHON (default: python3).
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 [[ -z ${DATA:-} ]] || DATA=$(realpath -m "$DATA")

@@ -20,9 +20,26 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dassl.command_line import ArgumentParser, errors_in_one_line
+from shapes_world.suites import SPLITS, SUITES, Suite
+
+
+def make_parser() -> ArgumentParser:
+    """The parser of this program."""
+    parser = ArgumentParser(
+        prog="python -m shapes_world.generate",
+        description="Write the generated data sets in CoOp's layout.",
+        examples=("--root data shapes", "--root data"),
+    )
+    parser.add_argument("--root", type=Path, required=True, help="folder of the data sets")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(SUITES)} (default: all)")
+    return parser
+
+
+if __name__ == "__main__":  # before the imports that take seconds
+    make_parser().parse_args()
+
 from dassl.utils import UserError
 from dassl.utils.files import current_umask
-from shapes_world.suites import SPLITS, SUITES, Suite
 
 IMAGES_FOLDER = "images"
 
@@ -100,14 +117,7 @@ def _publish(part: Path, target: Path, suite: Suite) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = ArgumentParser(
-        prog="python -m shapes_world.generate",
-        description="Write the generated data sets in CoOp's layout.",
-        examples=("--root data shapes", "--root data"),
-    )
-    parser.add_argument("--root", type=Path, required=True, help="folder of the data sets")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(SUITES)}; all by default")
-    options = parser.parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     generate(options.root, options.names or None)
 
 

@@ -22,7 +22,7 @@ def make_parser() -> ArgumentParser:
         description=_DESCRIPTION,
         examples=(
             "--trainer ProMetaR --backbone ViT-B/16 --classes 20 50 100 --baseline",
-            "--trainer CoCoOp --batch-size 1 --classes 100 --baseline --json cocoop.json",
+            "--trainer CoCoOp --batch-size 1 --baseline --json cocoop.json",
             "--plan configs/experiments/paper_base2new.yaml --trainers prometar",
         ),
     )

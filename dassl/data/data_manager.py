@@ -366,7 +366,7 @@ class DataManager:
         return self._lab2cname
 
     def show_dataset_summary(self, cfg: CfgNode) -> None:
-        """Print a table with the data set's name, domains and numbers of classes and images."""
+        """Print one line with the data set's name, domains and numbers of classes and images."""
         rows = [("Dataset", printable(getattr(self.dataset, "display_name", cfg.DATASET.NAME)))]
         if cfg.DATASET.SOURCE_DOMAINS:
             rows.append(("Source", str(list(cfg.DATASET.SOURCE_DOMAINS))))
@@ -377,7 +377,7 @@ class DataManager:
             images = getattr(self.dataset, split)
             if images or split in ("train_x", "test"):
                 rows.append((f"# {split}", f"{len(images):,}"))
-        print(_table(rows))
+        print(", ".join(f"{name} {value}" for name, value in rows))
 
 
 def _chosen_transform(cfg: CfgNode, custom: Any, is_train: bool) -> Any:
@@ -387,13 +387,6 @@ def _chosen_transform(cfg: CfgNode, custom: Any, is_train: bool) -> Any:
         return build_transform(cfg, is_train=is_train)
     print(f"* Using custom transform for {'training' if is_train else 'testing'}")
     return custom
-
-
-def _table(rows: list[tuple[str, str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    rule = "  ".join("-" * width for width in widths)
-    lines = [f"{name:<{widths[0]}}  {value}" for name, value in rows]
-    return "\n".join([rule, *lines, rule])
 
 
 def __getattr__(name: str) -> Any:

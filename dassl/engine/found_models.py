@@ -22,9 +22,10 @@ SEARCHED = 2000
 def found_instead(folder: StrPath) -> str:
     """A clause about the checkpoints in a folder, in the folders below it, or beside it if it does not exist."""
     path = Path(os.path.abspath(folder))
+    if path.is_file():
+        return f"{path} is a file; {found_instead(path.parent)}"
     if not path.is_dir():
-        parent = next(each for each in path.parents if each.is_dir())
-        return f"{path} does not exist; {parent} has {_names(_folders(parent), 'the folders', 'no folders')}"
+        return f"{path} does not exist; {folders_beside(path)}"
     if files := _checkpoints(path):
         return f"{path} has {_names((str(file.relative_to(path)) for file in files), '', '')}"
     if _checkpoints(path.parent) and has_record(path.parent):
@@ -33,6 +34,12 @@ def found_instead(folder: StrPath) -> str:
         return f"{path} has an interrupted training: finish it with the command that began it"
     runs = sorted(str(run.relative_to(path)) for run in _runs_below(path))
     return f"{path} has {_names(runs, 'trained models in', 'no trained model')}"
+
+
+def folders_beside(missing: StrPath) -> str:
+    """A clause about the folders in the nearest existing parent of a missing folder."""
+    parent = next(each for each in Path(os.path.abspath(missing)).parents if each.is_dir())
+    return f"{parent} has {_names(_folders(parent), 'the folders', 'no folders')}"
 
 
 def _names(names: Iterable[str], before: str, none: str) -> str:

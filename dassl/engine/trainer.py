@@ -63,7 +63,7 @@ from .anomalies import (
     non_finite_losses,
     non_finite_tensors,
 )
-from .found_models import found_instead
+from .found_models import folders_beside, found_instead
 from .history import TENSORBOARD_NAME, EpochHistory
 from .run_checks import RunChecks
 from .run_record import ENVIRONMENT_NAME, RUN_KEY, RunRecord, check_piece, check_same_run, weights_digest
@@ -396,7 +396,8 @@ class TrainerBase:
     def init_writer(self, log_dir: str) -> None:
         """Write event files to `log_dir`; the writer is created with the first value."""
         if self._writer_dir is None:
-            print(f"Initialize tensorboard (log_dir={log_dir})")
+            shown = "" if osp.dirname(log_dir) == getattr(self, "output_dir", None) else f" (log_dir={log_dir})"
+            print(f"Initialize tensorboard{shown}")
             self._writer_dir = log_dir
 
     def flush_writer(self) -> None:
@@ -591,7 +592,9 @@ class SimpleTrainer(RunChecks, TrainerBase):
     def before_train(self) -> None:
         self._check_loop_settings()
         if self.cfg.RESUME and not osp.isdir(self.cfg.RESUME):
-            raise MissingFileError(f"no such folder to resume from: {self.cfg.RESUME}")
+            raise MissingFileError(
+                f"no such folder to resume from: {self.cfg.RESUME}; {folders_beside(self.cfg.RESUME)}"
+            )
         for name in (*self.get_model_names(), UNFINISHED_FOLDER):
             remove_unfinished_files(osp.join(self.output_dir, name))
         self._resume()

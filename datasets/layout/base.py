@@ -211,11 +211,11 @@ class CoOpDataset(CoOpLayout):
         sources = {"train": parts.train} if parts.val is parts.test else {"train": parts.train, "val": parts.val}
         if given:
             path = full_path(given)
+            print(f"Loading preprocessed few-shot data from {path}")
             remedy = Remedy("set DATASET.FEWSHOT_SPLIT to an existing draw file", "correct DATASET.FEWSHOT_SPLIT")
         else:
             path = self._draw_file(num_shots, cfg.SEED, sources)
             remedy = Remedy("start the run again", "delete that file to draw again")
-        print(f"Loading preprocessed few-shot data from {path}")
         with with_remedy(self.name, remedy):
             seed = None if given else cfg.SEED
             drawn = draws.read_draw(path, self.name, num_shots, sources, self.dataset_dir, seed, self.names_in_data)
@@ -230,6 +230,7 @@ class CoOpDataset(CoOpLayout):
         name = f"{self.fewshot_folder}/shot_{num_shots}-seed_{seed}.json"
         path = self._store.find(name)
         if path:
+            print(f"Loading preprocessed few-shot data from {path}")
             return path
         drawn = {
             part: self.generate_fewshot_dataset(items, num_shots=draws.shots_of(part, num_shots))

@@ -5,14 +5,16 @@ python docs/examples/make_signs.py data
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
-import sys
 from pathlib import Path
 
 CLASSES, IMAGES = 8, {"train": 4, "val": 1, "test": 5}
 
-root = Path(sys.argv[1])
+parser = argparse.ArgumentParser(description="Lays out some generated images as docs/examples/signs.py reads them.")
+parser.add_argument("root", type=Path, help="folder of the data sets, with Shapes in it")
+root = parser.parse_args().root
 split = json.loads((root / "shapes" / "split_zhou_Shapes.json").read_text(encoding="utf-8"))
 names, lines = {}, []
 (root / "signs" / "images").mkdir(parents=True, exist_ok=True)

@@ -1,39 +1,38 @@
-"""What a classifier gets wrong on photos in class folders; see docs/quick_start.md.
+"""What a classifier gets wrong on its test photos; see docs/quick_start.md.
 
-python docs/examples/wrong_photos.py output/mine/result.json output/predictions.jsonl
-
-The first file is the result of a run with `TEST.PER_CLASS_RESULT True`, the second is what `predict.py --json` printed.
-Class names are the folders' names.
+python docs/examples/wrong_photos.py output/mine
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import sys
 from collections import Counter
 from pathlib import Path
 
-result_file, predictions_file = sys.argv[1:]
+import numpy as np
 
-result = json.loads(Path(result_file).read_text(encoding="utf-8"))
+parser = argparse.ArgumentParser(description="What a classifier gets wrong on its test photos.")
+parser.add_argument("run", type=Path, help="output folder of a training or of an evaluation")
+file = parser.parse_args().run / "predictions.npz"
+if not file.is_file():
+    sys.exit(f"error: there is no {file}: a training or an evaluation writes it, unless TEST.SAVE_PREDICTIONS is False")
+
+predictions = np.load(file)  # docs/using.md says what is in it
+names, true, best = predictions["classnames"], predictions["labels"], predictions["top5"][:, 0]
+
 print("accuracy on the test photos, by class")
-for name, accuracy in sorted(result["per_class"].items(), key=lambda item: item[1]):
+of_class = {name: 100 * np.mean(best[true == label] == label) for label, name in enumerate(names) if label in true}
+for name, accuracy in sorted(of_class.items(), key=lambda item: item[1]):
     print(f"  {accuracy:5.1f} %  {name}")
 
-wrong = []
-for line in Path(predictions_file).read_text(encoding="utf-8").splitlines():
-    photo = json.loads(line)
-    if "error" in photo:
-        continue
-    best = photo["predictions"][0]
-    folder = Path(photo["image"]).parent.name
-    if best["class"] != folder:
-        wrong.append((best["probability"], folder, best["class"], photo["image"]))
-
-print("\nclasses taken for each other most often, all photos")
-for (true, predicted), count in Counter((true, predicted) for _, true, predicted, _ in wrong).most_common(10):
-    print(f"  {count:4d}  {true} taken for {predicted}")
+print("\nclasses taken for each other most often")
+(wrong,) = np.nonzero(best != true)
+for (label, predicted), count in Counter(zip(true[wrong], best[wrong], strict=True)).most_common(10):
+    print(f"  {count:4d}  {names[label]} taken for {names[predicted]}")
 
 print("\nphotos in the wrong class, the most certain first")
-for probability, true, predicted, image in sorted(wrong, reverse=True):
-    print(f"  {100 * probability:5.1f} %  {image}: {predicted}, not {true}")
+probability = predictions["scores"][:, 0]
+for photo in sorted(wrong, key=lambda photo: -probability[photo]):
+    where, predicted, label = predictions["images"][photo], names[best[photo]], names[true[photo]]
+    print(f"  {100 * probability[photo]:5.1f} %  {where}: {predicted}, not {label}")

@@ -9,6 +9,7 @@ from types import ModuleType
 
 import matplotlib
 
+from dassl.engine.found_models import folders_beside
 from dassl.utils import MissingFileError, UserError, printable
 from dassl.utils.locks import locked_while_writing
 from experiments.arguments import make_parser
@@ -48,7 +49,7 @@ def _check(runs: Sequence[Path], kind: ModuleType, name: str, images: Path | Non
         raise UserError("--images and --root name two sources of images: give one of them")
     for run in runs:
         if not run.is_dir():
-            raise MissingFileError(f"no such folder: {run} (expected the output folder of a run)")
+            raise MissingFileError(f"no such folder: {run} (give the output folder of a run); {folders_beside(run)}")
     if len({run.resolve() for run in runs}) < len(runs):
         raise UserError("a run's folder is given twice: give it once")
 

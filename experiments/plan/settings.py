@@ -55,9 +55,9 @@ class Row:
         path = ROOT / "configs" / "trainers" / self.method.folder / f"{recipe.config}.yaml"
         if not path.is_file():
             shipped = sorted(file.stem for file in path.parent.glob("*.yaml"))
+            remedy = suggestion(recipe.config, shipped) if shipped else "write it, or copy that of a similar method"
             raise MissingFileError(
-                f"no such config: {path.relative_to(ROOT)} (KEY VALUE pairs come after CFG); "
-                + suggestion(recipe.config, shipped)
+                f"no such config: {path.relative_to(ROOT)} (KEY VALUE pairs come after CFG); {remedy}"
             )
         return recipe
 

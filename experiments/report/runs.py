@@ -15,6 +15,7 @@ from typing import Any
 from jsonschema import Draft202012Validator, ValidationError, validators
 from jsonschema.exceptions import best_match
 
+from dassl.engine.found_models import folders_beside
 from dassl.utils import UnreadableFileError, UserError, printable, read_json
 from runner.result import PARTS, READABLE_SCHEMAS, RESULT_NAME, is_readable, read_plan
 
@@ -171,7 +172,7 @@ def find_runs(output: Path) -> Found:
         UserError: no such folder.
     """
     if not output.is_dir():
-        raise UserError(f"no such folder: {output}")
+        raise UserError(f"no such folder: {output}; {folders_beside(output)}")
     runs, unfinished, unusable, problems = [], [], [], []
 
     def say(error: OSError) -> None:

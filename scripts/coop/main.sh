@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # CoOp's few-shot classification with CoOp's arguments; seeds 1, 2, 3.
 #
-#   bash scripts/coop/main.sh DATASET CFG CTP NCTX SHOTS CSC      e.g. caltech101 vit_b16_ep50 end 16 1 False
+#   bash scripts/coop/main.sh DATASET CFG CTP NCTX SHOTS CSC
+#   bash scripts/coop/main.sh caltech101 vit_b16_ep50 end 16 1 False
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../help.sh"
 if (($# != 6)); then

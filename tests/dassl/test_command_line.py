@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -211,6 +212,44 @@ def test_errors_and_interruptions_end_a_program_in_one_line(capsys):
     assert stopped.value.code == 130 and capsys.readouterr().err == "interrupted\n"
     with pytest.raises(ZeroDivisionError), errors_in_one_line():
         raise ZeroDivisionError  # a fault of ours keeps its traceback
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "with errors_in_one_line():\n    while True: print('a line')",
+        "with errors_in_one_line():\n    print('held back'); sys.exit(3)",  # in a buffer until the program ends
+        "ArgumentParser(prog='some.py').parse_args(['--help'])",
+    ],
+)
+def test_a_program_whose_reader_has_ended_ends_quietly(body):
+    imports = "import sys; from dassl.command_line import ArgumentParser, errors_in_one_line"
+    program = f"{imports}; print('ready', flush=True); sys.stdin.readline()\n{body}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": ""},  # otherwise argparse itself passes over the broken pipe
+    )
+    assert process.stdout.readline() == b"ready\n"
+    process.stdout.close()
+    process.stdin.close()
+    assert process.stderr.read() == b"" and process.wait(timeout=30) == 141
+
+
+def test_another_broken_pipe_is_not_the_readers():
+    with pytest.raises(BrokenPipeError), errors_in_one_line():
+        raise BrokenPipeError  # such as that of a worker process
+
+
+def test_help_fits_the_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    text = ArgumentParser(
+        prog="some.py", description=f"{'word ' * 30}\n\n  a  b\n\nmore", examples=("x",)
+    ).format_help()
+    assert all(len(line) <= 60 for line in text.splitlines())
+    assert "word word\n\n  a  b\n\nmore\n" in text and text.endswith("example:\n  python some.py x\n")
 
 
 def test_an_interruption_while_modules_are_imported_is_one_line():

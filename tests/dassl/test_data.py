@@ -217,16 +217,7 @@ def test_loaders_of_a_data_manager(cfg, capsys):
     manager = DataManager(cfg)
     out = capsys.readouterr().out
     assert "Loading dataset: ToyColours" in out
-    table = [
-        "---------  ----------",
-        "Dataset    ToyColours",
-        "Source     ['even']",
-        "# classes  3",
-        "# train_x  15",
-        "# test     9",
-        "---------  ----------",
-    ]
-    assert out.splitlines()[-7:] == table
+    assert out.endswith("Dataset ToyColours, Source ['even'], # classes 3, # train_x 15, # test 9\n")
     assert (manager.num_classes, manager.num_source_domains) == (3, 1)
     assert manager.lab2cname == {0: "red", 1: "green", 2: "blue"}
     assert manager.val_loader is None and manager.train_loader_u is None
@@ -234,7 +225,7 @@ def test_loaders_of_a_data_manager(cfg, capsys):
     cfg.DATASET.NUM_LABELED, cfg.DATASET.ALL_AS_UNLABELED = 2, True
     manager = DataManager(cfg, custom_tfm_train=transforms.ToTensor(), custom_tfm_test=transforms.ToTensor())
     out = capsys.readouterr().out
-    assert "Using custom transform for training" in out and "# train_u  15" in out and "# val      6" in out
+    assert "Using custom transform for training" in out and "# train_u 15" in out and "# val 6" in out
     assert len(manager.val_loader.dataset) == 6 and manager.train_loader_u.batch_size == 4
 
 

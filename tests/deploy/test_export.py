@@ -241,9 +241,11 @@ def test_the_plain_script_names_bad_images_at_the_end_and_does_the_rest(exported
         ([], 2, "usage: python classify.py PATH"),
     ],
 )
-def test_the_plain_script_explains_itself(words, status, says, capsys):
+def test_the_plain_script_explains_itself_at_once(words, status, says, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["classify.py", *words])
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it would be an error
     with pytest.raises(SystemExit) as stopped:
-        standalone_script.main(words)
+        runpy.run_path(standalone_script.__file__, run_name="__main__")
     result = capsys.readouterr()
     assert stopped.value.code == status and says in (result.err if status else result.out)
 

@@ -22,6 +22,7 @@ import yaml
 from PIL import Image
 from tiny_runs import CLASSNAMES, NODES
 from trained_runs import Runs
+from yacs.config import CfgNode
 
 import export
 import predict
@@ -167,6 +168,25 @@ def test_the_record_keeps_strings_as_they_are(value, tmp_path):
     train.extend_cfg(defaults)
     again, classnames = read_record(tmp_path, defaults)
     assert again == cfg and classnames == ["ä", "1"]
+
+
+def test_a_record_outlives_a_method_that_is_no_longer_here(tmp_path):
+    defaults = get_cfg_default()
+    train.extend_cfg(defaults)
+    cfg = defaults.clone()
+    cfg.TRAINER.NAME, cfg.TRAINER.GONE = "CoOp", CfgNode({"WEIGHT": 8.0})
+    write_record(tmp_path, cfg, ["a"])
+    again, _ = read_record(tmp_path, defaults)
+    assert "GONE" not in again.TRAINER and again.TRAINER.COOP == cfg.TRAINER.COOP
+    cfg.TRAINER.NAME = "Gone"
+    write_record(tmp_path, cfg, ["a"])
+    with pytest.raises(UserError, match="there is no trainer Gone here: put its file into trainers/, or name its plug"):
+        read_record(tmp_path, defaults)
+    cfg.TRAINER.NAME = "CoOp"
+    del cfg.TRAINER["COOP"]  # a damaged record: its own settings are missing
+    write_record(tmp_path, cfg, ["a"])
+    with pytest.raises(UserError, match="unknown config key TRAINER.GONE"):
+        read_record(tmp_path, defaults)
 
 
 def test_the_documented_lines_of_python(runs, capsys):
@@ -343,8 +363,13 @@ def test_a_corrupt_image_is_named_and_nothing_is_lost(runs, tmp_path, monkeypatc
         (("--images", "IMAGES", "--batch-size", "0"), "batch size"),
         (("--images", "IMAGES", "--workers", "-1"), "workers"),
         (("--images", "IMAGES", "--backbone", "/nowhere/clip.pt"), "/nowhere/clip.pt"),
-        (("--images", "IMAGES", "--checkpoint", "/nowhere/run"), "/nowhere/run"),
+        (
+            ("--images", "IMAGES", "--checkpoint", "/nowhere/run"),
+            "/nowhere/run (give the output folder of a training run); / has the folders",
+        ),
         (("--images", "IMAGES", "--checkpoint", "EMPTY"), "add --config-file FILE, --trainer NAME, --classes FILE"),
+        (("--images", "IMAGES", "--checkpoint", "EMPTY"), " has trained models in below/run; for a folder of the"),
+        (("--images", "IMAGES", "--checkpoint", "EMPTY/below/run/a/model.pth.tar-1"), "below/run: give that folder"),
         (("--images", "IMAGES", "--trainer", "CoOpp"), "CoOp"),
         (("--images", "IMAGES", "--opts", "INPUT.SIZES", "1"), "INPUT.SIZES"),
     ],
@@ -358,6 +383,9 @@ def test_a_mistake_is_said_in_one_line(run, runs, arguments, says, tmp_path):
         ("long", b"a " * 99),
     ):
         (tmp_path / f"{name}.txt").write_bytes(content)
+    (tmp_path / "below" / "run" / "a").mkdir(parents=True)
+    for file in ("config.yaml", "a/model.pth.tar-1"):
+        (tmp_path / "below" / "run" / file).touch()
     places = {"IMAGES": str(runs.images), "EMPTY": str(tmp_path)}
     for name, place in places.items():
         arguments = tuple(argument.replace(name, place) for argument in arguments)

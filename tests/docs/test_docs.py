@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import os
 import re
 import runpy
@@ -18,6 +19,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -510,6 +512,13 @@ def test_the_worked_example_of_a_method(printed, tree):
     assert status == "error: TRAINER.GUIDED.WEIGHT is -1.0: it should be 0 or more"
 
 
+def test_the_first_line_of_a_training_is_on_the_first_screen(printed, tree):
+    """Of 40 rows with 100 columns, for the method with the most settings, in a folder with a name of usual length."""
+    (log,) = outputs(printed, "--trainer ProMetaR ")
+    before = log.replace(str(tree), "/home/user/prometar").partition("\nepoch [1/")[0].splitlines()
+    assert sum(max(1, math.ceil(len(line) / 100)) for line in before) < 40
+
+
 def test_every_file_of_a_run_is_in_the_reference(printed, tree):
     known = [re.sub(r"\\{\w+\\}", r"\\w+", re.escape(file.name)) for file in file_groups()["The folder of a run"]]
     (registered,) = (TRAINER_REGISTRY.get(name).registered_name for name in ("CoOp",))
@@ -580,12 +589,13 @@ def test_the_quick_start_from_photos_to_wrong_photos(printed, tree):
     (wrong,) = outputs(printed, "wrong_photos.py")
     by_class, _, photos = wrong.split("\n\n")
     assert all(f"%  {name}" in by_class for name in PHOTO_CLASSES)
-    lines = [json.loads(line) for line in (tree / "output" / "predictions.jsonl").read_text().splitlines()]
-    assert len(lines) == len(PHOTO_CLASSES) * PHOTOS
-    best = {line["image"]: line["predictions"][0]["class"] for line in lines}
-    expected = {image: name for image, name in best.items() if Path(image).parent.name != name}
-    assert len(photos.splitlines()) == 1 + len(expected)
-    assert all(f"{image}: {name}, not" in photos for image, name in expected.items())
+    result = json.loads((tree / "output" / "mine" / "result.json").read_text())
+    assert all(f"{result['per_class'][name]:5.1f} %  {name}" in by_class for name in PHOTO_CLASSES)
+    found = re.findall(r"^ +[\d.]+ %  (\S+): (\S+), not (\S+)$", photos, re.MULTILINE)
+    tested = len(np.load(tree / "output" / "mine" / "predictions.npz")["labels"])
+    assert len(found) == len(photos.splitlines()) - 1 == round(tested * result["results"]["error_rate"] / 100)
+    assert all(Path(image).parent.name == true != predicted for image, predicted, true in found)
+    assert (tree / "output" / "mine" / "figures" / "confusion.png").is_file()
     assert len(outputs(printed, "predict.py --model-dir output/mine --images new_photos/")) == 1
 
 

@@ -145,16 +145,23 @@ def test_own_photos(run, tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             suite.draw("train", label, number).save(path)
     lines = [line for line in COMMANDS if re.search("my_photos|output/mine", line)]
-    assert [line.split()[1] for line in lines] == ["-m", "train.py", "predict.py", "export.py"]
+    assert [line.split()[1] for line in lines] == [
+        "-m",
+        "train.py",
+        "docs/examples/wrong_photos.py",
+        "predict.py",
+        "export.py",
+    ]
 
     def run_here(line: str) -> str:
         line = re.sub("(?:my|new)_photos/|output/(?:mine|exported)", lambda match: f"{tmp_path}/{match[0]}", line)
         line = line.replace("/vit_b16", "/vit_shapes")
         return run(f"{line} OPTIM.MAX_EPOCH 1" if "train.py" in line else line)
 
-    checked, trained, predicted, _ = (run_here(line) for line in lines)
+    checked, trained, wrong, predicted, _ = (run_here(line) for line in lines)
     assert checked.startswith("ok       my_photos            3 classes")
     assert "Finish training" in trained and "=> per-class result" in trained
+    assert wrong.startswith("accuracy on the test photos, by class\n") and "photos in the wrong class" in wrong
     assert predicted.count("5.png") == 3 and suite.class_names[0].replace(" ", "_") in predicted
     assert (tmp_path / "output" / "exported" / "class_weights.safetensors").is_file()
 

@@ -285,6 +285,22 @@ def test_a_folder_that_is_no_repository(monkeypatch, tmp_path):
     assert provenance.git_state.__wrapped__() == {"git_commit": None, "git_dirty": False}
 
 
+def test_a_method_that_git_does_not_know_is_other_code(monkeypatch, tmp_path):
+    """Otherwise two versions of it would stand under one commit."""
+    for name in ("trainers/own.py", "trainers/known.py", "docs/notes.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["add", "trainers/known.py"], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *words], check=True)
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    assert provenance.git_state.__wrapped__()["git_dirty"]
+    (tmp_path / "trainers" / "own.py").unlink()
+    assert not provenance.git_state.__wrapped__()["git_dirty"]
+    (tmp_path / "trainers" / "known.py").write_text("changed")
+    assert provenance.git_state.__wrapped__()["git_dirty"]
+
+
 # Which settings change numbers
 
 

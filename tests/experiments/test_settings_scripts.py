@@ -21,7 +21,7 @@ from dassl.utils.locks import lock
 from experiments import __main__ as program
 from experiments.launch import single as one
 from experiments.plan.methods import EMBEDDED, METHODS, VARIANTS, Recipe, default_recipe
-from experiments.plan.settings import SETTINGS
+from experiments.plan.settings import SETTINGS, Row
 
 ROOT = Path(train.__file__).parent
 SCRIPTS = {
@@ -111,6 +111,14 @@ def test_few_shot_settings_of_some_data_sets_are_taken_there_only():
         assert default_recipe(promptsrc, "few_shot", dataset, 1) == Recipe(f"{name}_gpa45", name)
         assert default_recipe(promptsrc, "base2new", dataset, 16).config == "vit_b16_c2_ep20_batch4_4+4ctx"
     assert default_recipe(promptsrc, "few_shot", "food101", 1).config == name
+
+
+def test_a_method_without_a_config_is_told_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("experiments.plan.settings.ROOT", tmp_path)
+    with pytest.raises(
+        UserError, match=r"configs/trainers/CoOp/\w+.yaml .*; write it, or copy that of a similar method$"
+    ):
+        Row("coop").recipe("base2new", "dtd", 16)
 
 
 @pytest.mark.parametrize("base", ["vit_b16", "vit_shapes"])

@@ -101,6 +101,23 @@ def test_a_run_that_cannot_begin_leaves_no_folder(files, tmp_path, monkeypatch, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("folder", "says"),
+    [
+        ("nowhere/run", "nowhere/run does not exist; TMP has the folders runs"),
+        ("runs", "TMP/runs has no trained model"),
+    ],
+)
+def test_a_wrong_model_folder_is_named_before_other_settings(tmp_path, folder, says):
+    """Without the model's record, the backbone and other settings are missing, which would mislead."""
+    (tmp_path / "runs").mkdir()
+    words = ["--trainer", "CoOp", "--eval-only", "--model-dir", str(tmp_path / folder), "DATASET.NAME", "EuroSAT"]
+    with pytest.raises(UserError) as error:
+        train.main(train.parse_args(words))
+    expected = f"no trained model for --model-dir {tmp_path / folder}: "
+    assert str(error.value).startswith(expected) and says.replace("TMP", str(tmp_path)) in str(error.value)
+
+
 def test_class_names_that_do_not_match_are_named(run, files, tmp_path):
     images = files[0] / "data" / "eurosat" / "2750"
     names = tmp_path / "names.txt"

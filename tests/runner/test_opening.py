@@ -21,7 +21,8 @@ METHOD = REPOSITORY / "configs/trainers/ProMetaR/vit_b16_c2_ep10_batch4_4+4ctx.y
 
 
 def configuration(*pairs):
-    arguments = ["--trainer", "ProMetaR", "--config-file", str(METHOD), "--seed", "1", *pairs]
+    seed = () if "--seed" in pairs else ("--seed", "1")
+    arguments = ["--trainer", "ProMetaR", "--config-file", str(METHOD), *seed, *pairs]
     args = train.parse_args(arguments)
     return args, train.setup_cfg(args)
 
@@ -44,14 +45,28 @@ def test_the_trainer_of_another_repository_has_its_node_by_its_name():
 
 
 @pytest.mark.parametrize(
-    ("flags", "place"), [([], "config.yaml in out"), (["--eval-only"], "full_config in result.json in out")]
+    ("flags", "place"),
+    [
+        (["OUTPUT_DIR", "out"], "config.yaml in out"),
+        (["--eval-only", "OUTPUT_DIR", "out"], "full_config in result.json in out"),
+        (["--output-dir", "out"], "config.yaml"),
+    ],
 )
 def test_arguments_that_were_not_given_are_left_out(capsys, flags, place):
-    args, cfg = configuration(*flags, "OUTPUT_DIR", "out")
+    args, cfg = configuration(*flags)
     print_args(args, cfg, default_cfg())
-    out = capsys.readouterr().out
-    assert "\ntrainer: ProMetaR\n" in out and "backbone" not in out.partition("** Config **")[0]
-    assert f"all settings: {place})" in out
+    arguments, _, config = capsys.readouterr().out.partition("** Config **")
+    assert "seed: 1" in arguments and "trainer: ProMetaR" in arguments
+    assert not any(word in arguments for word in ("backbone", "logger", "setting"))
+    assert f"; all: {place})\n" in config
+
+
+def test_what_the_arguments_say_is_not_said_again(capsys):
+    args, cfg = configuration("--seed", "0", "--output-dir", "a", "OUTPUT_DIR", "b")
+    print_args(args, cfg, default_cfg())
+    arguments, _, config = capsys.readouterr().out.partition("** Config **")
+    assert "output_dir: a" in arguments and "seed: 0, trainer: ProMetaR\nopts: OUTPUT_DIR b\n" in arguments
+    assert "SEED" not in config and "NAME 'ProMetaR'" not in config and "OUTPUT_DIR: b\n" in config
 
 
 def test_the_first_line_comes_before_pytorch():

@@ -28,7 +28,15 @@ from dassl.engine.run_record import (
     read_config,
     write_record,
 )
-from dassl.utils import BadTypeError, BadValueError, MissingFileError, UnknownKeyError, UserError, file_sha256
+from dassl.utils import (
+    BadTypeError,
+    BadValueError,
+    MissingFileError,
+    UnknownKeyError,
+    UnknownNameError,
+    UserError,
+    file_sha256,
+)
 
 __all__ = [
     "CLASSNAMES_NAME",
@@ -116,8 +124,29 @@ def read_record(folder: str | os.PathLike[str], defaults: CfgNode) -> Record:
             found = found_instead(folder)
             raise MissingFileError(f"{folder} is not the folder of a trained model: it has no {path.name}; {found}")
     cfg = defaults.clone()
-    _restore(cfg, read_config(folder), config)
+    _restore(cfg, _without_absent_methods(read_config(folder), defaults, config), config)
     return Record(cfg, read_classnames(folder))
+
+
+def _without_absent_methods(tree: dict[str, Any], defaults: CfgNode, path: Path) -> dict[str, Any]:
+    """Leave out the nodes of methods whose files are not here; a run of another method did not use them.
+
+    Raises:
+        UnknownNameError: the run's own method is not here.
+    """
+    methods = tree.get("TRAINER")
+    if not isinstance(methods, dict):
+        return tree
+    absent = {key for key, value in methods.items() if isinstance(value, dict) and key not in defaults.TRAINER}
+    name = str(methods.get("NAME"))
+    if absent and name not in TRAINER_REGISTRY:
+        raise UnknownNameError(
+            f"{path}: there is no trainer {name} here: put its file into trainers/, or name its plug-in (--plugin)"
+        )
+    own = getattr(TRAINER_REGISTRY.get(name), "config_node", None) if absent else None
+    if own not in methods:
+        return tree
+    return tree | {"TRAINER": {key: value for key, value in methods.items() if key not in absent}}
 
 
 def _restore(node: CfgNode, tree: dict[str, Any], path: Path, prefix: str = "") -> None:

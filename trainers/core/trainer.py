@@ -93,7 +93,7 @@ class PromptTrainer(Method, TrainerX):
         if cfg.MODEL.INIT_WEIGHTS:
             self._start_from(cfg.MODEL.INIT_WEIGHTS)
         learned = self.prompts.tensors()
-        print(f"Parameters to be updated: {listed(learned, 4)} ({sum(p.numel() for p in learned.values()):,} values)")
+        print(f"Parameters to be updated: {listed(learned, 2)} ({sum(p.numel() for p in learned.values()):,} values)")
         self.optim = build_optimizer(self.prompts, cfg.OPTIM)
         self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
         self.register_model(self.registered_name, self.registered_module(), self.optim, self.sched)
