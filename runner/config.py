@@ -22,27 +22,40 @@ from runner.recording import row_name, trained_row_name
 from trainers.core.received import refuse_backbone_of_the_folder
 from trainers.core.record import changes_no_number, read_record
 
+FLAGS = {
+    "root": "DATASET.ROOT",
+    "output_dir": "OUTPUT_DIR",
+    "resume": "RESUME",
+    "seed": "SEED",
+    "deterministic": "DETERMINISTIC",
+    "extend": "TRAIN.EXTEND",
+    "source_domains": "DATASET.SOURCE_DOMAINS",
+    "target_domains": "DATASET.TARGET_DOMAINS",
+    "transforms": "INPUT.TRANSFORMS",
+    "trainer": "TRAINER.NAME",
+    "backbone": "MODEL.BACKBONE.NAME",
+    "head": "MODEL.HEAD.NAME",
+}
+"""Flags that set a key."""
+
 
 def reset_cfg(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Let given flags override the config files."""
-    flags = {
-        "root": "DATASET.ROOT",
-        "output_dir": "OUTPUT_DIR",
-        "resume": "RESUME",
-        "seed": "SEED",
-        "deterministic": "DETERMINISTIC",
-        "extend": "TRAIN.EXTEND",
-        "source_domains": "DATASET.SOURCE_DOMAINS",
-        "target_domains": "DATASET.TARGET_DOMAINS",
-        "transforms": "INPUT.TRANSFORMS",
-        "trainer": "TRAINER.NAME",
-        "backbone": "MODEL.BACKBONE.NAME",
-        "head": "MODEL.HEAD.NAME",
-    }
-    for flag, key in flags.items():
+    for flag, key in FLAGS.items():
         value = getattr(args, flag)
         if value is not None and value != "":
             set_key(cfg, key, value)
+
+
+def overridden_flags(args: argparse.Namespace) -> list[str]:
+    """A line for each given flag whose key a KEY VALUE pair sets to something else; without folders."""
+    pairs = dict(zip(args.opts[::2], args.opts[1::2], strict=True))
+    given = ((flag, key, getattr(args, flag)) for flag, key in FLAGS.items() if key not in changes_no_number())
+    return [
+        f"{key} {pairs[key]} (a KEY VALUE pair) overrides --{flag.replace('_', '-')} {value}"
+        for flag, key, value in given
+        if key in pairs and value not in (None, "") and str(value) != str(pairs[key])
+    ]
 
 
 def set_key(cfg: CfgNode, key: str, value: Any) -> None:
