@@ -21,7 +21,7 @@ if __name__ == "__main__":  # before the imports that take seconds
     parse_args()
     tell_of_imports()
 
-from dassl.utils import Logger, UserError, print_above_bar, printable, printable_json
+from dassl.utils import Logger, UserError, in_csv, print_above_bar, printable, printable_json
 from dassl.utils.memory import keep_freed_memory
 from deploy.classifier import Classifier, Prediction, load_classifier
 from deploy.command_line import read_class_names, source_of
@@ -97,7 +97,7 @@ def csv_lines() -> Rows:
 
 def _csv_line(*cells: object) -> str:
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow([printable(str(cell)) for cell in cells])
+    csv.writer(line, lineterminator="").writerow([in_csv(str(cell)) for cell in cells])
     return line.getvalue()
 
 

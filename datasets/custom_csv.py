@@ -12,6 +12,7 @@ from yacs.config import CfgNode
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import is_image_name
 from dassl.utils.numerals import whole_number
+from datasets.custom_folder import part_called
 from datasets.layout.custom_data import CustomData, complete
 from datasets.layout.errors import BadDataError
 from datasets.layout.files import read_text, require_images
@@ -53,6 +54,7 @@ class ImageCSV(CustomData):
     def read_annotations(self) -> Parts:
         table = read_table(self.csv_path)
         if table.unused_columns:
+            self._refuse_other_split(table)
             unused = ", ".join(repr(column) for column in table.unused_columns)
             self.note(f"left out in {self.csv_path}: the columns {unused} (used: {', '.join(COLUMNS)})")
         rows = self._each_once(table.rows)
@@ -62,6 +64,18 @@ class ImageCSV(CustomData):
             parts[PART_NAMES.index(row.part)].append(Item(row.path, labels[row.label], row.label))
         require_images([item.impath for part in parts for item in part], self.csv_path)
         return complete(parts)
+
+    def _refuse_other_split(self, table: Table) -> None:
+        """Raise BadDataError for an unused column that assigns the images to parts, if there is no split column."""
+        if table.has_split:
+            return
+        for column, values in table.unused_columns.items():
+            parts = {part_called(value) for value in values}
+            if "train" in parts and None not in parts:
+                raise BadDataError(
+                    f"{self.csv_path}: the column {column!r} names parts: call it split, with the values "
+                    f"{', '.join(PART_NAMES)}, or remove it"
+                )
 
     def _each_once(self, rows: list[Row]) -> list[Row]:
         """The rows with full paths, without repetitions.
@@ -103,7 +117,9 @@ class Table(NamedTuple):
     """The content of a CSV file."""
 
     rows: list[Row]
-    unused_columns: list[str]
+    has_split: bool
+    unused_columns: dict[str, set[str]]
+    """The values of each column that is not used."""
 
 
 def read_table(path: str) -> Table:
@@ -137,7 +153,10 @@ def read_table(path: str) -> Table:
     if not rows:
         raise BadDataError(f"{path} lists no images")
     parsed = [_parse_row(line, cells, order, path) for line, cells in rows]
-    return Table(parsed, [column for column in order if column not in COLUMNS])
+    unused = {
+        column: {cells[place] for _, cells in rows} for place, column in enumerate(order) if column not in COLUMNS
+    }
+    return Table(parsed, "split" in order, unused)
 
 
 def _refuse_other_header(cells: list[str], path: str) -> None:

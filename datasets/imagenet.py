@@ -27,7 +27,7 @@ def read_classnames(path: str) -> dict[str, str]:
 
     Raises:
         BadDataError: the list has another form. Labels are positions, so the wnids must ascend; in the form
-            "wnid number name" the number would become part of the name.
+            "wnid number name" the number would become part of the name, in "wnid name, synonym" the synonyms.
     """
     classnames: dict[str, str] = {}
     latest = ""
@@ -41,6 +41,8 @@ def read_classnames(path: str) -> dict[str, str]:
             raise BadDataError(f"{path}: line {number} names {wnid} a second time")
         if _NUMBER_FIRST.match(classname):
             raise BadDataError(f"{path}: line {number} is {line!r}; a class name cannot start with a number")
+        if "," in classname:
+            raise BadDataError(f"{path}: line {number} is {line!r}; a class has one name here, not several with commas")
         if wnid < latest:
             raise BadDataError(f"{path}: line {number} has {wnid} after {latest}; the wnids must ascend")
         classnames[wnid], latest = classname, wnid

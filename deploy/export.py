@@ -202,6 +202,8 @@ def _write_towers(tower: ImageTower, folder: Path, formats: Sequence[str]) -> di
         path = folder / _tower_name(ending)
         try:
             write(program, path)
+        except UnwritableFileError:
+            raise
         except (OSError, RuntimeError) as error:  # torch's archive writer raises RuntimeError if the disk is full
             raise UnwritableFileError(f"cannot write {path}: {one_line(error)}") from error
         files[path.name] = fingerprint(path) | {"largest_deviation": deviation(tower, path)}

@@ -58,11 +58,16 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     return tensors, metadata
 
 
+def picture_formats() -> list[str]:
+    """The formats in which a file may be, whatever its name says."""
+    Image.init()  # registers all formats
+    return [name for name in Image.OPEN if name not in NOT_PICTURES]
+
+
 def find_images(places: list[str]) -> list[str]:
     """Images as they are given, and those of folders in ascending order; hidden files and folders are left out."""
-    Image.init()  # registers all formats
-    known = Image.registered_extensions().items()
-    suffixes = {suffix for suffix, name in known if name in Image.OPEN and name not in NOT_PICTURES}
+    formats = {*picture_formats(), "MPO"}  # MPO is read as JPEG
+    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in formats}
     found: list[str] = []
     for place in places:
         if not Path(place).is_dir():
@@ -101,7 +106,7 @@ def load_image(
     if Path(path).exists() and not Path(path).is_file():  # a FIFO or device might never end
         raise ImageError(f"cannot read {path}: it is not a regular file")
     try:
-        image = Image.open(path)
+        image = Image.open(path, formats=picture_formats())
         if image.mode.startswith("I") or image.mode == "F":  # Pillow would clip it
             raise ImageError(f"{path} has more than 8 bits: convert it, or use the project's predict.py")
         if image.width * image.height > max_pixels:
@@ -110,7 +115,9 @@ def load_image(
             limit = f"{max_aspect_ratio} times as long as wide (max_aspect_ratio in manifest.json)"
             raise ImageError(f"{path} is more than {limit}")
         image = image.convert("RGB")
-    except OSError as error:
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's readers raise anything for a damaged file
         raise ImageError(f"cannot read {path}: {error}") from error
     short, long = min(image.size), max(image.size)
     target = max(height, width)

@@ -16,7 +16,9 @@ if __name__ == "__main__":  # before the imports that take seconds
 import argparse
 import importlib
 import importlib.util
+import itertools
 import threading
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from PIL.Image import Image
@@ -61,8 +63,17 @@ def answer(classifier: Classifier, picture: str | None, topk: int = 5) -> Answer
     except UserError as error:
         return Answer({}, None, _without_folder(str(error), picture))
     preview.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
-    pairs = zip(prediction.classes, prediction.probabilities, strict=True)
-    return Answer({printable(name): probability for name, probability in pairs}, preview, "")
+    names = _distinct([printable(name) for name in prediction.classes])
+    return Answer(dict(zip(names, prediction.probabilities, strict=True)), preview, "")
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The names, with a number behind each repetition: two classes may share a name."""
+    found: list[str] = []
+    for name in names:
+        numbered = (f"{name} ({number})" for number in itertools.count(2))
+        found.append(name if name not in found else next(each for each in numbered if each not in found))
+    return found
 
 
 def _without_folder(message: str, picture: str) -> str:

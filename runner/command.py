@@ -26,7 +26,7 @@ from dassl.utils.locks import locked
 from dassl.utils.threads import VARIABLE as THREADS_VARIABLE
 from dassl.utils.threads import use_threads
 from runner import plugins
-from runner.config import default_cfg, evaluation_cfg, keeps_to_records, setup_cfg
+from runner.config import default_cfg, evaluation_cfg, keeps_to_records, overridden_flags, setup_cfg
 from runner.opening import print_args, print_environment
 from runner.recording import Recording
 from runner.tracking import changed_settings, check_logger, start_tracking
@@ -88,6 +88,8 @@ def run(args: argparse.Namespace, cfg: CfgNode, recording: Recording) -> None:
         use_deterministic_algorithms()
     setup_logger(cfg.OUTPUT_DIR)
     plugins.announce()
+    for line in overridden_flags(args):
+        print(f"Note: {line}")
     print_args(args, cfg, default_cfg())
     print_environment(collect_env_info(), trains=not (args.eval_only or args.no_train))
     print(use_threads(args.threads, weights_in_bytes(cfg.MODEL.BACKBONE.NAME), cfg.DETERMINISTIC))

@@ -75,6 +75,7 @@ class CoPrompt(PromptTrainer):
     published = (PublishedRow("CoPrompt", "coprompt", (BASE_TO_NEW, CROSS_DATASET)),)
     registered_name = "MultiModalPromptLearner"
     views = 2
+    training_files = ("TRAINER.COPROMPT.DESCRIPTIONS",)
     choices = {"DISTILL": ("cosine", "mse")}
 
     @staticmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections import Counter
 from typing import Any
 
 from yacs.config import CfgNode
@@ -27,7 +28,7 @@ def merge_file(cfg: CfgNode, path: str) -> None:
 
     Raises:
         MissingFileError: there is no such file.
-        UnreadableFileError: it cannot be read or is not a YAML mapping.
+        UnreadableFileError: it cannot be read, is not a YAML mapping, or has a key twice.
         UnknownKeyError: it has an unknown key; the most similar one is suggested.
         BadTypeError: a value has the wrong type.
     """
@@ -38,7 +39,11 @@ def merge_file(cfg: CfgNode, path: str) -> None:
         raise UnreadableFileError(
             f"the config file {path} should contain keys with values, not a {type(content).__name__}"
         )
-    _merge(cfg, list(leaves(content)), f" in {path}")
+    pairs = list(leaves(content))
+    repeated = [key for key, count in Counter(str(key) for key, _ in pairs).items() if count > 1]
+    if repeated:  # as OPTIM.LR and as LR in OPTIM
+        raise UnreadableFileError(f'the config file {path} has the key "{repeated[0]}" twice')
+    _merge(cfg, pairs, f" in {path}")
 
 
 def merge_opts(cfg: CfgNode, opts: list[Any]) -> None:
@@ -143,6 +148,8 @@ def _check_is_usable(value: Any) -> None:
             raise ValueError("not a finite number")
         if isinstance(part, str):
             os.fsencode(part)
+            if "\0" in part:
+                raise ValueError("it contains a null character")
 
 
 def _nested(key: str, value: Any) -> CfgNode:

@@ -23,6 +23,7 @@ from dassl.config.differences import (
     without_extension,
 )
 from dassl.utils.errors import BadValueError, MismatchError, MissingFileError
+from dassl.utils.files import file_sha256_if_any
 
 from .run_record import (
     RunRecord,
@@ -53,6 +54,8 @@ class RunChecks:
     lab2cname: dict[int, str]
     changes_no_number: frozenset[str] = CHANGES_NO_NUMBER
     refuses_other_configurations: bool = False
+    training_files: tuple[str, ...] = ()
+    """Keys that name files which only the training reads; a resumed run needs the same content."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,6 +63,7 @@ class RunChecks:
         self.start_digest: str | None = None  # SHA-256 of the file of MODEL.INIT_WEIGHTS
         self.extended_after: list[int] = []
         self._images: dict[str, str] | None = None
+        self._files: dict[str, str] | None = None
         self._warned: set[str] = set()
 
     # What is recorded
@@ -83,6 +87,7 @@ class RunChecks:
             frozen=self.frozen_weights_digest(),
             start=self.start_digest,
             extended_after=self.extended_after,
+            files=self._file_digests(),
         )
 
     def write_run_record(self, directory: str) -> None:
@@ -96,6 +101,13 @@ class RunChecks:
             root = self.cfg.DATASET.ROOT
             self._images = {part: images_digest(items, root) for part, items in parts.items() if items}
         return self._images
+
+    def _file_digests(self) -> dict[str, str]:
+        if self._files is None:
+            names = dict(leaves(plain(self.cfg)))
+            found = {key: file_sha256_if_any(names[key]) for key in self.training_files}
+            self._files = {key: digest for key, digest in found.items() if digest is not None}
+        return self._files
 
     # What is compared
 
@@ -113,7 +125,9 @@ class RunChecks:
             return
         config = read_config(directory)
         # files are compared by their content; their digests are in the checkpoints
-        differences = self._differences(config, resuming, self.frozen_weights_digest(), self.start_digest)
+        differences = self._differences(
+            config, resuming, self.frozen_weights_digest(), self.start_digest, self._file_digests()
+        )
         lines = [str(each) for each in differences]
         if resuming and not lines:
             lines = _classname_differences(read_classnames(directory), self.recorded_classnames)
@@ -143,7 +157,7 @@ class RunChecks:
             if self.refuses_other_configurations:
                 raise
             print(f"Warning: {error} (used nevertheless, as in Dassl)")
-        differences = self._differences(record.config, resuming, record.frozen, record.start)
+        differences = self._differences(record.config, resuming, record.frozen, record.start, record.files)
         lines = [str(each) for each in differences]
         if resuming:
             lines += self._data_differences(record)
@@ -173,19 +187,27 @@ class RunChecks:
             self.extended_after.append(epoch)
 
     def _differences(
-        self, there: dict[str, Any], resuming: bool, frozen: str | None, start: str | None
+        self,
+        there: dict[str, Any],
+        resuming: bool,
+        frozen: str | None,
+        start: str | None,
+        training_files: Mapping[str, str],
     ) -> list[Difference]:
-        """Relevant keys that differ; backbone and start values are compared by the content of their files.
+        """Relevant keys that differ; those that name files are compared by the content of the files.
 
         Args:
             frozen: SHA-256 of the recorded run's backbone, if known.
             start: SHA-256 of the file that it started from.
+            training_files: SHA-256 of its `training_files`, by key.
         """
         here = plain(self.cfg)
         found = config_differences(there, here, self._default_config(), self.changes_no_number)
         found = without_extension(found, self.cfg.TRAIN.EXTEND) if resuming else of_the_model(found)
         files = [(BACKBONE_KEY, frozen, self.frozen_weights_digest())]
-        files += [(INIT_KEY, start, self.start_digest)] * resuming  # irrelevant for a trained model
+        if resuming:  # irrelevant for a trained model
+            files += [(INIT_KEY, start, self.start_digest)]
+            files += [(key, training_files.get(key), self._file_digests().get(key)) for key in self.training_files]
         names = dict(leaves(there)), dict(leaves(here))
         for key, *digests in files:
             recorded, own = (NamedFile(of.get(key, ""), digest) for of, digest in zip(names, digests, strict=True))

@@ -35,7 +35,7 @@ CLASSNAMES_NAME = "classnames.json"
 ENVIRONMENT_NAME = "environment.txt"
 """Hardware and software of the process that trained last; it is not compared."""
 
-# The backbone is compared by its file's digest; start values are irrelevant for a trained model.
+# The backbone is compared by its file's digest, as `RunRecord.files` are; a trained model needs no start values.
 _CHECKED_ELSEWHERE = (BACKBONE_KEY, INIT_KEY)
 
 RUN_KEY = "run"
@@ -55,6 +55,7 @@ class RunRecord:
         start: SHA-256 of the file of `MODEL.INIT_WEIGHTS`; None without one.
         weights: SHA-256 of the learned weights of each registered model, all written together.
         extended_after: numbers of epochs after which the run was extended.
+        files: SHA-256 of further files that the training read, by the key that names the file.
     """
 
     config: dict[str, Any]
@@ -65,10 +66,14 @@ class RunRecord:
     start: str | None = None
     weights: dict[str, str] = field(default_factory=dict)
     extended_after: list[int] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
 
     def to_text(self) -> str:
         """One string, so that equal records make equal bytes in a checkpoint."""
-        return json.dumps(asdict(self), sort_keys=True)
+        content = asdict(self)
+        if not self.files:  # as earlier versions wrote it
+            del content["files"]
+        return json.dumps(content, sort_keys=True)
 
     @staticmethod
     def of_checkpoint(checkpoint: Mapping[str, Any], path: StrPath) -> RunRecord | None:
@@ -82,7 +87,7 @@ class RunRecord:
         try:
             record = RunRecord(**json.loads(checkpoint[RUN_KEY]))
             fits = all(isinstance(getattr(record, name), kind) for name, kind in _KINDS.items())
-            texts = *record.images.values(), *record.weights.values()
+            texts = *record.images.values(), *record.weights.values(), *record.files.values()
             fits = fits and all(isinstance(text, str) for text in texts)
             fits = fits and all(isinstance(epoch, int) for epoch in record.extended_after)
         except (TypeError, ValueError, AttributeError, RecursionError):
@@ -101,6 +106,7 @@ _KINDS = {
     "start": str | None,
     "weights": dict,
     "extended_after": list,
+    "files": dict,
 }
 
 
@@ -265,7 +271,7 @@ def check_record_files(record: RunRecord, path: StrPath) -> None:
     different = [
         Difference(key, value, config.get(key))
         for key, value in leaves(record.config)
-        if config.get(key) != value and key not in _CHECKED_ELSEWHERE
+        if config.get(key) != value and key not in (*_CHECKED_ELSEWHERE, *record.files)
     ]
     different = without_extension(different, config.get(EXTEND_KEY) is True)
     if different:

@@ -217,10 +217,13 @@ def _tar_entries(stream: _Limited, archive: tarfile.TarFile) -> Iterator[_Entry]
         for member in archive:
             yield _Entry(member.name, member.size, _tar_kind(member), lambda member=member: _content(archive, member))
             archive.members = []  # pyright: ignore[reportAttributeAccessIssue] - tarfile keeps them all; not in its stubs
-        # tarfile treats a damaged header as the end of the archive; a real end is a block of zeros
+        # tarfile treats a damaged or missing header as the end of the archive; a real end is a block of zeros
         stream.seek(archive.offset)
-        if stream.read(_BLOCK).strip(b"\0"):
+        end = stream.read(_BLOCK)
+        if end.strip(b"\0"):
             raise ValueError(f"the header at byte {archive.offset:,} is damaged")
+        if len(end) < _BLOCK:
+            raise ValueError("it ends without the mark of an archive's end (incomplete download?)")
 
 
 def _tar_kind(member: tarfile.TarInfo) -> str:

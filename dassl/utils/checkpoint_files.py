@@ -46,7 +46,8 @@ def load_checkpoint(fpath: str | os.PathLike) -> dict[str, Any]:
 def _summary(error: Exception) -> str:
     """The first line, without PyTorch's advice to load the file unsafely."""
     lines = str(error).rpartition("WeightsUnpickler error: ")[2].strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:200]
+    reasons = [line for line in lines if line.strip() and "weights_only" not in line]
+    return (reasons[0] if reasons else type(error).__name__)[:200]
 
 
 def _read(fpath: str | os.PathLike) -> Any:

@@ -20,6 +20,9 @@ _ANY_SUFFIX = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
 _NOT_PICTURES = frozenset({"EPS", "BUFR", "GRIB", "HDF5", "WMF", "MPEG", "IPTC"})
 """Formats that Pillow identifies but does not decode by itself: EPS starts a program, the others need a plug-in."""
 
+_READ_AS = {"MPO": "JPEG"}
+"""Formats that Pillow reads by the reader of another one."""
+
 _VIA = {"La": "LA", "RGBa": "RGBA"}
 """Modes with premultiplied alpha, which Pillow converts to RGB by way of another mode."""
 
@@ -32,11 +35,8 @@ _SIXTEEN_BITS = 2**16 - 1
 def _formats_by_suffix() -> dict[str, str]:
     """The Pillow format of each suffix (with its dot, lower case) that Pillow can decode."""
     Image.init()  # registers all plug-ins
-    return {
-        suffix: name
-        for suffix, name in Image.registered_extensions().items()
-        if name in Image.OPEN and name not in _NOT_PICTURES
-    }
+    readers = {suffix: _READ_AS.get(name, name) for suffix, name in Image.registered_extensions().items()}
+    return {suffix: name for suffix, name in readers.items() if name in Image.OPEN and name not in _NOT_PICTURES}
 
 
 def image_suffixes() -> tuple[str, ...]:

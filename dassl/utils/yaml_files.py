@@ -25,7 +25,8 @@ def read_yaml(path: StrPath) -> Any:
     Raises:
         MissingFileError: no such file.
         UnreadableFileError: it cannot be read or is not valid YAML, a key occurs twice in one mapping, a value
-            contains itself, or the aliases resolve to more than `MAX_VALUES` values; the file and the line are named.
+            contains itself, a number is not read as it looks, or the aliases resolve to more than `MAX_VALUES` values;
+            the file and the line are named.
     """
     text = read_text(path)
     try:
@@ -80,6 +81,7 @@ class _Check:
 
     def _children(self, node: Node) -> list[Node]:
         if isinstance(node, ScalarNode):
+            _check_number(node)
             return []
         if not isinstance(node, MappingNode):
             return node.value
@@ -97,6 +99,18 @@ class _Check:
             if name in seen:
                 raise ValueError(f"{_place(key)}: the key {key.value[:80]!r} occurs twice")
             seen.add(name)
+
+
+def _check_number(node: ScalarNode) -> None:
+    """Raise ValueError for a number that YAML 1.1 does not read as it looks: 010 is 8, and 1:30 is 90."""
+    if node.tag not in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+        return
+    digits = node.value.lstrip("+-").replace("_", "")
+    in_base_8 = digits.isdecimal() and digits.startswith("0") and int(digits) != int(digits, 8)
+    if in_base_8 or ":" in digits:
+        raise ValueError(
+            f"{_place(node)}: YAML reads {node.value[:80]} as a number in base 8 or 60; write it in base 10"
+        )
 
 
 def _place(node: Node) -> str:

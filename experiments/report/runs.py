@@ -72,6 +72,8 @@ class Run:
     """What the evaluation measured beside accuracy, by its key in `results`; results of earlier versions lack it."""
     joint: Mapping[str, float] = field(default_factory=dict)
     """Measures over base and new classes together, in percent."""
+    classes: int | None = None
+    """Number of classes of the evaluation; None if it is not recorded."""
     learned_values: int | None = None
     step_flops: int | None = None
 

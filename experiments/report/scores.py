@@ -245,10 +245,13 @@ class Sheet:
 
 
 def differences_between_rows(runs: Iterable[Run]) -> Iterator[str]:
-    """Few-shot draws and weights that should be the same for all recipes, and are not."""
+    """Few-shot draws, classes and weights that should be the same for all recipes and seeds, and are not."""
     draws: defaultdict[tuple[str, str, int, int], set[str]] = defaultdict(set)
+    counts: defaultdict[tuple[str, str, str], set[int]] = defaultdict(set)
     weights: set[str] = set()
     for run in runs:
+        if run.classes is not None:
+            counts[short_name(run.dataset), run.part, run.subsample_classes].add(run.classes)
         if run.few_shot_sha256 is not None and run.part not in ("test_new", "target") and not run.zero_shot:
             draws[short_name(run.dataset), run.subsample_classes, run.shots, run.seed].add(run.few_shot_sha256)
         if run.weights_sha256 is not None:
@@ -256,5 +259,9 @@ def differences_between_rows(runs: Iterable[Run]) -> Iterator[str]:
     for (dataset, classes, shots, seed), different in draws.items():
         if len(different) > 1:
             yield f"{len(different)} few-shot draws of {dataset} ({classes} classes, {shots} shots, seed {seed})"
+    for (dataset, part, classes), different in counts.items():
+        if len(different) > 1:
+            numbers = " and ".join(map(str, sorted(different)))
+            yield f"{dataset} has {numbers} classes in different runs ({part}, {classes} classes)"
     if len(weights) > 1:
         yield f"backbone weights differ between rows: {', '.join(sorted(weights))}"

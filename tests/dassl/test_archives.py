@@ -181,7 +181,7 @@ def test_an_entry_of_terabytes_that_would_be_skipped(tmp_path, target):
 
 
 def test_damage_is_found(tmp_path, target):
-    """A damaged header in the middle, which `tarfile` takes for the end; a broken-off end; a flipped bit in a zip."""
+    """Damage that `tarfile` takes for the end of the archive, a broken-off end, a flipped bit in a zip."""
     path = tmp_path / "archive"
     tar_of(path, ("a", b"1" * 600), ("b", b"2" * 600))
     whole = path.read_bytes()
@@ -193,6 +193,8 @@ def test_damage_is_found(tmp_path, target):
     for content, says in (
         (spoilt, "header at byte 1,536 is damaged"),
         (whole[:2300], "unexpected end"),
+        (whole[: 3 * 512], "ends without the mark of an archive's end"),  # after the last byte of a file
+        (gzip.compress(whole[: 3 * 512]), "ends without the mark"),
         (flipped, "CRC"),
     ):
         path.write_bytes(content)

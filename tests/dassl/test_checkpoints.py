@@ -328,6 +328,13 @@ def test_many_classes_and_objects_are_refused_at_once(tmp_path):
         load_checkpoint(tmp_path / "many")
 
 
+def test_the_message_about_a_program_does_not_advise_to_run_it(tmp_path):
+    torch.save({"state_dict": _Mischief(os.system, "true")}, tmp_path / "model", _use_new_zipfile_serialization=False)
+    with pytest.raises(UnreadableFileError, match="GLOBAL posix.system") as error:
+        load_checkpoint(tmp_path / "model")
+    assert "weights_only" not in str(error.value)
+
+
 @pytest.mark.parametrize("new_format", [True, False])
 def test_a_call_that_would_fill_the_memory_is_not_made(tmp_path, new_format):
     content = {"state_dict": {}, "bomb": _Mischief(bytearray, 10**13)}

@@ -77,6 +77,8 @@ def test_merge_file(tmp_path):
         ("OPTIM:\n  MAX_EPOCH: many\n", "config key OPTIM.MAX_EPOCH in .*a.yaml should be a whole number, not 'many'"),
         ("OPTIM: 3\n", 'config key "OPTIM" in .*a.yaml is a group of keys'),
         ("- 1\n", "should contain keys with values, not a list"),
+        ("OPTIM.LR: 0.1\nOPTIM:\n  LR: 0.2\n", 'the config file .*a.yaml has the key "OPTIM.LR" twice'),
+        ('OUTPUT_DIR: "a\\0b"\n', r"config key OUTPUT_DIR in .*a.yaml should be text, not 'a\\x00b'"),
         ("a: [1\n", "cannot read .*a.yaml"),
         ("a: !!python/object/apply:os.system ['true']\n", "cannot read .*a.yaml"),
     ],

@@ -25,6 +25,8 @@ def test_ordinary_yaml(tmp_path):
     (tmp_path / "a.yaml").write_text("base: &base {x: 1, y: [1, 2.5, null, yes, 'é']}\nother:\n  <<: *base\n  x: 2\n")
     base = {"x": 1, "y": [1, 2.5, None, True, "é"]}
     assert read_yaml(tmp_path / "a.yaml") == {"base": base, "other": base | {"x": 2}}
+    (tmp_path / "numbers.yaml").write_text("[0, 01, -0.5, 1_000, 0x1F, 08, '010', '1:30']\n")
+    assert read_yaml(tmp_path / "numbers.yaml") == [0, 1, -0.5, 1000, 31, "08", "010", "1:30"]
     (tmp_path / "empty.yaml").write_text("# nothing\n")
     assert read_yaml(tmp_path / "empty.yaml") is None
 
@@ -49,6 +51,10 @@ def test_ordinary_yaml(tmp_path):
         ("a: " + "9" * 5000, "digits"),
         ("a: \x00", "special characters are not allowed"),
         ("a: 2020-99-99", "month"),
+        ("a: 1\nb: [2, 010]", "line 2: YAML reads 010 as a number in base 8 or 60; write it in base 10"),
+        ("a: -017", "YAML reads -017 as"),
+        ("a: 1:30", "YAML reads 1:30 as"),
+        ("a: 1:30.5", "YAML reads 1:30.5 as"),
     ],
 )
 def test_yaml_that_is_refused(tmp_path, text, says, untraced):

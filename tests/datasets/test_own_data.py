@@ -302,7 +302,9 @@ def test_what_is_left_out_is_named(images, fill, folder, put_image, capsys, with
         assert "split_f" not in said
 
 
-@pytest.mark.parametrize("suffix", ["jfif", "JPE", "avif", "jp2", "tga", "ico", "pbm", "pcx", "sgi", "dds", "TIF"])
+@pytest.mark.parametrize(
+    "suffix", ["jfif", "JPE", "mpo", "avif", "jp2", "tga", "ico", "pbm", "pcx", "sgi", "dds", "TIF"]
+)
 def test_images_of_every_suffix_that_pillow_reads(images, fill, folder, suffix):
     fill(images / "train", 2)
     fill(images / "test", 2)
@@ -366,6 +368,18 @@ def test_csv_columns_that_are_not_used_are_named(csv_file, build, tmp_path, caps
     lines = [f"pictures/{cls}/{number}.jpg,{cls},x" for cls in ANIMALS for number in range(10)]
     build("ImageCSV", PATH=csv_file(["path,label,partition", *lines]), OUTPUT_DIR=tmp_path / "output")
     assert "the columns 'partition' (used: path, label, split)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("test", ["test", "Testing", "valid"])
+def test_a_csv_column_of_parts_with_another_name_is_refused(csv_file, build, tmp_path, test):
+    lines = [
+        f"pictures/{cls}/{number}.jpg,{cls},{'train' if number else test}" for cls in ANIMALS for number in range(9)
+    ]
+    path = csv_file(["path,label,set", *lines])
+    with pytest.raises(
+        UserError, match="the column 'set' names parts: call it split, with the values train, val, test"
+    ):
+        build("ImageCSV", PATH=path, OUTPUT_DIR=tmp_path / "output")
 
 
 @pytest.mark.parametrize("second", ["hot_dog", "Hot Dog", "hot  dog"])

@@ -252,6 +252,7 @@ def test_imagenet_with_unsorted_val(imagenet, build, put_image):
         (["n01440764 tench", "n01443537 2: goldfish"], "line 2 is .*cannot start with a number"),
         (["n01443537 goldfish", "n01440764 tench"], "line 2 has n01440764 after n01443537; the wnids must ascend"),
         (["tench n01440764"], "'tench' is not a wnid"),
+        (["n01440764 tench, Tinca tinca"], "line 1 is 'n01440764 tench, Tinca tinca'; a class has one name here"),
         (["0 tench"], "'0' is not a wnid"),
     ],
 )

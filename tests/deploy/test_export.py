@@ -209,13 +209,27 @@ def test_the_plain_script_refuses_what_it_would_clip_or_never_finish(tmp_path, k
         load_image(path, 64, 64, "bicubic", (0, 0, 0), (1, 1, 1), max_pixels=999, max_aspect_ratio=299)
 
 
+@pytest.mark.parametrize("name", ["eps.jpg", "cut.dds"])
+def test_the_plain_script_runs_no_program_and_names_every_damage(tmp_path, name, monkeypatch):
+    """Pillow would give a file that starts as EPS to Ghostscript, and raises ValueError for a cut DDS file."""
+    from PIL import EpsImagePlugin, Image
+
+    path, whole = tmp_path / name, tmp_path / "whole.dds"
+    Image.new("RGB", (9, 9)).save(whole)
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    path.write_bytes(postscript if name == "eps.jpg" else whole.read_bytes()[:-9])
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *arguments: pytest.fail("Ghostscript was started"))
+    with pytest.raises(standalone_script.ImageError, match=f"cannot read .*{name}"):
+        standalone_script.load_image(path, 64, 64, "bicubic", (0, 0, 0), (1, 1, 1), 999, 299)
+
+
 def test_the_plain_script_finds_the_images_that_predict_finds(runs, tmp_path):
-    for name in ("b.JPG", "a.png", "notes.txt", "x.eps", ".hidden.png", "sub/c.webp", ".git/d.png"):
+    for name in ("b.JPG", "a.png", "notes.txt", "x.eps", "m.mpo", ".hidden.png", "sub/c.webp", ".git/d.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     found = standalone_script.find_images([str(tmp_path), "photo.jpg"])
     assert found == [*find_images([tmp_path]), "photo.jpg"]
-    assert [Path(path).name for path in found] == ["a.png", "b.JPG", "c.webp", "photo.jpg"]
+    assert [Path(path).name for path in found] == ["a.png", "b.JPG", "m.mpo", "c.webp", "photo.jpg"]
 
 
 def test_the_plain_script_names_bad_images_at_the_end_and_does_the_rest(exported, runs, tmp_path, monkeypatch, capsys):

@@ -264,6 +264,15 @@ def test_comma_separated_values(run, runs, tmp_path):
     assert [float(row["probability"]) for row in lines] == pytest.approx(best.probabilities[:2], abs=2e-6)
 
 
+def test_comma_separated_values_have_no_formulas(capsys):
+    line = predict.csv_lines()(Prediction("=1+1.png", ('=HYPERLINK("http://x")', "-cat"), (0.75, 0.25)))
+    rows = list(csv.reader(line))
+    assert rows == [
+        ["'=1+1.png", "1", '\'=HYPERLINK("http://x")', "0.750000", ""],
+        ["'=1+1.png", "2", "'-cat", "0.250000", ""],
+    ]
+
+
 def test_errors_come_after_the_table(runs, tmp_path):
     """Stdout and stderr are the same terminal here."""
     for name in ("a.jpg", "c.jpg"):

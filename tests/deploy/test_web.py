@@ -17,6 +17,7 @@ from trained_runs import Runs
 from dassl.utils import UserError
 from deploy import load_classifier, web
 from deploy.arguments import make_web_parser
+from deploy.classifier import Prediction
 
 ROOT = Path(web.__file__).parents[1]
 
@@ -42,6 +43,13 @@ def test_an_answer_is_the_prediction(classifier, picture):
     assert found.probabilities == dict(zip(expected.classes, expected.probabilities, strict=True))
     assert list(found.probabilities) == list(expected.classes) and len(found.probabilities) == 3
     assert found.error == "" and found.preview is not None and max(found.preview.size) <= web.PREVIEW_SIDE
+
+
+def test_classes_that_share_a_name_are_all_shown(classifier, picture, monkeypatch):
+    prediction = Prediction(picture, ("crane", "cat", "crane", "crane (2)"), (0.4, 0.3, 0.2, 0.1))
+    monkeypatch.setattr(type(classifier), "predict", lambda *arguments, **options: iter([prediction]))
+    shown = web.answer(classifier, picture).probabilities
+    assert shown == {"crane": 0.4, "cat": 0.3, "crane (2)": 0.2, "crane (2) (2)": 0.1}
 
 
 def test_no_picture_is_no_error(classifier):

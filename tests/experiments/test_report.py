@@ -178,6 +178,15 @@ def test_other_draws_than_the_other_rows_are_flagged(output):
     assert "Not comparable: 2 few-shot draws of A (base classes, 16 shots, seed 1)." in output.tables()[0].notes
 
 
+def test_other_numbers_of_classes_are_flagged(output):
+    """A class was added between two seeds; the halves of base and new may differ."""
+    output.pair("A", 1, 80, 60)
+    output.add("base2new", "train_base", "A", 2, 80)
+    output.add("base2new", "test_new", "A", 2, 60, classes=31)
+    noted = [note for note in output.tables()[0].notes if note.startswith("Not comparable")]
+    assert noted == ["Not comparable: A has 30 and 31 classes in different runs (test_new, new classes)."]
+
+
 def test_recipes_have_rows_of_their_own(output):
     output.pair("A", 1, 80, 60)
     output.pair("A", 1, 81, 61, config="vit_shapes_ep50")

@@ -87,6 +87,7 @@ BAD_DESCRIPTIONS = {
     "an empty list": (lambda good: good.update(face=[]), ["'face'", "at least one sentence"]),
     "not sentences": (lambda good: good.update(face=[1, 2, 3, 4]), ["'face'", "sentence"]),
     "not a list": (lambda good: good.update(face="a face"), ["'face'", "list"]),
+    "one class twice": (lambda good: good.update(wild_cat=["a", "b", "c", "d"]), ["'wild cat' twice"]),
     "too long": (lambda good: good["face"].insert(0, "face " * 90) or good["face"].pop(), ["too long"]),
 }
 
@@ -118,6 +119,22 @@ def check_descriptions_error(tiny_cfg, path, words):
     message = str(error.value)
     assert "\n" not in message and all(word in message for word in [*words])
     trainer.test()
+
+
+def test_a_run_does_not_continue_with_other_descriptions(tiny_cfg, tmp_path):
+    """Found by their content: a copy elsewhere is as good, an edited file is not."""
+    path, copy = tmp_path / "descriptions.json", tmp_path / "copy.json"
+    content = json.loads((COMPACT / "coprompt_descriptions.json").read_text())
+    for each in (path, copy):
+        write_json(content, each)
+    epochs = {"OPTIM.MAX_EPOCH": 1}
+    build_trainer(tiny_cfg("CoPrompt", {"DESCRIPTIONS": str(path)} | epochs)).train()
+    build_trainer(tiny_cfg("CoPrompt", {"DESCRIPTIONS": str(copy)} | epochs)).train()  # nothing is left to train
+    content["face"][0] = "no face at all"
+    write_json(content, path)
+    again = build_trainer(tiny_cfg("CoPrompt", {"DESCRIPTIONS": str(path)} | epochs))
+    with pytest.raises(UserError, match=r"TRAINER.COPROMPT.DESCRIPTIONS is .*\(SHA-256 .* there, .*\(SHA-256 .* here"):
+        again.train()
 
 
 def test_without_descriptions_the_remedy_is_named(tiny_cfg):

@@ -29,7 +29,10 @@ def read_descriptions(path: str, classnames: Sequence[str]) -> list[list[str]]:
     content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} should hold an object {{class name: [sentences]}}, not a {type(content).__name__}")
-    by_name = {readable(name): sentences for name, sentences in content.items()}
+    by_name: dict[str, Any] = {}
+    for name, sentences in content.items():
+        if by_name.setdefault(readable(name), sentences) is not sentences:
+            raise UserError(f"{path} names class {readable(name)!r} twice, with blanks and with underscores")
     found = [_sentences_of(readable(name), by_name, path) for name in classnames]
     for name, sentences in zip(classnames, found, strict=True):
         if len(sentences) != len(found[0]):
