@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import run_forked
 
 from dassl.interruption import SAME_REQUEST_S
 
@@ -169,7 +170,9 @@ def test_a_full_disk_is_one_line(scene, tmp_path):
     """The system refuses files beyond 60 kB: prompts fit, the modulator of ProMetaR does not."""
     arguments = scene.arguments("ProMetaR", tmp_path / "out")
     small = 60_000
-    done = run(arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (small, small)))
+    done = run_forked(
+        ["train.py", *arguments], prepare=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (small, small))
+    )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"error: cannot write {tmp_path}/out/GradientModulator/model.pth")
     assert "Traceback" not in done.stderr
