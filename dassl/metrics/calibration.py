@@ -30,7 +30,7 @@ def expected_calibration_error(confidence: Tensor, correct: Tensor, bins: int = 
     # written out, as importing torchmetrics takes two seconds of every process that evaluates
     confidence, correct = confidence.double(), correct.double()
     inner_ends = torch.linspace(0, 1, bins + 1, dtype=torch.float64, device=confidence.device)[1:-1]
-    bin_of_image = torch.bucketize(confidence, inner_ends)  # an end belongs to the lower bin
+    bin_of_image = torch.bucketize(confidence.contiguous(), inner_ends)  # an end belongs to the lower bin
     surplus = confidence.new_zeros(bins).index_add_(0, bin_of_image, correct - confidence)
     return surplus.abs().sum().item() / len(confidence)
 
