@@ -11,6 +11,7 @@ import runpy
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import TextIO
@@ -31,32 +32,46 @@ def run_forked(
         environment: All variables; by default those of the test's process.
         prepare: Called in the new process before the program.
     """
-    program, *arguments = map(str, words)
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-
-        def run() -> None:
-            _print_to(out, err)
-            os.chdir(cwd)
-            os.environ.clear()
-            os.environ.update(before if environment is None else environment)
-            sys.argv, sys.excepthook = [str(REPOSITORY / program), *arguments], sys.__excepthook__
-            prepare()
-            runpy.run_path(sys.argv[0], run_name="__main__")
-
-        before = dict(os.environ)
-        process = multiprocessing.get_context("fork").Process(target=run)
-        process.start()
+        process = fork_program(words, out, err, cwd, environment, prepare)
         process.join(timeout)
         if process.exitcode is None:
             process.kill()
-            raise TimeoutError(f"{program} is still at work after {timeout} s")
+            raise TimeoutError(f"{words[0]} is still at work after {timeout} s")
         for file in (out, err):
             file.seek(0)
-        return CompletedProcess([program, *arguments], process.exitcode, out.read(), err.read())
+        return CompletedProcess([*map(str, words)], process.exitcode, out.read(), err.read())
+
+
+def fork_program(
+    words: Sequence[object],
+    out: TextIO,
+    err: TextIO,
+    cwd: Path = REPOSITORY,
+    environment: Mapping[str, str] | None = None,
+    prepare: Callable[[], None] = lambda: None,
+) -> BaseProcess:
+    """As `run_forked`, without waiting for the end; the program prints to `out` and `err`."""
+    program, *arguments = map(str, words)
+    before = dict(os.environ)
+
+    def run() -> None:
+        _print_to(out, err)
+        os.chdir(cwd)
+        os.environ.clear()
+        os.environ.update(before if environment is None else environment)
+        path = program if cwd == REPOSITORY else str(REPOSITORY / program)
+        sys.argv, sys.excepthook = [path, *arguments], sys.__excepthook__
+        prepare()
+        runpy.run_path(path, run_name="__main__")
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    return process
 
 
 def _print_to(out: TextIO, err: TextIO) -> None:
     """Redirect this process's standard streams."""
     os.dup2(out.fileno(), 1)
     os.dup2(err.fileno(), 2)
-    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
