@@ -15,6 +15,7 @@ torch.set_num_threads(1)  # tensors too small to divide
 
 _home = tempfile.TemporaryDirectory(prefix="home-")  # caches in ~/.cache neither help nor outlive the tests
 os.environ["HOME"] = _home.name
+os.fsync = lambda handle: None  # nothing that a test writes has to survive a power failure; a disk takes milliseconds
 
 DEVICES = [
     "cpu",

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import run_forked
 from full_disk import disk_full_after
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -475,8 +476,7 @@ def stopped_export(run, output):
 
 
 def export_py(run, output):
-    command = [sys.executable, "export.py", "--checkpoint", run, "--output", output, "--formats"]
-    return subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return run_forked(["export.py", "--checkpoint", run, "--output", output, "--formats"])
 
 
 def test_a_second_export_into_a_folder_says_who_is_at_work(runs, tmp_path):

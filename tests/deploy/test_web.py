@@ -6,11 +6,10 @@ Expected values: the classifier asked directly.
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import run_forked
 from PIL import Image
 from trained_runs import Runs
 
@@ -98,12 +97,7 @@ def test_the_page_is_local_by_default():
 
 
 def test_a_port_that_does_not_exist():
-    result = subprocess.run(
-        [sys.executable, "prometar.py", "web", "--model-dir", "x", "--port", "70000"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    result = run_forked(["prometar.py", "web", "--model-dir", "x", "--port", "70000"])
     assert result.returncode == 1 and result.stderr == "error: --port should be at most 65535, not 70000\n"
 
 

@@ -1,7 +1,7 @@
 """Plans, and the launcher at work on them.
 
 The folders are the CoOp lineage's, written out. Where a test is about scheduling, a stand-in that takes milliseconds is
-started in the place of train.py; two tests start the real one.
+started in the place of train.py; one test starts the real one.
 """
 
 from __future__ import annotations
@@ -633,6 +633,36 @@ def test_the_live_view(places, stand_in, tmp_path):
     assert "all runs, 2 failed" in shown and "4/4" in shown and "bad [image]" in shown
 
 
+def test_the_time_left_is_shown(places, stand_in, tmp_path, capsys):
+    """Zero-shot CLIP: one run, and then four, of which that one has finished."""
+    words = ["--root", str(places.data), "--output-dir", str(places.output), "--workers", "1"]
+    tasks = [Task("few_shot", ("eurosat",), (1,)), BASE2NEW]
+    for run in make_plan(tasks, [Row("zsclip")], [1], places):
+        lay_out(run, seconds=0.1)
+    one, three = FEW_SHOT, FEW_SHOT | {"base2new": {"datasets": ["eurosat"]}}
+    for settings, expected in ((one, "not known before a run of each kind has ended (1 run)"), (three, "about")):
+        path = declare(tmp_path / "x.yaml", trainers=["zsclip"], settings=settings)
+        assert program.main(["run", str(path), *words]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert expected in lines[0]
+    assert re.fullmatch(r"4 runs, 1 of them finished before; about \d+ s left", lines[0])
+    finished = [line for line in lines if " finished base2new/" in line]
+    assert re.search(r"\(\d+ s\); about \d+ s left$", finished[0]) and finished[-1].endswith(" s)")
+
+
+def test_a_launch_leaves_no_files_of_its_jobs(places, stand_in, tmp_path, capsys, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (run,) = make_plan([Task("few_shot", ("eurosat",), (1,))], [Row("zsclip")], [1], places)
+    lay_out(run)
+    path = declare(tmp_path / "x.yaml", trainers=["zsclip"], settings=FEW_SHOT)
+    command = ["run", str(path), "--data", str(places.data), "--output", str(places.output), "--launcher", "local"]
+    assert program.main(command) == 0
+    assert "1 finished now" in capsys.readouterr().out
+    assert not list((tmp_path / "temporary").iterdir()) and not (places.output / "jobs").exists()
+    assert (places.output / "eurosat" / "ZeroshotCLIP" / "vit_b16_0shots" / "seed1" / "result.json").is_file()
+
+
 # Jobs
 
 
@@ -735,34 +765,8 @@ def test_trains_and_skips(world, tmp_path, capsys):
     result = json.loads(file.read_text())
     assert (result["setting"], result["part"], result["config"]) == ("few_shot", "all", "vit_b16_epochs_by_shots")
     assert (result["classes"], result["shots"], len(result["history"])) == (7, 1, 2)
+    assert result["train_seconds"] > 0 and result["test_seconds"] > 0  # what the time left is told by
     assert program.main(command) == 0
     shown = capsys.readouterr().out
     assert "0 finished now, 1 before" in shown
     assert shown.splitlines()[-1] == f"now: python -m experiments report {tmp_path}"
-
-
-def test_the_time_left_is_shown(world, tmp_path, capsys):
-    """Zero-shot CLIP: one run, and then four, of which that one has finished."""
-    folder, tiny = world
-    places = ["--root", str(folder / "data"), "--output-dir", str(tmp_path), "--workers", "1"]
-    one, three = FEW_SHOT, FEW_SHOT | {"base2new": {"datasets": ["eurosat"]}}
-    for settings, expected in ((one, "not known before a run of each kind has ended (1 run)"), (three, "about")):
-        path = declare(tmp_path / "x.yaml", trainers=["zsclip"], overrides=tiny, settings=settings)
-        assert program.main(["run", str(path), *places]) == 0
-        lines = capsys.readouterr().out.splitlines()
-        assert expected in lines[0]
-    assert re.fullmatch(r"4 runs, 1 of them finished before; about \d+ s left", lines[0])
-    finished = [line for line in lines if " finished base2new/" in line]
-    assert re.search(r"\(\d+ s\); about \d+ s left$", finished[0]) and finished[-1].endswith(" s)")
-
-
-def test_a_launch_leaves_no_files_of_its_jobs(world, tmp_path, capsys, monkeypatch):
-    folder, tiny = world
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    path = declare(tmp_path / "x.yaml", trainers=["zsclip"], overrides=tiny, settings=FEW_SHOT)
-    command = ["run", str(path), "--data", str(folder / "data"), "--output", str(tmp_path), "--launcher", "local"]
-    assert program.main(command) == 0
-    assert "1 finished now" in capsys.readouterr().out
-    assert not list((tmp_path / "temporary").iterdir()) and not (tmp_path / "jobs").exists()
-    assert (tmp_path / "eurosat" / "ZeroshotCLIP" / "vit_b16_0shots" / "seed1" / "result.json").is_file()

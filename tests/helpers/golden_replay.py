@@ -115,7 +115,7 @@ def replay(trainer, recording: Recording, folder: Path, monkeypatch) -> Deviatio
         loss = summary["xe_loss" if isinstance(trainer, ProGrad) else "loss"]
         deviations.add("loss", f"step{step}/loss", torch.tensor(loss, dtype=torch.float64))
         compare_terms(deviations, trainer, step, observed.inputs, before, summary)
-        compare_parameters(deviations, trainer, step, saved_state(trainer, step, folder / "saved"))
+        compare_parameters(deviations, trainer, step, stored_state(trainer, step, folder / "saved"))
         for number, gradients in enumerate(observed.prompt_gradients):
             kind = ("grad_base", "grad_meta")[number]
             for name, gradient in gradients.items():
@@ -141,11 +141,15 @@ def evaluate(trainer, batch: Tensor) -> Tensor:
     return trainer.model_inference(batch.to(trainer.device)).cpu()
 
 
-def saved_state(trainer, step: int, folder: Path) -> dict[str, Tensor]:
-    """All tensors of the checkpoints that `save_model` writes."""
-    trainer.save_model(step, str(folder))
-    paths = [folder / name / f"model.pth.tar-{step + 1}" for name in trainer.get_model_names()]
-    return {name: value for path in paths for name, value in load_checkpoint(path)["state_dict"].items()}
+def stored_state(trainer, step: int, folder: Path) -> dict[str, Tensor]:
+    """All tensors that checkpoints after a step contain; those of the last step are written and read."""
+    names = trainer.get_model_names()
+    if step < STEPS - 1:
+        contents = [trainer.checkpoint_content(name, step) for name in names]
+    else:
+        trainer.save_model(step, str(folder))
+        contents = [load_checkpoint(folder / name / f"model.pth.tar-{step + 1}") for name in names]
+    return {name: value.cpu() for content in contents for name, value in content["state_dict"].items()}
 
 
 def compare_parameters(deviations: Deviations, trainer, step: int, state: dict[str, Tensor]) -> None:

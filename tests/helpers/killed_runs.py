@@ -32,6 +32,7 @@ import torch.utils.tensorboard  # noqa: E402, F401
 from golden_data import write_backbones  # noqa: E402
 from tiny_runs import write_data  # noqa: E402
 
+import dassl.data.transforms  # noqa: E402, F401  a run imports them when it knows its settings
 import train  # noqa: E402
 from dassl.engine import unfinished_epoch  # noqa: E402
 from dassl.engine.unfinished_epoch import FOLDER, read_unfinished_epoch  # noqa: E402

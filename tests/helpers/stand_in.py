@@ -25,7 +25,7 @@ if plan["status"]:
     print("something before\\nerror: " + plan["says"] + "\\nsomething after")
     sys.exit(plan["status"])
 result = {"schema": 1, "finished": True, "date": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
-          "results": {"accuracy": 50.0}, "full_config": plan["config"]}
+          "results": {"accuracy": 50.0}, "full_config": plan["config"], "test_seconds": plan["seconds"]}
 result["date"] = result["date"].replace("+00:00", "Z")
 part = os.path.join(folder, "result.part")
 json.dump(result, open(part, "w"))

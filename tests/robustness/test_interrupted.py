@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import fork_program, run_forked
 
 from dassl.interruption import SAME_REQUEST_S
 
@@ -79,27 +80,22 @@ def test_interruptions_in_the_first_epoch_change_no_bit(tmp_path):
     assert done.stderr.count("stopping after this step; Ctrl-C again stops at once") == 4
 
 
-def stop_when_training(arguments, number):
+def stop_when_training(arguments, number, folder):
     """train.py in a process of its own that gets a signal after its second training line."""
-    process = subprocess.Popen(
-        [sys.executable, "-u", "train.py", *arguments],
-        cwd=REPOSITORY,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    lines = (line for line in process.stdout if line.startswith("epoch ["))
-    assert next(lines, "") and next(lines, ""), process.stderr.read()
-    process.send_signal(number)
-    said = process.communicate(timeout=120)[1]
-    return process.returncode, said.splitlines()
+    with (folder / "out.txt").open("w+") as out, (folder / "err.txt").open("w+") as err:
+        process = fork_program(["train.py", *arguments], out, err)
+        while (folder / "out.txt").read_text().count("\nepoch [") < 2:
+            assert process.is_alive(), (folder / "err.txt").read_text()
+            time.sleep(0.02)
+        os.kill(process.pid, number)
+        process.join(120)
+        return process.exitcode, (folder / "err.txt").read_text().splitlines()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_says_where_it_is_and_how_to_continue(scene, tmp_path, number):
     arguments = [*scene.arguments("CoOp", tmp_path / "a b"), "OPTIM.MAX_EPOCH", "200"]
-    status, said = stop_when_training(arguments, number)
+    status, said = stop_when_training(arguments, number, tmp_path)
     assert status == 128 + number
     assert said[-2:-1] == ["stopping after this step; Ctrl-C again stops at once"]
     name = "" if number == signal.SIGINT else " (SIGTERM)"
@@ -112,41 +108,39 @@ def test_a_stopped_run_says_where_it_is_and_how_to_continue(scene, tmp_path, num
     assert not list(tmp_path.glob("a b/*/.*"))
 
 
-SLOW_COOP = """
-import sys, time, train
-from trainers.coop import CoOp
-step = CoOp.forward_backward
-def slow(self, batch):
-    print("epoch [a step begins]", flush=True)
-    time.sleep(30)
-    return step(self, batch)
-CoOp.forward_backward = slow
-train.main(train.parse_args(sys.argv[1:]))
-"""
-"""Source of a train.py whose steps take half a minute."""
+def make_steps_slow():
+    """From now on, a step of CoOp takes half a minute."""
+    from trainers.coop import CoOp
+
+    step = CoOp.forward_backward
+
+    def slow(self, batch):
+        print("epoch [a step begins]", flush=True)
+        time.sleep(30)
+        return step(self, batch)
+
+    CoOp.forward_backward = slow
 
 
 def test_a_second_ctrl_c_stops_at_once(scene, tmp_path):
     """The first waits for the end of the step, as half a second shows; the second does not."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW_COOP, *scene.arguments("CoOp", tmp_path / "out")],
-        cwd=REPOSITORY,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert any("a step begins" in line for line in process.stdout)
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.1)
-    process.send_signal(signal.SIGINT)  # `timeout` and some launchers send it twice: one request
-    time.sleep(SAME_REQUEST_S + 0.1)
-    assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    started = time.monotonic()
-    said = process.communicate(timeout=20)[1].splitlines()
-    assert process.returncode == 130 and time.monotonic() - started < 10
-    assert [line for line in said if line][-2:] == [
+    out, err = tmp_path / "out.txt", tmp_path / "err.txt"
+    with out.open("w+") as out_file, err.open("w+") as err_file:
+        words = ["train.py", *scene.arguments("CoOp", tmp_path / "out")]
+        process = fork_program(words, out_file, err_file, prepare=make_steps_slow)
+        while "a step begins" not in out.read_text():
+            assert process.is_alive(), err.read_text()
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.1)
+        os.kill(process.pid, signal.SIGINT)  # `timeout` and some launchers send it twice: one request
+        time.sleep(SAME_REQUEST_S + 0.1)
+        assert process.is_alive()
+        os.kill(process.pid, signal.SIGINT)
+        started = time.monotonic()
+        process.join(20)
+    assert process.exitcode == 130 and time.monotonic() - started < 10
+    assert [line for line in err.read_text().splitlines() if line][-2:] == [
         "stopping after this step; Ctrl-C again stops at once",
         "stopped at once",
     ]
@@ -169,7 +163,9 @@ def test_a_full_disk_is_one_line(scene, tmp_path):
     """The system refuses files beyond 60 kB: prompts fit, the modulator of ProMetaR does not."""
     arguments = scene.arguments("ProMetaR", tmp_path / "out")
     small = 60_000
-    done = run(arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (small, small)))
+    done = run_forked(
+        ["train.py", *arguments], prepare=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (small, small))
+    )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"error: cannot write {tmp_path}/out/GradientModulator/model.pth")
     assert "Traceback" not in done.stderr
@@ -202,16 +198,19 @@ def test_skipped_updates_are_reported(scene, tmp_path, capsys, monkeypatch):
         "-m tools.benchmark --backbone nowhere",
     ],
 )
-def test_ctrl_c_during_the_imports_is_one_line(program):
-    """Python names each module that it has imported on stderr; Ctrl-C comes after the first of NumPy's or PyTorch's."""
+def test_ctrl_c_during_the_imports_is_one_line(program, tmp_path):
+    """Ctrl-C comes while NumPy or PyTorch is imported, whichever is first; these here only wait for it."""
+    for name in ("numpy", "torch"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
     process = subprocess.Popen(
-        [sys.executable, "-X", "importtime", *program.split()],
+        [sys.executable, *program.split()],
         cwd=REPOSITORY,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    line = next(line for line in process.stderr if re.search(r"\b(numpy|torch)\b", line))
+    assert any(line == "importing\n" for line in process.stdout)
     process.send_signal(signal.SIGINT)
-    said = [line for line in process.communicate(timeout=60)[1].splitlines() if not line.startswith("import time:")]
-    assert line and said == ["interrupted"] and process.returncode == 130
+    assert process.communicate(timeout=60)[1] == "interrupted\n" and process.returncode == 130

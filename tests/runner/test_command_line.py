@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import run_forked
 
 import train
 from dassl.utils import UserError
@@ -129,8 +130,11 @@ def test_class_names_that_do_not_match_are_named(run, files, tmp_path):
 def program(*words, cwd=ROOT, **environment):
     """The result of train.py as a program; DATA is unset."""
     command = [sys.executable, ROOT / "train.py", *words]
-    kept = {name: value for name, value in os.environ.items() if name != "DATA"}
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, env=kept | environment)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, env=without_data(environment))
+
+
+def without_data(environment):
+    return {name: value for name, value in os.environ.items() if name != "DATA"} | environment
 
 
 def test_a_bare_command_gives_the_usage_at_once_and_makes_nothing(tmp_path):
@@ -155,13 +159,13 @@ def test_a_bare_command_gives_the_usage_at_once_and_makes_nothing(tmp_path):
     ],
 )
 def test_a_mistake_ends_the_program_before_anything_is_made(words, status, says, tmp_path):
-    result = program(*words, cwd=tmp_path)
+    result = run_forked(["train.py", *words], tmp_path, without_data({}))
     assert result.returncode == status and says in result.stderr and result.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
 def test_data_sets_are_not_looked_for_in_the_current_folder(tmp_path):
-    result = program("--trainer", "CoOp", "DATASET.NAME", "EuroSAT", cwd=tmp_path)
+    result = run_forked(["train.py", "--trainer", "CoOp", "DATASET.NAME", "EuroSAT"], tmp_path, without_data({}))
     assert result.returncode == 1 and "give --root DATA, or set the variable DATA" in result.stderr
     assert not list(tmp_path.iterdir())
 

@@ -9,12 +9,12 @@ import builtins
 import hashlib
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import run_forked
 from golden_data import compact_recording, images
 from golden_replay import STEPS, Deviations, evaluate, load_initial_values
 from tiny_runs import build_trainer, make_cfg, set_position
@@ -449,8 +449,7 @@ def test_paths_that_are_no_plugins(tmp_path):
 
 def test_the_program_ends_in_one_line(tmp_path):
     (tmp_path / "mine.py").write_text(f"{HEAD}import wandb_of_nobody\n{TRAINER}")
-    command = [sys.executable, "train.py", "--seed", "1", "--plugin", str(tmp_path / "mine.py"), "--trainer", "Mine"]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    ended = run_forked(["train.py", "--seed", "1", "--plugin", tmp_path / "mine.py", "--trainer", "Mine"])
     assert (ended.returncode, ended.stdout) == (1, "Mine: loading PyTorch\n")
     assert ended.stderr.startswith(f"error: plug-in {tmp_path / 'mine.py'}") and ended.stderr.count("\n") == 1
 

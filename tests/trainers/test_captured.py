@@ -94,12 +94,22 @@ def batches():
     return 2 * [{"img": image, "img2": image.flip(-1), "label": label} for image, label in pairs]
 
 
-def train(trainer, batches_per_epoch=4):
+def batches_of_each_size():
+    """Batches of four with four, one and two classes, one of three images and one of two; twice.
+
+    Recording a shape takes most of the time. The tasks that a batch gives do not depend on the kind of prompts, so only
+    one variant of ProMetaR meets all of them.
+    """
+    per_round = len(batches()) // 2
+    return 2 * [batches()[number] for number in (0, 2, 3, per_round - 3, per_round - 1)]
+
+
+def train(trainer, batches_per_epoch=4, given=None):
     """A step on each batch with a schedule that moves; what each step reports, and all learned tensors at the end."""
     torch.manual_seed(3)
     random.seed(3)
     reported = []
-    for number, batch in enumerate(batches()):
+    for number, batch in enumerate(given or batches()):
         set_position(trainer, number, batches_per_epoch)
         reported.append(trainer.forward_backward(batch))
     return reported, learned(trainer)
@@ -110,10 +120,11 @@ def train(trainer, batches_per_epoch=4):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_captured_steps_equal_eager_ones(build, variant):
-    reported, expected = train(build(variant))
+    given = batches_of_each_size() if variant.startswith(("ProMetaR ", "ProMetaR,")) else batches()
+    reported, expected = train(build(variant), given=given)
     trainer = build(variant, captured=True)
     start = learned(trainer)
-    captured_reports, values = train(trainer)
+    captured_reports, values = train(trainer, given=given)
     assert trainer.captured.refused == {}
     pairs = {(1, 3), (2, 2), (3, 1), (1, 2), (2, 1), (1, 1)} if variant.startswith("ProMetaR") else set()
     assert 3 <= trainer.captured.graphs <= 3 + len(pairs)  # batches of 4, 3 and 2, and their tasks

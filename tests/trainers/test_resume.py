@@ -68,11 +68,19 @@ def start(tiny_cfg, tmp_path, monkeypatch):
     return train
 
 
+@pytest.fixture(scope="module")
+def whole_runs():
+    """The uninterrupted run of each method, trained by the first test that compares with it."""
+    return {}
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("stop", [1, 2])
-def test_resumed_run_ends_where_an_uninterrupted_one_does(start, method, stop):
+def test_resumed_run_ends_where_an_uninterrupted_one_does(start, whole_runs, method, stop):
     """Stopped right after the warm-up, and later."""
-    whole, rates = start(method, "whole")
+    if method not in whole_runs:
+        whole_runs[method] = start(method, "whole")
+    whole, rates = whole_runs[method]
     _, rates_before = start(method, "parts", stop=stop)
     resumed, rates_after = start(method, "parts")
     assert sorted(rates_before) == list(range(stop)) and sorted(rates_after) == list(range(stop, EPOCHS))
