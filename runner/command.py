@@ -83,6 +83,7 @@ def run(args: argparse.Namespace, cfg: CfgNode, recording: Recording) -> None:
     if not args.no_train:
         recording.check_folder(default_cfg(), keeps_to_records(cfg.TRAINER.NAME))
     if cfg.SEED >= 0:
+        print(f"Setting fixed seed: {cfg.SEED}")
         set_random_seed(cfg.SEED)
     if cfg.DETERMINISTIC:
         use_deterministic_algorithms()

@@ -17,4 +17,7 @@ def build_trainer(cfg: CfgNode) -> Any:
     Raises:
         UnknownNameError: there is no such name; the available ones are listed.
     """
-    return TRAINER_REGISTRY.get(cfg.TRAINER.NAME)(cfg)
+    trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+    if cfg.VERBOSE:
+        print(f"Loading trainer: {cfg.TRAINER.NAME}")
+    return trainer(cfg)
