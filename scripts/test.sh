@@ -3,7 +3,7 @@
 #
 #   bash scripts/test.sh [pytest arguments]      e.g. tests/deploy -x
 #
-# The whole suite also says which share of the lines it covers; COVERAGE=0 leaves that out, COVERAGE=1 adds it to a part.
+# The whole suite also says which share of the lines it covers: COVERAGE=0 leaves that out, COVERAGE=1 adds it to parts.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
