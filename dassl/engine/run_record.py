@@ -113,26 +113,13 @@ _KINDS = {
 def write_record(folder: StrPath, cfg: CfgNode, classnames: Sequence[str]) -> None:
     """Write both files into `folder`, unless they have this content already."""
     texts = {
-        CONFIG_NAME: _yaml_text(plain(cfg)),
+        CONFIG_NAME: yaml.safe_dump(plain(cfg), sort_keys=False, allow_unicode=True),
         CLASSNAMES_NAME: json.dumps(list(classnames), indent=1),
     }
     for name, text in texts.items():
         path = Path(folder, name)
         if not path.is_file() or path.read_bytes() != text.encode():
             write_text_atomically(path, text)
-
-
-def _yaml_text(tree: Any) -> str:
-    """The last text is kept: it is asked for with every checkpoint, and takes ten milliseconds to write."""
-    content = json.dumps(tree, default=repr)
-    if content not in _last_text:
-        _last_text.clear()
-        _last_text[content] = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
-    return _last_text[content]
-
-
-_last_text: dict[str, str] = {}
-"""Text of `config.yaml` by the configuration as JSON; one entry."""
 
 
 def read_config(folder: StrPath) -> dict[str, Any]:
