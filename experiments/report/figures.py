@@ -11,7 +11,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ from .tables import Block, ScoreTable
 COLOURS, MARKERS, DASHES = 10, "osD^vPX<>h", ("-", (0, (4, 2)), (0, (1, 1.5)))
 FONT_SIZE, SMALLEST_ON_SCREEN = 9, 10.2
 """Points in a drawing; pixels of its text on the narrowest screen."""
+WIDE, PHONE = 8.6, 4.2
+"""Inches. A phone 390 px wide shows the narrow form with its text in full size."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Theme:
     series: Sequence[str]
     on_page: bool
     """The page has its own legend and title; a file needs them in the drawing."""
+    narrow: bool = False
+    """For a phone."""
 
     def style(self) -> dict[Any, Any]:
         """Settings for matplotlib's `rc_context`."""
@@ -107,6 +111,15 @@ class Palette:
         """The same for files."""
         return Palette(self.names, PRINT)
 
+    def narrow(self) -> Palette:
+        """The same for a phone."""
+        return Palette(self.names, replace(self.theme, narrow=True))
+
+    @property
+    def width(self) -> float:
+        """Inches of a drawing that takes the whole width."""
+        return PHONE if self.theme.narrow else WIDE
+
     def order(self, recipe: Recipe) -> int:
         """The place of a recipe's method among all."""
         return self.place[self.names[recipe]]
@@ -155,9 +168,14 @@ class Chart:
     """Those in the legend."""
 
     def svg(self, palette: Palette) -> Markup:
-        """The drawing as an element of the page."""
+        """The drawing as elements of the page: one for its width, and one for a phone where the first is too wide."""
         with matplotlib.rc_context(palette.theme.style()):
-            return _svg(self.draw(palette), self.description)
+            wide = self.draw(palette)
+            drawing = _svg(wide, self.description)
+            if wide.get_figwidth() < WIDE:
+                return drawing
+            for_phone = _svg(self.draw(palette.narrow()), f"{self.description}, for a phone")
+            return Markup('<div class="on-wide">{}</div><div class="on-phone">{}</div>').format(drawing, for_phone)
 
     def save(self, folder: Path, palette: Palette) -> list[Path]:
         """Write `<folder>/<name>.pdf` and `.png`, atomically; returns the files.
@@ -207,19 +225,21 @@ def _bars(table: ScoreTable, block: Block, palette: Palette) -> Figure:
     # bars start at 0 unless all would look alike; a little below the lowest value then
     lowest = min((score.mean for _, scores in rows for score in scores if score.mean == score.mean), default=0.0)
     lower = max(0.0, 10 * (lowest // 10) - 10) if lowest > 30 else 0.0
-    figure = Figure(figsize=(8.6, 0.7 + 0.45 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(palette.width, 0.7 + 0.45 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for place, (_, (base, new, h)) in enumerate(rows):
         _bar(axes, place + BAR / 2 + GAP, base, theme.base, theme)
         _bar(axes, place - BAR / 2 - GAP, new, theme.new, theme)
         style = {"color": theme.surface, "markeredgecolor": theme.ink, "markersize": 6, "markeredgewidth": 1.2}
         axes.plot(h.mean, place, "D", zorder=5, **style)  # draws nothing where it is NaN
-    axes.set_yticks(range(len(rows)), [_row_name(palette.names[recipe], scores) for recipe, scores in rows])
+    longest = 24 if theme.narrow else 44
+    axes.set_yticks(range(len(rows)), [_row_name(palette.names[recipe], scores, longest) for recipe, scores in rows])
     axes.grid(visible=False, axis="y")
     axes.set_xlim(lower, None)
     where = "average over the data sets" if block.name == AVERAGE else block.name
     start = f" (bars start at {lower:g})" if lower else ""
-    axes.set_xlabel(f"accuracy in percent, {where}{start}")
+    between = "\n" if theme.narrow else " "
+    axes.set_xlabel(f"accuracy in percent,{between}{where}{start}")
     axes.margins(y=0.02)
     if not theme.on_page:
         kinds = [Line2D([], [], color=colour, linewidth=6) for colour in (theme.base, theme.new)]
@@ -228,7 +248,7 @@ def _bars(table: ScoreTable, block: Block, palette: Palette) -> Figure:
     return figure
 
 
-def _row_name(name: str, scores: Sequence[Any], length: int = 44) -> str:
+def _row_name(name: str, scores: Sequence[Any], length: int) -> str:
     short = name if len(name) <= length else f"{name[: length - 1]}…"
     return short + (" †" if any(score.partial for score in scores) else "")
 
@@ -255,7 +275,8 @@ def _transfer(table: ScoreTable, palette: Palette) -> Figure:
     (block,) = table.blocks
     rows = sorted(block.rows.items(), key=lambda row: palette.order(row[0]))
     step = 0.76 / max(1, len(rows))
-    figure = Figure(figsize=(8.6, 0.7 + len(table.columns) * max(0.32, 0.075 * len(rows))), layout="constrained")
+    height = 0.7 + len(table.columns) * max(0.32, 0.075 * len(rows))
+    figure = Figure(figsize=(palette.width, height), layout="constrained")
     axes = figure.subplots()
     for place, (recipe, scores) in enumerate(rows):
         style: dict[str, Any] = palette.line(recipe) | {"linestyle": "none"}
@@ -300,6 +321,20 @@ def _shots(block: Block, palette: Palette) -> Figure:
     return figure
 
 
+def _panels(palette: Palette, count: int, height: float) -> tuple[Figure, list[Any]]:
+    """A figure and its axes (whose stubs lack keywords) beside each other; for a phone, one below the other.
+
+    Args:
+        height: inches of each.
+    """
+    if palette.theme.narrow:
+        figure = Figure(figsize=(palette.width, count * height), layout="constrained")
+        return figure, list(figure.subplots(count, 1))
+    figure = Figure(figsize=(palette.width, height))
+    place = {"left": 0.07, "right": 0.99, "bottom": 0.45 / height, "top": 0.97, "wspace": 0.18}
+    return figure, list(figure.subplots(1, count, gridspec_kw=place))
+
+
 def _with_band(axes: Axes, points: pd.DataFrame, style: Mapping[str, Any]) -> None:
     """A line through the means by index, and a band of one deviation (of none where it is NaN)."""
     if len(points):
@@ -324,12 +359,11 @@ def _training(frame: pd.DataFrame, palette: Palette) -> Figure:
     panels = [("loss", LOSSES), ("training accuracy", ACCURACIES)]
     if any(_meter(run, VALIDATION) for run in frame["run"]):
         panels.append(("validation accuracy", VALIDATION))
-    figure = Figure(figsize=(8.6, 2.6))
-    place = {"left": 0.07, "right": 0.99, "bottom": 0.17, "top": 0.97, "wspace": 0.18}
+    figure, panes = _panels(palette, len(panels), 2.6)
     by_recipe: dict[Recipe, list[Run]] = {}
     for recipe, run in zip(frame["recipe"], frame["run"], strict=True):
         by_recipe.setdefault(recipe, []).append(run)
-    for axes, (label, meters) in zip(figure.subplots(1, len(panels), gridspec_kw=place), panels, strict=True):
+    for axes, (label, meters) in zip(panes, panels, strict=True):
         for recipe in sorted(by_recipe, key=palette.order):
             points = _by_epoch(by_recipe[recipe], meters)
             _with_band(axes, points, palette.line(recipe) | {"markevery": max(1, len(points) // 8)})
@@ -367,9 +401,7 @@ def calibration_chart(curves: Mapping[Recipe, Curves], caption: str, name: str) 
 
 
 def _calibration(curves: Mapping[Recipe, Curves], palette: Palette) -> Figure:
-    figure = Figure(figsize=(8.6, 3.4))
-    place = {"left": 0.07, "right": 0.99, "bottom": 0.14, "top": 0.97, "wspace": 0.18}
-    reliability, risk = figure.subplots(1, 2, gridspec_kw=place)
+    figure, (reliability, risk) = _panels(palette, 2, 3.4)
     reliability.plot([0, 100], [0, 100], color=palette.theme.ink, linewidth=0.8, linestyle=(0, (4, 3)))
     for recipe in sorted(curves, key=palette.order):
         style, found = palette.line(recipe), curves[recipe]

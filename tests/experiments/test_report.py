@@ -835,6 +835,8 @@ def test_the_page_has_no_fixed_width_above_a_phone_s_and_no_small_text(written):
         narrowest = float(re.search(r"min-width: (\d+)px", drawing)[1])
         sizes = [float(size) for size in re.findall(r"font-size: ([\d.]+)px", drawing)]
         assert min(sizes, default=99) * narrowest / wide >= 10
+    for_phones = re.findall(r'<div class="on-phone"><svg role.*?min-width: (\d+)px', text)
+    assert len(for_phones) == text.count('<div class="on-wide">') > 3 and max(map(int, for_phones)) <= 390 - 44
 
 
 def test_figures_are_files_of_both_kinds_with_their_methods_colours(written):
