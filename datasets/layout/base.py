@@ -220,7 +220,7 @@ class CoOpDataset(CoOpLayout):
             seed = None if given else cfg.SEED
             drawn = draws.read_draw(path, self.name, num_shots, sources, self.dataset_dir, seed, self.names_in_data)
         if "val" in sources and "val" not in drawn:
-            self.note(f"{path} names no val images; those are drawn with seed {cfg.SEED}")
+            self.note(f"{path} names no images of the val part; those are drawn with seed {cfg.SEED}")
             shots = draws.shots_of("val", num_shots)
             drawn["val"] = self.generate_fewshot_dataset(sources["val"], num_shots=shots)
         return Parts(drawn["train"], drawn.get("val", parts.test), parts.test)

@@ -67,7 +67,7 @@ def read_draw(
         names_in_data: further names that classes may have in the file, by label (see `encode_draw`).
 
     Returns:
-        The drawn items of each part; without "val" if a file of lines names none of its images.
+        The drawn items of each part; without "val" if a published file names none of its images.
 
     Raises:
         MissingDataError: there is no such file.
@@ -152,8 +152,8 @@ def _published_content(path: str, sources: Sources, folder: str) -> dict[str, An
     """The rows of each part of a draw in one of two published forms; None for other files.
 
     The form of cross_modal_adaptation is one object, whose `train` and `val` have a list `data` of objects with
-    `impath`, `label` and `classname`. The other form has one such object on each line. A line belongs to the part that
-    has its image (to train if both have it).
+    `impath`, `label` and `classname`; a `val` without any image of the val part is left out. The other form has one
+    such object on each line. A line belongs to the part that has its image (to train if both have it).
     """
     known = {item.impath for items in sources.values() for item in items}
     lines = _objects_of_lines(path)
@@ -167,7 +167,11 @@ def _published_content(path: str, sources: Sources, folder: str) -> dict[str, An
     content = read_json_object(path)
     if not isinstance(content.get("train"), dict):
         return None
-    return {part: _rows_of_data(content.get(part), part, path, known, folder) for part in sources}
+    rows_of = {part: _rows_of_data(content.get(part), part, path, known, folder) for part in sources}
+    in_val = {item.impath for item in sources.get("val", ())}
+    if not any(os.path.join(folder, row[0]) in in_val for row in rows_of.get("val", ())):
+        rows_of.pop("val", None)
+    return rows_of
 
 
 def _objects_of_lines(path: str) -> list[tuple[int, Any]] | None:

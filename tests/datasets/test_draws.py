@@ -142,6 +142,19 @@ def test_a_draw_of_cross_modal_adaptation(eurosat, build, tmp_path, root):
         assert all(Path(item.impath).is_file() for item in items)
 
 
+def test_a_draw_whose_val_has_the_training_images(eurosat, build, tmp_path, capsys):
+    """They would make the best epoch on validation that with the best training accuracy."""
+    draw = published_draw(eurosat)
+    content = {part: {"data": published_entries(draw["train"])} for part in draw}
+    (tmp_path / "theirs.json").write_text(json.dumps(content))
+    dataset = build("EuroSAT", eurosat, shots=1, seed=5, FEWSHOT_SPLIT=tmp_path / "theirs.json")
+    assert rows_of(dataset.train_x, eurosat) == draw["train"]
+    assert "theirs.json names no images of the val part; those are drawn with seed 5" in capsys.readouterr().out
+    assert len(dataset.val) == 5 and {item.impath for item in dataset.val}.isdisjoint(
+        item.impath for item in dataset.train_x
+    )
+
+
 @pytest.mark.parametrize("with_val", [False, True])
 def test_a_draw_of_lines(eurosat, build, tmp_path, capsys, with_val):
     draw = published_draw(eurosat)
@@ -150,7 +163,7 @@ def test_a_draw_of_lines(eurosat, build, tmp_path, capsys, with_val):
     dataset = build("EuroSAT", eurosat, shots=1, seed=5, FEWSHOT_SPLIT=tmp_path / "theirs.jsonl")
     assert rows_of(dataset.train_x, eurosat) == draw["train"]
     assert len(dataset.val) == 5
-    assert ("names no val images" in capsys.readouterr().out) == (not with_val)
+    assert ("names no images of the val part" in capsys.readouterr().out) == (not with_val)
     if with_val:
         assert rows_of(dataset.val, eurosat) == draw["val"]
 
