@@ -3,7 +3,8 @@
 #
 #   bash scripts/test.sh [pytest arguments]      e.g. tests/deploy -x
 #
-# The whole suite also says which share of the lines it covers: COVERAGE=0 leaves that out, COVERAGE=1 adds it to parts.
+# The whole suite also says which share of the lines it covers: not with COVERAGE=0.
+# COVERAGE=1 says it of a part, too.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"

@@ -445,8 +445,9 @@ class TrainerBase:
             self.epoch = epoch
             self.before_epoch()
             self.run_epoch()
-            self.after_epoch()
-            self.between_epochs()
+            with STOP.deferred():  # until the epoch is saved
+                self.after_epoch()
+                self.between_epochs()
         self.after_train()
 
     def before_train(self) -> None:
@@ -462,7 +463,9 @@ class TrainerBase:
         pass
 
     def between_epochs(self) -> None:
-        """After `after_epoch`, which trainers override."""
+        """After `after_epoch`, which trainers override. Stops if a signal has asked for it."""
+        if STOP.number is not None:
+            raise Interrupted(STOP.number)
 
     # Defined by trainers. Not abstract: trainer files of the lineage omit methods that they do not use
 
@@ -874,6 +877,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
         """Copies on the trainer's device; the host does not wait for copies from pinned memory."""
         return tuple(tensor.to(self.device, non_blocking=True) for tensor in tensors)
 
+    @STOP.deferred()
     def train_on_batches(self, batches: Iterable[tuple], num_batches: int) -> None:
         """One epoch: `forward_backward(*batch)` for each, with averages, log lines, TensorBoard and a bar.
 
@@ -889,7 +893,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
             initial=trained, total=num_batches, desc=f"epoch {self.epoch + 1}/{self.max_epoch}", unit="batch"
         )
         end = time.time()
-        with bar, STOP.deferred():
+        with bar:
             for self.batch_idx, batch in enumerate(batches, start=trained):
                 data_time.update(time.time() - end)
                 self.last_batch, self._last_images = batch, [*self._last_images[-1:], image_paths(batch)]
