@@ -12,8 +12,15 @@ install_requirements requirements.txt requirements-test.txt
 ruff check .
 ruff format --check .
 [[ $# -gt 0 ]] || basedpyright # takes half a minute: with the whole suite only
-coverage=() measured=${COVERAGE:-$(($# == 0))}
-[[ $measured == 0 ]] || coverage=(--cov --cov-report=)
+program=(pytest)
+if [[ ${COVERAGE:-$(($# == 0))} != 0 ]]; then
+  coverage_file=$(mktemp)
+  packages=$(printf '%s\n' */__init__.py | grep -v ^tests/ | xargs dirname | paste -sd,)
+  program=(slipcover --source "$packages" --json --out "$coverage_file" -m pytest)
+fi
 # one thread and one core for each of up to four workers; the tests of a file stay together, for they share fixtures
-OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} python -m pytest -n auto --maxprocesses 4 --dist loadfile "${coverage[@]}" "$@"
-[[ $measured == 0 ]] || echo "Coverage: $(coverage report --format=total) % of the lines, subprocesses not counted"
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} python -m "${program[@]}" -n auto --maxprocesses 4 --dist loadfile "$@"
+[[ -z ${coverage_file:-} ]] || python -c "
+import json, sys
+print('Coverage:', json.load(open(sys.argv[1]))['summary']['percent_covered_display'], '% of the lines, subprocesses not counted')
+" "$coverage_file"

@@ -36,12 +36,3 @@ def device(request):
     yield torch.device(request.param)
     for backend, value in zip(backends, before, strict=True):
         backend.allow_tf32 = value
-
-
-@pytest.fixture
-def untraced():
-    """Without the tracer that measures coverage, which makes deep recursion four times slower: for time limits."""
-    tracer = sys.gettrace()
-    sys.settrace(None)
-    yield
-    sys.settrace(tracer)

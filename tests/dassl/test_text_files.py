@@ -57,7 +57,7 @@ def test_ordinary_yaml(tmp_path):
         ("a: 1:30.5", "YAML reads 1:30.5 as"),
     ],
 )
-def test_yaml_that_is_refused(tmp_path, text, says, untraced):
+def test_yaml_that_is_refused(tmp_path, text, says):
     path = tmp_path / "a.yaml"
     path.write_text(text)
     start = time.process_time()
