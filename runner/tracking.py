@@ -15,7 +15,7 @@ from yacs.config import CfgNode
 
 from dassl.config import leaves, plain
 from dassl.engine import TrainerBase
-from dassl.utils import BadValueError
+from dassl.utils import BadValueError, UserError, one_line
 
 PROJECT = "prompt-learning"
 """Name of the project (W&B) or experiment (MLflow), unless their own variables say otherwise."""
@@ -54,11 +54,17 @@ def start_tracking(name: str, trainer: TrainerBase, cfg: CfgNode, settings: Sett
 
     Args:
         name: one of `PACKAGES`.
+
+    Raises:
+        UserError: the logger's package cannot start, for example without a login or a server.
     """
     if name == "tensorboard":  # the trainer's own writer has the curves
         return TensorBoard(Path(cfg.OUTPUT_DIR), settings)
     kind = WeightsAndBiases if name == "wandb" else MLflow
-    tracker = kind(Path(cfg.OUTPUT_DIR), settings)
+    try:
+        tracker = kind(Path(cfg.OUTPUT_DIR), settings)
+    except Exception as error:  # each package has its own
+        raise UserError(f"--logger {name} cannot start: {one_line(error, 400)}") from error
     write = trainer.write_scalar
 
     def write_to_both(tag: str, scalar_value: Any, global_step: int | None = None) -> None:

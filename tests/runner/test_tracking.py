@@ -123,6 +123,16 @@ def test_mlflow(run, monkeypatch):
     assert calls[-1][0] == "end_run"
 
 
+def test_a_logger_that_cannot_start_is_one_line(run, monkeypatch):
+    def refuse(name):
+        raise RuntimeError("no login:\n  run mlflow login")
+
+    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(set_experiment=refuse))
+    monkeypatch.setattr("runner.command.check_logger", lambda name: None)
+    with pytest.raises(UserError, match="^--logger mlflow cannot start: no login: run mlflow login$"):
+        run("--logger", "mlflow")
+
+
 def test_a_missing_package_is_named_before_anything_is_made(run, tmp_path, monkeypatch):
     monkeypatch.setitem(tracking.PACKAGES, "wandb", "no_such_package")
     with pytest.raises(
