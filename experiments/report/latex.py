@@ -38,7 +38,7 @@ def latex(sections: Iterable[Section]) -> str:
 def _floats(section: Section) -> list[str]:
     """The floats of a section: panels beside each other for its blocks, else a table in as many pieces as needed."""
     blocks = section.blocks()
-    shared = {name: text for name, text in section.shared().items() if name != BLOCK or not section.by_block}
+    shared = {name: text for name, text in section.shared.items() if name != BLOCK or not section.by_block}
     if len(blocks) > 1:
         per_row = max(len(_rows(section, rows).index) for _, rows in blocks) + 5
         panels = _columns(section) * max(1, PANEL_LINES // per_row)
@@ -88,7 +88,7 @@ def _rows(section: Section, rows: pd.Index) -> pd.DataFrame:
     What all rows of the section share is in the caption, and the name of a block above its table. What an average
     covers is left to its mark and the notes: it would make the column too wide.
     """
-    elsewhere = {*section.shared(), *([BLOCK] if section.by_block else [])}
+    elsewhere = {*section.shared, *([BLOCK] if section.by_block else [])}
     texts = pd.DataFrame(section.texts.loc[rows, [name for name in section.texts if name not in elsewhere]])
     if section.differences is None:
         return texts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ class Section:
     def is_number(self, column: str) -> bool:
         return is_numeric_dtype(self.values[column])
 
+    @cached_property
     def shared(self) -> dict[str, str]:
         """What all rows have in common, by column: narrow formats say it once. The methods stay in their rows."""
         if len(self.texts) < 2:

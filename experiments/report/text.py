@@ -36,11 +36,16 @@ def _with_differences(section: Section) -> pd.DataFrame:
     return texts + section.differences.map(lambda difference: f" ({difference})" if difference else "")
 
 
+def _condensed(section: Section) -> tuple[pd.DataFrame, list[str]]:
+    """The texts without the columns that are the same in all rows, and a line that says those; none if none are."""
+    said = [f"All rows: {in_words(section.shared)}."] if section.shared else []
+    return _with_differences(section).drop(columns=[*section.shared]), said
+
+
 def terminal(section: Section, width: int) -> str:
     """A table that fits into `width` characters: what does not, follows below with the text columns repeated."""
-    shared = section.shared()
-    texts = _with_differences(section).drop(columns=[*shared])
-    lines = [section.title, "=" * len(section.title), *([f"All rows: {in_words(shared)}."] if shared else [])]
+    texts, of_all_rows = _condensed(section)
+    lines = [section.title, "=" * len(section.title), *of_all_rows]
     for columns in _fitting(texts, [section.is_number(name) for name in texts].index(True), width):
         lines += [_table(pd.DataFrame(texts[columns]), "simple"), ""]
     notes = [*([section.legend] if section.differences is not None else []), *(f"* {note}" for note in section.notes)]
@@ -67,10 +72,10 @@ def _table(texts: pd.DataFrame, style: str) -> str:
 def markdown(sections: Iterable[Section], title: str, facts: Iterable[str]) -> str:
     lines = [f"# {title}", "", *(f"* {in_markdown(fact)}" for fact in facts), "", LEGEND, ""]
     for section in sections:
-        shared = section.shared()
-        texts = _with_differences(section).drop(columns=[*shared]).map(in_markdown).rename(columns=in_markdown)
+        texts, of_all_rows = _condensed(section)
+        texts = texts.map(in_markdown).rename(columns=in_markdown)
         lines += [f"## {in_markdown(section.title)}", ""]
-        lines += [f"All rows: {in_markdown(in_words(shared))}.", ""] if shared else []
+        lines += [part for line in of_all_rows for part in (in_markdown(line), "")]
         lines += [_table(texts, "github"), ""]
         # a blank line behind the notes, or else the legend would belong to the last one
         lines += [
