@@ -14,9 +14,10 @@ ruff format --check .
 [[ $# -gt 0 ]] || basedpyright # takes half a minute: with the whole suite only
 program=(pytest)
 if [[ ${COVERAGE:-$(($# == 0))} != 0 ]]; then
-  coverage_file=$(mktemp)
-  packages=$(printf '%s\n' */__init__.py | grep -v ^tests/ | xargs dirname | paste -sd,)
-  program=(slipcover --source "$packages" --json --out "$coverage_file" -m pytest)
+    coverage_file=$(mktemp)
+    trap 'rm -f "$coverage_file"' EXIT
+    packages=$(printf '%s\n' */__init__.py | grep -v ^tests/ | xargs dirname | paste -sd,)
+    program=(slipcover --source "$packages" --json --out "$coverage_file" -m pytest)
 fi
 # one thread and one core for each of up to four workers; the tests of a file stay together, for they share fixtures
 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} python -m "${program[@]}" -n auto --maxprocesses 4 --dist loadfile "$@"
