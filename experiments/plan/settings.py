@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from dassl.config import config_differences
 from dassl.utils.errors import BadValueError, MissingFileError
@@ -78,8 +77,20 @@ def base2new(row: Row, places: Places, dataset: str, seed: int, shots: int) -> I
     def folder(part: str) -> Path:
         return base2new_folder(places.output, part, called, shots, row.method.trainer, config, seed)
 
-    facts = {"setting": "base2new", "recipe": recipe, "dataset": dataset, "seed": seed, "shots": shots}
-    on_base = _run(row, places, part="train_base", classes="base", folder=folder("train_base"), **facts)
+    on_base = PlannedRun(
+        setting="base2new",
+        part="train_base",
+        method=row.method,
+        recipe=recipe,
+        dataset=dataset,
+        seed=seed,
+        shots=shots,
+        classes="base",
+        options=row.options,
+        data=places.data,
+        folder=folder("train_base"),
+        variant=row.variant,
+    )
     yield on_base
     needs = on_base.folder if row.method.learns else None
     for part, classes in (("test_new", "new"), ("test_all", "all")):
@@ -114,18 +125,25 @@ def _trained_on_all(
     subfolder = method_subfolder(row.method, recipe, row.options)
     called = _data_name(row, dataset)
     folder = training_folder(places.output, called, shots, row.method.trainer, config, seed, subfolder)
-    facts = {"setting": setting, "part": part, "recipe": recipe, "dataset": dataset, "seed": seed, "shots": shots}
-    return _run(row, places, classes="all", folder=folder, **facts)
+    return PlannedRun(
+        setting=setting,
+        part=part,
+        method=row.method,
+        recipe=recipe,
+        dataset=dataset,
+        seed=seed,
+        shots=shots,
+        classes="all",
+        options=row.options,
+        data=places.data,
+        folder=folder,
+        variant=row.variant,
+    )
 
 
 def _data_name(row: Row, dataset: str) -> str:
     check_dataset(dataset)
     return data_name(dataset, row.options)
-
-
-def _run(row: Row, places: Places, **facts: Any) -> PlannedRun:
-    """The planned run with these facts, and those that its row and the places state."""
-    return PlannedRun(method=row.method, options=row.options, variant=row.variant, data=places.data, **facts)
 
 
 @dataclass(frozen=True)
