@@ -19,6 +19,7 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.found_models import folders_beside, found_instead
 from dassl.engine.run_record import check_piece, check_record_files, read_config
 from dassl.utils import BadValueError, MissingFileError, UnreadableFileError, UserError, file_sha256, read_json
+from dassl.utils.devices import chosen_device
 from datasets.layout.classes import describe_same_text
 from runner.config import extend_cfg
 from runner.plugins import check_recorded
@@ -165,8 +166,8 @@ def load_trained(
         found = folders_beside(source.folder)
         raise MissingFileError(f"no such folder: {source.folder} (give the output folder of a training run); {found}")
     cfg, trained_names = source.record(classnames)
-    use_cuda = use_cuda and torch.cuda.is_available()
-    cfg.MODEL.INIT_WEIGHTS, cfg.USE_CUDA, cfg.VERBOSE = "", use_cuda, False
+    device = chosen_device(use_cuda)
+    cfg.MODEL.INIT_WEIGHTS, cfg.USE_CUDA, cfg.VERBOSE = "", device.type != "cpu", False
     kind = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
     if precision is not None and issubclass(kind, Method):
         cfg.TRAINER[kind.config_node].PREC = precision
@@ -175,7 +176,7 @@ def load_trained(
     _check_same_text(names, given=classnames is not None, folder=source.folder)
     if not issubclass(kind, Method):
         return Trained(cfg, OtherTrainer(cfg, names, source))
-    model = prompted_clip(cfg, names, "cuda" if use_cuda else "cpu")
+    model = prompted_clip(cfg, names, device)
     if model.prompts.class_specific and trained_names and names != trained_names:
         raise UserError(f"{source.folder}: its prompts are class-specific (CSC), they do not fit other class names")
     if model.prompts.tensors():

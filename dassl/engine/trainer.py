@@ -26,6 +26,7 @@ from dassl.evaluation import build_evaluator
 from dassl.interruption import STOP, Interrupted
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.optim.lr_scheduler import enter_schedule
+from dassl.utils.devices import chosen_device
 from dassl.utils.environment import collect_env_info
 from dassl.utils.errors import BadValueError, MismatchError, MissingFileError, UnwritableFileError, one_line
 from dassl.utils.files import (
@@ -520,8 +521,7 @@ class SimpleTrainer(RunChecks, TrainerBase):
         super().__init__()
         self.check_ranges(cfg)
         self.check_cfg(cfg)
-        use_cuda = torch.cuda.is_available() and cfg.USE_CUDA
-        self.device = torch.device("cuda" if use_cuda else "cpu")
+        self.device = chosen_device(cfg.USE_CUDA)
         self.start_epoch = self.epoch = 0
         self.max_epoch = cfg.OPTIM.MAX_EPOCH
         self.output_dir = cfg.OUTPUT_DIR

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 from golden_data import images
-from golden_replay import features
 from meta_by_hand import FAMILY_OPTIONS
 from tiny_runs import NODES, build_trainer, learned, set_position
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dassl.engine.anomalies import NonFiniteError
@@ -250,61 +247,6 @@ def test_a_step_waits_for_the_device_once(build, name, monkeypatch):
     with Waits(monkeypatch) as waits:
         trainer.forward_backward(batch)
     assert waits.counts == {"tolist": 1}
-
-
-def fake_on_gpu(value):
-    """A tensor without content that says it is on a GPU; modules and dataclasses with all that they hold"""
-    if isinstance(value, torch.Tensor):
-        fake = torch.empty(value.shape, dtype=value.dtype, device="cuda")
-        return torch.nn.Parameter(fake, requires_grad=False) if isinstance(value, torch.nn.Parameter) else fake
-    if isinstance(value, dict):  # what is kept between calls
-        return {}
-    if isinstance(value, list | tuple):
-        return type(value)(map(fake_on_gpu, value))
-    if isinstance(value, torch.nn.Module):
-        for module in value.modules():
-            for held in (module._parameters, module._buffers):
-                held.update({name: fake_on_gpu(tensor) for name, tensor in held.items() if tensor is not None})
-        return value
-    if is_dataclass(value):
-        return replace(value, **{field.name: fake_on_gpu(getattr(value, field.name)) for field in fields(value)})
-    for name, held in vars(value).items() if type(value).__module__.startswith(("clip.", "trainers.")) else ():
-        setattr(value, name, fake_on_gpu(held))
-    return value
-
-
-@pytest.mark.parametrize("name", NODES)
-def test_every_tensor_of_a_step_is_on_the_device(tiny_cfg, name):
-    """On a GPU that is only pretended, a mixture of devices or a value that is asked for is an error.
-
-    Forward passes only: without a GPU, autograd does not run on its tensors.
-    """
-    trainer = build_trainer(tiny_cfg(name))
-    inputs = trainer.parse_batch_train(batches()[1])
-    with FakeTensorMode(), torch.no_grad():
-        prompts = trainer.prompts
-        fake_on_gpu(prompts.clip)
-        fake_on_gpu(prompts)
-        for kept, value in list(vars(prompts).items()):
-            if kept == "context" or isinstance(value, torch.Tensor):
-                setattr(prompts, kept, fake_on_gpu(value))
-        theta = trainer.theta()
-        image, label, *_ = inputs = fake_on_gpu(inputs)
-        assert trainer.prompted._logits(theta, image, None).device.type == "cuda"
-        if hasattr(trainer, "teacher_text"):
-            trainer.teacher_text = fake_on_gpu(trainer.teacher_text)
-        loss, reported = trainer.objective(theta, *inputs)
-        assert {value.device.type for value in (loss, *reported.values())} == {"cuda"}
-        if name == "ProMetaR":
-            whole = prometar.Batch(image, label, trainer.teacher_image_features(image))
-            sizes = {"query": (2, torch.int64), "support": (2, torch.int64), "lam": (2, None), "mix": (2, torch.int64)}
-            task = prometar.Task(**{k: torch.zeros(n, dtype=t, device="cuda") for k, (n, t) in sizes.items()})
-            support, both = whole.at(task.support), whole.at(task.images())
-            losses = trainer.losses(*features(trainer, theta, support), support)[1]
-            phi = dict(fake_on_gpu(trainer.modulator).named_parameters())
-            gamma = trainer.gamma(phi, theta, theta)
-            tensors = (*losses, *gamma.values(), trainer.query_loss(*features(trainer, theta, both), both.labels, task))
-            assert {tensor.device.type for tensor in tensors} == {"cuda"}
 
 
 # The mechanism
