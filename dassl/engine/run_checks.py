@@ -38,12 +38,13 @@ from .run_record import (
     read_config,
     write_record,
 )
+from .trainer_base import TrainerBase
 
 _PARTS = ("train_x", "train_u", "val", "test")
 
 
-class RunChecks:
-    """What `SimpleTrainer` records, and how it handles the records that it finds.
+class RunChecks(TrainerBase):
+    """What a trainer with a configuration records, and how it handles the records that it finds.
 
     A trainer with `refuses_other_configurations` stops if the record of a folder differs from its own
     configuration. Others behave like Dassl and print a warning that names the keys.
