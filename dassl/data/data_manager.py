@@ -323,47 +323,19 @@ class DataManager:
         if dataset_wrapper is None and None in (tfm_train, tfm_test):
             raise BadValueError("images without transforms cannot be batched: set INPUT.NO_TRANSFORM False")
         loaders = cfg.DATALOADER
-        self._train_loader_x = train_loader(dataset.train_x, loaders.TRAIN_X)
-        self._train_loader_u = None
+        self.train_loader_x = train_loader(dataset.train_x, loaders.TRAIN_X)
+        self.train_loader_u = None
         if dataset.train_u:
             same_as_x = loaders.TRAIN_U.SAME_AS_X
-            self._train_loader_u = train_loader(dataset.train_u, loaders.TRAIN_X if same_as_x else loaders.TRAIN_U)
-        self._val_loader = test_loader(dataset.val) if dataset.val else None
-        self._test_loader = test_loader(dataset.test)
-        self._num_classes = dataset.num_classes
-        self._num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)
-        self._lab2cname = dataset.lab2cname
+            self.train_loader_u = train_loader(dataset.train_u, loaders.TRAIN_X if same_as_x else loaders.TRAIN_U)
+        self.val_loader = test_loader(dataset.val) if dataset.val else None
+        self.test_loader = test_loader(dataset.test)
+        self.num_classes = dataset.num_classes
+        self.num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)
+        self.lab2cname = dataset.lab2cname
         self.dataset = dataset
         if cfg.VERBOSE:
             self.show_dataset_summary(cfg)
-
-    @property
-    def train_loader_x(self) -> DataLoader:
-        return self._train_loader_x
-
-    @property
-    def train_loader_u(self) -> DataLoader | None:
-        return self._train_loader_u
-
-    @property
-    def val_loader(self) -> DataLoader | None:
-        return self._val_loader
-
-    @property
-    def test_loader(self) -> DataLoader:
-        return self._test_loader
-
-    @property
-    def num_classes(self) -> int:
-        return self._num_classes
-
-    @property
-    def num_source_domains(self) -> int:
-        return self._num_source_domains
-
-    @property
-    def lab2cname(self) -> dict[int, str]:
-        return self._lab2cname
 
     def show_dataset_summary(self, cfg: CfgNode) -> None:
         """Print one line with the data set's name, domains and numbers of classes and images."""
