@@ -47,11 +47,6 @@ class ConfigFunctions:
         flags = vars(parse_args([]))
         self._unset = {name: type(value)() if isinstance(value, str | list) else None for name, value in flags.items()}
 
-    @property
-    def names(self) -> list[str]:
-        """Which of the two functions the file has."""
-        return list(self._functions)
-
     def extend(self, cfg: CfgNode) -> None:
         """Add the keys of `extend_cfg`, and those that `reset_cfg` adds; existing keys that they do not define stay."""
         before = cfg.clone()
