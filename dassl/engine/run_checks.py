@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from yacs.config import CfgNode
@@ -63,8 +64,6 @@ class RunChecks(TrainerBase):
         self.scored_run: RunRecord | None = None  # of the checkpoint that was loaded for an evaluation
         self.start_digest: str | None = None  # SHA-256 of the file of MODEL.INIT_WEIGHTS
         self.extended_after: list[int] = []
-        self._images: dict[str, str] | None = None
-        self._files: dict[str, str] | None = None
         self._warned: set[str] = set()
 
     # What is recorded
@@ -83,32 +82,29 @@ class RunChecks(TrainerBase):
         return RunRecord(
             config=counting_config(self.cfg, self.changes_no_number),
             classnames=classnames_digest(self.recorded_classnames),
-            images=self._image_digests(),
+            images=self._image_digests,
             epochs=self.max_epoch,
             frozen=self.frozen_weights_digest(),
             start=self.start_digest,
             extended_after=self.extended_after,
-            files=self._file_digests(),
+            files=self._file_digests,
         )
 
     def write_run_record(self, directory: str) -> None:
         """Write `config.yaml` and `classnames.json` into a folder."""
         write_record(directory, self.cfg, self.recorded_classnames)
 
+    @cached_property
     def _image_digests(self) -> dict[str, str]:
-        if self._images is None:
-            dataset = getattr(getattr(self, "dm", None), "dataset", None)
-            parts = {part: getattr(dataset, part, None) for part in _PARTS}
-            root = self.cfg.DATASET.ROOT
-            self._images = {part: images_digest(items, root) for part, items in parts.items() if items}
-        return self._images
+        dataset = getattr(getattr(self, "dm", None), "dataset", None)
+        parts = {part: getattr(dataset, part, None) for part in _PARTS}
+        return {part: images_digest(items, self.cfg.DATASET.ROOT) for part, items in parts.items() if items}
 
+    @cached_property
     def _file_digests(self) -> dict[str, str]:
-        if self._files is None:
-            names = dict(leaves(plain(self.cfg)))
-            found = {key: file_sha256_if_any(names[key]) for key in self.training_files}
-            self._files = {key: digest for key, digest in found.items() if digest is not None}
-        return self._files
+        names = dict(leaves(plain(self.cfg)))
+        found = {key: file_sha256_if_any(names[key]) for key in self.training_files}
+        return {key: digest for key, digest in found.items() if digest is not None}
 
     # What is compared
 
@@ -127,7 +123,7 @@ class RunChecks(TrainerBase):
         config = read_config(directory)
         # files are compared by their content; their digests are in the checkpoints
         differences = self._differences(
-            config, resuming, self.frozen_weights_digest(), self.start_digest, self._file_digests()
+            config, resuming, self.frozen_weights_digest(), self.start_digest, self._file_digests
         )
         lines = [str(each) for each in differences]
         if resuming and not lines:
@@ -208,7 +204,7 @@ class RunChecks(TrainerBase):
         files = [(BACKBONE_KEY, frozen, self.frozen_weights_digest())]
         if resuming:  # irrelevant for a trained model
             files += [(INIT_KEY, start, self.start_digest)]
-            files += [(key, training_files.get(key), self._file_digests().get(key)) for key in self.training_files]
+            files += [(key, training_files.get(key), self._file_digests.get(key)) for key in self.training_files]
         names = dict(leaves(there)), dict(leaves(here))
         for key, *digests in files:
             recorded, own = (NamedFile(of.get(key, ""), digest) for of, digest in zip(names, digests, strict=True))
