@@ -15,7 +15,6 @@ from dassl.config.differences import (
     EXTEND_KEY,
     INIT_KEY,
     Difference,
-    NamedFile,
     by_content,
     config_differences,
     leaves,
@@ -120,11 +119,8 @@ class RunChecks(TrainerBase):
         """
         if not has_record(directory) or (resuming and not has_checkpoints(directory)):
             return
-        config = read_config(directory)
         # files are compared by their content; their digests are in the checkpoints
-        differences = self._differences(
-            config, resuming, self.frozen_weights_digest(), self.start_digest, self._file_digests
-        )
+        differences = self._differences(read_config(directory), self._digests(), resuming)
         lines = [str(each) for each in differences]
         if resuming and not lines:
             lines = _classname_differences(read_classnames(directory), self.recorded_classnames)
@@ -154,7 +150,7 @@ class RunChecks(TrainerBase):
             if self.refuses_other_configurations:
                 raise
             print(f"Warning: {error} (used nevertheless, as in Dassl)")
-        differences = self._differences(record.config, resuming, record.frozen, record.start, record.files)
+        differences = self._differences(record.config, record.digests, resuming)
         lines = [str(each) for each in differences]
         if resuming:
             lines += self._data_differences(record)
@@ -183,33 +179,25 @@ class RunChecks(TrainerBase):
         if self.needs_more_epochs(record):
             self.extended_after.append(epoch)
 
+    def _digests(self) -> dict[str, str | None]:
+        """SHA-256 of each file that the configuration names, as `RunRecord.digests`."""
+        return {BACKBONE_KEY: self.frozen_weights_digest(), INIT_KEY: self.start_digest, **self._file_digests}
+
     def _differences(
-        self,
-        there: dict[str, Any],
-        resuming: bool,
-        frozen: str | None,
-        start: str | None,
-        training_files: Mapping[str, str],
+        self, there: dict[str, Any], digests: Mapping[str, str | None], resuming: bool
     ) -> list[Difference]:
         """Relevant keys that differ; those that name files are compared by the content of the files.
 
         Args:
-            frozen: SHA-256 of the recorded run's backbone, if known.
-            start: SHA-256 of the file that it started from.
-            training_files: SHA-256 of its `training_files`, by key.
+            there: the recorded configuration.
+            digests: SHA-256 of the files that it names, if known.
+            resuming: as in `check_folder`.
         """
-        here = plain(self.cfg)
+        here, own = plain(self.cfg), self._digests()
         found = config_differences(there, here, self._default_config(), self.changes_no_number)
         found = without_extension(found, self.cfg.TRAIN.EXTEND) if resuming else of_the_model(found)
-        files = [(BACKBONE_KEY, frozen, self.frozen_weights_digest())]
-        if resuming:  # irrelevant for a trained model
-            files += [(INIT_KEY, start, self.start_digest)]
-            files += [(key, training_files.get(key), self._file_digests.get(key)) for key in self.training_files]
-        names = dict(leaves(there)), dict(leaves(here))
-        for key, *digests in files:
-            recorded, own = (NamedFile(of.get(key, ""), digest) for of, digest in zip(names, digests, strict=True))
-            found = by_content(found, key, recorded, own)
-        return found
+        compared = own if resuming else [BACKBONE_KEY]  # a trained model does not need the files of its training
+        return by_content(found, there, here, {key: (digests.get(key), own[key]) for key in compared})
 
     def _default_config(self) -> dict[str, Any]:
         cfg = get_cfg_default()
