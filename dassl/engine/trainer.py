@@ -6,6 +6,7 @@ A method is a subclass of TrainerX that builds its model (`build_model`) and tra
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain, repeat
 from typing import Any
 
 import torch
@@ -61,14 +62,7 @@ class TrainerXU(SimpleTrainer):
 
 def _endless(loader: Iterable) -> Iterator:
     """Endless batches. The first pass starts at once, because a loader draws a random number when it starts."""
-    first_pass = iter(loader)
-
-    def batches() -> Iterator:
-        yield from first_pass
-        while True:
-            yield from loader
-
-    return batches()
+    return chain(iter(loader), chain.from_iterable(repeat(loader)))
 
 
 def __getattr__(name: str) -> Any:
