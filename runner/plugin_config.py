@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import ast
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from types import CodeType
@@ -18,10 +18,13 @@ from typing import Any
 from yacs.config import CfgNode
 
 from dassl.utils.errors import UnreadableFileError
+from dassl.utils.files import read_bytes
 from runner.arguments import parse_args
 from runner.plugin_imports import TRAINERS, PluginLoader, PluginPackage
 
 EXTEND, RESET = "extend_cfg", "reset_cfg"
+_COMPUTED = object()
+"""In place of a value that is unknown without running the file."""
 
 
 class ConfigFunctions:
@@ -46,11 +49,6 @@ class ConfigFunctions:
         self._flags = flag_defaults(parsed(file))
         flags = vars(parse_args([]))
         self._unset = {name: type(value)() if isinstance(value, str | list) else None for name, value in flags.items()}
-
-    @property
-    def names(self) -> list[str]:
-        """Which of the two functions the file has."""
-        return list(self._functions)
 
     def extend(self, cfg: CfgNode) -> None:
         """Add the keys of `extend_cfg`, and those that `reset_cfg` adds; existing keys that they do not define stay."""
@@ -106,9 +104,7 @@ def parsed(file: Path) -> ast.Module:
         UnreadableFileError: it cannot be read, or is not Python.
     """
     try:
-        return ast.parse(file.read_bytes(), str(file))
-    except OSError as error:
-        raise UnreadableFileError(f"cannot read {file}: {error.strerror or error}") from error
+        return ast.parse(read_bytes(file), str(file))
     except (SyntaxError, ValueError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         raise UnreadableFileError(f"{file}{line} is not Python: {getattr(error, 'msg', error)}") from error
@@ -145,6 +141,8 @@ def bound_names(statement: ast.stmt) -> set[str]:
     """The names of its module that a top-level statement binds."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {statement.name}
+    if isinstance(statement, ast.If) and "__name__" in ast.unparse(statement.test):  # what a program runs
+        return set()
     names = set()
     for node in ast.walk(statement):
         if isinstance(node, ast.alias):
@@ -153,11 +151,7 @@ def bound_names(statement: ast.stmt) -> set[str]:
             names.add(node.id)
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
             names.add(node.name)
-    return set() if _is_main_guard(statement) else names
-
-
-def _is_main_guard(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.If) and "__name__" in ast.unparse(statement.test)
+    return names
 
 
 def has_config_functions(tree: ast.Module) -> bool:
@@ -170,47 +164,36 @@ def flag_defaults(tree: ast.Module) -> dict[str, Any]:
     defaults = {}
     for call in ast.walk(tree):
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "add_argument":
-            stated = {keyword.arg: keyword.value for keyword in call.keywords}
+            stated = {keyword.arg: _literal(keyword.value) for keyword in call.keywords}
             names = [value for value in map(_literal, call.args) if isinstance(value, str)]
             long_names = [name for name in names if name.startswith("--")] or names
-            if not long_names:
+            if not long_names or stated.get("default") is _COMPUTED:
                 continue
-            name = _literal(stated.get("dest")) or long_names[0].lstrip("-").replace("-", "_")
-            if "default" in stated and _literal(stated["default"]) is None and not _is_none(stated["default"]):
-                continue  # computed: unknown without running the file
-            action = _literal(stated.get("action"))
-            defaults[name] = _literal(stated.get("default"))
-            if "default" not in stated and action in ("store_true", "store_false"):
-                defaults[name] = action == "store_false"
+            given, action = stated.get("dest"), stated.get("action")
+            name = given if isinstance(given, str) else long_names[0].lstrip("-").replace("-", "_")
+            without = action == "store_false" if action in ("store_true", "store_false") else None
+            defaults[name] = stated.get("default", without)
     return defaults
 
 
-def _literal(node: ast.expr | None) -> Any:
-    """The value of a literal; None for anything else."""
+def _literal(node: ast.expr) -> Any:
+    """The value of a literal; `_COMPUTED` for anything else."""
     try:
-        return ast.literal_eval(node) if node is not None else None
+        return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return None
-
-
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
+        return _COMPUTED
 
 
 def imported_trainers(tree: ast.Module) -> list[str]:
     """The modules of `trainers` that a file imports, as dotted names below it; some may be names in a module."""
-    found: dict[str, None] = {}
+    names: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            _add(found, (alias.name for alias in node.names))
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-            _add(found, (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)))
-    return list(found)
-
-
-def _add(found: dict[str, None], names: Iterable[str]) -> None:
-    prefix = f"{TRAINERS}."
-    found.update((name.removeprefix(prefix), None) for name in names if name.startswith(prefix))
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    below = f"{TRAINERS}."
+    return list(dict.fromkeys(name.removeprefix(below) for name in names if name.startswith(below)))
 
 
 def registers(tree: ast.Module) -> bool:

@@ -43,7 +43,7 @@ class PluginPackage(MetaPathFinder):
         self.lines: list[str] = []
         """What was said so far."""
         self._is_announced = False
-        self._builtins = vars(builtins) | {"__import__": self._import}
+        self.builtins = vars(builtins) | {"__import__": self._import}
 
     def install(self) -> None:
         package = ModuleType(self.name)
@@ -77,16 +77,6 @@ class PluginPackage(MetaPathFinder):
     def module_name(self, file: Path) -> str:
         """The full name of the module in a file below the root."""
         return ".".join([self.name, *file.relative_to(self.root).with_suffix("").parts]).removesuffix(".__init__")
-
-    def code(self, loader: SourceFileLoader, path: str) -> CodeType:
-        """Compile a file, and note its digest. Compiled files on disk (`__pycache__`) are neither read nor written."""
-        data = loader.get_data(path)
-        self.sources[str(Path(path).relative_to(self.root))] = hashlib.sha256(data).hexdigest()
-        return loader.source_to_code(data, path)
-
-    def prepare(self, module: ModuleType) -> None:
-        """Give a module the imports of this package, before it is run."""
-        vars(module)["__builtins__"] = self._builtins
 
     # The finder of modules below the package's name
 
@@ -182,10 +172,14 @@ class PluginLoader(SourceFileLoader):
         self._package = package
 
     def get_code(self, fullname: str) -> CodeType:
-        return self._package.code(self, self.get_filename(fullname))
+        """Compile a file, and note its digest. Compiled files on disk (`__pycache__`) are neither read nor written."""
+        path = Path(self.get_filename(fullname))
+        data = path.read_bytes()
+        self._package.sources[str(path.relative_to(self._package.root))] = hashlib.sha256(data).hexdigest()
+        return self.source_to_code(data, str(path))
 
     def exec_module(self, module: ModuleType) -> None:
-        self._package.prepare(module)
+        vars(module)["__builtins__"] = self._package.builtins  # with the imports of the package
         super().exec_module(module)
 
 

@@ -77,8 +77,6 @@ class Plugin:
 
 
 _loaded: list[Plugin] = []
-_before: dict[Registry, dict[str, Any]] = {}
-"""What was registered before the first plug-in."""
 
 
 def loaded() -> list[Plugin]:
@@ -168,18 +166,6 @@ def check_recorded(recorded: object, where: str) -> None:
             print(f"Warning: files of the plug-in {name} have changed since the run of {where} (SHA-256)")
 
 
-def unload_plugins() -> None:
-    """Go back to this project's own trainers, for a process that loads other plug-ins later."""
-    for plugin in reversed(_loaded):
-        if plugin.package in sys.meta_path:
-            plugin.package.uninstall()
-    if _loaded:
-        for registry, content in _before.items():
-            registry.restore(content)
-            registry.on_conflict = None
-    _loaded.clear()
-
-
 # --- loading ---------------------------------------------------------------------------------------------------------
 
 
@@ -190,8 +176,6 @@ def _load(path: Path) -> None:
     files, config_file = _files(path, root, plugin.package.is_flat)
     plugin.modules = [plugin.package.module_name(file) for file in files]
     before = {registry: dict(registry.items()) for registry in REGISTRIES}
-    if not _loaded:
-        _before.update(before)
     for registry in REGISTRIES:
         registry.on_conflict = _choose
     if shared is None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
 from clip.clip import local_file
 from dassl.config import Difference, leaves
-from dassl.config.differences import BACKBONE_KEY, INIT_KEY, NamedFile, by_content
+from dassl.config.differences import BACKBONE_KEY, INIT_KEY, by_content
 from dassl.utils.errors import UserError
 from dassl.utils.files import file_sha256, file_sha256_if_any
 from trainers.core.record import frozen_digest
@@ -17,8 +17,8 @@ from trainers.core.record import frozen_digest
 
 def by_content_of_files(
     differences: Sequence[Difference],
-    result: Mapping[str, Any],
-    config: Mapping[str, Any],
+    result: dict[str, Any],
+    config: dict[str, Any],
     backbone_digest: Callable[[str], str | None],
 ) -> list[Difference]:
     """Differences between a result and a configuration, with backbone and start values compared by their files.
@@ -29,15 +29,13 @@ def by_content_of_files(
         config: the present configuration.
         backbone_digest: returns the SHA-256 of a backbone's file; called only if the result has one.
     """
-    recorded, found = dict(leaves(result.get("full_config", {}))), list(differences)
+    there, model, digests = result.get("full_config", {}), config["MODEL"], {}
     if digest := result.get("weights_sha256"):
-        name, recorded_name = config["MODEL"]["BACKBONE"]["NAME"], str(recorded.get(BACKBONE_KEY))
-        there = NamedFile(recorded_name, frozen_digest(recorded_name, str(digest)))
-        found = by_content(found, BACKBONE_KEY, there, NamedFile(name, frozen_digest(name, backbone_digest(name))))
+        name, recorded = model["BACKBONE"]["NAME"], str(dict(leaves(there)).get(BACKBONE_KEY))
+        digests[BACKBONE_KEY] = frozen_digest(recorded, str(digest)), frozen_digest(name, backbone_digest(name))
     if digest := result.get("init_weights_sha256"):
-        path, there = config["MODEL"]["INIT_WEIGHTS"], NamedFile(str(recorded.get(INIT_KEY)), str(digest))
-        found = by_content(found, INIT_KEY, there, NamedFile(path, file_sha256_if_any(path)))
-    return found
+        digests[INIT_KEY] = str(digest), file_sha256_if_any(model["INIT_WEIGHTS"])
+    return by_content(differences, there, config, digests)
 
 
 def without_files(differences: Sequence[Difference]) -> list[Difference]:

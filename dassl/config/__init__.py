@@ -5,16 +5,3 @@ from .differences import CHANGES_NO_NUMBER, Difference, config_differences, leav
 from .merge import clean_cfg, merge_file, merge_opts
 from .ranges import check_ranges
 from .tree import plain
-
-__all__ = [
-    "CHANGES_NO_NUMBER",
-    "Difference",
-    "check_ranges",
-    "clean_cfg",
-    "config_differences",
-    "get_cfg_default",
-    "leaves",
-    "merge_file",
-    "merge_opts",
-    "plain",
-]

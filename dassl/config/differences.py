@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 CHANGES_NO_NUMBER = frozenset(
@@ -74,26 +74,32 @@ def config_differences(
     ]
 
 
-class NamedFile(NamedTuple):
-    """The value of a key that names a file, and the file's SHA-256; None if it is not known."""
-
-    name: str
-    sha256: str | None
-
-    def __str__(self) -> str:
-        return f"{self.name} (SHA-256 {self.sha256[:8]}...)" if self.sha256 else self.name
-
-
-def by_content(differences: Sequence[Difference], key: str, there: NamedFile, here: NamedFile) -> list[Difference]:
-    """Compare a key that names a file by the file's content, if both digests are known.
+def by_content(
+    differences: Sequence[Difference],
+    there: dict[str, Any],
+    here: dict[str, Any],
+    digests: Mapping[str, tuple[str | None, str | None]],
+) -> list[Difference]:
+    """Compare keys that name files by the files' content, where both digests are known.
 
     Args:
-        differences: of all keys; this one compared by its text.
+        differences: of all keys; these compared by their text.
+        there: the recorded configuration.
+        here: the present one.
+        digests: SHA-256 of each key's file there and here; None if it is not known.
     """
-    if there.sha256 is None or here.sha256 is None:
-        return list(differences)
-    others = [each for each in differences if each.key != key]
-    return others if there.sha256 == here.sha256 else [*others, Difference(key, str(there), str(here))]
+    recorded, present, found = dict(leaves(there)), dict(leaves(here)), list(differences)
+    for key, (sha256, own) in digests.items():
+        if sha256 is None or own is None:
+            continue
+        found = [each for each in found if each.key != key]
+        if sha256 != own:
+            found.append(Difference(key, _file(recorded, key, sha256), _file(present, key, own)))
+    return found
+
+
+def _file(names: dict[str, Any], key: str, sha256: str) -> str:
+    return f"{names.get(key, '')} (SHA-256 {sha256[:8]}...)"
 
 
 def of_the_model(differences: Sequence[Difference]) -> list[Difference]:

@@ -93,15 +93,11 @@ def _odd_word(words: list[Any], known: dict[str, Any]) -> str:
 
 
 def _merge(cfg: CfgNode, pairs: list[tuple[str, Any]], where: str) -> None:
-    # on a copy first, so that an error leaves `cfg` as it was
-    tried = cfg.clone()
-    tried.defrost()
-    for key, value in pairs:
-        _set(tried, str(key), value, where)
     was_frozen = cfg.is_frozen()
-    cfg.defrost()
-    for key, value in pairs:
-        _set(cfg, str(key), value, where)
+    for tree in (cfg.clone(), cfg):  # a copy first, so that an error leaves `cfg` as it was
+        tree.defrost()
+        for key, value in pairs:
+            _set(tree, str(key), value, where)
     if was_frozen:
         cfg.freeze()
 

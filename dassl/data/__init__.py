@@ -1,5 +1,3 @@
 """Data sets, transforms, samplers and loaders."""
 
 from .data_manager import DataManager, DatasetWrapper
-
-__all__ = ["DataManager", "DatasetWrapper"]

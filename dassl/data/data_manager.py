@@ -295,75 +295,36 @@ class DataManager:
         tfm_train = _chosen_transform(cfg, custom_tfm_train, is_train=True)
         tfm_test = _chosen_transform(cfg, custom_tfm_test, is_train=False)
 
-        def train_loader(data_source: list[Datum], settings: CfgNode) -> DataLoader:
+        def loader(data_source: list[Datum], settings: CfgNode, is_train: bool = True) -> DataLoader:
+            of_sampler = {"n_domain": settings.N_DOMAIN, "n_ins": settings.N_INS} if is_train else {}
             return build_data_loader(
                 cfg,
                 sampler_type=settings.SAMPLER,
                 data_source=data_source,
                 batch_size=settings.BATCH_SIZE,
-                n_domain=settings.N_DOMAIN,
-                n_ins=settings.N_INS,
-                tfm=tfm_train,
-                is_train=True,
+                tfm=tfm_train if is_train else tfm_test,
+                is_train=is_train,
                 dataset_wrapper=dataset_wrapper,
-                lasting_workers=custom_tfm_train is None and dataset_wrapper is None,
-            )
-
-        def test_loader(data_source: list[Datum]) -> DataLoader:
-            return build_data_loader(
-                cfg,
-                sampler_type=cfg.DATALOADER.TEST.SAMPLER,
-                data_source=data_source,
-                batch_size=cfg.DATALOADER.TEST.BATCH_SIZE,
-                tfm=tfm_test,
-                is_train=False,
-                dataset_wrapper=dataset_wrapper,
+                lasting_workers=is_train and custom_tfm_train is None and dataset_wrapper is None,
+                **of_sampler,
             )
 
         if dataset_wrapper is None and None in (tfm_train, tfm_test):
             raise BadValueError("images without transforms cannot be batched: set INPUT.NO_TRANSFORM False")
         loaders = cfg.DATALOADER
-        self._train_loader_x = train_loader(dataset.train_x, loaders.TRAIN_X)
-        self._train_loader_u = None
+        self.train_loader_x = loader(dataset.train_x, loaders.TRAIN_X)
+        self.train_loader_u = None
         if dataset.train_u:
             same_as_x = loaders.TRAIN_U.SAME_AS_X
-            self._train_loader_u = train_loader(dataset.train_u, loaders.TRAIN_X if same_as_x else loaders.TRAIN_U)
-        self._val_loader = test_loader(dataset.val) if dataset.val else None
-        self._test_loader = test_loader(dataset.test)
-        self._num_classes = dataset.num_classes
-        self._num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)
-        self._lab2cname = dataset.lab2cname
+            self.train_loader_u = loader(dataset.train_u, loaders.TRAIN_X if same_as_x else loaders.TRAIN_U)
+        self.val_loader = loader(dataset.val, loaders.TEST, is_train=False) if dataset.val else None
+        self.test_loader = loader(dataset.test, loaders.TEST, is_train=False)
+        self.num_classes = dataset.num_classes
+        self.num_source_domains = len(cfg.DATASET.SOURCE_DOMAINS)
+        self.lab2cname = dataset.lab2cname
         self.dataset = dataset
         if cfg.VERBOSE:
             self.show_dataset_summary(cfg)
-
-    @property
-    def train_loader_x(self) -> DataLoader:
-        return self._train_loader_x
-
-    @property
-    def train_loader_u(self) -> DataLoader | None:
-        return self._train_loader_u
-
-    @property
-    def val_loader(self) -> DataLoader | None:
-        return self._val_loader
-
-    @property
-    def test_loader(self) -> DataLoader:
-        return self._test_loader
-
-    @property
-    def num_classes(self) -> int:
-        return self._num_classes
-
-    @property
-    def num_source_domains(self) -> int:
-        return self._num_source_domains
-
-    @property
-    def lab2cname(self) -> dict[int, str]:
-        return self._lab2cname
 
     def show_dataset_summary(self, cfg: CfgNode) -> None:
         """Print one line with the data set's name, domains and numbers of classes and images."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dassl.utils.errors import UnreadableFileError, UnwritableFileError
-from dassl.utils.files import StrPath, write_text_atomically
+from dassl.utils.files import StrPath, read_bytes, write_text_atomically
 
 HISTORY_NAME = "history.jsonl"
 """The training curve: a line for each epoch, with the averages of what was logged."""
@@ -82,10 +82,7 @@ def _lines(path: Path) -> list[dict[str, float]]:
     """
     if not path.is_file():
         return []
-    try:
-        texts = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError as error:
-        raise UnreadableFileError(f"cannot read {path}: {error.strerror or error}") from error
+    texts = read_bytes(path).decode("utf-8", errors="replace").split("\n")
     whole = texts[:-1]  # text after the last line break is an incomplete line
     return [_read_line(text, f"{path}: line {number}") for number, text in enumerate(whole, 1)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from yacs.config import CfgNode
@@ -14,7 +15,6 @@ from dassl.config.differences import (
     EXTEND_KEY,
     INIT_KEY,
     Difference,
-    NamedFile,
     by_content,
     config_differences,
     leaves,
@@ -38,12 +38,13 @@ from .run_record import (
     read_config,
     write_record,
 )
+from .trainer_base import TrainerBase
 
 _PARTS = ("train_x", "train_u", "val", "test")
 
 
-class RunChecks:
-    """What `SimpleTrainer` records, and how it handles the records that it finds.
+class RunChecks(TrainerBase):
+    """What a trainer with a configuration records, and how it handles the records that it finds.
 
     A trainer with `refuses_other_configurations` stops if the record of a folder differs from its own
     configuration. Others behave like Dassl and print a warning that names the keys.
@@ -62,8 +63,6 @@ class RunChecks:
         self.scored_run: RunRecord | None = None  # of the checkpoint that was loaded for an evaluation
         self.start_digest: str | None = None  # SHA-256 of the file of MODEL.INIT_WEIGHTS
         self.extended_after: list[int] = []
-        self._images: dict[str, str] | None = None
-        self._files: dict[str, str] | None = None
         self._warned: set[str] = set()
 
     # What is recorded
@@ -82,32 +81,29 @@ class RunChecks:
         return RunRecord(
             config=counting_config(self.cfg, self.changes_no_number),
             classnames=classnames_digest(self.recorded_classnames),
-            images=self._image_digests(),
+            images=self._image_digests,
             epochs=self.max_epoch,
             frozen=self.frozen_weights_digest(),
             start=self.start_digest,
             extended_after=self.extended_after,
-            files=self._file_digests(),
+            files=self._file_digests,
         )
 
     def write_run_record(self, directory: str) -> None:
         """Write `config.yaml` and `classnames.json` into a folder."""
         write_record(directory, self.cfg, self.recorded_classnames)
 
+    @cached_property
     def _image_digests(self) -> dict[str, str]:
-        if self._images is None:
-            dataset = getattr(getattr(self, "dm", None), "dataset", None)
-            parts = {part: getattr(dataset, part, None) for part in _PARTS}
-            root = self.cfg.DATASET.ROOT
-            self._images = {part: images_digest(items, root) for part, items in parts.items() if items}
-        return self._images
+        dataset = getattr(getattr(self, "dm", None), "dataset", None)
+        parts = {part: getattr(dataset, part, None) for part in _PARTS}
+        return {part: images_digest(items, self.cfg.DATASET.ROOT) for part, items in parts.items() if items}
 
+    @cached_property
     def _file_digests(self) -> dict[str, str]:
-        if self._files is None:
-            names = dict(leaves(plain(self.cfg)))
-            found = {key: file_sha256_if_any(names[key]) for key in self.training_files}
-            self._files = {key: digest for key, digest in found.items() if digest is not None}
-        return self._files
+        names = dict(leaves(plain(self.cfg)))
+        found = {key: file_sha256_if_any(names[key]) for key in self.training_files}
+        return {key: digest for key, digest in found.items() if digest is not None}
 
     # What is compared
 
@@ -123,11 +119,8 @@ class RunChecks:
         """
         if not has_record(directory) or (resuming and not has_checkpoints(directory)):
             return
-        config = read_config(directory)
         # files are compared by their content; their digests are in the checkpoints
-        differences = self._differences(
-            config, resuming, self.frozen_weights_digest(), self.start_digest, self._file_digests()
-        )
+        differences = self._differences(read_config(directory), self._digests(), resuming)
         lines = [str(each) for each in differences]
         if resuming and not lines:
             lines = _classname_differences(read_classnames(directory), self.recorded_classnames)
@@ -157,7 +150,7 @@ class RunChecks:
             if self.refuses_other_configurations:
                 raise
             print(f"Warning: {error} (used nevertheless, as in Dassl)")
-        differences = self._differences(record.config, resuming, record.frozen, record.start, record.files)
+        differences = self._differences(record.config, record.digests, resuming)
         lines = [str(each) for each in differences]
         if resuming:
             lines += self._data_differences(record)
@@ -186,33 +179,25 @@ class RunChecks:
         if self.needs_more_epochs(record):
             self.extended_after.append(epoch)
 
+    def _digests(self) -> dict[str, str | None]:
+        """SHA-256 of each file that the configuration names, as `RunRecord.digests`."""
+        return {BACKBONE_KEY: self.frozen_weights_digest(), INIT_KEY: self.start_digest, **self._file_digests}
+
     def _differences(
-        self,
-        there: dict[str, Any],
-        resuming: bool,
-        frozen: str | None,
-        start: str | None,
-        training_files: Mapping[str, str],
+        self, there: dict[str, Any], digests: Mapping[str, str | None], resuming: bool
     ) -> list[Difference]:
         """Relevant keys that differ; those that name files are compared by the content of the files.
 
         Args:
-            frozen: SHA-256 of the recorded run's backbone, if known.
-            start: SHA-256 of the file that it started from.
-            training_files: SHA-256 of its `training_files`, by key.
+            there: the recorded configuration.
+            digests: SHA-256 of the files that it names, if known.
+            resuming: as in `check_folder`.
         """
-        here = plain(self.cfg)
+        here, own = plain(self.cfg), self._digests()
         found = config_differences(there, here, self._default_config(), self.changes_no_number)
         found = without_extension(found, self.cfg.TRAIN.EXTEND) if resuming else of_the_model(found)
-        files = [(BACKBONE_KEY, frozen, self.frozen_weights_digest())]
-        if resuming:  # irrelevant for a trained model
-            files += [(INIT_KEY, start, self.start_digest)]
-            files += [(key, training_files.get(key), self._file_digests().get(key)) for key in self.training_files]
-        names = dict(leaves(there)), dict(leaves(here))
-        for key, *digests in files:
-            recorded, own = (NamedFile(of.get(key, ""), digest) for of, digest in zip(names, digests, strict=True))
-            found = by_content(found, key, recorded, own)
-        return found
+        compared = own if resuming else [BACKBONE_KEY]  # a trained model does not need the files of its training
+        return by_content(found, there, here, {key: (digests.get(key), own[key]) for key in compared})
 
     def _default_config(self) -> dict[str, Any]:
         cfg = get_cfg_default()

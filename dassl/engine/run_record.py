@@ -35,9 +35,6 @@ CLASSNAMES_NAME = "classnames.json"
 ENVIRONMENT_NAME = "environment.txt"
 """Hardware and software of the process that trained last; it is not compared."""
 
-# The backbone is compared by its file's digest, as `RunRecord.files` are; a trained model needs no start values.
-_CHECKED_ELSEWHERE = (BACKBONE_KEY, INIT_KEY)
-
 RUN_KEY = "run"
 """Key of a checkpoint under which `RunRecord.to_text` is kept."""
 
@@ -67,6 +64,11 @@ class RunRecord:
     weights: dict[str, str] = field(default_factory=dict)
     extended_after: list[int] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def digests(self) -> dict[str, str | None]:
+        """SHA-256 of each file that the configuration names, by its key."""
+        return {BACKBONE_KEY: self.frozen, INIT_KEY: self.start, **self.files}
 
     def to_text(self) -> str:
         """One string, so that equal records make equal bytes in a checkpoint."""
@@ -271,7 +273,7 @@ def check_record_files(record: RunRecord, path: StrPath) -> None:
     different = [
         Difference(key, value, config.get(key))
         for key, value in leaves(record.config)
-        if config.get(key) != value and key not in (*_CHECKED_ELSEWHERE, *record.files)
+        if config.get(key) != value and key not in record.digests  # files are compared by their content
     ]
     different = without_extension(different, config.get(EXTEND_KEY) is True)
     if different:

@@ -38,12 +38,8 @@ class SimpleNet(nn.Module):
             )
             width = self.head.out_features
         self.classifier = nn.Linear(width, num_classes) if num_classes > 0 else None
-        self._fdim = width
-
-    @property
-    def fdim(self) -> int:
+        self.fdim = width
         """Number of features that go into the classifier."""
-        return self._fdim
 
     def forward(self, x: torch.Tensor, return_feature: bool = False) -> Any:
         """Logits [batch, classes] of images; with `return_feature` also the features [batch, fdim]."""

@@ -3,12 +3,3 @@
 from .build import EVALUATOR_REGISTRY, build_evaluator
 from .evaluator import Classification, EvaluatorBase
 from .predictions import PREDICTIONS_NAME, write_predictions
-
-__all__ = [
-    "EVALUATOR_REGISTRY",
-    "PREDICTIONS_NAME",
-    "Classification",
-    "EvaluatorBase",
-    "build_evaluator",
-    "write_predictions",
-]

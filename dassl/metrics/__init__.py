@@ -4,13 +4,3 @@ from .accuracy import compute_accuracy
 from .calibration import adaptive_calibration_error, expected_calibration_error
 from .distance import compute_distance_matrix
 from .open_world import auroc, harmonic_mean, openworld_auc
-
-__all__ = [
-    "adaptive_calibration_error",
-    "auroc",
-    "compute_accuracy",
-    "compute_distance_matrix",
-    "expected_calibration_error",
-    "harmonic_mean",
-    "openworld_auc",
-]

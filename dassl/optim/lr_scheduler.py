@@ -25,12 +25,7 @@ class _WarmupScheduler(lr_scheduler.LRScheduler):
     """Sets the rates of the first `warmup_epoch` epochs, then hands over to `successor`."""
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        successor: lr_scheduler.LRScheduler,
-        warmup_epoch: int,
-        last_epoch: int = -1,
-        verbose: bool = False,
+        self, optimizer: Optimizer, successor: lr_scheduler.LRScheduler, warmup_epoch: int, last_epoch: int
     ) -> None:
         self.successor = successor
         self.warmup_epoch = warmup_epoch
@@ -84,7 +79,7 @@ class ConstantWarmupScheduler(_WarmupScheduler):
         verbose: bool = False,
     ) -> None:
         self.cons_lr = cons_lr
-        super().__init__(optimizer, successor, warmup_epoch, last_epoch, verbose)
+        super().__init__(optimizer, successor, warmup_epoch, last_epoch)
 
     def warmup_lr(self) -> list[float | Tensor]:
         return [self.cons_lr for _ in self.base_lrs]
@@ -103,7 +98,7 @@ class LinearWarmupScheduler(_WarmupScheduler):
         verbose: bool = False,
     ) -> None:
         self.min_lr = min_lr
-        super().__init__(optimizer, successor, warmup_epoch, last_epoch, verbose)
+        super().__init__(optimizer, successor, warmup_epoch, last_epoch)
 
     def warmup_lr(self) -> list[float | Tensor]:
         if self.last_epoch == 0:

@@ -6,15 +6,12 @@ import os
 import shutil
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from .errors import MissingFileError, UnwritableFileError, one_line
 from .files import file_digest, mkdir_if_missing
 from .progress import progress_bar
-
-if TYPE_CHECKING:
-    import requests
 
 ATTEMPTS = 5
 PAUSE = 2.0  # seconds before the next attempt
@@ -87,7 +84,10 @@ def _fetch_rest(url: str, part: str) -> bool:
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
-            return _is_already_complete(response, part, start)
+            if response.headers.get("Content-Range", "").endswith(f"/{start}"):  # there is nothing after the part
+                return True
+            os.remove(part)  # it is not a part of this file: start over
+            return False
         if not response.ok:
             raise MissingFileError(
                 f"cannot download {url}: the server answers {response.status_code} {response.reason}"
@@ -112,14 +112,6 @@ def _fetch_rest(url: str, part: str) -> bool:
                 file.write(chunk)
                 bar.update(len(chunk))
         return total is None or os.path.getsize(part) == total
-
-
-def _is_already_complete(response: requests.Response, part: str, start: int) -> bool:
-    """Whether "no such range" means that `part` is the whole file; if not, it is removed to start over."""
-    if response.headers.get("Content-Range", "").endswith(f"/{start}"):
-        return True
-    os.remove(part)
-    return False
 
 
 def _check_space(part: str, needed: int | None, url: str) -> None:

@@ -84,26 +84,20 @@ def locked(folder: StrPath) -> Iterator[None]:
         BusyError: another process holds it.
         UserError: the folder cannot be locked.
     """
-    inherited = _inherited(folder)
-    if inherited is not None:
+    inherited = whole_number(os.environ.get(INHERITED_LOCK, ""))
+    if inherited is not None and _is_lock_of(folder, inherited):
+        os.set_inheritable(inherited, False)  # the run's own children do not need it
         _sign(inherited)
         _held.add(inherited)
-        yield
-        return
     if any(_is_lock_of(folder, descriptor) for descriptor in _held):
         yield
         return
-    made = _missing_folders(folder)
-    descriptor = lock(folder)
-    _held.add(descriptor)
-    try:
-        yield
-    except UserError:
-        _remove_unused(made)
-        raise
-    finally:
-        _held.discard(descriptor)
-        os.close(descriptor)
+    with _new_lock(folder) as made:
+        try:
+            yield
+        except UserError:
+            _remove_unused(made)
+            raise
 
 
 @contextmanager
@@ -117,23 +111,27 @@ def locked_while_writing(folder: StrPath) -> Iterator[None]:
         BusyError: another process holds the lock.
         UserError: the folder cannot be locked.
     """
-    made = _missing_folders(folder)
+    with _new_lock(folder) as made:
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                os.unlink(Path(folder, LOCK_NAME))
+            _remove_unused(made)
+
+
+@contextmanager
+def _new_lock(folder: StrPath) -> Iterator[list[Path]]:
+    """Take the lock and hold it. The block gets the folders that were made for it, the innermost first."""
+    path = Path(os.path.abspath(folder))
+    made = [each for each in (path, *path.parents) if not each.exists()]
     descriptor = lock(folder)
     _held.add(descriptor)
     try:
-        yield
+        yield made
     finally:
-        with suppress(OSError):
-            os.unlink(Path(folder, LOCK_NAME))
-        _remove_unused(made)
         _held.discard(descriptor)
         os.close(descriptor)
-
-
-def _missing_folders(folder: StrPath) -> list[Path]:
-    """The folder and those above it that do not exist, the innermost first."""
-    path = Path(os.path.abspath(folder))
-    return [each for each in (path, *path.parents) if not each.exists()]
 
 
 def _remove_unused(folders: list[Path]) -> None:
@@ -145,15 +143,6 @@ def _remove_unused(folders: list[Path]) -> None:
             (folders[0] / name).unlink(missing_ok=True)
         for folder in folders:
             folder.rmdir()
-
-
-def _inherited(folder: StrPath) -> int | None:
-    """The descriptor that this process inherited, if it is this folder's lock."""
-    descriptor = whole_number(os.environ.get(INHERITED_LOCK, ""))
-    if descriptor is None or not _is_lock_of(folder, descriptor):
-        return None
-    os.set_inheritable(descriptor, False)  # the run's own children do not need it
-    return descriptor
 
 
 def _is_lock_of(folder: StrPath, descriptor: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar, overload
 
 from .errors import UnknownNameError
@@ -41,8 +42,14 @@ class Registry:
     def register(self, obj: Any = None, force: bool = False) -> Any:
         """Register `obj` under its own name, or return a decorator that does. `force` replaces an existing name."""
         if obj is None:
-            return self._decorator(force)
-        self._do_register(obj.__name__, obj, force)
+            return partial(self.register, force=force)
+        name, chosen = obj.__name__, obj
+        if name in self._obj_map and not force and self.on_conflict is not None:
+            chosen = self.on_conflict(self, name, self._obj_map[name], obj)
+            force = chosen is not None
+        if name in self._obj_map and not force:
+            raise KeyError(f'An object named "{name}" is already registered in "{self._name}"')
+        self._obj_map[name] = chosen
         return obj
 
     def get(self, name: str) -> Any:
@@ -88,18 +95,3 @@ class Registry:
 
     def __contains__(self, name: str) -> bool:
         return name in self._obj_map
-
-    def _decorator(self, force: bool) -> Callable[[Any], Any]:
-        def decorate(obj: Any) -> Any:
-            self._do_register(obj.__name__, obj, force)
-            return obj
-
-        return decorate
-
-    def _do_register(self, name: str, obj: Any, force: bool) -> None:
-        if name in self._obj_map and not force and self.on_conflict is not None:
-            chosen = self.on_conflict(self, name, self._obj_map[name], obj)
-            force, obj = chosen is not None, chosen
-        if name in self._obj_map and not force:
-            raise KeyError(f'An object named "{name}" is already registered in "{self._name}"')
-        self._obj_map[name] = obj

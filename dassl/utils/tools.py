@@ -10,21 +10,6 @@ from .files import check_isfile, listdir_nohidden, mkdir_if_missing, read_json, 
 from .images import read_image
 from .names import check_availability, get_most_similar_str_to_a_from_b
 
-__all__ = [
-    "check_availability",
-    "check_isfile",
-    "collect_env_info",
-    "download_url",
-    "get_most_similar_str_to_a_from_b",
-    "listdir_nohidden",
-    "mkdir_if_missing",
-    "read_image",
-    "read_json",
-    "set_random_seed",
-    "tolist_if_not",
-    "write_json",
-]
-
 
 def tolist_if_not(x: Any) -> list:
     """`x` itself when it is a list, otherwise a list with `x`."""

@@ -17,7 +17,7 @@ import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,15 +42,6 @@ a tensor whose strides are 0."""
 _OLD_FORMAT_PICKLES = 5
 
 
-class Loaded(NamedTuple):
-    """Content of an archive."""
-
-    content: Any
-    """Plain values and tensors; an object is an OrderedDict, see `attributes_of`."""
-    replaced: list[str]
-    """Names of the classes and functions that stand-ins replaced."""
-
-
 def is_zip(path: str | os.PathLike) -> bool:
     """Whether a file is a zip archive.
 
@@ -65,8 +56,10 @@ def is_zip(path: str | os.PathLike) -> bool:
     return False
 
 
-def load_archive(path: str | os.PathLike) -> Loaded:
-    """The content of an archive, tensors on the CPU.
+def load_archive(path: str | os.PathLike) -> tuple[Any, list[str]]:
+    """The content of an archive, tensors on the CPU; and the names of the classes and functions that were replaced.
+
+    An object in the content is an OrderedDict, see `attributes_of`.
 
     Raises:
         Exception: of any kind, for a damaged or hostile file.
@@ -79,7 +72,7 @@ def load_archive(path: str | os.PathLike) -> Loaded:
     allowed = [*((made, name) for name, made in _NUMPY_NUMBERS.items()), *stand_ins]
     with torch.serialization.safe_globals(allowed):
         content = torch.load(copy, map_location="cpu", weights_only=True)
-    return Loaded(content, sorted(made.origin for made, _ in stand_ins))
+    return content, sorted(made.origin for made, _ in stand_ins)
 
 
 def load_old_format(path: str | os.PathLike) -> Any:

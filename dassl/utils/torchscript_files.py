@@ -6,6 +6,7 @@ become plain containers. From the code, only the lists of parameters and buffers
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import zipfile
@@ -46,11 +47,18 @@ def read_torchscript(path: str | os.PathLike) -> dict[str, Tensor]:
     Raises:
         Exception: of any kind, for a damaged or hostile file.
     """
-    root = load_archive(path).content
+    root, _ = load_archive(path)
     classes = _module_classes(path)
     if class_of(root) not in classes:
         raise ValueError("it has no TorchScript module")
-    return _StateDict(classes).of(root)
+    state: dict[str, Tensor] = {}
+    for name, value in _tensors(root, classes, itertools.count(1)):
+        if value is None:
+            continue
+        if not isinstance(value, Tensor) or name in state:
+            raise ValueError(f"{name} is not one tensor")
+        state[name] = value.detach()
+    return state
 
 
 def _module_classes(path: str | os.PathLike) -> dict[str, _Declared]:
@@ -79,34 +87,20 @@ def _sources(archive: zipfile.ZipFile, folder: str) -> Iterator[tuple[str, str]]
         yield module, text.decode("utf-8")
 
 
-class _StateDict:
-    """Collects the tensors of nested modules."""
+def _tensors(
+    module: OrderedDict, classes: Mapping[str, _Declared], counter: Iterator[int], prefix: str = "", depth: int = 0
+) -> Iterator[tuple[str, Any]]:
+    """Names and values of the parameters and buffers of nested modules; the value of an optional one may be None.
 
-    def __init__(self, classes: Mapping[str, _Declared]) -> None:
-        self._classes = classes
-        self._modules = 0
-        self._tensors: dict[str, Tensor] = {}
-
-    def of(self, root: OrderedDict) -> dict[str, Tensor]:
-        self._collect(root, "", 0)
-        return self._tensors
-
-    def _collect(self, module: OrderedDict, prefix: str, depth: int) -> None:
-        self._modules += 1
-        if self._modules > _MAX_MODULES or depth > _MAX_DEPTH:
-            raise ValueError("its modules are nested too deeply or contain themselves")
-        attributes = attributes_of(module)
-        for names in self._classes[class_of(module) or ""]:
-            # in the order of the attributes, as PyTorch lists them
-            for name in (name for name in attributes if name in names):
-                self._add(f"{prefix}{name}", attributes[name])
-        for name, value in attributes.items():
-            if class_of(value) in self._classes:
-                self._collect(value, f"{prefix}{name}.", depth + 1)
-
-    def _add(self, name: str, value: Any) -> None:
-        if value is None:  # an optional parameter or buffer
-            return
-        if not isinstance(value, Tensor) or name in self._tensors:
-            raise ValueError(f"{name} is not one tensor")
-        self._tensors[name] = value.detach()
+    Args:
+        counter: counts the modules from 1.
+    """
+    if next(counter) > _MAX_MODULES or depth > _MAX_DEPTH:
+        raise ValueError("its modules are nested too deeply or contain themselves")
+    attributes = attributes_of(module)
+    for names in classes[class_of(module) or ""]:
+        # in the order of the attributes, as PyTorch lists them
+        yield from ((f"{prefix}{name}", value) for name, value in attributes.items() if name in names)
+    for name, value in attributes.items():
+        if class_of(value) in classes:
+            yield from _tensors(value, classes, counter, f"{prefix}{name}.", depth + 1)

@@ -708,7 +708,7 @@ def test_an_unfinished_epoch_is_not_extended(cfg, cheap, tmp_path, capsys):
 @pytest.mark.parametrize(("keeps", "expected"), [(True, 2), (False, 1)])
 def test_a_resumed_run_keeps_a_chosen_number_of_threads(cfg, cheap, tmp_path, monkeypatch, keeps, expected):
     """Their number can change the last bits. One that the user gave is not replaced."""
-    monkeypatch.setattr("dassl.engine.trainer.usable_cores", lambda: 2)
+    monkeypatch.setattr("dassl.engine.resumable.usable_cores", lambda: 2)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)

@@ -30,9 +30,21 @@ from runner.plugin_config import flag_defaults, parsed, pruned
 ROOT = Path(train.__file__).parent
 STAND_INS = Path(__file__).parents[1] / "helpers" / "plugins"
 OURS: dict[str, type] = {}
-"""What is registered before a test."""
+"""The trainers that are registered before a test."""
 HEAD = "from dassl.engine import TRAINER_REGISTRY\n"
 TRAINER = "@TRAINER_REGISTRY.register()\nclass Mine: pass\n"
+BEFORE = {}
+"""What all registries have before a test."""
+
+
+def unload_plugins():
+    """Go back to the state before the test."""
+    for package in {id(plugin.package): plugin.package for plugin in plugins.loaded()}.values():
+        package.uninstall()
+    plugins._loaded.clear()
+    for registry, items in BEFORE.items():
+        registry.restore(dict(items))
+        registry.on_conflict = None
 
 
 @pytest.fixture(autouse=True)
@@ -41,9 +53,10 @@ def own_process():
     assert plugins.loaded() == []
     OURS.clear()
     OURS.update(TRAINER_REGISTRY.items())
+    BEFORE.update({registry: registry.items() for registry in plugins.REGISTRIES})
     streams, before = (sys.stdout, sys.stderr), set(sys.modules)
     yield
-    plugins.unload_plugins()
+    unload_plugins()
     sys.stdout, sys.stderr = streams
     assert {name for name in set(sys.modules) - before if name.startswith("plugin_")} == set()
     assert dict(TRAINER_REGISTRY.items()) == OURS and TRAINER_REGISTRY.on_conflict is None
@@ -181,7 +194,7 @@ def test_keys_do_not_depend_on_the_order_of_plugins(tmp_path):
     (tmp_path / "coop.py").write_text(HEAD + TRAINER.replace("Mine", "CoOp"))
     keys, file = STAND_INS / "kgcoop_files" / "train.py", tmp_path / "coop.py"
     assert configured("--plugin", keys, "--plugin", file).TRAINER.COOP.CTX_INIT is True
-    plugins.unload_plugins()
+    unload_plugins()
     assert configured("--plugin", file, "--plugin", keys).TRAINER.COOP.CTX_INIT is True
 
 
@@ -368,7 +381,7 @@ def test_a_recorded_value_that_is_no_list_of_names_is_one_line(recorded):
 def test_changed_files_are_said(run, tmp_path, capsys):
     folder = copied("coop_checkout", tmp_path)
     output = run("--plugin", folder, "--trainer", "CoOp")
-    plugins.unload_plugins()
+    unload_plugins()
     (folder / "trainers" / "coop_kd.py").write_text((folder / "trainers" / "coop_kd.py").read_text() + "\n# edited\n")
     evaluation = ["--trainer", "CoOp", "--eval-only", "--model-dir", output, "--load-epoch", "2"]
     run("--plugin", folder, *evaluation, output="tested")
@@ -380,7 +393,7 @@ def test_prediction_with_a_plugin(run, tmp_path, files, capsys):
 
     folder = copied("coop_checkout", tmp_path)
     output = run("--plugin", folder, "--trainer", "CoOp")
-    plugins.unload_plugins()
+    unload_plugins()
     image = next((files[0] / "data").rglob("*.jpg"))
     words = ["--checkpoint", str(output), "--images", str(image), "--json", "--load-epoch", "2"]
     with pytest.raises(UserError, match="is of a run with the plug-in coop_checkout: add --plugin with its path"):
@@ -393,7 +406,7 @@ def test_prediction_with_a_plugin(run, tmp_path, files, capsys):
 
 def test_a_config_file_of_another_plugins_run_is_refused(run, tmp_path):
     output = run("--plugin", STAND_INS / "dept_file" / "dept.py", "--trainer", "ExtrasOfDePT")
-    plugins.unload_plugins()
+    unload_plugins()
     with pytest.raises(UserError, match="is of a run with the plug-in dept_file/dept.py: add --plugin with its path"):
         configured("--config-file", output / "config.yaml")
 

@@ -38,7 +38,7 @@ BATCHES = (0, 3)
 @pytest.fixture(autouse=True)
 def gpu(monkeypatch):
     """Whoever wants a GPU gets the pretended one. Large tensors are read by rows, or their networks take too long."""
-    for user in ("dassl.engine.trainer", "deploy.load"):
+    for user in ("dassl.engine.simple_trainer", "deploy.load"):
         monkeypatch.setattr(f"{user}.chosen_device", lambda wanted: PRETEND_GPU if wanted else torch.device("cpu"))
     monkeypatch.setattr(modulator, "MOST_WEIGHTS", 2**17)
 

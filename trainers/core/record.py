@@ -15,7 +15,7 @@ from yacs.config import CfgNode
 from clip.backbones.open_clip import is_open_clip
 from clip.clip import resolve
 from dassl.config import CHANGES_NO_NUMBER
-from dassl.config.differences import BACKBONE_KEY, NamedFile, by_content, leaves
+from dassl.config.differences import BACKBONE_KEY, by_content
 from dassl.config.merge import type_words
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.found_models import found_instead
@@ -93,8 +93,8 @@ def check_same_backbone(record: RunRecord, backbone: str, path: StrPath) -> None
         BadValueError: it is another one.
     """
     own = frozen_digest(backbone, backbone_digest(backbone))
-    recorded = dict(leaves(record.config)).get(BACKBONE_KEY, "")
-    for difference in by_content([], BACKBONE_KEY, NamedFile(recorded, record.frozen), NamedFile(backbone, own)):
+    here = {BACKBONE_KEY: backbone}
+    for difference in by_content([], record.config, here, {BACKBONE_KEY: (record.frozen, own)}):
         raise BadValueError(f"{path} was trained with another configuration: {difference}: name its own (--backbone)")
 
 

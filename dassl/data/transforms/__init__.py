@@ -3,16 +3,3 @@
 from .augmentations import Cutout, GaussianNoise, InstanceNormalization, Random2DTranslation
 from .randaugment import RandAugment, RandAugment2, RandAugmentFixMatch
 from .transforms import AVAI_CHOICES, INTERPOLATION_MODES, build_transform
-
-__all__ = [
-    "AVAI_CHOICES",
-    "INTERPOLATION_MODES",
-    "Cutout",
-    "GaussianNoise",
-    "InstanceNormalization",
-    "RandAugment",
-    "RandAugment2",
-    "RandAugmentFixMatch",
-    "Random2DTranslation",
-    "build_transform",
-]

@@ -46,11 +46,7 @@ class MLP(nn.Sequential):
             if dropout > 0:
                 layers.append(nn.Dropout(dropout))
         super().__init__(*layers)
-        self._out_features = widths[-1]
-
-    @property
-    def out_features(self) -> int:
-        return self._out_features
+        self.out_features = widths[-1]
 
 
 @HEAD_REGISTRY.register()

@@ -20,22 +20,3 @@ from .utils import (
     shuffle_index,
     sigmoid_rampup,
 )
-
-__all__ = [
-    "MixStyle",
-    "ReverseGrad",
-    "activate_mixstyle",
-    "create_onehot",
-    "crossdomain_mixstyle",
-    "deactivate_mixstyle",
-    "ema_model_update",
-    "linear_rampup",
-    "mixup",
-    "random_mixstyle",
-    "reverse_index",
-    "run_with_mixstyle",
-    "run_without_mixstyle",
-    "sharpen_prob",
-    "shuffle_index",
-    "sigmoid_rampup",
-]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -76,28 +76,20 @@ class MixStyle(nn.Module):
         return torch.cat([second[torch.randperm(len(second))], first[torch.randperm(len(first))]])
 
 
-def activate_mixstyle(module: nn.Module) -> None:
-    """For `model.apply`: switch a MixStyle on; other modules stay as they are."""
-    if isinstance(module, MixStyle):
-        module.set_activation_status(True)
+def _to_mixstyle(change: Callable[[MixStyle], None]) -> Callable[[nn.Module], None]:
+    """For `model.apply`: change a MixStyle; other modules stay as they are."""
+
+    def apply(module: nn.Module) -> None:
+        if isinstance(module, MixStyle):
+            change(module)
+
+    return apply
 
 
-def deactivate_mixstyle(module: nn.Module) -> None:
-    """For `model.apply`: switch a MixStyle off."""
-    if isinstance(module, MixStyle):
-        module.set_activation_status(False)
-
-
-def random_mixstyle(module: nn.Module) -> None:
-    """For `model.apply`: any image is a partner."""
-    if isinstance(module, MixStyle):
-        module.update_mix_method("random")
-
-
-def crossdomain_mixstyle(module: nn.Module) -> None:
-    """For `model.apply`: partners are of the other half of the batch."""
-    if isinstance(module, MixStyle):
-        module.update_mix_method("crossdomain")
+activate_mixstyle = _to_mixstyle(lambda mixstyle: mixstyle.set_activation_status(True))
+deactivate_mixstyle = _to_mixstyle(lambda mixstyle: mixstyle.set_activation_status(False))
+random_mixstyle = _to_mixstyle(lambda mixstyle: mixstyle.update_mix_method("random"))
+crossdomain_mixstyle = _to_mixstyle(lambda mixstyle: mixstyle.update_mix_method("crossdomain"))
 
 
 @contextmanager
@@ -117,9 +109,8 @@ def run_with_mixstyle(model: nn.Module, mix: str | None = None) -> Iterator[None
     Args:
         mix: "random" or "crossdomain"; None: as it is set.
     """
-    for module in model.modules():
-        if isinstance(module, MixStyle) and mix is not None:
-            module.update_mix_method(mix)
+    if mix is not None:
+        model.apply(_to_mixstyle(lambda mixstyle: mixstyle.update_mix_method(mix)))
     model.apply(activate_mixstyle)
     try:
         yield
