@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -99,27 +99,8 @@ class Source:
             )
 
 
-class Classify(Protocol):
-    """What a prediction asks of a trained model: `PromptedClip`, or another repository's trainer."""
-
-    classes: list[str]
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        ...
-
-    def logits(self, images: Tensor) -> Tensor:
-        """Logits [B, C] of images [B, 3, H, W]."""
-        ...
-
-    def checked_models(self) -> dict[str, nn.Module | None]:
-        """Where to look for tensors that are not finite."""
-        ...
-
-
 class OtherTrainer:
-    """A trainer file of another repository, which is built for class names alone."""
+    """A trainer file of another repository, built for class names alone: it predicts as a `PromptedClip` does."""
 
     def __init__(self, cfg: CfgNode, classes: list[str], source: Source) -> None:
         self.trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME).for_classes(cfg, classes)
@@ -142,7 +123,7 @@ class Trained(NamedTuple):
     """A trained model with its configuration."""
 
     cfg: CfgNode
-    model: Classify
+    model: PromptedClip | OtherTrainer
 
 
 def load_trained(
