@@ -163,7 +163,7 @@ def hours(args: argparse.Namespace, runs: Iterable[PlannedRun]) -> tuple[pd.Data
             (dataset, 1, work.steps, work.test_batches, costs.of(work) / args.per_gpu / 3600) for dataset, work in works
         ]
     table = pd.DataFrame(rows, columns=["data set", "runs", "steps", "test batches", "hours"])
-    return table.groupby("data set", sort=False).sum(), measured
+    return pd.DataFrame(table.groupby("data set", sort=False).sum()), measured
 
 
 def planned(args: argparse.Namespace) -> list[PlannedRun]:

@@ -178,14 +178,14 @@ def score_section(table: ScoreTable, index: int, baseline: Baseline | None = Non
     keys = list(dict.fromkeys((score.block, score.recipe) for score in scores))
     names = pd.DataFrame([(block, table.names[recipe]) for block, recipe in keys], columns=[BLOCK, "method"])
     by_block = any(names[BLOCK])
-    names = names if by_block else names[["method"]]
+    names = names if by_block else names.drop(columns=BLOCK)
     unnamed = pd.DataFrame("", names.index, names.columns)
     seeds = [_seeds(rows) for _, rows in frame.groupby(["block", "recipe"], sort=False)]
-    cells = pd.MultiIndex.from_frame(frame[["block", "recipe", "column"]])
+    cells = pd.MultiIndex.from_arrays([frame["block"], frame["recipe"], frame["column"]])
 
     def framed(shown: Sequence[Any], missing: Any, before: pd.DataFrame = unnamed, last: Any = "") -> pd.DataFrame:
         """A frame with one cell for each number."""
-        wide = pd.Series(shown, cells).unstack("column").reindex(index=keys, columns=table.columns).fillna(missing)
+        wide = pd.Series(shown, cells).unstack().reindex(index=keys, columns=table.columns).fillna(missing)
         return pd.concat([before, wide.set_axis(names.index).assign(seeds=last)], axis=1)
 
     return Section(
