@@ -113,60 +113,58 @@ def folders_in(directory: Path) -> list[Path]:
         raise UnreadableFileError(f"cannot read the folder {directory}: {error.strerror or error}") from error
 
 
-class Summary:
-    """Results of the runs of one experiment, printed as they are read.
+def results_of(directory: Path, args: argparse.Namespace, problems: list[str]) -> list[float]:
+    """Results of the runs of one experiment, each printed as it is read.
 
     Args:
         problems: gets a line about each run that cannot be used.
     """
-
-    def __init__(self, directory: Path, args: argparse.Namespace, problems: list[str]) -> None:
-        self.directory, self.keyword = directory, args.keyword
-        self.results: list[float] = []
-        print(f"Parsing files in {printable(directory)}")
-        runs: defaultdict[int | str, list[Path]] = defaultdict(list)
-        for run in folders_in(directory):
-            runs[seed_of(run)].append(run)
-        for same in runs.values():
-            if len(same) > 1:
-                problems.append(f"{' and '.join(map(str, same))} are of one seed: none is counted, remove one")
-                continue
-            try:
-                self._add(same[0], args.test_log)
-            except UserError as error:
-                problems.append(str(error))
-
-    def _add(self, run: Path, evaluation_only: bool) -> None:
-        found = latest_result(run, self.keyword, evaluation_only)
+    print(f"Parsing files in {printable(directory)}")
+    runs: defaultdict[int | str, list[Path]] = defaultdict(list)
+    for run in folders_in(directory):
+        runs[seed_of(run)].append(run)
+    results = []
+    for same in runs.values():
+        if len(same) > 1:
+            problems.append(f"{' and '.join(map(str, same))} are of one seed: none is counted, remove one")
+            continue
+        try:
+            found = latest_result(same[0], args.keyword, args.test_log)
+        except UserError as error:
+            problems.append(str(error))
+            continue
         if found is None:
-            print(f"unfinished: {printable(run)}")
-            return
+            print(f"unfinished: {printable(same[0])}")
+            continue
         log, value = found
-        print(f"file: {printable(log)}. {self.keyword}: {value:.2f}%. ")
-        self.results.append(value)
+        print(f"file: {printable(log)}. {args.keyword}: {value:.2f}%. ")
+        results.append(value)
+    return results
 
-    def print_mean(self, ci95: bool) -> float:
-        """Print mean and spread of the results; a single run has no spread.
 
-        Returns:
-            The mean.
+def summarise(directory: Path, args: argparse.Namespace, problems: list[str]) -> float:
+    """Print mean and spread of the results of one experiment; a single run has no spread.
 
-        Raises:
-            UserError: there is no result.
-        """
-        if not self.results:
-            raise UserError(f"no finished run with a line '* {self.keyword}: ...%' in {self.directory}")
-        mean, spread = statistics.fmean(self.results), statistics.pstdev(self.results)
-        if ci95:
-            spread *= Z95 / len(self.results) ** 0.5
-        print("===")
-        print(f"Summary of directory: {printable(self.directory)}")
-        if len(self.results) == 1:
-            print(f"* {self.keyword}: {mean:.2f}% (1 run)")
-        else:  # as upstream: n in the denominator
-            print(f"* {self.keyword}: {mean:.2f}% +- {spread:.2f}% ({len(self.results)} runs)")
-        print("===")
-        return mean
+    Returns:
+        The mean.
+
+    Raises:
+        UserError: there is no result.
+    """
+    results = results_of(directory, args, problems)
+    if not results:
+        raise UserError(f"no finished run with a line '* {args.keyword}: ...%' in {directory}")
+    mean, spread = statistics.fmean(results), statistics.pstdev(results)
+    if args.ci95:
+        spread *= Z95 / len(results) ** 0.5
+    print("===")
+    print(f"Summary of directory: {printable(directory)}")
+    if len(results) == 1:
+        print(f"* {args.keyword}: {mean:.2f}% (1 run)")
+    else:  # as upstream: n in the denominator
+        print(f"* {args.keyword}: {mean:.2f}% +- {spread:.2f}% ({len(results)} runs)")
+    print("===")
+    return mean
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -179,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.multi_exp:
             summarise_experiments(args, problems)
         else:
-            Summary(args.directory, args, problems).print_mean(args.ci95)
+            summarise(args.directory, args, problems)
     finally:
         for problem in problems:
             print(f"error: {printable(problem)}", file=sys.stderr)
@@ -191,7 +189,7 @@ def summarise_experiments(args: argparse.Namespace, problems: list[str]) -> None
     experiments, means = folders_in(args.directory), []
     for path in experiments:
         try:
-            means.append(Summary(path, args, problems).print_mean(args.ci95))
+            means.append(summarise(path, args, problems))
         except UserError as error:
             problems.append(str(error))
     if not means:

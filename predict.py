@@ -23,8 +23,8 @@ if __name__ == "__main__":  # before the imports that take seconds
 
 from dassl.utils import Logger, UserError, in_csv, print_above_bar, printable, printable_json
 from dassl.utils.memory import keep_freed_memory
-from deploy.classifier import Classifier, Prediction, load_classifier
-from deploy.command_line import read_class_names, source_of
+from deploy.classifier import Classifier, Prediction
+from deploy.command_line import classifier_of, read_class_names
 from deploy.images import find_images, left_out_below
 
 Rows = Callable[[Prediction], list[str]]
@@ -41,10 +41,7 @@ def main(args: argparse.Namespace) -> None:
     for line in left_out_below(args.images, images):
         print(f"note: {printable(line)}", file=sys.stderr)
     with redirect_stdout(Logger(console=sys.stderr)):  # stdout is for results
-        source = source_of(args)
-        classifier = load_classifier(
-            source.folder, classnames, args.device, source.epoch, source.config_file, source.trainer, source.options
-        )
+        classifier = classifier_of(args, classnames)
     show = json_line if args.json else csv_lines() if args.csv else table(classifier, images)
     errors: list[str] = []
     try:

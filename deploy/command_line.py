@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dassl.utils import MissingFileError, UnreadableFileError, UserError
 from datasets.layout.classes import describe_same_text
+from deploy.classifier import Classifier, load_classifier
 from deploy.load import Source
 from runner.plugins import announce, load_plugins
 
@@ -19,6 +20,13 @@ def source_of(args: argparse.Namespace) -> Source:
     announce()
     options = [*args.opts, *(("MODEL.BACKBONE.NAME", args.backbone) if args.backbone else ())]
     return Source(args.model_dir, args.load_epoch, args.config_file, args.trainer, options)
+
+
+def classifier_of(args: argparse.Namespace, classnames: Sequence[str] | None) -> Classifier:
+    """The trained model that the flags name, as a classifier for these classes. Raises UserError."""
+    source = source_of(args)
+    options = source.epoch, source.config_file, source.trainer, source.options
+    return load_classifier(source.folder, classnames, args.device, *options)
 
 
 def read_class_names(given: str | None) -> list[str] | None:

@@ -25,7 +25,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file
 from yacs.config import CfgNode
@@ -52,6 +52,9 @@ from runner.plugins import load_plugins
 from runner.result import read_result
 from trainers.core.record import changes_no_number, read_record
 
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
 PACKAGE = "huggingface_hub"
 STAGING_PREFIX = ".pull-"
 """Begins the name of the folder, inside the new one, in which files are verified."""
@@ -61,21 +64,7 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.
 _TOKEN = re.compile(r"hf_\w{4,}|(?i:bearer)\s+\S+")
 
 
-class Client(Protocol):
-    """What is asked of the Hub: `huggingface_hub.HfApi`."""
-
-    def model_info(self, repo_id: str, *, revision: str | None = None, files_metadata: bool = False) -> Any: ...
-
-    def create_repo(self, repo_id: str, *, private: bool | None = None, exist_ok: bool = False) -> Any: ...
-
-    def upload_folder(
-        self, *, repo_id: str, folder_path: str, allow_patterns: list[str], commit_message: str
-    ) -> Any: ...
-
-    def hf_hub_download(self, repo_id: str, filename: str, *, revision: str, local_dir: str) -> Any: ...
-
-
-def connect() -> Client:
+def connect() -> HfApi:
     """The Hub's client. Raises BadValueError if its package is not installed."""
     if importlib.util.find_spec(PACKAGE) is None:
         raise BadValueError(f"the Hub needs a package that is not installed: pip install {PACKAGE}")
@@ -83,7 +72,7 @@ def connect() -> Client:
 
 
 def push(
-    source: Source, repository: str, client: Client, private: bool = False, evaluations: Sequence[str] = ()
+    source: Source, repository: str, client: HfApi, private: bool = False, evaluations: Sequence[str] = ()
 ) -> list[str]:
     """Put the learned tensors of a run or an exported folder on the Hub, in one commit.
 
@@ -179,7 +168,7 @@ def _results_of(evaluations: Sequence[str], folder: Path) -> Iterator[Mapping[st
         yield result
 
 
-def _upload(folder: Path, repository: str, client: Client, private: bool) -> None:
+def _upload(folder: Path, repository: str, client: HfApi, private: bool) -> None:
     """Create the repository, unless it exists and is fit, and commit the files.
 
     Raises:
@@ -200,7 +189,7 @@ def _upload(folder: Path, repository: str, client: Client, private: bool) -> Non
         )
 
 
-def _info_if_any(client: Client, repository: str) -> Any:
+def _info_if_any(client: HfApi, repository: str) -> Any:
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
@@ -217,7 +206,7 @@ def _check_repository(info: Any, repository: str, private: bool) -> None:
         raise UserError(f"{repository} has other files ({', '.join(others[:3])}): push to a repository of its own")
 
 
-def pull(repository: str, folder: Path, client: Client, revision: str | None = None) -> dict[str, Any]:
+def pull(repository: str, folder: Path, client: HfApi, revision: str | None = None) -> dict[str, Any]:
     """Take learned prompts from the Hub into a new or empty folder; nothing stays there if they are refused.
 
     Returns:
@@ -259,7 +248,7 @@ def _clear_remains(folder: Path) -> None:
         raise UserError(f"{folder} is not empty: choose a new --output-dir")
 
 
-def _download(repository: str, folder: Path, client: Client, revision: str | None) -> list[str]:
+def _download(repository: str, folder: Path, client: HfApi, revision: str | None) -> list[str]:
     """Download the expected files of one commit; returns their names."""
     info = client.model_info(repository, revision=revision, files_metadata=True)
     sizes = {each.rfilename: each.size for each in info.siblings or ()}

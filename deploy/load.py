@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -100,27 +100,8 @@ class Source:
             )
 
 
-class Classify(Protocol):
-    """What a prediction asks of a trained model: `PromptedClip`, or another repository's trainer."""
-
-    classes: list[str]
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        ...
-
-    def logits(self, images: Tensor) -> Tensor:
-        """Logits [B, C] of images [B, 3, H, W]."""
-        ...
-
-    def checked_models(self) -> dict[str, nn.Module | None]:
-        """Where to look for tensors that are not finite."""
-        ...
-
-
 class OtherTrainer:
-    """A trainer file of another repository, which is built for class names alone."""
+    """A trainer file of another repository, built for class names alone: it predicts as a `PromptedClip` does."""
 
     def __init__(self, cfg: CfgNode, classes: list[str], source: Source) -> None:
         self.trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME).for_classes(cfg, classes)
@@ -143,7 +124,7 @@ class Trained(NamedTuple):
     """A trained model with its configuration."""
 
     cfg: CfgNode
-    model: Classify
+    model: PromptedClip | OtherTrainer
 
 
 def load_trained(
@@ -199,9 +180,8 @@ def _load_weights(model: PromptedClip, name: str, cfg: CfgNode, source: Source) 
     if not prompts.is_file():
         _load_checkpoint(model, name, cfg, source)
         return
-    for path in (prompts, *(Path(source.folder, each) for each in (CONFIG_NAME, CLASSNAMES_NAME))):
-        _check_digest(path)
-    _check_exported_backbone(source.folder, cfg.MODEL.BACKBONE.NAME)
+    if Path(source.folder, MANIFEST_NAME).is_file():
+        _check_manifest(source.folder, cfg.MODEL.BACKBONE.NAME)
     try:
         model.take(load_file(prompts), str(prompts), str(source.folder), classnames=None)
     except (SafetensorError, OSError) as error:
@@ -240,26 +220,24 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
-def _check_exported_backbone(folder: str | os.PathLike[str], backbone: str) -> None:
-    """Raise BadValueError if the frozen CLIP is not the one that exported prompts were trained on."""
-    if not Path(folder, MANIFEST_NAME).is_file():
-        return
-    recorded = read_manifest(folder).get(BACKBONE_DIGEST)
+def _check_manifest(folder: str | os.PathLike[str], backbone: str) -> None:
+    """Check that prompts, record and frozen CLIP are those that the manifest of an exported folder describes.
+
+    Raises:
+        UnreadableFileError: a file has another SHA-256.
+        BadValueError: the prompts were trained on another CLIP than `backbone`.
+    """
+    manifest = read_manifest(folder)
+    files = manifest.get("files")
+    for name in (PROMPTS_NAME, CONFIG_NAME, CLASSNAMES_NAME):
+        path, entry = Path(folder, name), files.get(name) if isinstance(files, dict) else None
+        if not isinstance(entry, dict) or entry.get("sha256") != file_sha256(path):
+            raise UnreadableFileError(
+                f"{path} is not the file that {MANIFEST_NAME} describes (its SHA-256 differs): export the run again"
+            )
+    recorded = manifest.get(BACKBONE_DIGEST)
     if recorded is not None and recorded != frozen_digest(backbone, backbone_digest(backbone)):
         raise BadValueError(
             f"{folder}: its prompts were trained on another CLIP than {backbone} (SHA-256 {str(recorded)[:16]}...): "
             "name its own (--backbone)"
-        )
-
-
-def _check_digest(path: Path) -> None:
-    """Raise UnreadableFileError if the manifest beside an exported file knows another SHA-256 of it."""
-    manifest = path.with_name(MANIFEST_NAME)
-    if not manifest.is_file():
-        return
-    files = read_manifest(path.parent).get("files")
-    entry = files.get(path.name) if isinstance(files, dict) else None
-    if not isinstance(entry, dict) or entry.get("sha256") != file_sha256(path):
-        raise UnreadableFileError(
-            f"{path} is not the file that {manifest.name} describes (its SHA-256 differs): export the run again"
         )

@@ -25,8 +25,8 @@ from PIL.Image import Image
 
 from dassl.utils import BadValueError, UserError, printable, read_image
 from dassl.utils.memory import keep_freed_memory
-from deploy.classifier import Classifier, load_classifier
-from deploy.command_line import read_class_names, source_of
+from deploy.classifier import Classifier
+from deploy.command_line import classifier_of, read_class_names
 
 PACKAGE = "gradio"
 MAX_UPLOAD = "64mb"
@@ -119,10 +119,7 @@ def main(args: argparse.Namespace) -> None:
     if args.port > MAX_PORT:
         raise BadValueError(f"--port should be at most {MAX_PORT}, not {args.port}")
     gradio, classnames = require_gradio(), read_class_names(args.classes)
-    source = source_of(args)
-    classifier = load_classifier(
-        source.folder, classnames, args.device, source.epoch, source.config_file, source.trainer, source.options
-    )
+    classifier = classifier_of(args, classnames)
     title = f"{classifier.cfg.TRAINER.NAME}, {len(classifier.classnames)} classes"
     page = make_page(gradio, classifier, title, args.topk)
     try:

@@ -49,15 +49,11 @@ class PlainPrompts(Generic[P]):
         if method.context is None:  # fixed class prompts
             return self._fixed_text(theta)
         tokens = method.context.tokens.to(clip.logit_scale.device)
-        context = theta[CONTEXT] if context is None else context
+        context = theta.get(CONTEXT) if context is None else context
         rows = clip.token_embedding(tokens)  # [C, 77, d]
-        rows = torch.cat([rows[:, :1], context.expand(len(rows), -1, -1), rows[:, 1 + len(context) :]], dim=1)
-        return self.text_from_rows(theta, rows, tokens)
-
-    def text_from_rows(self, theta: Theta, rows: Tensor, tokens: Tensor) -> Tensor:
-        """Input rows [C, 77, d] without positions -> [C, e]."""
-        method, clip = self.prompts, self.clip
-        x = (rows + clip.positional_embedding).to(clip.dtype)
+        if context is not None:
+            rows = torch.cat([rows[:, :1], context.expand(len(rows), -1, -1), rows[:, 1 + len(context) :]], dim=1)
+        x = (self.embedded(theta, TEXT, rows) + clip.positional_embedding).to(clip.dtype)
         deep = [theta[name] for name in getattr(method, "deep_names", ())]
         for layer in range(len(clip.transformer.resblocks)):
             if 0 < layer <= len(deep):
@@ -134,10 +130,6 @@ class PlainTCP(PlainPrompts[TCPPrompts]):
 class PlainMMA(PlainPrompts[MMAPrompts]):
     """MMA's: every row of every layer, those that never change too."""
 
-    def text_features(self, theta: Theta, context: Tensor | None = None) -> Tensor:
-        tokens = self.prompts.context.tokens.to(self.clip.logit_scale.device)
-        return self.text_from_rows(theta, self.embedded(theta, TEXT, self.clip.token_embedding(tokens)), tokens)
-
     def embedded(self, theta: Theta, side: str, x: Tensor) -> Tensor:
         return x + self.prompts.adapter(theta, side, 0, x) if 0 in self.prompts.layers else x
 
@@ -160,10 +152,6 @@ class PlainCoPrompt(PlainPrompts[CoPromptPrompts]):
 
 class PlainLoRA(PlainPrompts[LowRankPrompts]):
     """CLIP-LoRA's without dropout: the weights of q, k and v with B A added, in every block."""
-
-    def text_features(self, theta: Theta, context: Tensor | None = None) -> Tensor:
-        tokens = self.prompts.context.tokens.to(self.clip.logit_scale.device)
-        return self.text_from_rows(theta, self.clip.token_embedding(tokens), tokens)
 
     def image_features(self, theta: Theta, images: Tensor, kept: None = None) -> Tensor:
         return self.encode_image(images, (), theta)

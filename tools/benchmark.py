@@ -183,13 +183,12 @@ def as_table(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         line = {"trainer": row["trainer"], "classes": row["classes"]}
         for name in ("step", "test"):
-            if name in row:
-                line[f"{name} [s]"] = f"{row[name]['seconds']:.3f}"
-                line[f"{name} [cpu s]"] = f"{row[name]['cpu_seconds']:.2f}"
+            for way in (name, f"baseline {name}"):
+                if way in row:
+                    line[f"{way} [s]"] = f"{row[way]['seconds']:.3f}"
+                    line[f"{way} [cpu s]"] = f"{row[way]['cpu_seconds']:.2f}"
             if f"baseline {name}" in row:
                 ours, plain = row[name], row[f"baseline {name}"]
-                line[f"baseline {name} [s]"] = f"{plain['seconds']:.3f}"
-                line[f"baseline {name} [cpu s]"] = f"{plain['cpu_seconds']:.2f}"
                 line[f"{name} ratio"] = f"{plain['seconds'] / ours['seconds']:.2f}"
                 line[f"{name} cpu ratio"] = f"{plain['cpu_seconds'] / ours['cpu_seconds']:.2f}"
         for name in ("memory", "baseline memory"):

@@ -28,6 +28,7 @@ from tabulate import tabulate
 
 from dassl.command_line import ArgumentParser
 from dassl.utils import errors_in_one_line, write_json
+from experiments.launch.job import last_words
 from tools.gpu_parts import PARTS, ROOT, check_device
 
 SECONDS = {"kernels": 60, "captured": 75, "steps": 75, "end_to_end": 45, "plan": 60, "tests": 60}
@@ -71,8 +72,7 @@ def run_part(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any
     if status == "late":
         result["reason"] = f"not finished after {limit:g} s"
     if status == "failed":
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        result["reason"] = (lines or ["no output"])[-1]
+        result["reason"] = last_words(log.read_text(errors="replace"))
     return result
 
 
@@ -94,37 +94,33 @@ def faults(parts: dict[str, dict[str, Any]]) -> list[str]:
 
 def table(parts: dict[str, dict[str, Any]]) -> str:
     """The figures and their targets."""
-    rows: list[tuple[str, str, Any, Any]] = []
+    rows: list[tuple[str, str, str, str]] = []
     for name, part in parts.items():
         rows.append((name, part["status"], f"{part['seconds']:.0f} s", ""))
-        rows += _rows(name, part.get("figures"))
+        rows += [("", *row) for row in _rows(name, part.get("figures"))]
     return tabulate(rows, headers=["part", "figure", "value", "target"], disable_numparse=True)
 
 
-def _rows(name: str, figures: Any) -> list[tuple[str, str, Any, Any]]:
+def _rows(name: str, figures: Any) -> list[tuple[str, str, str]]:
+    """Figure, value and target of each line about a part."""
     if figures is None:
         return []
-    if name == "kernels":
-        first = figures["first use [s]"]
-        rows = [("", "first use [s]", _number(first), _target("first use [s]", {"way": "captured"}))]
-        return rows + [("", form, _form(f), "") for form, f in figures["forms"].items()]
     if name == "captured":
-        return [("", trainer, f"{_equality(f)}, {f['graphs']} graphs", "") for trainer, f in figures.items()]
+        return [(trainer, f"{_equality(f)}, {f['graphs']} graphs", "") for trainer, f in figures.items()]
     if name == "steps":
         return [
-            ("", f"{row['way']}, {row['classes']} classes: {key}", _number(value), _target(key, row))
+            (
+                f"{row['way']}, {row['classes']} classes: {key}",
+                _number(value),
+                _target(key, row["classes"]) if row["way"] == "captured" else "",
+            )
             for row in figures
             for key, value in row.items()
             if key not in ("classes", "way")
         ]
-    if name == "plan":
-        total = figures["total"]
-        return [("", key, _number(total[key]), _target(key, {"way": "captured"})) for key in ("steps", "hours")]
-    return [
-        ("", key, _number(value), _target(key, {"way": "captured"}))
-        for key, value in figures.items()
-        if isinstance(value, (int, float))
-    ]
+    numbers = {key: figures["total"][key] for key in ("steps", "hours")} if name == "plan" else figures
+    found = [(key, _number(value), _target(key)) for key, value in numbers.items() if isinstance(value, (int, float))]
+    return found + [(form, _form(f), "") for form, f in figures.get("forms", {}).items()]
 
 
 def _form(figures: dict[str, Any]) -> str:
@@ -143,10 +139,10 @@ def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
 
 
-def _target(key: str, row: dict[str, Any]) -> str:
-    target = TARGETS.get(key) if row.get("way") == "captured" else None
+def _target(key: str, classes: int | None = None) -> str:
+    target = TARGETS.get(key)
     if isinstance(target, dict):
-        target = target.get(row.get("classes"))
+        target = target.get(classes)
     return "" if target is None else f"<= {target:g}"
 
 

@@ -33,6 +33,7 @@ from clip.kernel_choice import choose_kernels
 from clip.model import CLIP
 from dassl.command_line import ArgumentParser
 from dassl.utils import UserError, errors_in_one_line, write_json
+from experiments.launch.job import last_words
 from tools import benchmark, kernel_check
 from tools.bench import BACKBONES, OPTIONS, Bench, interleaved, timed
 from trainers.core.captured import CapturedFunctions
@@ -194,10 +195,11 @@ def end_to_end(scale: Scale, output: Path) -> None:
         torch.save(CLIP(**BACKBONES[scale.backbone]).state_dict(), place / "clip.pt")
         write_images(place / "data", per_class=20, size=(64, 64) if scale.tiny else (500, 375))
         command = [sys.executable, str(ROOT / "train.py"), *_training(scale, place)]
+        environment = os.environ | {"HOME": folder}  # features of random weights are not kept among the user's
         began = time.perf_counter()
-        done = subprocess.run(command, cwd=ROOT, env=_own_home(place), capture_output=True, text=True)
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         if done.returncode:
-            raise UserError(f"train.py ended with status {done.returncode}: {_last_line(done.stdout + done.stderr)}")
+            raise UserError(f"train.py ended with status {done.returncode}: {last_words(done.stdout + done.stderr)}")
         write_json(read_log(done.stdout) | {"seconds": time.perf_counter() - began}, output)
 
 
@@ -263,7 +265,7 @@ def tests(scale: Scale, output: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *which]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if not report.is_file():
-        raise UserError(f"pytest ended with status {done.returncode}: {_last_line(done.stdout + done.stderr)}")
+        raise UserError(f"pytest ended with status {done.returncode}: {last_words(done.stdout + done.stderr)}")
     write_json(read_junit(report), output)
 
 
@@ -279,15 +281,6 @@ def read_junit(report: Path) -> dict[str, Any]:
     return {"passed": outcomes["passed"], "failed": outcomes["failed"], "skipped": outcomes["skipped"]} | {
         "names": failed
     }
-
-
-def _own_home(folder: Path) -> dict[str, str]:
-    """Features of random weights are not kept among the user's."""
-    return dict(os.environ) | {"HOME": str(folder)}
-
-
-def _last_line(text: str) -> str:
-    return next((line for line in reversed(text.splitlines()) if line.strip()), "no output")
 
 
 PARTS: dict[str, Part] = {

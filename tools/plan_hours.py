@@ -25,15 +25,16 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 import torch
 from tabulate import tabulate
 
 from dassl.utils import UserError
 from experiments.launch.gpus import shared_gpus
-from experiments.plan.declaration import Selection, read_experiment
+from experiments.plan.declaration import Selection, declared_runs
 from experiments.plan.runs import ROOT, PlannedRun
-from experiments.plan.settings import Places, make_plan
-from experiments.plan.work import work_of as amount_of_work
+from experiments.plan.settings import Places
+from experiments.plan.work import Work, work_of
 from tools.bench import Bench, interleaved, settings_of
 from trainers.core.captured import CudaRecorder
 from trainers.core.replay import CpuRecorder
@@ -55,23 +56,10 @@ class Recipe:
     test_batch_size: int
 
 
-@dataclass(frozen=True)
-class Work:
-    """What one run does."""
-
-    run: PlannedRun
-    recipe: Recipe
-    classes: int
-    steps: int
-    test_batches: int
-
-
-def work_of(run: PlannedRun) -> Work:
-    """Steps and test batches of a run. Raises UserError if the size of its data set is not known."""
-    work = amount_of_work(run)
+def recipe_of(run: PlannedRun, work: Work) -> Recipe:
+    """The recipe of a run."""
     config_file = str(ROOT / "configs" / "trainers" / run.method.folder / f"{run.recipe.config}.yaml")
-    recipe = Recipe(run.method.trainer, config_file, run.options, work.batch_size, work.test_batch_size)
-    return Work(run, recipe, work.classes, work.steps, work.test_batches)
+    return Recipe(run.method.trainer, config_file, run.options, work.batch_size, work.test_batch_size)
 
 
 def measured_counts(counts: Iterable[int]) -> list[int]:
@@ -154,45 +142,45 @@ def _median(bench: Bench, run: Callable[[], object], repeats: int) -> float:
     return interleaved({"": run}, repeats, bench.trainer.device)[""]["seconds"]
 
 
-def hours(args: argparse.Namespace, works: Sequence[Work]) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
-    """For each data set: runs, steps, test batches and hours; and what was measured for each recipe."""
-    by_recipe: dict[Recipe, list[Work]] = defaultdict(list)
-    for work in works:
-        by_recipe[work.recipe].append(work)
-    rows: dict[str, dict[str, float]] = {}
-    measured = []
-    for recipe, its_works in by_recipe.items():
-        counts = measured_counts(work.classes for work in its_works)
-        costs = measure(args, recipe, counts, any(work.steps for work in its_works))
+def hours(args: argparse.Namespace, runs: Iterable[PlannedRun]) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """For each data set: runs, steps, test batches and hours; and what was measured for each recipe.
+
+    Raises:
+        UserError: the size of a data set is not known.
+    """
+    by_recipe: dict[Recipe, list[tuple[str, Work]]] = defaultdict(list)
+    for run in runs:
+        work = work_of(run)
+        by_recipe[recipe_of(run, work)].append((run.dataset, work))
+    rows, measured = [], []
+    for recipe, works in by_recipe.items():
+        counts = measured_counts(work.classes for _, work in works)
+        costs = measure(args, recipe, counts, any(work.steps for _, work in works))
         name = f"{recipe.trainer} {Path(recipe.config_file).stem}"
         measured.append({"recipe": name, "classes": counts, "step [s]": costs.step, "test batch [s]": costs.test})
         print(f"measured {name} at {counts} classes")
-        for work in its_works:
-            row = rows.setdefault(work.run.dataset, {"runs": 0, "steps": 0, "test batches": 0, "hours": 0.0})
-            row["runs"] += 1
-            row["steps"] += work.steps
-            row["test batches"] += work.test_batches
-            row["hours"] += costs.of(work) / args.per_gpu / 3600
-    return rows, measured
+        rows += [
+            (dataset, 1, work.steps, work.test_batches, costs.of(work) / args.per_gpu / 3600) for dataset, work in works
+        ]
+    table = pd.DataFrame(rows, columns=["data set", "runs", "steps", "test batches", "hours"])
+    return pd.DataFrame(table.groupby("data set", sort=False).sum()), measured
 
 
 def planned(args: argparse.Namespace) -> list[PlannedRun]:
     """The selected runs of the declared experiment. Raises UserError."""
-    experiment = read_experiment(args.plan)
-    selection = Selection(tuple(args.trainers), (), tuple(args.datasets), ())
-    selection.check([experiment])
-    part = selection.of(experiment)
-    return make_plan(part.tasks, part.rows, part.seeds, Places(Path("data").absolute(), Path("output").absolute()))
+    selection = Selection(tuple(args.trainers), datasets=tuple(args.datasets))
+    return declared_runs([args.plan], selection, Places(Path("data").absolute(), Path("output").absolute()))
 
 
 def main(args: argparse.Namespace) -> None:
     """Measure and print. Raises UserError."""
     if args.per_gpu < 1:
         raise UserError(f"--per-gpu should be at least 1, not {args.per_gpu}")
-    works = [work_of(run) for run in planned(args)]
+    runs = planned(args)
     with shared_gpus(args.per_gpu if args.device == "cuda" else 1) as variables, mock.patch.dict(os.environ, variables):
-        rows, measured = hours(args, works)
-    total = {key: sum(row[key] for row in rows.values()) for key in ("runs", "steps", "test batches", "hours")}
+        table, measured = hours(args, runs)
+    rows = table.to_dict("index")
+    total = {name: table[name].sum().item() for name in table}
     if args.json:
         report = {"settings": settings_of(args), "torch": torch.__version__, "total": total}
         args.json.write_text(json.dumps(report | {"rows": rows, "measured": measured}, indent=1))

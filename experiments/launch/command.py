@@ -22,10 +22,10 @@ from experiments.launch.gpus import check_per_gpu, runs_per_gpu, shared_gpus, vi
 from experiments.launch.launcher import Launch, SlurmLaunch
 from experiments.launch.progress import PlainView, Tally, make_view, report_failures
 from experiments.launch.workers import Worker, make_workers
-from experiments.plan.declaration import Selection, read_experiment
+from experiments.plan.declaration import Selection, declared_runs
 from experiments.plan.generated import generate_commands, generate_data
 from experiments.plan.runs import PlannedRun, short
-from experiments.plan.settings import Places, add_run, make_plan
+from experiments.plan.settings import Places
 from experiments.plan.status import is_finished
 from runner.result import PLAN_NAME, read_plan, read_result
 
@@ -33,14 +33,8 @@ from runner.result import PLAN_NAME, read_plan, read_result
 def plan_of(args: argparse.Namespace) -> list[PlannedRun]:
     """The runs of all given files. Raises UserError."""
     places = Places(Path(args.root).absolute(), Path(args.output_dir).absolute())
-    experiments = [read_experiment(file) for file in args.files]
     selection = Selection(*map(tuple, (args.trainers, args.settings, args.datasets, args.seeds)))
-    selection.check(experiments)
-    runs: dict[Path, PlannedRun] = {}
-    for part in map(selection.of, experiments):
-        for run in make_plan(part.tasks, part.rows, part.seeds, places):
-            add_run(runs, run)
-    return list(runs.values())
+    return declared_runs(args.files, selection, places)
 
 
 def check_configs(runs: Sequence[PlannedRun]) -> None:

@@ -15,7 +15,7 @@ All but `trainers` and `settings` may be left out.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ from dassl.seeds import MAX_SEED
 from dassl.utils.errors import BadValueError
 from dassl.utils.yaml_files import read_yaml
 from experiments.plan.methods import METHODS
-from experiments.plan.runs import ROOT, Options
+from experiments.plan.runs import ROOT, Options, PlannedRun
 from experiments.plan.schema_errors import first_problem, suggestion
-from experiments.plan.settings import Row, Task
+from experiments.plan.settings import Places, Row, Task, add_run, make_plan
 
 SHIPPED = ROOT / "configs" / "experiments"
 DEFAULT_SEEDS, DEFAULT_SHOTS = (1, 2, 3), 16
@@ -156,6 +156,17 @@ class Selection:
             tuple(task for task in tasks if task.datasets),
             tuple(seed for seed in experiment.seeds if not self.seeds or seed in self.seeds),
         )
+
+
+def declared_runs(files: Iterable[Path], selection: Selection, places: Places) -> list[PlannedRun]:
+    """The selected runs of all files, each once. Raises UserError."""
+    experiments = [read_experiment(file) for file in files]
+    selection.check(experiments)
+    runs: dict[Path, PlannedRun] = {}
+    for part in map(selection.of, experiments):
+        for run in make_plan(part.tasks, part.rows, part.seeds, places):
+            add_run(runs, run)
+    return list(runs.values())
 
 
 def _check(wanted: Collection[Any], declared: Collection[Any], kind: str) -> None:

@@ -1,4 +1,4 @@
-"""One run: a train.py command with its output folder, and the layout of those folders."""
+"""One run: a train.py command with its output folder."""
 
 from __future__ import annotations
 
@@ -169,26 +169,6 @@ def data_name(dataset: str, options: Options) -> str:
 def named(config: str, variant: str) -> str:
     """Name of a config with overrides that have a name of their own."""
     return f"{config}@{variant}" if variant else config
-
-
-def base2new_folder(output: Path, part: str, dataset: str, shots: int, trainer: str, config: str, seed: int) -> Path:
-    """base2new/{train_base,test_new,test_all}/<dataset>/shots_<K>/<trainer>/<config>/seed<k>"""
-    return output / "base2new" / part / dataset / f"shots_{shots}" / trainer / config / f"seed{seed}"
-
-
-def training_folder(
-    output: Path, dataset: str, shots: int, trainer: str, config: str, seed: int, subfolder: str
-) -> Path:
-    """<dataset>/<trainer>/<config>_<K>shots/seed<k>: all classes; few-shot, and the source of cross-dataset runs."""
-    return output / dataset / trainer / f"{config}_{shots}shots" / subfolder / f"seed{seed}"
-
-
-def evaluation_folder(
-    output: Path, source: str, dataset: str, shots: int, trainer: str, config: str, seed: int, subfolder: str
-) -> Path:
-    """evaluation/<trainer>/<config>_<K>shots/<dataset>/seed<k>; a source other than the usual one is named."""
-    trained = f"{config}_{shots}shots" + ("" if source in ("imagenet", "shapes") else f"_from_{source}")
-    return output / "evaluation" / trainer / trained / subfolder / dataset / f"seed{seed}"
 
 
 def method_subfolder(method: Method, recipe: Recipe, options: Options) -> str:

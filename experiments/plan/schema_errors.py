@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.exceptions import best_match
 
 from dassl.spelling import nearest_name
 
 _KINDS = {"array": "a list", "object": "a mapping of keys to values", "integer": "a whole number", "string": "a word"}
 _SHOWN = 60  # characters of a wrong value
-
-
-class _Problem(NamedTuple):
-    """What a rule of the schema expected, and what is there."""
-
-    expected: Any
-    value: Any
-    schema: dict[str, Any]
-    message: str
 
 
 def first_problem(schema: dict[str, Any], content: Any) -> str:
@@ -37,9 +28,7 @@ def first_problem(schema: dict[str, Any], content: Any) -> str:
     if error is None:
         return ""
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path)
-    say = _WORDS.get(str(error.validator), _as_the_schema_says)
-    rule: Any = error.schema
-    said = say(_Problem(error.validator_value, error.instance, rule, error.message))
+    said = _in_words(error)
     return f"{where.lstrip('.')}: {said}" if where else said
 
 
@@ -49,70 +38,38 @@ def suggestion(name: str, known: Sequence[str]) -> str:
     return f'did you mean "{nearest}"?' if nearest else f"choose from {', '.join(known)}"
 
 
-def _unknown_key(problem: _Problem) -> str:
-    known = list(problem.schema["properties"])
-    key = str(next(key for key in problem.value if key not in known))
-    return f'unknown key "{key}"; {suggestion(key, known)}'
-
-
-def _missing_key(problem: _Problem) -> str:
-    missing = next(key for key in problem.expected if key not in problem.value)
-    return f'the key "{missing}" is missing'
-
-
-def _unknown_name(problem: _Problem) -> str:
-    if not isinstance(problem.value, str):
-        return f"should be the name of {_described(problem)}, {_but_is(problem.value)}"
-    return f'"{_cut(problem.value)}" is not {_described(problem)}; {suggestion(problem.value, problem.expected)}'
-
-
-def _wrong_kind(problem: _Problem) -> str:
-    remedy = ""
-    if problem.expected == "array" and isinstance(problem.value, (str, int)):
-        remedy = f": write [{_cut(str(problem.value))}]"
-    return f"should be {_KINDS[problem.expected]}, {_but_is(problem.value)}{remedy}"
+def _in_words(error: ValidationError) -> str:
+    rule: Any = error.schema
+    expected: Any = error.validator_value
+    value: Any = error.instance
+    match error.validator:
+        case "additionalProperties":
+            known = list(rule["properties"])
+            key = str(next(key for key in value if key not in known))
+            return f'unknown key "{key}"; {suggestion(key, known)}'
+        case "required":
+            return f'the key "{next(key for key in expected if key not in value)}" is missing'
+        case "enum" if isinstance(value, str):
+            return f'"{_cut(value)}" is not {rule["description"]}; {suggestion(value, expected)}'
+        case "enum":
+            return f"should be the name of {rule['description']}, {_but_is(value)}"
+        case "type":
+            remedy = f": write [{_cut(str(value))}]" if expected == "array" and isinstance(value, (str, int)) else ""
+            return f"should be {_KINDS[expected]}, {_but_is(value)}{remedy}"
+        case "pattern":
+            return f'"{_cut(value)}" is not {rule["description"]}'
+        case "minItems" | "minProperties":
+            return "is empty: name at least one"
+        case "minimum":
+            return f"should be at least {expected}, not {_cut(repr(value))}"
+        case "maximum":
+            return f"should be at most {expected}, not {_cut(repr(value))}"
+    return " ".join(error.message.split())
 
 
 def _but_is(value: Any) -> str:
     return "but is empty" if value is None else f"not {_cut(repr(value))}"
 
 
-def _wrong_word(problem: _Problem) -> str:
-    return f'"{_cut(problem.value)}" is not {_described(problem)}'
-
-
-def _empty(problem: _Problem) -> str:
-    return "is empty: name at least one"
-
-
-def _too_small(problem: _Problem) -> str:
-    return f"should be at least {problem.expected}, not {_cut(repr(problem.value))}"
-
-
-def _too_large(problem: _Problem) -> str:
-    return f"should be at most {problem.expected}, not {_cut(repr(problem.value))}"
-
-
-def _as_the_schema_says(problem: _Problem) -> str:
-    return " ".join(problem.message.split())
-
-
-def _described(problem: _Problem) -> str:
-    return problem.schema["description"]
-
-
 def _cut(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
-_WORDS: dict[str, Callable[[_Problem], str]] = {
-    "additionalProperties": _unknown_key,
-    "required": _missing_key,
-    "enum": _unknown_name,
-    "type": _wrong_kind,
-    "pattern": _wrong_word,
-    "minItems": _empty,
-    "minProperties": _empty,
-    "minimum": _too_small,
-    "maximum": _too_large,
-}

@@ -1,4 +1,11 @@
-"""From methods, settings, data sets and seeds to runs, in an order in which each run comes after what it needs."""
+"""From methods, settings, data sets and seeds to runs, in an order in which each run comes after what it needs.
+
+Below the output folder, runs lie where the lineage's scripts put them:
+
+    base2new/{train_base,test_new,test_all}/<dataset>/shots_<K>/<trainer>/<config>/seed<k>
+    <dataset>/<trainer>/<config>_<K>shots/seed<k>                       trained on all classes
+    evaluation/<trainer>/<config>_<K>shots/<dataset>/seed<k>            tested there; an unusual source is named
+"""
 
 from __future__ import annotations
 
@@ -9,17 +16,7 @@ from pathlib import Path
 from dassl.config import config_differences
 from dassl.utils.errors import BadValueError, MissingFileError
 from experiments.plan.methods import Method, Recipe, default_recipe, default_source, find_method
-from experiments.plan.runs import (
-    ROOT,
-    Options,
-    PlannedRun,
-    base2new_folder,
-    data_name,
-    evaluation_folder,
-    method_subfolder,
-    named,
-    training_folder,
-)
+from experiments.plan.runs import ROOT, Options, PlannedRun, data_name, method_subfolder, named
 from experiments.plan.schema_errors import suggestion
 from runner.result import WORKERS
 from trainers.core.record import changes_no_number
@@ -71,12 +68,10 @@ def check_dataset(name: str) -> None:
 
 def base2new(row: Row, places: Places, dataset: str, seed: int, shots: int) -> Iterator[PlannedRun]:
     """Train on the base classes and test on them; test that model on the new classes, and on all classes together."""
-    recipe, called = row.recipe("base2new", dataset, shots), _data_name(row, dataset)
+    recipe = row.recipe("base2new", dataset, shots)
     config = named(recipe.config, row.variant)
-
-    def folder(part: str) -> Path:
-        return base2new_folder(places.output, part, called, shots, row.method.trainer, config, seed)
-
+    below = Path(_data_name(row, dataset), f"shots_{shots}", row.method.trainer, config, f"seed{seed}")
+    folder = places.output / "base2new"
     on_base = PlannedRun(
         setting="base2new",
         part="train_base",
@@ -88,13 +83,13 @@ def base2new(row: Row, places: Places, dataset: str, seed: int, shots: int) -> I
         classes="base",
         options=row.options,
         data=places.data,
-        folder=folder("train_base"),
+        folder=folder / "train_base" / below,
         variant=row.variant,
     )
     yield on_base
     needs = on_base.folder if row.method.learns else None
     for part, classes in (("test_new", "new"), ("test_all", "all")):
-        yield replace(on_base, part=part, classes=classes, folder=folder(part), needs=needs)
+        yield replace(on_base, part=part, classes=classes, folder=folder / part / below, needs=needs)
 
 
 def few_shot(row: Row, places: Places, dataset: str, seed: int, shots: int) -> Iterator[PlannedRun]:
@@ -108,12 +103,13 @@ def transfer(
     """Cross-dataset or domain generalisation: train on all classes of the source, test there and on the targets."""
     trained = _trained_on_all(row, places, setting, "source", source, seed, shots)
     yield trained
-    config = named(trained.recipe.config, row.variant)
-    subfolder = method_subfolder(row.method, trained.recipe, row.options)
+    seen, needs = _data_name(row, source), trained.folder if row.method.learns else None
+    config = f"{named(trained.recipe.config, row.variant)}_{shots}shots"
+    config += "" if seen in ("imagenet", "shapes") else f"_from_{seen}"
+    above = places.output / "evaluation" / row.method.trainer / config
+    above /= method_subfolder(row.method, trained.recipe, row.options)
     for target in targets:
-        seen, tested = _data_name(row, source), _data_name(row, target)
-        folder = evaluation_folder(places.output, seen, tested, shots, row.method.trainer, config, seed, subfolder)
-        needs = trained.folder if row.method.learns else None
+        folder = above / _data_name(row, target) / f"seed{seed}"
         yield replace(trained, part="target", dataset=target, folder=folder, needs=needs)
 
 
@@ -121,10 +117,9 @@ def _trained_on_all(
     row: Row, places: Places, setting: str, part: str, dataset: str, seed: int, shots: int
 ) -> PlannedRun:
     recipe = row.recipe(setting, dataset, shots)
-    config = named(recipe.config, row.variant)
+    config = f"{named(recipe.config, row.variant)}_{shots}shots"
     subfolder = method_subfolder(row.method, recipe, row.options)
-    called = _data_name(row, dataset)
-    folder = training_folder(places.output, called, shots, row.method.trainer, config, seed, subfolder)
+    folder = places.output / _data_name(row, dataset) / row.method.trainer / config / subfolder / f"seed{seed}"
     return PlannedRun(
         setting=setting,
         part=part,

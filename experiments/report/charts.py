@@ -6,11 +6,15 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pandas as pd
 
+from trainers.core.facts import TRANSFER
+
+from . import figures
 from .calibration import Curves
-from .figures import Chart, bars_chart, calibration_chart, shots_chart, training_chart, transfer_chart
+from .figures import Chart
 from .frame import TITLES
 from .papers import in_order, short_name
 from .recipes import Recipe
@@ -30,12 +34,23 @@ class ChartGroup:
 
 def table_charts(table: ScoreTable, index: int) -> list[Chart]:
     """The papers' figures of a table; none of other runs."""
-    name = f"{table.setting}-{index}"
+    name, recipes = f"{table.setting}-{index}", table.recipes()
     if table.setting == "base2new":
-        return [bars_chart(table, name)]
+        return [Chart(name, "", f"Base and new accuracy by method: {table.title}", partial(figures.bars, table))]
     if table.setting == "few_shot":
-        return [shots_chart(table, block, f"{name}-{_stem(block.name)}") for block in table.blocks]
-    return [transfer_chart(table, name)] if table.setting in ("cross_dataset", "domain_generalization") else []
+        return [
+            Chart(
+                f"{name}-{_stem(block.name)}",
+                block.name,
+                f"Accuracy by shots: {table.title}, {block.name}",
+                partial(figures.shots_curves, block),
+                recipes,
+            )
+            for block in table.blocks
+        ]
+    if table.setting in TRANSFER:
+        return [Chart(name, "", f"Accuracy by data set: {table.title}", partial(figures.transfer, table), recipes)]
+    return []
 
 
 def _stem(*names: object) -> str:
@@ -66,7 +81,8 @@ def _training_of(setting: str, dataset: str, runs: pd.DataFrame) -> Iterator[Cha
     for backbone, shots in sorted(set(zip(own["backbone"], own["shots"], strict=True))):
         found = pd.DataFrame(own[(own["backbone"] == backbone) & (own["shots"] == shots)])
         caption = f"{short_name(dataset)}, {backbone}, {in_shots(shots)}"
-        yield training_chart(found, caption, f"training-{_stem(setting, dataset, backbone, shots)}")
+        name, recipes = f"training-{_stem(setting, dataset, backbone, shots)}", list(found["recipe"].unique())
+        yield Chart(name, caption, f"Training on {caption}", partial(figures.training, found), recipes)
 
 
 def calibration_charts(curves: Mapping[tuple[str, ...], Mapping[Recipe, Curves]]) -> list[ChartGroup]:
@@ -83,7 +99,10 @@ def calibration_charts(curves: Mapping[tuple[str, ...], Mapping[Recipe, Curves]]
         for key in sorted(keys, key=lambda key: (rank[key[2]], key)):
             _, backbone, dataset, part, shots = key
             caption = f"{short_name(dataset)}, {part.replace('_', ' ')}, {backbone}, {in_shots(int(shots))}"
-            charts.append(calibration_chart(curves[key], caption, f"calibration-{_stem(*key)}"))
+            draw = partial(figures.calibration, curves[key])
+            charts.append(
+                Chart(f"calibration-{_stem(*key)}", caption, f"Calibration: {caption}", draw, list(curves[key]))
+            )
         if charts:
             groups.append(ChartGroup(title, charts))
     return groups

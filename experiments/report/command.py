@@ -45,7 +45,7 @@ from .sections import (
     summary_section,
     with_published,
 )
-from .shared import conflicts_of_shared, with_shared
+from .shared import shared_runs
 from .tables import tables_of
 from .text import as_csv, markdown, scores_csv, terminal
 
@@ -67,13 +67,15 @@ def main(arguments: Sequence[str]) -> int:
     runs = [run for run in with_own_names(found.runs) if _wanted(run, args.settings, args.datasets)]
     recipe_of = recipes(runs)
     clear, conflicts = without_conflicts(runs, recipe_of)
-    problems = [*found.problems, *conflicts, *conflicts_of_shared(clear, recipe_of)]
+    copies = shared_runs(clear, recipe_of)
+    shared, conflicts_of_shared = without_conflicts(list(copies), copies)
+    problems = [*found.problems, *conflicts, *conflicts_of_shared]
     if not clear:
         _name(problems)
         why = "see the lines above" if problems else "a finished run has a result.json"
         raise UserError(f"no finished runs{_filters(args)} to report in {args.output}: {why}")
     facts = [printable(fact) for fact in _facts(args.output, runs, found, problems)]
-    report = Report(clear, recipe_of, facts, args.baseline)
+    report = Report(clear, shared, recipe_of | copies, facts, args.baseline)
     report.show()
     if not args.terminal_only:
         every_run = runs_section(run_frame(runs, recipe_of), args.output)
@@ -105,6 +107,7 @@ class Report:
 
     Args:
         runs: the runs, each alone in its place.
+        shared: those that two settings share, under the name of the second one.
         recipe_of: the recipe of each.
         facts: lines about the whole report.
         baseline: the method that all others are compared with, or None.
@@ -114,13 +117,17 @@ class Report:
     """
 
     def __init__(
-        self, runs: Sequence[Run], recipe_of: Mapping[Run, Recipe], facts: Sequence[str], baseline: str | None
+        self,
+        runs: Sequence[Run],
+        shared: Sequence[Run],
+        recipe_of: Mapping[Run, Recipe],
+        facts: Sequence[str],
+        baseline: str | None,
     ) -> None:
-        shared_runs, shared_recipes = with_shared(runs, recipe_of)
-        names = names_of(shared_recipes)
+        names = names_of(recipe_of)
         self.facts = facts
         self.frame = run_frame(runs, recipe_of, names)
-        self.tables = tables_of(run_frame(shared_runs, shared_recipes, names))
+        self.tables = tables_of(run_frame([*runs, *shared], recipe_of, names))
         self.palette = Palette({recipe: names[recipe] for recipe in sorted(names, key=recipe_order)})
         self.comparisons = Comparisons()
         if baseline is not None:

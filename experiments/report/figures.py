@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -212,13 +211,9 @@ def _svg(figure: Figure, description: str) -> Markup:
     return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{label}" style="min-width: {width}px"', 1))
 
 
-def bars_chart(table: ScoreTable, name: str) -> Chart:
+def bars(table: ScoreTable, palette: Palette) -> Figure:
     """Bars of base and new accuracy of every method, best H on top, with H and the published figures marked."""
-    draw = partial(_bars, table, table.blocks[0])  # the average, or the one data set there is
-    return Chart(name, "", f"Base and new accuracy by method: {table.title}", draw)
-
-
-def _bars(table: ScoreTable, block: Block, palette: Palette) -> Figure:
+    block = table.blocks[0]  # the average, or the one data set there is
     theme = palette.theme
     rows = [(recipe, scores) for recipe, scores in block.rows.items() if any(score.mean > 0 for score in scores[:2])]
     rows.sort(key=lambda row: 0.0 if math.isnan(row[1][2].mean) else row[1][2].mean)
@@ -266,12 +261,8 @@ def _bar(axes: Axes, y: float, score: Any, colour: str, theme: Theme) -> None:
         axes.plot([value] * 2, (y - BAR / 2, y + BAR / 2), color=theme.ink, linewidth=2.2, solid_capstyle="butt")
 
 
-def transfer_chart(table: ScoreTable, name: str) -> Chart:
+def transfer(table: ScoreTable, palette: Palette) -> Figure:
     """Accuracy of each method on the source, on each target and on average, with one standard deviation."""
-    return Chart(name, "", f"Accuracy by data set: {table.title}", partial(_transfer, table), table.recipes())
-
-
-def _transfer(table: ScoreTable, palette: Palette) -> Figure:
     (block,) = table.blocks
     rows = sorted(block.rows.items(), key=lambda row: palette.order(row[0]))
     step = 0.76 / max(1, len(rows))
@@ -294,13 +285,8 @@ def _transfer(table: ScoreTable, palette: Palette) -> Figure:
     return figure
 
 
-def shots_chart(table: ScoreTable, block: Block, name: str) -> Chart:
+def shots_curves(block: Block, palette: Palette) -> Figure:
     """Accuracy by number of shots; a band of one standard deviation; zero-shot recipes as level lines."""
-    description = f"Accuracy by shots: {table.title}, {block.name}"
-    return Chart(name, block.name, description, partial(_shots, block), table.recipes())
-
-
-def _shots(block: Block, palette: Palette) -> Figure:
     figure = Figure(figsize=(4.3, 3.0))
     axes = figure.add_axes((0.12, 0.15, 0.86, 0.82))
     shots = sorted({score.shots for scores in block.rows.values() for score in scores})
@@ -344,18 +330,13 @@ def _with_band(axes: Axes, points: pd.DataFrame, style: Mapping[str, Any]) -> No
         axes.fill_between(points.index, mean - deviation, mean + deviation, **band)
 
 
-def training_chart(frame: pd.DataFrame, caption: str, name: str) -> Chart:
+def training(frame: pd.DataFrame, palette: Palette) -> Figure:
     """Loss, training accuracy and, where a run had validation, its accuracy by epoch, with one deviation over seeds.
 
     Args:
         frame: the runs, as `run_frame` returns them.
-        caption: what they were trained on.
-        name: stem of the files.
+        palette: of the report.
     """
-    return Chart(name, caption, f"Training on {caption}", partial(_training, frame), list(frame["recipe"].unique()))
-
-
-def _training(frame: pd.DataFrame, palette: Palette) -> Figure:
     panels = [("loss", LOSSES), ("training accuracy", ACCURACIES)]
     if any(_meter(run, VALIDATION) for run in frame["run"]):
         panels.append(("validation accuracy", VALIDATION))
@@ -389,18 +370,8 @@ def _by_epoch(runs: Iterable[Run], names: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame({"mean": by_epoch.mean(), "deviation": by_epoch.std()})
 
 
-def calibration_chart(curves: Mapping[Recipe, Curves], caption: str, name: str) -> Chart:
-    """A reliability diagram and risk-coverage curves of some methods on the same images.
-
-    Args:
-        curves: those of each method.
-        caption: the images.
-        name: stem of the files.
-    """
-    return Chart(name, caption, f"Calibration: {caption}", partial(_calibration, curves), list(curves))
-
-
-def _calibration(curves: Mapping[Recipe, Curves], palette: Palette) -> Figure:
+def calibration(curves: Mapping[Recipe, Curves], palette: Palette) -> Figure:
+    """A reliability diagram and risk-coverage curves of some methods on the same images."""
     figure, (reliability, risk) = _panels(palette, 2, 3.4)
     reliability.plot([0, 100], [0, 100], color=palette.theme.ink, linewidth=0.8, linestyle=(0, (4, 3)))
     for recipe in sorted(curves, key=palette.order):

@@ -114,4 +114,4 @@ def _by_seed(runs: pd.DataFrame, columns: list[str], datasets: int) -> pd.DataFr
 
 
 def _harmonic_means(means: pd.DataFrame) -> pd.Series:
-    return harmonic_mean(pd.Series(means["joint base"]), pd.Series(means["joint new"]))
+    return pd.Series(harmonic_mean(means["joint base"].to_numpy(), means["joint new"].to_numpy()), means.index)

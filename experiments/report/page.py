@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -21,36 +19,6 @@ from .sections import LEGEND, Section
 ASSETS = Path(__file__).parent / "assets"
 LONG, BROAD, NARROW = 24, 10, 7  # rows; columns
 PageStyler = Styler.from_custom_template(str(ASSETS), html_table="table.html.jinja")
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """An SVG with its caption. Only what `Chart.svg` made is marked as safe."""
-
-    caption: str
-    svg: Markup
-
-
-@dataclass
-class Chapter:
-    """Tables with the drawings that go with them."""
-
-    section: Section
-    drawings: list[Drawing] = field(default_factory=list)
-    recipes: Sequence[Recipe] = ()
-    """Those in the legend of the drawings."""
-    bars: bool = False
-    """The drawing is a bar chart of base and new."""
-
-    @cached_property
-    def tables(self) -> list[tuple[str, int, Markup]]:
-        """Name, number of rows and HTML of each block's table."""
-        return [(name, len(rows), html_table(self.section, name, rows)) for name, rows in self.section.blocks()]
-
-    @property
-    def compared(self) -> bool:
-        """Whether published figures stand below the measured ones."""
-        return self.section.published is not None and bool(self.section.published.ne("").to_numpy().any())
 
 
 def html_table(section: Section, name: str, rows: pd.Index) -> Markup:
@@ -103,20 +71,10 @@ def _sort_value(value: object) -> str:
     return f' data-sort="{escape(str(value).lower())}"'
 
 
-def _drawn(charts: Sequence[Chart], palette: Palette) -> tuple[list[Drawing], list[Recipe]]:
-    """Charts as drawings, and the recipes of their legend: one for each name."""
+def _in_legend(charts: Sequence[Chart], palette: Palette) -> list[Recipe]:
+    """The recipes of the charts' legend: one for each name."""
     recipes = sorted({recipe for chart in charts for recipe in chart.recipes}, key=palette.order)
-    by_name = {palette.names[recipe]: recipe for recipe in recipes}
-    return [Drawing(chart.caption, chart.svg(palette)) for chart in charts], list(by_name.values())
-
-
-@dataclass(frozen=True)
-class Collection:
-    """Drawings of one kind, such as the training curves of one setting."""
-
-    title: str
-    drawings: list[Drawing]
-    recipes: list[Recipe]
+    return list({palette.names[recipe]: recipe for recipe in recipes}.values())
 
 
 def html_page(
@@ -151,15 +109,14 @@ def html_page(
         facts=facts,
         legend=f"{LEGEND} Bold: the best complete value of a column, underlined: the second.",
         long=LONG,
-        chapters=[
-            Chapter(section, *_drawn(charts, palette), bars=section.slug.startswith("base2new"))
-            for section, charts in scores
-        ],
-        curves=[Collection(group.title, *_drawn(group.charts, palette)) for group in training],
-        calibration=[Collection(group.title, *_drawn(group.charts, palette)) for group in calibration],
-        after=[Chapter(section) for section in after],
-        names=palette.names,
+        scores=scores,
+        curves=training,
+        calibration=calibration,
+        after=after,
+        html_table=html_table,
+        palette=palette,
         keys={recipe: palette.key(recipe) for recipe in palette.names},
+        in_legend=lambda charts: _in_legend(charts, palette),
         style=Markup((ASSETS / "page.css").read_text(encoding="utf-8")),
         script=Markup((ASSETS / "page.js").read_text(encoding="utf-8")),
     )

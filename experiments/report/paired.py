@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +23,13 @@ from numpy.typing import NDArray
 from .evaluations import Evaluation, Evaluations
 from .recipes import Recipe
 from .runs import Run
-from .scores import Place, Sheet, seed_list
+from .scores import Float, Place, Sheet, combined, seed_list
 
 DRAWS = 2000
 """Bootstrap samples of an interval."""
 LEVEL = 95
 """Percent of the samples that an interval covers."""
 BOTH, FIRST, SECOND, NEITHER = range(4)
-Float = NDArray[np.float64]
 NOT_DISTINGUISHABLE = "not distinguishable"
 
 
@@ -97,75 +96,58 @@ class Pairing:
 
     def __init__(self, sheet: Sheet, first: Recipe, second: Recipe, evaluations: Evaluations) -> None:
         self._sheet, self._pair, self._evaluations = sheet, (first, second), evaluations
-        self._cells: dict[tuple[str, str, int], _Cell] = {}
-        self._samples: dict[tuple[object, ...], Float] = {}
+        self._cell, self._draws = cache(self._pairs), cache(self._sampled)
         self.notes: list[str] = []
         """Why runs that seem to match are not compared."""
 
     def at(self, place: Place) -> Paired:
         """The difference at a place of the table, over the seeds that both methods have in all its parts."""
-        by_dataset: defaultdict[str, list[tuple[str, str, int]]] = defaultdict(list)
-        for cell in place.cells:
-            by_dataset[cell[1]].append(cell)
-        pairs: dict[str, list[_Cell]] = {}
         seeds: dict[str, list[int]] = {}
-        for dataset, cells in by_dataset.items():
-            found = [self._cell(cell) for cell in cells]
-            common = sorted(set.intersection(*(set(cell.accuracies) for cell in found)))
-            if not common:
-                if place.is_average:
-                    return Paired()  # an average over other data sets would be another number
-                continue
-            pairs[dataset], seeds[dataset] = found, common
-        if not pairs:
+        for dataset in dict.fromkeys(dataset for _, dataset, _ in place.cells):
+            of_cells = [set(self._cell(cell).accuracies) for cell in place.cells if cell[1] == dataset]
+            common = set.intersection(*of_cells)
+            if common:
+                seeds[dataset] = sorted(common)
+            elif place.is_average:
+                return Paired()  # an average over other data sets would be another number
+        if not seeds:
             return Paired()
-        parts = [(cell[0], dataset) for dataset in pairs for cell in by_dataset[dataset]]
-        means = np.concatenate(
-            [[np.mean([cell.accuracies[s] for s in seeds[name]], axis=0)] for name in pairs for cell in pairs[name]]
-        )  # [parts, 2]
-        first, second = _numbers(means[None], parts, place)[0]
-        images = all(seed in cell.outcomes for name in pairs for cell in pairs[name] for seed in seeds[name])
+        cells = [cell for cell in place.cells if cell[1] in seeds]
+        parts = [part for part, *_ in cells]
+        means = [np.mean([self._cell(cell).accuracies[seed] for seed in seeds[cell[1]]], axis=0) for cell in cells]
+        first, second = combined(np.stack(means, axis=-1), parts, place.mean_of_h)  # of [2, cells]
+        evaluations = [(self._cell(cell), seed) for cell in cells for seed in seeds[cell[1]]]
+        outcomes = [cell.outcomes[seed] for cell, seed in evaluations if seed in cell.outcomes]
+        images = len(outcomes) == len(evaluations)
         # without images, a data set with one seed would count as one without spread
         several = (any if images else all)(len(each) > 1 for each in seeds.values())
         resampled = " and ".join(["images"] * images + ["seeds"] * several)
         low = high = math.nan
         if resampled:
-            cells = [cell for name in pairs for cell in by_dataset[name]]
-            draws = np.stack([self._draws(cell, tuple(seeds[cell[1]]), images) for cell in cells], axis=1)
-            numbers = _numbers(draws, parts, place)
+            draws = np.stack([self._draws(cell, tuple(seeds[cell[1]]), images) for cell in cells], axis=-1)
+            numbers = combined(draws, parts, place.mean_of_h)  # of [DRAWS, 2, cells]
             tail = (100 - LEVEL) / 2
             low, high = np.percentile(numbers[:, 0] - numbers[:, 1], [tail, 100 - tail])
-        outcomes = [
-            cell.outcomes[s] for name in pairs for cell in pairs[name] for s in seeds[name] if s in cell.outcomes
-        ]
         counts = np.sum([each.counts for each in outcomes], axis=0) if outcomes else np.zeros(4, dtype=int)
         return Paired(
             float(first - second),
-            *(float(low), float(high), tuple(sorted(set().union(*seeds.values()))), len(pairs), resampled),
+            *(float(low), float(high), tuple(sorted(set().union(*seeds.values()))), len(seeds), resampled),
             *(int(counts.sum()), sum(each.differing for each in outcomes), int(counts[FIRST]), int(counts[SECOND])),
         )
 
-    def _cell(self, cell: tuple[str, str, int]) -> _Cell:
-        if cell not in self._cells:
-            self._cells[cell] = self._pairs(cell)
-        return self._cells[cell]
-
-    def _draws(self, cell: tuple[str, str, int], seeds: tuple[int, ...], images: bool) -> Float:
+    def _sampled(self, cell: tuple[str, str, int], seeds: tuple[int, ...], images: bool) -> Float:
         """Bootstrap samples of both accuracies of a cell, [DRAWS, 2]; seeds alone are drawn without `images`.
 
         The parts of a data set are results of the same models, so they get the same seeds.
         """
-        key = cell, seeds, images
-        if key not in self._samples:
-            pairs, (part, dataset, shots) = self._cell(cell), cell
-            chosen = _generator(dataset, shots).integers(len(seeds), size=(DRAWS, len(seeds)))
-            if images:
-                outcomes = [pairs.outcomes[seed] for seed in seeds]
-                samples = _drawn_images(outcomes, chosen, _generator(dataset, shots, part))
-            else:
-                samples = np.array([pairs.accuracies[seed] for seed in seeds])[chosen]  # [DRAWS, seeds, 2]
-            self._samples[key] = samples.mean(axis=1)
-        return self._samples[key]
+        pairs, (part, dataset, shots) = self._cell(cell), cell
+        chosen = _generator(dataset, shots).integers(len(seeds), size=(DRAWS, len(seeds)))
+        if images:
+            outcomes = [pairs.outcomes[seed] for seed in seeds]
+            samples = _drawn_images(outcomes, chosen, _generator(dataset, shots, part))
+        else:
+            samples = np.array([pairs.accuracies[seed] for seed in seeds])[chosen]  # [DRAWS, seeds, 2]
+        return samples.mean(axis=1)
 
     def _pairs(self, cell: tuple[str, str, int]) -> _Cell:
         first, second = (self._sheet.runs_by_seed(recipe, cell) for recipe in self._pair)
@@ -233,27 +215,3 @@ def _drawn_images(outcomes: Sequence[Outcomes], chosen: NDArray[np.int64], gener
     drawn = generator.multinomial(totals[chosen], (counts / totals[:, None])[chosen])  # [draws, seeds, 4]
     right = np.stack([drawn[..., BOTH] + drawn[..., FIRST], drawn[..., BOTH] + drawn[..., SECOND]], axis=-1)
     return 100.0 * right / totals[chosen][..., None]
-
-
-def _numbers(accuracies: Float, parts: Sequence[tuple[str, str]], place: Place) -> Float:
-    """The place's number for each draw and method, [draws, 2]; as `scores.combined` computes it for a table.
-
-    Args:
-        accuracies: [draws, parts, 2] in percent.
-        parts: part and data set of each.
-        place: says how they are combined.
-    """
-    of_part: defaultdict[str, list[int]] = defaultdict(list)
-    for index, (part, _) in enumerate(parts):
-        of_part[part].append(index)
-    found = [accuracies[:, indices] for indices in of_part.values()]  # each [draws, datasets, 2]
-    if len(found) == 1:
-        return found[0].mean(axis=1)
-    if place.mean_of_h:
-        return _harmonic_mean(*found).mean(axis=1)
-    return _harmonic_mean(*(each.mean(axis=1) for each in found))
-
-
-def _harmonic_mean(base: Float, new: Float) -> Float:
-    total = base + new
-    return np.divide(2 * base * new, total, out=np.zeros_like(total), where=total != 0)

@@ -7,7 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from .frame import recipe_order
 from .papers import AVERAGED, Comparison, compare, in_order, short_name
@@ -42,26 +44,32 @@ class Place:
     """The mean of the H of the data sets, instead of the H of the averaged parts."""
 
 
-def combined(cells: pd.DataFrame, mean_of_h: bool = False) -> pd.Series:
-    """One number for each row: the mean over the data sets of a part, and H of the parts where there are two.
+Float = NDArray[np.float64]
+
+
+def combined(accuracies: Float, parts: Sequence[str], mean_of_h: bool = False) -> Float:
+    """The mean over the data sets of a part, and H of the parts where there are two.
 
     Args:
-        cells: accuracies in percent, with columns (part, dataset, ...).
+        accuracies: [..., cells] in percent.
+        parts: the part of each cell; all parts have the same data sets in the same order.
         mean_of_h: average the H of the data sets, instead of taking the H of the averages.
+
+    Returns:
+        [...]
     """
-    parts = [pd.DataFrame(cells.xs(part, axis=1, level="part")) for part in cells.columns.unique("part")]
-    if len(parts) == 1:
-        return parts[0].mean(axis=1)
-    base, new = parts
-    if not mean_of_h:
-        return harmonic_mean(pd.Series(base.mean(axis=1)), pd.Series(new.mean(axis=1)))
-    by_dataset = {name: harmonic_mean(pd.Series(base[name]), pd.Series(new[name])) for name in base}
-    return pd.DataFrame(by_dataset).mean(axis=1)
+    of_parts = [accuracies[..., [each == part for each in parts]] for part in dict.fromkeys(parts)]
+    if len(of_parts) == 1:
+        return of_parts[0].mean(axis=-1)
+    if mean_of_h:
+        return harmonic_mean(*of_parts).mean(axis=-1)
+    return harmonic_mean(*(each.mean(axis=-1) for each in of_parts))
 
 
-def harmonic_mean(base: pd.Series, new: pd.Series) -> pd.Series:
+def harmonic_mean(base: Float, new: Float) -> Float:
     """H of two accuracies; 0 where both are 0."""
-    return (2 * base * new / (base + new)).where(base + new != 0, 0.0)
+    total = base + new
+    return np.divide(2 * base * new, total, out=np.zeros_like(total), where=total != 0)
 
 
 def origin(run: Run) -> dict[str, str]:
@@ -151,15 +159,18 @@ class Sheet:
             cells = common  # H of the means over the seeds with both halves
         meant = {*self.meant, *self.datasets} - {*place.without}
         partial = len(common) < expected or (place.is_average and not meant <= {*datasets})
-        means = pd.DataFrame(cells.mean()).T
-        mean = float(combined(means, place.mean_of_h).iloc[0]) if datasets and len(cells) else math.nan
+        parts = [part for part, *_ in cells.columns]
+        mean = deviation = math.nan
+        if datasets and len(cells):
+            mean = float(combined(cells.mean().to_numpy(), parts, place.mean_of_h))
+            deviation = pd.Series(combined(common.to_numpy(), parts, place.mean_of_h)).std()
         if not place.is_average and place.cell_name:
             self._note_cell(recipe, place, sorted(common.index))
         return {
             **{"setting": self.setting, "recipe": recipe, "block": place.block, "column": place.column},
             **{"dataset": place.dataset, "metric": place.metric, "shots": place.shots, "mean": mean},
             # n - 1 in the denominator; NaN of one seed
-            "deviation": combined(common, place.mean_of_h).std() if datasets else math.nan,
+            "deviation": deviation,
             "seeds": tuple(common.index),
             "expected": len(common) if recipe.zero_shot else len(self.seeds),
             "partial": bool(partial),

@@ -80,6 +80,11 @@ class Section:
             if name != METHOD and len(set(self.texts[name])) == 1
         }
 
+    @property
+    def compared(self) -> bool:
+        """Whether published figures stand below the measured ones."""
+        return self.published is not None and bool(self.published.ne("").to_numpy().any())
+
     def blocks(self) -> list[tuple[str, pd.Index]]:
         """Name and rows of each block; one without a name where the section has none."""
         if not self.by_block:
@@ -167,43 +172,31 @@ def score_section(table: ScoreTable, index: int, baseline: Baseline | None = Non
         index: place among the tables of the report.
         baseline: differences to one of the methods, which are shown with the numbers.
     """
-    frame, columns = table.frame, table.columns
+    frame = table.frame
     ranked = frame.groupby(["block", "column"])["rank"].transform("count")
     scores: list[Any] = list(frame.itertuples())
-    cells = {(score.recipe, score.block, score.column): at for at, score in enumerate(scores)}
     keys = list(dict.fromkeys((score.block, score.recipe) for score in scores))
     names = pd.DataFrame([(block, table.names[recipe]) for block, recipe in keys], columns=[BLOCK, "method"])
     by_block = any(names[BLOCK])
-    kept = [BLOCK, "method"] if by_block else ["method"]
+    names = names if by_block else names.drop(columns=BLOCK)
+    unnamed = pd.DataFrame("", names.index, names.columns)
     seeds = [_seeds(rows) for _, rows in frame.groupby(["block", "recipe"], sort=False)]
+    cells = pd.MultiIndex.from_arrays([frame["block"], frame["recipe"], frame["column"]])
 
-    def framed(
-        shown: Callable[[Any, int], Any], last: Sequence[object], with_names: bool, missing: Any
-    ) -> pd.DataFrame:
+    def framed(shown: Sequence[Any], missing: Any, before: pd.DataFrame = unnamed, last: Any = "") -> pd.DataFrame:
         """A frame with one cell for each number."""
-        found = [
-            [
-                shown(scores[at], ranked.iloc[at])
-                if (at := cells.get((recipe, block, column))) is not None
-                else missing
-                for column in columns
-            ]
-            for block, recipe in keys
-        ]
-        before = names[kept] if with_names else pd.DataFrame("", names.index, kept)
-        return pd.concat([before, pd.DataFrame(found, names.index, columns).assign(seeds=last)], axis=1)
+        wide = pd.Series(shown, cells).unstack().reindex(index=keys, columns=table.columns).fillna(missing)
+        return pd.concat([before, wide.set_axis(names.index).assign(seeds=last)], axis=1)
 
-    blank = [""] * len(keys)
-    differences = baseline and framed(lambda score, _: _to_baseline(score, baseline), blank, False, "")
     return Section(
         f"{table.setting}-{index}",
         table.title,
-        framed(lambda score, _: score.mean, [count for count, _ in seeds], True, math.nan),
-        framed(lambda score, _: _number(score), [text for _, text in seeds], True, MISSING),
-        framed(_tone, blank, False, "missing"),
-        framed(lambda score, _: score.remark, blank, False, ""),
-        framed(lambda score, _: _beside(score), blank, False, ""),
-        differences,
+        framed([score.mean for score in scores], math.nan, names, [count for count, _ in seeds]),
+        framed([_number(score) for score in scores], MISSING, names, [text for _, text in seeds]),
+        framed([_tone(score, count) for score, count in zip(scores, ranked, strict=True)], "missing"),
+        framed([score.remark for score in scores], ""),
+        framed([_beside(score) for score in scores], ""),
+        framed([_to_baseline(score, baseline) for score in scores], "") if baseline else None,
         [recipe.variant for _, recipe in keys],
         by_block,
         legend=f"Below a number: its difference to {baseline.name}, and the 95 % interval." if baseline else "",

@@ -9,27 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from .conflicts import place, without_conflicts
+from .conflicts import place
 from .recipes import Recipe
 from .runs import Run
 
 USUAL_SOURCES = frozenset({"ImageNet", "Shapes"})
 
 
-def with_shared(runs: Sequence[Run], recipes: Mapping[Run, Recipe]) -> tuple[list[Run], dict[Run, Recipe]]:
-    """The runs and their recipes, and a shared run once more under the name of its other setting."""
-    copies = _copies(runs, recipes)
-    clear, _ = without_conflicts(list(copies), copies)
-    return [*runs, *clear], {**recipes, **copies}
-
-
-def conflicts_of_shared(runs: Sequence[Run], recipes: Mapping[Run, Recipe]) -> list[str]:
-    """A line about each place that several shared runs claim; none of them is shown there."""
-    copies = _copies(runs, recipes)
-    return without_conflicts(list(copies), copies)[1]
-
-
-def _copies(runs: Sequence[Run], recipes: Mapping[Run, Recipe]) -> dict[Run, Recipe]:
+def shared_runs(runs: Sequence[Run], recipes: Mapping[Run, Recipe]) -> dict[Run, Recipe]:
     """Shared runs under the name of their other setting, where no run of that setting has the place."""
     trained = [run for run in runs if not run.zero_shot]
     curves = {(recipes[run], run.dataset) for run in trained if run.setting == "few_shot"}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -108,27 +108,41 @@ def _labels(datasets: Iterable[str], taken: Sequence[str], suffix: str = "") -> 
     return labels
 
 
-def base_to_new(frame: pd.DataFrame) -> list[ScoreTable]:
-    """Base, new and H of each data set, and their average."""
-    apart = pd.DataFrame(frame[(frame["setting"] == "base2new") & frame["part"].isin(PARTS_OF["H"])])
-    return [
-        _score_table("base2new", title, [(sheet, _base_to_new(sheet, shots))])
-        for title, shots, sheet in _split("base2new", apart)
-    ]
+class Column(NamedTuple):
+    """A column that each data set and their average have."""
+
+    name: str
+    metric: str
+    shots: int
+    parts: Sequence[str]
+    """The parts that it is computed from."""
+    cell_shots: int = 0
+    """Number of shots by which its cells are told apart."""
 
 
-def _base_to_new(sheet: Sheet, shots: int) -> list[Place]:
+def _by_dataset(sheet: Sheet, columns: Sequence[Column]) -> list[Place]:
+    """A block for each data set, behind that of the average of several."""
     blocks = [(label, [dataset]) for dataset, label in _labels(sheet.datasets, [AVERAGE]).items()]
     return [
         Place(
-            *(name, column, name, column, shots),
-            cells=[(part, dataset, 0) for part in parts for dataset in datasets],
-            cell_name="" if name == AVERAGE or column == "H" else f"{name} {column}",
+            *(name, column.name, name, column.metric, column.shots),
+            cells=[(part, dataset, column.cell_shots) for part in column.parts for dataset in datasets],
+            cell_name="" if name == AVERAGE or len(column.parts) > 1 else f"{name} {column.name}",
             is_average=name == AVERAGE,
         )
         for name, datasets in [(AVERAGE, sheet.datasets)] * (len(blocks) > 1) + blocks
-        for column, parts in PARTS_OF.items()
+        for column in columns
     ]
+
+
+def base_to_new(frame: pd.DataFrame) -> list[ScoreTable]:
+    """Base, new and H of each data set, and their average."""
+    apart = pd.DataFrame(frame[(frame["setting"] == "base2new") & frame["part"].isin(PARTS_OF["H"])])
+    tables = []
+    for title, shots, sheet in _split("base2new", apart):
+        columns = [Column(name, name, shots, parts) for name, parts in PARTS_OF.items()]
+        tables.append(_score_table("base2new", title, [(sheet, _by_dataset(sheet, columns))]))
+    return tables
 
 
 def transfer(setting: str, frame: pd.DataFrame) -> list[ScoreTable]:
@@ -170,24 +184,11 @@ def _transfer(sheet: Sheet, frame: pd.DataFrame, shots: int) -> list[Place]:
 
 def few_shot(frame: pd.DataFrame) -> list[ScoreTable]:
     """Accuracy by number of shots, for each data set and on average."""
-    return [
-        _score_table("few_shot", title, [(sheet, _few_shot(sheet))])
-        for title, _, sheet in _split("few_shot", pd.DataFrame(frame[frame["setting"] == "few_shot"]), by_shots=False)
-    ]
-
-
-def _few_shot(sheet: Sheet) -> list[Place]:
-    blocks = [(label, [dataset]) for dataset, label in _labels(sheet.datasets, [AVERAGE]).items()]
-    return [
-        Place(
-            *(name, in_shots(shots), name, "accuracy", shots),
-            cells=[("all", dataset, shots) for dataset in datasets],
-            cell_name="" if name == AVERAGE else f"{name} {in_shots(shots)}",
-            is_average=name == AVERAGE,
-        )
-        for name, datasets in [(AVERAGE, sheet.datasets)] * (len(blocks) > 1) + blocks
-        for shots in sheet.shots
-    ]
+    tables = []
+    for title, _, sheet in _split("few_shot", pd.DataFrame(frame[frame["setting"] == "few_shot"]), by_shots=False):
+        columns = [Column(in_shots(shots), "accuracy", shots, ["all"], shots) for shots in sheet.shots]
+        tables.append(_score_table("few_shot", title, [(sheet, _by_dataset(sheet, columns))]))
+    return tables
 
 
 def in_shots(shots: int) -> str:

@@ -451,7 +451,7 @@ def test_the_client_has_what_is_asked_of_it():
     from huggingface_hub import HfApi
 
     for name in ("model_info", "create_repo", "upload_folder", "hf_hub_download"):
-        asked = inspect.signature(getattr(hub.Client, name)).parameters
+        asked = inspect.signature(getattr(LocalHub, name)).parameters
         assert set(asked) <= set(inspect.signature(getattr(HfApi, name)).parameters), name
 
 

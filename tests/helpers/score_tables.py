@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from experiments.report.conflicts import without_conflicts
 from experiments.report.frame import run_frame
 from experiments.report.recipes import recipes
-from experiments.report.shared import with_shared
+from experiments.report.shared import shared_runs
 from experiments.report.tables import tables_of
 
 
 def score_tables(runs):
-    return tables_of(run_frame(*with_shared(runs, recipes(runs))))
+    copies = shared_runs(runs, recipes(runs))
+    shared, _ = without_conflicts(list(copies), copies)
+    return tables_of(run_frame([*runs, *shared], recipes(runs) | copies))

@@ -11,8 +11,9 @@ import pytest
 
 from dassl.utils import UserError
 from experiments.plan.settings import Places, Row, Task, make_plan
+from experiments.plan.work import work_of
 from tools import benchmark, plan_hours
-from tools.plan_hours import Costs, measured_counts, work_of
+from tools.plan_hours import Costs, measured_counts
 
 FILE = Path("configs/experiments/paper_base2new.yaml")
 PLACES = Places(Path("data"), Path("output"))

@@ -8,15 +8,13 @@ from dassl.utils.errors import UserError
 
 
 class UndocumentedError(UserError):
-    """Something in the code has no description."""
-
-
-def undocumented(what: str, names: Sequence[str], remedy: str) -> UndocumentedError:
-    """The error to raise.
+    """Things in the code that have no description.
 
     Args:
-        what: kind of the things, in the plural.
+        what: their kind, in the plural.
         names: of the things.
         remedy: where to describe them.
     """
-    return UndocumentedError(f"{what} without a description: {', '.join(names)}; {remedy}")
+
+    def __init__(self, what: str, names: Sequence[str], remedy: str) -> None:
+        super().__init__(f"{what} without a description: {', '.join(names)}; {remedy}")

@@ -13,7 +13,7 @@ from dassl.engine import TRAINER_REGISTRY
 from datasets.layout import config as datasets_config
 from runner.config import default_cfg
 from tools.reference.comments import ANY, comments_of_keys
-from tools.reference.errors import undocumented
+from tools.reference.errors import UndocumentedError
 
 OPTIMISER = "OPTIM"
 
@@ -42,23 +42,20 @@ class Group(NamedTuple):
 
 def key_groups() -> list[Group]:
     """All keys, by node. Raises UndocumentedError for keys that no comment describes."""
-    meanings, cfg = _meanings(), default_cfg()
-    groups = [Group("At the top", "", [])]
+    meanings, users = _meanings(), _trainers_by_node()
+    groups = {"": Group("At the top", "", [])}
     absent: dict[str, list[str]] = {}
-    users = _trainers_by_node()
-    for name, default in leaves(cfg):
+    for name, default in leaves(default_cfg()):
         node = _group_of(name)
         if node.startswith("TRAINER.") and node.partition(".")[2] not in users:
             absent.setdefault(node, []).append(name.removeprefix(f"{node}."))
             continue
-        title = node or groups[0].title
-        if title not in [group.title for group in groups]:
-            groups.append(Group(title, _note(node, users), []))
-        next(group for group in groups if group.title == title).keys.append(
-            Key(name, default, _meaning(name, meanings))
-        )
-    _check(groups)
-    return [*groups, Group("Nodes of trainers that are not here", _note_on_absent(absent), [])]
+        group = groups.setdefault(node, Group(node, _note(node, users), []))
+        group.keys.append(Key(name, default, _meaning(name, meanings)))
+    silent = [key.name for group in groups.values() for key in group.keys if not key.meaning]
+    if silent:
+        raise UndocumentedError("config keys", silent, "write a comment behind each, where its default is")
+    return [*groups.values(), Group("Nodes of trainers that are not here", _note_on_absent(absent), [])]
 
 
 def _group_of(name: str) -> str:
@@ -119,10 +116,3 @@ def _meaning(name: str, meanings: Mapping[str, str]) -> str:
     if name not in meanings and node.startswith(f"{OPTIMISER}_"):
         return f"as `{OPTIMISER}.{rest}`" if f"{OPTIMISER}.{rest}" in meanings else ""
     return meanings.get(name, "")
-
-
-def _check(groups: Iterable[Group]) -> None:
-    """Raise UndocumentedError for keys without a description."""
-    silent = [key.name for group in groups for key in group.keys if not key.meaning]
-    if silent:
-        raise undocumented("config keys", silent, "write a comment behind each, where its default is")
