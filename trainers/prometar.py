@@ -323,29 +323,29 @@ class ProMetaR(MetaRegularization):
     def keeps_models_of_training(self) -> bool:
         return self.settings.KEEP_MODULATOR
 
-    @staticmethod
-    def add_config(cfg: CfgNode) -> None:
-        cfg.TRAINER.PROMETAR = CfgNode(
-            dict(
-                PROMPTS="IVLP",  # what to train: IVLP, CoOp, VPT, MaPLe, PromptSRC or MultiModalAdapter (MMA)
-                N_CTX_VISION=4,  # number of visual tokens
-                N_CTX_TEXT=4,  # number of context tokens
-                CTX_INIT="a photo of a",  # words that the context starts from (up to 4 tokens)
-                PREC="fp16",  # fp16, bf16, fp32, amp
-                PROMPT_DEPTH_VISION=9,  # layers with visual tokens of their own, 0 for none
-                PROMPT_DEPTH_TEXT=9,  # layers with text tokens of their own, 1 for the context alone
-                REGULARIZER="l1",  # R: R_txt + R_img (l1), or that and the divergence of the logits (promptsrc)
-                TEXT_LOSS_WEIGHT=50.0,  # weight of R_txt
-                IMAGE_LOSS_WEIGHT=20.0,  # weight of R_img
-                ADAPT_LR=0.0005,  # a, rate of the inner update
-                LR_RATIO=0.0005,  # factor of the query loss
-                FAST_ADAPTATION=False,  # first order: g and r are constants in the inner update
-                MIXUP_ALPHA=0.5,  # lambda ~ Beta(MIXUP_ALPHA, MIXUP_BETA)
-                MIXUP_BETA=0.5,  # see MIXUP_ALPHA
-                DIM_RATE=8,  # entries of a prompt that share one gamma
-                KEEP_MODULATOR=False,  # keep phi's checkpoint when training has finished
-                MONITOR=True,  # log what gamma does and how inner and outer gradients align
-            )
-        )
+    defaults = dict(
+        PROMPTS="IVLP",  # what to train: IVLP, CoOp, VPT, MaPLe, PromptSRC or MultiModalAdapter (MMA)
+        N_CTX_VISION=4,  # number of visual tokens
+        N_CTX_TEXT=4,  # number of context tokens
+        CTX_INIT="a photo of a",  # words that the context starts from (up to 4 tokens)
+        PREC="fp16",  # fp16, bf16, fp32, amp
+        PROMPT_DEPTH_VISION=9,  # layers with visual tokens of their own, 0 for none
+        PROMPT_DEPTH_TEXT=9,  # layers with text tokens of their own, 1 for the context alone
+        REGULARIZER="l1",  # R: R_txt + R_img (l1), or that and the divergence of the logits (promptsrc)
+        TEXT_LOSS_WEIGHT=50.0,  # weight of R_txt
+        IMAGE_LOSS_WEIGHT=20.0,  # weight of R_img
+        ADAPT_LR=0.0005,  # a, rate of the inner update
+        LR_RATIO=0.0005,  # factor of the query loss
+        FAST_ADAPTATION=False,  # first order: g and r are constants in the inner update
+        MIXUP_ALPHA=0.5,  # lambda ~ Beta(MIXUP_ALPHA, MIXUP_BETA)
+        MIXUP_BETA=0.5,  # see MIXUP_ALPHA
+        DIM_RATE=8,  # entries of a prompt that share one gamma
+        KEEP_MODULATOR=False,  # keep phi's checkpoint when training has finished
+        MONITOR=True,  # log what gamma does and how inner and outer gradients align
+    )
+
+    @classmethod
+    def add_config(cls, cfg: CfgNode) -> None:
+        super().add_config(cfg)
         cfg.OPTIM_VNET = get_cfg_default().OPTIM  # phi's own optimiser and schedule, with the defaults of theta's
         cfg.OPTIM_VNET.STEP_LR = False  # follow the schedule; the published code stays at the first rate
