@@ -16,28 +16,17 @@ M keys.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from clip.fused_rows import launch, merge_back, split, split_back
-
-__all__ = [
-    "centred",
-    "merge_back",
-    "norm_forward",
-    "norm_pull",
-    "norm_push",
-    "norm_second",
-    "quick_gelu",
-    "quick_gelu_second",
-    "quick_gelu_slope",
-    "quick_gelu_value",
-    "softmax_second",
-    "split",
-    "split_back",
-]
+from clip.fused_rows import launch
+from clip.fused_rows import merge_back as merge_back
+from clip.fused_rows import split as split
+from clip.fused_rows import split_back as split_back
 
 ELEMENTS = 1024
 """Elements that one program of an elementwise kernel computes."""
@@ -217,23 +206,12 @@ def norm_forward(
     Returns:
         x + added, the normed rows [N.., L, d], mean and rstd [N.., L, 1]; without `added`, x itself comes first.
     """
-    width = x.shape[-1]
     rows, length, stride = _regular(x)
     u = x if added is None else _empty_sum(x, added)
     y = torch.empty(x.shape, dtype=dtype, device=x.device)
     mean, rstd = (torch.empty(*x.shape[:-1], 1, dtype=torch.float32, device=x.device) for _ in range(2))
     pointers = rows, rows if added is None else added.contiguous(), weight, bias, u, y, mean, rstd
-    launch(
-        _forward_kernel,
-        (x.numel() // width,),
-        *pointers,
-        length,
-        stride,
-        eps,
-        width,
-        ADDS=added is not None,
-        BLOCK=triton.next_power_of_2(width),
-    )
+    _launch_by_row(_forward_kernel, x, 1, *pointers, length, stride, eps, ADDS=added is not None)
     return u, y, mean, rstd
 
 
@@ -243,22 +221,9 @@ def norm_pull(
     """`clip.derivatives.Norm.pull`: dy [K, N, L, d], x [N, L, d], residual [K, N, L', d] -> [K, N, L, d] twice"""
     dx = torch.empty(dy.shape, dtype=dy.dtype, device=dy.device)
     total = dx if residual is None else torch.empty_like(dx)
-    width, rows = x.shape[-1], x.numel() // x.shape[-1]
-    pointers = dy.contiguous(), x.contiguous(), mean, rstd, weight
     residual, places = _residual(residual, dx, start)
-    launch(
-        _pull_kernel,
-        (rows, len(dy)),
-        *pointers,
-        residual,
-        dx,
-        total,
-        rows,
-        *places,
-        width,
-        ADDS=total is not dx,
-        BLOCK=triton.next_power_of_2(width),
-    )
+    pointers = dy.contiguous(), x.contiguous(), mean, rstd, weight, residual, dx, total
+    _launch_by_row(_pull_kernel, x, len(dy), *pointers, _count(x), *places, ADDS=total is not dx)
     return dx, total
 
 
@@ -270,19 +235,8 @@ def norm_push(
     u = tangent if added is None else _empty_sum(tangent, added)
     t = torch.empty(tangent.shape, dtype=torch.float32, device=x.device)
     y = torch.empty(tangent.shape, dtype=dtype, device=x.device)
-    width, n_rows = x.shape[-1], x.numel() // x.shape[-1]
     pointers = rows, rows if added is None else added.contiguous(), x.contiguous(), mean, rstd, weight, u, t, y
-    launch(
-        _push_kernel,
-        (n_rows, len(tangent)),
-        *pointers,
-        n_rows,
-        length,
-        stride,
-        width,
-        ADDS=added is not None,
-        BLOCK=triton.next_power_of_2(width),
-    )
+    _launch_by_row(_push_kernel, x, len(tangent), *pointers, _count(x), length, stride, ADDS=added is not None)
     return u, t, y
 
 
@@ -301,22 +255,22 @@ def norm_second(
 ) -> Tensor:
     """`clip.derivatives.Norm.second`: ddy [N, L, d], residual [N, L', d], the others [K, N, L, d] -> [N, L, d]"""
     ddx = torch.empty(ddy.shape, dtype=ddy.dtype, device=x.device)
-    width, rows = x.shape[-1], x.numel() // x.shape[-1]
-    pointers = (tensor.contiguous() for tensor in (ddy, dy, dx, tangent, t, x))
     adds = residual is not None
     residual, places = _residual(residual, ddx, start)
-    launch(
-        _second_kernel,
-        (rows,),
-        *pointers,
-        *(mean, rstd, weight, residual, ddx, rows),
-        *places,
-        width,
-        ADDS=adds,
-        K=len(dy),
-        BLOCK=triton.next_power_of_2(width),
-    )
+    pointers = *(tensor.contiguous() for tensor in (ddy, dy, dx, tangent, t, x)), mean, rstd, weight, residual, ddx
+    _launch_by_row(_second_kernel, x, 1, *pointers, _count(x), *places, ADDS=adds, K=len(dy))
     return ddx
+
+
+def _launch_by_row(kernel: Any, x: Tensor, times: int, *arguments: Any, **constants: Any) -> None:
+    """Run a kernel `times` times for each row of x [.., d]; d and the power of two that holds it are added."""
+    width = x.shape[-1]
+    launch(kernel, (_count(x), times), *arguments, width, **constants, BLOCK=triton.next_power_of_2(width))
+
+
+def _count(x: Tensor) -> int:
+    """Number of rows of x [.., d]"""
+    return x.numel() // x.shape[-1]
 
 
 def _regular(rows: Tensor) -> tuple[Tensor, int, int]:
@@ -420,20 +374,8 @@ def quick_gelu_slope(upstream: Tensor, z: Tensor) -> Tensor:
 def quick_gelu_second(dda: Tensor, da: Tensor, tangent: Tensor, z: Tensor, scale: float) -> Tensor:
     """f'(z) dda + f''(z) sum_k z'_k da_k; dda, z [..], da and tangent [K, ..]"""
     ddz = torch.empty(dda.shape, dtype=dda.dtype, device=z.device)
-    n = z.numel()
-    launch(
-        _quick_gelu_second_kernel,
-        (triton.cdiv(n, ELEMENTS),),
-        dda.contiguous(),
-        da.contiguous(),
-        tangent.contiguous(),
-        z.contiguous(),
-        ddz,
-        n,
-        scale,
-        len(da),
-        ELEMENTS,
-    )
+    tensors, n = (tensor.contiguous() for tensor in (dda, da, tangent, z)), z.numel()
+    launch(_quick_gelu_second_kernel, (triton.cdiv(n, ELEMENTS),), *tensors, ddz, n, scale, len(da), ELEMENTS)
     return ddz
 
 
@@ -497,18 +439,8 @@ def centred(scores: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
     """centred(scores) of `clip.derivatives` under p [b, Q, M], and p times that; all but p [b, Q, K, M]"""
     *_, count, n_keys = scores.shape
     result, weighted = torch.empty_like(scores), torch.empty_like(scores)
-    launch(
-        _centred_kernel,
-        (scores.numel() // n_keys,),
-        scores.contiguous(),
-        p.contiguous(),
-        result,
-        weighted,
-        count,
-        n_keys,
-        KEYS,
-        num_warps=1,
-    )
+    tensors = scores.contiguous(), p.contiguous(), result, weighted
+    launch(_centred_kernel, (_count(scores),), *tensors, count, n_keys, KEYS, num_warps=1)
     return result, weighted
 
 
@@ -516,14 +448,6 @@ def softmax_second(bent: Tensor, upstream: Tensor, scores: Tensor, p: Tensor) ->
     """p centred(bent + sum_k upstream_k scores_k); bent, p [b, Q, M], upstream, scores [b, Q, K, M]"""
     n_keys, result = bent.shape[-1], torch.empty_like(bent)
     tensors = (tensor.contiguous() for tensor in (bent, upstream, scores, p))
-    launch(
-        _softmax_second_kernel,
-        (bent.numel() // n_keys,),
-        *tensors,
-        result,
-        n_keys,
-        K=scores.shape[2],
-        BLOCK=KEYS,
-        num_warps=1,
-    )
+    count = scores.shape[2]
+    launch(_softmax_second_kernel, (_count(bent),), *tensors, result, n_keys, count, KEYS, num_warps=1)
     return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.layout.base import CoOpDataset
-from datasets.layout.sources import Counts, Piece, Source, drive
+from datasets.layout.sources import Counts, by_hand, drive, either, web
 from datasets.layout.splits import Parts, read_and_split_data
 
 IGNORED = ("BACKGROUND_Google", "Faces_easy")
@@ -20,22 +20,19 @@ class Caltech101(CoOpDataset):
     split_file = "split_zhou_Caltech101.json"
     paper_name = "Caltech101"
     pieces = (
-        Piece(
-            "101_ObjectCategories",
-            (
-                Source(
-                    "caltech-101.zip",
-                    url="https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",
-                    md5="3138e1922a9193bfa496528edbbc45d0",
-                    inner="caltech-101/101_ObjectCategories.tar.gz",
-                    moves=(("caltech-101/101_ObjectCategories", "101_ObjectCategories"),),
-                ),
-                Source(
-                    "101_ObjectCategories.tar.gz",
-                    by_hand="the address in CoOp's DATASETS.md is dead",
-                    md5="b224c7392d521a49829488ab0f1120d9",
-                    moves=(("101_ObjectCategories", "101_ObjectCategories"),),
-                ),
+        either(
+            web(
+                "101_ObjectCategories",
+                "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",
+                "3138e1922a9193bfa496528edbbc45d0",
+                inside="caltech-101/101_ObjectCategories",
+                inner="caltech-101/101_ObjectCategories.tar.gz",
+            ),
+            by_hand(
+                "101_ObjectCategories",
+                "101_ObjectCategories.tar.gz",
+                "the address in CoOp's DATASETS.md is dead",
+                "b224c7392d521a49829488ab0f1120d9",
             ),
         ),
         drive("split_zhou_Caltech101.json", "1hyarUivQE36mY6jSomru6Fjd-JzwcCzN"),

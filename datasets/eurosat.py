@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.layout.base import CoOpDataset
-from datasets.layout.sources import Counts, Piece, Source, drive
+from datasets.layout.sources import Counts, drive, either, web
 from datasets.layout.splits import Parts, read_and_split_data
 
 NEW_CNAMES = {
@@ -31,21 +31,9 @@ class EuroSAT(CoOpDataset):
     paper_name = "EuroSAT"
     template = "a centered satellite photo of {}."
     pieces = (
-        Piece(
-            "2750",
-            (
-                Source(
-                    "EuroSAT.zip",
-                    url="http://madm.dfki.de/files/sentinel/EuroSAT.zip",
-                    md5="c8fa014336c82ac7804f0398fcb19387",
-                    moves=(("2750", "2750"),),
-                ),
-                Source(
-                    "EuroSAT_RGB.zip",
-                    url="https://zenodo.org/records/7711810/files/EuroSAT_RGB.zip",
-                    moves=(("EuroSAT_RGB", "2750"),),
-                ),
-            ),
+        either(
+            web("2750", "http://madm.dfki.de/files/sentinel/EuroSAT.zip", "c8fa014336c82ac7804f0398fcb19387"),
+            web("2750", "https://zenodo.org/records/7711810/files/EuroSAT_RGB.zip", inside="EuroSAT_RGB"),
         ),
         drive("split_zhou_EuroSAT.json", "1Ip7yaCWFi0eaOFUGga0lUdVi_DDQth1o"),
     )

@@ -8,7 +8,7 @@ from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets.layout.base import CoOpDataset
 from datasets.layout.files import lookup, read_lines, require_images
 from datasets.layout.items import Item
-from datasets.layout.sources import Counts, archive
+from datasets.layout.sources import Counts, web
 from datasets.layout.splits import Parts
 
 _VGG = "https://www.robots.ox.ac.uk/~vgg/data"
@@ -22,7 +22,7 @@ class FGVCAircraft(CoOpDataset):
     paper_name = "FGVCAircraft"
     template = "a photo of a {}, a type of aircraft."
     pieces = (
-        archive(
+        web(
             "images",
             f"{_VGG}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
             inside="fgvc-aircraft-2013b/data",

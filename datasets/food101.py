@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.layout.base import CoOpDataset
-from datasets.layout.sources import Counts, archive, drive
+from datasets.layout.sources import Counts, drive, web
 from datasets.layout.splits import Parts, read_and_split_data
 
 
@@ -17,7 +17,7 @@ class Food101(CoOpDataset):
     paper_name = "Food101"
     template = "a photo of {}, a type of food."
     pieces = (
-        archive(
+        web(
             "images",
             "http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",
             "85eeb15f3717b99a5da872d97d918f87",

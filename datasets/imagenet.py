@@ -15,8 +15,7 @@ from datasets.layout.splits import Parts, list_images
 from datasets.layout.target import TargetDataset
 
 _NEEDS_ACCOUNT = "ImageNet needs an account at https://image-net.org (ILSVRC2012, task 1 and 2)"
-_ARCHIVES = "ILSVRC2012_img_{}.tar"
-_DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+_TRAIN, _VAL, _DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
 
 _WNID = re.compile(r"n\d{8}")
 _NUMBER_FIRST = re.compile(r"\d+\b")
@@ -96,21 +95,8 @@ class ImageNet(WnidLayout, CoOpDataset):
     paper_name = "ImageNet"
     pieces = (
         CLASSNAMES,
-        Piece(
-            "images/train",
-            (Source(_ARCHIVES.format("train"), by_hand=_NEEDS_ACCOUNT, imagenet="train"),),
-        ),
-        Piece(
-            "images/val",
-            (
-                Source(
-                    _ARCHIVES.format("val"),
-                    by_hand=_NEEDS_ACCOUNT,
-                    imagenet="val",
-                    companion=_DEVKIT,
-                ),
-            ),
-        ),
+        Piece("images/train", (Source(_TRAIN, by_hand=_NEEDS_ACCOUNT, imagenet="train"),)),
+        Piece("images/val", (Source(_VAL, by_hand=_NEEDS_ACCOUNT, imagenet="val", companion=_DEVKIT),)),
     )
     counts = Counts(1000, 1281167, None, 50000)
 

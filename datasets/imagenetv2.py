@@ -8,7 +8,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 from datasets.imagenet import read_class, read_classnames
 from datasets.layout.errors import BadDataError
 from datasets.layout.files import require_folder
-from datasets.layout.sources import CLASSNAMES, Counts, archive
+from datasets.layout.sources import CLASSNAMES, Counts, web
 from datasets.layout.splits import Parts
 from datasets.layout.target import TargetDataset
 
@@ -24,7 +24,7 @@ class ImageNetV2(TargetDataset):
     paper_name = "ImageNetV2"
     pieces = (
         CLASSNAMES,
-        archive(
+        web(
             "imagenetv2-matched-frequency-format-val",
             "https://s3-us-west-2.amazonaws.com/imagenetv2public/imagenetv2-matched-frequency.tar.gz",
         ),

@@ -9,10 +9,11 @@ from datasets.layout.base import CoOpDataset
 from datasets.layout.errors import BadDataError
 from datasets.layout.files import read_mat
 from datasets.layout.items import Item
-from datasets.layout.sources import Counts, Piece, Source, by_hand, drive
+from datasets.layout.sources import Counts, by_hand, drive
 from datasets.layout.splits import Parts, split_trainval
 
 _CARS = "the Stanford addresses are gone; mirrors exist, for instance on Kaggle (Stanford Cars)"
+_TEST_ANNOTATIONS = "cars_test_annos_withlabels.mat"
 
 
 @DATASET_REGISTRY.register()
@@ -27,16 +28,7 @@ class StanfordCars(CoOpDataset):
         by_hand("cars_train", "cars_train.tgz", _CARS, md5="065e5b463ae28d29e77c1b4b166cfe61"),
         by_hand("cars_test", "cars_test.tgz", _CARS, md5="4ce7ebf6a94d07f1952d94dd34c4d501"),
         by_hand("devkit", "car_devkit.tgz", _CARS, md5="c3b158d763b6e2245038c8ad08e45376"),
-        Piece(
-            "cars_test_annos_withlabels.mat",
-            (
-                Source(
-                    "cars_test_annos_withlabels.mat",
-                    by_hand=_CARS,
-                    md5="b0a2b23655a3edd16d84508592a98d10",
-                ),
-            ),
-        ),
+        by_hand(_TEST_ANNOTATIONS, _TEST_ANNOTATIONS, _CARS, md5="b0a2b23655a3edd16d84508592a98d10"),
         drive("split_zhou_StanfordCars.json", "1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT"),
     )
     counts = Counts(196, 6509, 1635, 8041)
@@ -45,7 +37,7 @@ class StanfordCars(CoOpDataset):
         meta = read_mat(os.path.join(self.dataset_dir, "devkit", "cars_meta.mat"), "class_names")
         names = [year_first(str(name[0])) for name in meta]
         trainval = self._read_annotations_of("cars_train", os.path.join("devkit", "cars_train_annos.mat"), names)
-        test = self._read_annotations_of("cars_test", "cars_test_annos_withlabels.mat", names)
+        test = self._read_annotations_of("cars_test", _TEST_ANNOTATIONS, names)
         return Parts(*split_trainval(trainval), test)
 
     def _read_annotations_of(self, image_folder: str, annotations: str, names: list[str]) -> list[Datum]:

@@ -8,7 +8,7 @@ from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets.layout.base import CoOpDataset
 from datasets.layout.files import lookup, read_lines
 from datasets.layout.items import Item
-from datasets.layout.sources import Counts, archive, drive
+from datasets.layout.sources import Counts, drive, web
 from datasets.layout.splits import Parts, split_trainval
 
 
@@ -21,12 +21,10 @@ class SUN397(CoOpDataset):
     split_file = "split_zhou_SUN397.json"
     paper_name = "SUN397"
     pieces = (
-        archive(
-            "SUN397",
-            "http://vision.princeton.edu/projects/2010/SUN/SUN397.tar.gz",
-            "8ca2778205c41d23104230ba66911c7a",
+        web(
+            "SUN397", "http://vision.princeton.edu/projects/2010/SUN/SUN397.tar.gz", "8ca2778205c41d23104230ba66911c7a"
         ),
-        archive(
+        web(
             "ClassName.txt",
             "https://vision.princeton.edu/projects/2010/SUN/download/Partitions.zip",
             inside=".",

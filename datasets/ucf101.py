@@ -11,7 +11,7 @@ from datasets.layout.base import CoOpDataset
 from datasets.layout.errors import BadDataError
 from datasets.layout.files import lookup, read_lines
 from datasets.layout.items import Item
-from datasets.layout.sources import Counts, Piece, Source, drive
+from datasets.layout.sources import Counts, drive
 from datasets.layout.splits import Parts, split_trainval
 
 
@@ -25,16 +25,7 @@ class UCF101(CoOpDataset):
     paper_name = "UCF101"
     template = "a photo of a person doing {}."
     pieces = (
-        Piece(
-            "UCF-101-midframes",
-            (
-                Source(
-                    "UCF-101-midframes.zip",
-                    drive_id="10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O",
-                    moves=(("UCF-101-midframes", "UCF-101-midframes"),),
-                ),
-            ),
-        ),
+        drive("UCF-101-midframes", "10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O", "UCF-101-midframes.zip"),
         drive("split_zhou_UCF101.json", "1I0S0q91hJfsV9Gf4xDIjgDq4AqBNJb1y"),
     )
     counts = Counts(101, 7639, 1898, 3783)

@@ -19,7 +19,6 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from yacs.config import CfgNode
 
 from clip.branched_text import BranchedText
 from clip.model import CLIP
@@ -116,17 +115,12 @@ class CLIPLoRA(PromptTrainer):
     paper_date = "2024-05"
     recipes = {"clip_lora": Recipes("_r2", dataset_pattern="vit_b16_r2_{}")}
     registered_name = "lora"
-
-    @staticmethod
-    def add_config(cfg: CfgNode) -> None:
-        cfg.TRAINER.CLIPLORA = CfgNode(
-            dict(
-                RANK=2,  # r, rank of the additions to a weight matrix
-                LORA_ALPHA=1.0,  # gamma = LORA_ALPHA / RANK
-                DROPOUT=0.25,  # share of the rows' entries that A does not see in a training step
-                PREC="amp",  # fp16, bf16, fp32, amp
-            )
-        )
+    defaults = dict(
+        RANK=2,  # r, rank of the additions to a weight matrix
+        LORA_ALPHA=1.0,  # gamma = LORA_ALPHA / RANK
+        DROPOUT=0.25,  # share of the rows' entries that A does not see in a training step
+        PREC="amp",  # fp16, bf16, fp32, amp
+    )
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
         s, template = self.settings, template_for(self.cfg.DATASET.NAME)

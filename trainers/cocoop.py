@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from yacs.config import CfgNode
 
 from clip.model import CLIP
 from clip.published_start import draw_clip
@@ -84,16 +83,11 @@ class CoCoOp(PromptTrainer):
     paper_date = "2022-03-10"
     recipes = {"cocoop": Recipes("_c4_ep10_batch1_ctxv1")}
     published = (PublishedRow("CoCoOp", "vit_b16_c4_ep10_batch1_ctxv1", ALL_SETTINGS),)
-
-    @staticmethod
-    def add_config(cfg: CfgNode) -> None:
-        cfg.TRAINER.COCOOP = CfgNode(
-            dict(
-                N_CTX=16,  # number of context tokens
-                CTX_INIT="",  # words that the context starts from; they then set its length
-                PREC="fp16",  # fp16, bf16, fp32, amp
-            )
-        )
+    defaults = dict(
+        N_CTX=16,  # number of context tokens
+        CTX_INIT="",  # words that the context starts from; they then set its length
+        PREC="fp16",  # fp16, bf16, fp32, amp
+    )
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
         s = self.settings

@@ -58,18 +58,13 @@ class CoOp(PromptTrainer):
         PublishedRow("CoOp", "vit_b16_ctxv1", (BASE_TO_NEW,)),
         PublishedRow("CoOp", "vit_b16_epochs_by_shots", (FEW_SHOT,)),
     )
-
-    @staticmethod
-    def add_config(cfg: CfgNode) -> None:
-        cfg.TRAINER.COOP = CfgNode(
-            dict(
-                N_CTX=16,  # number of context tokens
-                CSC=False,  # class-specific context
-                CTX_INIT="",  # words that the context starts from; they then set its length
-                PREC="fp16",  # fp16, bf16, fp32, amp
-                CLASS_TOKEN_POSITION="end",  # end, middle or front
-            )
-        )
+    defaults = dict(
+        N_CTX=16,  # number of context tokens
+        CSC=False,  # class-specific context
+        CTX_INIT="",  # words that the context starts from; they then set its length
+        PREC="fp16",  # fp16, bf16, fp32, amp
+        CLASS_TOKEN_POSITION="end",  # end, middle or front
+    )
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
         s = self.settings

@@ -77,20 +77,15 @@ class CoPrompt(PromptTrainer):
     views = 2
     training_files = ("TRAINER.COPROMPT.DESCRIPTIONS",)
     choices = {"DISTILL": ("cosine", "mse")}
-
-    @staticmethod
-    def add_config(cfg: CfgNode) -> None:
-        cfg.TRAINER.COPROMPT = CfgNode(
-            dict(
-                N_CTX=2,  # number of tokens in each tower
-                CTX_INIT="a photo of a",  # words that the context starts from (up to 4 tokens)
-                PREC="fp16",  # fp16, bf16, fp32, amp
-                PROMPT_DEPTH=9,  # layers with tokens of their own
-                W=8.0,  # weight of the distance from the frozen CLIP
-                DISTILL="cosine",  # distance: cosine or mse
-                DESCRIPTIONS="",  # JSON file {class name: [sentences]}; needed for training only
-            )
-        )
+    defaults = dict(
+        N_CTX=2,  # number of tokens in each tower
+        CTX_INIT="a photo of a",  # words that the context starts from (up to 4 tokens)
+        PREC="fp16",  # fp16, bf16, fp32, amp
+        PROMPT_DEPTH=9,  # layers with tokens of their own
+        W=8.0,  # weight of the distance from the frozen CLIP
+        DISTILL="cosine",  # distance: cosine or mse
+        DESCRIPTIONS="",  # JSON file {class name: [sentences]}; needed for training only
+    )
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
         return CoPromptPrompts(clip, classnames, self.settings, "TRAINER.COPROMPT")

@@ -75,19 +75,14 @@ class IVLP(PromptTrainer):
             ("IVLP (as rerun baseline in Promise summary; ProMetaR-style)", "vit_b16_c2_ep20_batch4_4+4ctx"),
         )
     )
-
-    @staticmethod
-    def add_config(cfg: CfgNode) -> None:
-        cfg.TRAINER.IVLP = CfgNode(
-            dict(
-                N_CTX_VISION=2,  # number of visual tokens
-                N_CTX_TEXT=2,  # number of context tokens
-                CTX_INIT="a photo of a",  # words that the context starts from (up to 4 tokens)
-                PREC="fp16",  # fp16, bf16, fp32, amp
-                PROMPT_DEPTH_VISION=9,  # layers with visual tokens of their own, 0 for none
-                PROMPT_DEPTH_TEXT=9,  # layers with text tokens of their own, 1 for the context alone
-            )
-        )
+    defaults = dict(
+        N_CTX_VISION=2,  # number of visual tokens
+        N_CTX_TEXT=2,  # number of context tokens
+        CTX_INIT="a photo of a",  # words that the context starts from (up to 4 tokens)
+        PREC="fp16",  # fp16, bf16, fp32, amp
+        PROMPT_DEPTH_VISION=9,  # layers with visual tokens of their own, 0 for none
+        PROMPT_DEPTH_TEXT=9,  # layers with text tokens of their own, 1 for the context alone
+    )
 
     @staticmethod
     def family(clip: CLIP, classnames: list[str], settings: CfgNode, key: str) -> Prompts:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from yacs.config import CfgNode
 
 from clip.model import CLIP
 from clip.published_start import draw_clip, draw_prompt
@@ -44,18 +43,13 @@ class KgCoOp(CoOp):
     recipes = {"kgcoop": Recipes("_ep100_ctxv1")}
     published = (PublishedRow("KgCoOp", "vit_b16_ep100_ctxv1", (BASE_TO_NEW,)),)
     unused_in_checkpoints = ("meta_net.linear1.weight", "meta_net.linear1.bias")
-
-    @staticmethod
-    def add_config(cfg: CfgNode) -> None:
-        cfg.TRAINER.KGCOOP = CfgNode(
-            dict(
-                N_CTX=4,  # number of context tokens
-                CTX_INIT="a photo of a",  # words that the context starts from, whose length counts; "" for noise
-                CSC=False,  # class-specific context
-                W=8.0,  # weight of the distance to the hand-written prompt
-                PREC="fp16",  # fp16, bf16, fp32, amp
-            )
-        )
+    defaults = dict(
+        N_CTX=4,  # number of context tokens
+        CTX_INIT="a photo of a",  # words that the context starts from, whose length counts; "" for noise
+        CSC=False,  # class-specific context
+        W=8.0,  # weight of the distance to the hand-written prompt
+        PREC="fp16",  # fp16, bf16, fp32, amp
+    )
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
         s = self.settings

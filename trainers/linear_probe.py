@@ -19,7 +19,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from yacs.config import CfgNode
 
 from clip.model import CLIP
 from dassl.data.data_manager import build_data_loader
@@ -62,15 +61,10 @@ class LinearProbe(PromptTrainer):
     paper_date = "2023-12"
     recipes = {"linear_probe": Recipes("_ep300")}
     registered_name = "classifier"
-
-    @staticmethod
-    def add_config(cfg: CfgNode) -> None:
-        cfg.TRAINER.LINEARPROBE = CfgNode(
-            dict(
-                CLAP_WEIGHT=0.0,  # weight of the class-adaptive penalty; 0 for none
-                PREC="fp16",  # fp16, bf16, fp32, amp
-            )
-        )
+    defaults = dict(
+        CLAP_WEIGHT=0.0,  # weight of the class-adaptive penalty; 0 for none
+        PREC="fp16",  # fp16, bf16, fp32, amp
+    )
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
         (features,) = template_features(clip, classnames, [template_for(self.cfg.DATASET.NAME)])

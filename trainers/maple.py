@@ -85,17 +85,12 @@ class MaPLe(PromptTrainer):
         PublishedRow("MaPLe", "vit_b16_c2_ep5_batch4_2ctx", (BASE_TO_NEW, FEW_SHOT)),
         PublishedRow("MaPLe", "vit_b16_c2_ep5_batch4_2ctx_cross_datasets", TRANSFER),
     )
-
-    @staticmethod
-    def add_config(cfg: CfgNode) -> None:
-        cfg.TRAINER.MAPLE = CfgNode(
-            dict(
-                N_CTX=2,  # number of tokens in each tower
-                CTX_INIT="a photo of a",  # words that the context starts from (up to 4 tokens)
-                PREC="fp16",  # fp16, bf16, fp32, amp
-                PROMPT_DEPTH=9,  # layers with tokens of their own
-            )
-        )
+    defaults = dict(
+        N_CTX=2,  # number of tokens in each tower
+        CTX_INIT="a photo of a",  # words that the context starts from (up to 4 tokens)
+        PREC="fp16",  # fp16, bf16, fp32, amp
+        PROMPT_DEPTH=9,  # layers with tokens of their own
+    )
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
         s = self.settings

@@ -105,20 +105,15 @@ class MultiModalAdapter(PromptTrainer):
     published = (PublishedRow("MMA", "vit_b16_ep5", (BASE_TO_NEW, CROSS_DATASET)),)
     registered_name = learned_part = LEARNER
     family_alias, family_has_own_settings = "MMA", True
-
-    @staticmethod
-    def add_config(cfg: CfgNode) -> None:
-        cfg.TRAINER.MMADAPTER = CfgNode(
-            dict(
-                TEXT_CTX_INIT="a photo of a",  # fixed words before the class name
-                PREC="amp",  # fp16, bf16, fp32, amp
-                ADAPTER_START=5,  # first layer with an adapter: 1 is the first block, 0 the embeddings
-                ADAPTER_END=12,  # last layer with one
-                ADAPTER_DIM=32,  # hidden width
-                ADAPTER_SCALE=0.001,  # s, factor of an adapter's output
-                SCALE_GRADIENTS=True,  # adapters beside blocks learn from 1/s times their gradient, as published
-            )
-        )
+    defaults = dict(
+        TEXT_CTX_INIT="a photo of a",  # fixed words before the class name
+        PREC="amp",  # fp16, bf16, fp32, amp
+        ADAPTER_START=5,  # first layer with an adapter: 1 is the first block, 0 the embeddings
+        ADAPTER_END=12,  # last layer with one
+        ADAPTER_DIM=32,  # hidden width
+        ADAPTER_SCALE=0.001,  # s, factor of an adapter's output
+        SCALE_GRADIENTS=True,  # adapters beside blocks learn from 1/s times their gradient, as published
+    )
 
     @staticmethod
     def family(clip: CLIP, classnames: list[str], settings: CfgNode, key: str) -> Prompts:

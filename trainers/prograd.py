@@ -19,7 +19,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from yacs.config import CfgNode
 
 from clip.model import CLIP
 from clip.published_start import draw_clip, draw_prompt
@@ -55,21 +54,16 @@ class ProGrad(CoOp):
     }
     published = (PublishedRow("ProGrad (as listed by KgCoOp)", "vit_b16_ep100", (BASE_TO_NEW,)),)
     choices = {"CTX_FILL": ("zeros", "noise")}
-
-    @staticmethod
-    def add_config(cfg: CfgNode) -> None:
-        cfg.TRAINER.PROGRAD = CfgNode(
-            dict(
-                N_CTX=16,  # number of context tokens
-                CTX_INIT=TEMPLATE,  # "template": the last ones start from its words; other words; "" for noise
-                CTX_FILL="zeros",  # start of the tokens before those words: zeros (as published) or noise
-                CSC=False,  # class-specific context
-                CLASS_TOKEN_POSITION="end",  # end, middle or front
-                T=1.0,  # temperature of kl
-                LAMBDA=1.0,  # share of the opposing part that is taken out of the gradient
-                PREC="fp16",  # fp16, bf16, fp32, amp
-            )
-        )
+    defaults = dict(
+        N_CTX=16,  # number of context tokens
+        CTX_INIT=TEMPLATE,  # "template": the last ones start from its words; other words; "" for noise
+        CTX_FILL="zeros",  # start of the tokens before those words: zeros (as published) or noise
+        CSC=False,  # class-specific context
+        CLASS_TOKEN_POSITION="end",  # end, middle or front
+        T=1.0,  # temperature of kl
+        LAMBDA=1.0,  # share of the opposing part that is taken out of the gradient
+        PREC="fp16",  # fp16, bf16, fp32, amp
+    )
 
     @property
     def template(self) -> str:

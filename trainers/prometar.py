@@ -50,8 +50,6 @@ from trainers.core.prompts import Prompts, Theta, normalized
 from trainers.core.trainer import PromptTrainer
 
 MODULATOR = "GradientModulator"
-MONITOR = "monitor"
-"""Key of the training state within an epoch."""
 REGULARIZERS = ("l1", "promptsrc")
 
 
@@ -61,7 +59,7 @@ class MetaRegularization(PromptTrainer):
     teacher_text: Tensor
     modulator: GradientModulator
     modulator_optim: torch.optim.Optimizer
-    monitor: MetaMonitor | None
+    monitor: MetaMonitor
 
     def forward_backward(self, batch: dict) -> dict[str, float]:
         images, labels = self.parse_batch_train(batch)
@@ -76,7 +74,7 @@ class MetaRegularization(PromptTrainer):
             whole, task = Batch(images, labels, teacher), task.to(self.device)
             loss, on_theta, on_phi, inner = self.captured(self.meta_step, (self.theta(), self.phi()), whole, task)
             numbers = self.finite_numbers({"loss": loss} | reported)
-            if self.monitor is not None and self.monitor.due(self.batch_idx):
+            if self.monitor.due(self.batch_idx):
                 self.monitor.record(*inner, outer=on_theta)
             descend(self.optim, self.prompts, on_theta)
             descend(self.modulator_optim, self.modulator, on_phi)
@@ -195,8 +193,7 @@ class MetaRegularization(PromptTrainer):
         return {name: tensor.detach() for name, tensor in self.modulator.named_parameters()}
 
     def after_epoch(self) -> None:
-        if self.monitor is not None:
-            self.monitor.report(self.epoch, self.write_scalar)
+        self.monitor.report(self.epoch, self.write_scalar)
         super().after_epoch()
 
 
@@ -308,44 +305,41 @@ class ProMetaR(MetaRegularization):
         self.modulator_optim = build_optimizer(self.modulator, self.cfg.OPTIM_VNET)
         self.modulator_sched = build_lr_scheduler(self.modulator_optim, self.cfg.OPTIM_VNET)
         self.register_model(MODULATOR, self.modulator, self.modulator_optim, self.modulator_sched)
-        self.monitor = MetaMonitor(every=self.cfg.TRAIN.PRINT_FREQ) if self.settings.MONITOR else None
+        self.monitor = MetaMonitor(every=self.cfg.TRAIN.PRINT_FREQ if self.settings.MONITOR else 0)
 
     def training_state(self) -> dict[str, Any]:
-        """As the base class's; within an epoch also what the monitor has collected."""
-        collected = self.monitor.state() if self.monitor is not None else {}
-        return super().training_state() | ({MONITOR: collected} if collected else {})
+        return super().training_state() | self.monitor.state()
 
     def load_training_state(self, state: dict[str, Any]) -> None:
         super().load_training_state(state)
-        if self.monitor is not None:
-            self.monitor.restore(state.get(MONITOR, {}))
+        self.monitor.restore(state)
 
     def keeps_models_of_training(self) -> bool:
         return self.settings.KEEP_MODULATOR
 
-    @staticmethod
-    def add_config(cfg: CfgNode) -> None:
-        cfg.TRAINER.PROMETAR = CfgNode(
-            dict(
-                PROMPTS="IVLP",  # what to train: IVLP, CoOp, VPT, MaPLe, PromptSRC or MultiModalAdapter (MMA)
-                N_CTX_VISION=4,  # number of visual tokens
-                N_CTX_TEXT=4,  # number of context tokens
-                CTX_INIT="a photo of a",  # words that the context starts from (up to 4 tokens)
-                PREC="fp16",  # fp16, bf16, fp32, amp
-                PROMPT_DEPTH_VISION=9,  # layers with visual tokens of their own, 0 for none
-                PROMPT_DEPTH_TEXT=9,  # layers with text tokens of their own, 1 for the context alone
-                REGULARIZER="l1",  # R: R_txt + R_img (l1), or that and the divergence of the logits (promptsrc)
-                TEXT_LOSS_WEIGHT=50.0,  # weight of R_txt
-                IMAGE_LOSS_WEIGHT=20.0,  # weight of R_img
-                ADAPT_LR=0.0005,  # a, rate of the inner update
-                LR_RATIO=0.0005,  # factor of the query loss
-                FAST_ADAPTATION=False,  # first order: g and r are constants in the inner update
-                MIXUP_ALPHA=0.5,  # lambda ~ Beta(MIXUP_ALPHA, MIXUP_BETA)
-                MIXUP_BETA=0.5,  # see MIXUP_ALPHA
-                DIM_RATE=8,  # entries of a prompt that share one gamma
-                KEEP_MODULATOR=False,  # keep phi's checkpoint when training has finished
-                MONITOR=True,  # log what gamma does and how inner and outer gradients align
-            )
-        )
+    defaults = dict(
+        PROMPTS="IVLP",  # what to train: IVLP, CoOp, VPT, MaPLe, PromptSRC or MultiModalAdapter (MMA)
+        N_CTX_VISION=4,  # number of visual tokens
+        N_CTX_TEXT=4,  # number of context tokens
+        CTX_INIT="a photo of a",  # words that the context starts from (up to 4 tokens)
+        PREC="fp16",  # fp16, bf16, fp32, amp
+        PROMPT_DEPTH_VISION=9,  # layers with visual tokens of their own, 0 for none
+        PROMPT_DEPTH_TEXT=9,  # layers with text tokens of their own, 1 for the context alone
+        REGULARIZER="l1",  # R: R_txt + R_img (l1), or that and the divergence of the logits (promptsrc)
+        TEXT_LOSS_WEIGHT=50.0,  # weight of R_txt
+        IMAGE_LOSS_WEIGHT=20.0,  # weight of R_img
+        ADAPT_LR=0.0005,  # a, rate of the inner update
+        LR_RATIO=0.0005,  # factor of the query loss
+        FAST_ADAPTATION=False,  # first order: g and r are constants in the inner update
+        MIXUP_ALPHA=0.5,  # lambda ~ Beta(MIXUP_ALPHA, MIXUP_BETA)
+        MIXUP_BETA=0.5,  # see MIXUP_ALPHA
+        DIM_RATE=8,  # entries of a prompt that share one gamma
+        KEEP_MODULATOR=False,  # keep phi's checkpoint when training has finished
+        MONITOR=True,  # log what gamma does and how inner and outer gradients align
+    )
+
+    @classmethod
+    def add_config(cls, cfg: CfgNode) -> None:
+        super().add_config(cfg)
         cfg.OPTIM_VNET = get_cfg_default().OPTIM  # phi's own optimiser and schedule, with the defaults of theta's
         cfg.OPTIM_VNET.STEP_LR = False  # follow the schedule; the published code stays at the first rate

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from yacs.config import CfgNode
 
 from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY
@@ -61,24 +60,19 @@ class PromptSRC(PromptTrainer):
     )
     choices = {"KL_REDUCTION": REDUCTIONS}
     family = staticmethod(IVLP.family)
-
-    @staticmethod
-    def add_config(cfg: CfgNode) -> None:
-        cfg.TRAINER.PROMPTSRC = CfgNode(
-            dict(
-                N_CTX_VISION=4,  # number of visual tokens
-                N_CTX_TEXT=4,  # number of context tokens
-                CTX_INIT="a photo of a",  # words that the context starts from (up to 4 tokens)
-                PREC="fp16",  # fp16, bf16, fp32, amp
-                PROMPT_DEPTH_VISION=9,  # layers with visual tokens of their own, 0 for none
-                PROMPT_DEPTH_TEXT=9,  # layers with text tokens of their own, 1 for the context alone
-                TEXT_LOSS_WEIGHT=25.0,  # weight of the distance between class features
-                IMAGE_LOSS_WEIGHT=10.0,  # weight of the distance between image features
-                KL_REDUCTION="mean",  # KL divided by images and classes (mean, as published), or by images (batchmean)
-                GPA_MEAN=15.0,  # epoch with the largest weight in the final mean of the prompts
-                GPA_STD=1.0,  # width of the weights around it, in epochs
-            )
-        )
+    defaults = dict(
+        N_CTX_VISION=4,  # number of visual tokens
+        N_CTX_TEXT=4,  # number of context tokens
+        CTX_INIT="a photo of a",  # words that the context starts from (up to 4 tokens)
+        PREC="fp16",  # fp16, bf16, fp32, amp
+        PROMPT_DEPTH_VISION=9,  # layers with visual tokens of their own, 0 for none
+        PROMPT_DEPTH_TEXT=9,  # layers with text tokens of their own, 1 for the context alone
+        TEXT_LOSS_WEIGHT=25.0,  # weight of the distance between class features
+        IMAGE_LOSS_WEIGHT=10.0,  # weight of the distance between image features
+        KL_REDUCTION="mean",  # KL divided by images and classes (mean, as published), or by images (batchmean)
+        GPA_MEAN=15.0,  # epoch with the largest weight in the final mean of the prompts
+        GPA_STD=1.0,  # width of the weights around it, in epochs
+    )
 
     def prepare_training(self) -> None:
         super().prepare_training()

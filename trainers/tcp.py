@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from yacs.config import CfgNode
 
 from clip.class_prompts import ClassPrompts
 from clip.clip import shared_tokenizer
@@ -82,18 +81,13 @@ class TCP(PromptTrainer):
     }
     published = (PublishedRow("TCP", "vit_b16_ep100_ctxv1", (BASE_TO_NEW, CROSS_DATASET)),)
     registered_name = learned_part = "prompt_learner"
-
-    @staticmethod
-    def add_config(cfg: CfgNode) -> None:
-        cfg.TRAINER.TCP = CfgNode(
-            dict(
-                N_CTX=4,  # number of context tokens
-                CTX_INIT="",  # words that the context starts from; they then set its length
-                PREC="fp16",  # fp16, bf16, fp32, amp
-                W=8.0,  # weight of the distance from the frozen class features
-                CLASS_LAYER=8,  # text layer, counted from 0, that the class rows enter
-            )
-        )
+    defaults = dict(
+        N_CTX=4,  # number of context tokens
+        CTX_INIT="",  # words that the context starts from; they then set its length
+        PREC="fp16",  # fp16, bf16, fp32, amp
+        W=8.0,  # weight of the distance from the frozen class features
+        CLASS_LAYER=8,  # text layer, counted from 0, that the class rows enter
+    )
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
         s, dataset = self.settings, self.cfg.DATASET.NAME

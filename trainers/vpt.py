@@ -44,17 +44,12 @@ class VPT(PromptTrainer):
     paper_date = "2022-03-23"
     recipes = {"vpt": Recipes("_c2_ep5_batch4_4")}
     published = (PublishedRow("VPT-deep (4 ctx, 5 ep)", "vit_b16_c2_ep5_batch4_4", (BASE_TO_NEW,)),)
-
-    @staticmethod
-    def add_config(cfg: CfgNode) -> None:
-        cfg.TRAINER.VPT = CfgNode(
-            dict(
-                N_CTX_VISION=2,  # number of visual tokens
-                CTX_INIT="a photo of a",  # fixed words before the class name
-                PREC="fp16",  # fp16, bf16, fp32, amp
-                PROMPT_DEPTH_VISION=1,  # layers with tokens of their own
-            )
-        )
+    defaults = dict(
+        N_CTX_VISION=2,  # number of visual tokens
+        CTX_INIT="a photo of a",  # fixed words before the class name
+        PREC="fp16",  # fp16, bf16, fp32, amp
+        PROMPT_DEPTH_VISION=1,  # layers with tokens of their own
+    )
 
     @staticmethod
     def family(clip: CLIP, classnames: list[str], settings: CfgNode, key: str) -> Prompts:

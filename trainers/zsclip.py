@@ -56,6 +56,9 @@ class ZeroshotCLIP(Method, TrainerX):
     paper_date = "2021-02"
     recipes = {"zsclip": Recipes(folder="CoOp", learns=False)}
     published = (PublishedRow("CLIP", "vit_b16", ALL_SETTINGS),)
+    defaults = dict(
+        PREC="fp16",  # fp16 (as published, on a GPU), bf16, fp32, amp
+    )
 
     def __init__(self, cfg: CfgNode, prompted: PromptedClip | None = None) -> None:
         """Build what is evaluated.
@@ -67,12 +70,6 @@ class ZeroshotCLIP(Method, TrainerX):
         self._given = prompted
         self.changes_no_number = changes_no_number()
         super().__init__(cfg)
-
-    @classmethod
-    def add_config(  # pyright: ignore[reportIncompatibleMethodOverride] - its subclass has a node of its own
-        cls, cfg: CfgNode
-    ) -> None:
-        cfg.TRAINER[cls.config_node] = CfgNode(dict(PREC="fp16"))  # fp16 (as published, on a GPU), bf16, fp32, amp
 
     def templates(self) -> list[str]:
         """Templates whose normalised text features are averaged."""

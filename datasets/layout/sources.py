@@ -53,21 +53,30 @@ class Counts(NamedTuple):
     test: int
 
 
-def drive(file: str, drive_id: str) -> Piece:
-    """A plain file on Google Drive."""
-    return Piece(file, (Source(file, drive_id=drive_id),))
+def drive(provides: str, drive_id: str, file: str = "") -> Piece:
+    """From Google Drive: the file itself, or an archive of another name."""
+    return Piece(provides, (Source(file or provides, drive_id=drive_id, moves=_moves(file or provides, provides)),))
 
 
-def archive(provides: str, url: str, md5: str = "", inside: str = "", to: str = "") -> Piece:
-    """An archive from which one file or folder is used, by default the one it provides."""
-    moves = ((inside or provides, to or provides),)
-    return Piece(provides, (Source(url.rpartition("/")[2], url=url, md5=md5, moves=moves),))
+def web(provides: str, url: str, md5: str = "", inside: str = "", to: str = "", inner: str = "") -> Piece:
+    """From an address: the file itself, or an archive of which one file or folder is used."""
+    file = url.rpartition("/")[2]
+    return Piece(provides, (Source(file, url=url, md5=md5, moves=_moves(file, provides, inside, to), inner=inner),))
 
 
-def by_hand(provides: str, file: str, how: str, inside: str = "", md5: str = "") -> Piece:
-    """An archive that must be downloaded by hand."""
-    moves = ((inside or provides, provides),)
-    return Piece(provides, (Source(file, by_hand=how, moves=moves, md5=md5),))
+def by_hand(provides: str, file: str, how: str, md5: str = "", inside: str = "") -> Piece:
+    """As `web`, for what must be downloaded by hand."""
+    return Piece(provides, (Source(file, by_hand=how, md5=md5, moves=_moves(file, provides, inside)),))
+
+
+def either(*pieces: Piece) -> Piece:
+    """The same piece from several sources."""
+    return Piece(pieces[0].provides, tuple(source for piece in pieces for source in piece.sources))
+
+
+def _moves(file: str, provides: str, inside: str = "", to: str = "") -> tuple[tuple[str, str], ...]:
+    """What is used of an archive, by default what it provides; empty if the file itself is that."""
+    return () if file == provides else ((inside or provides, to or provides),)
 
 
 CLASSNAMES = drive("classnames.txt", "1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF")

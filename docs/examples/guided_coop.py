@@ -47,18 +47,13 @@ class GuidedCoOp(PromptTrainer):
     config_node = "GUIDED"
     registered_name = "prompt_learner"  # checkpoints: <output folder>/prompt_learner/model.pth.tar-<epoch>
     recipes = {"guided_coop": Recipes("_ep10_ctxv1")}  # name for scripts and experiments, and its config file
-
-    @staticmethod
-    def add_config(cfg: CfgNode) -> None:
-        """The keys of TRAINER.GUIDED with their defaults; YAML files and KEY VALUE pairs overrule them."""
-        cfg.TRAINER.GUIDED = CfgNode(
-            dict(
-                N_CTX=4,  # number of context tokens
-                CTX_INIT="a photo of a",  # words that the context starts from; "" for noise
-                PREC="fp16",  # fp16, bf16, fp32, amp
-                WEIGHT=8.0,  # of the distance to the hand-written prompt
-            )
-        )
+    # the keys of TRAINER.GUIDED with their defaults; YAML files and KEY VALUE pairs overrule them
+    defaults = dict(
+        N_CTX=4,  # number of context tokens
+        CTX_INIT="a photo of a",  # words that the context starts from; "" for noise
+        PREC="fp16",  # fp16, bf16, fp32, amp
+        WEIGHT=8.0,  # of the distance to the hand-written prompt
+    )
 
     def check_cfg(self, cfg: CfgNode) -> None:
         """Bad settings end in one line, before anything is loaded."""

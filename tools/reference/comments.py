@@ -18,10 +18,10 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
-ROOTS = ("cfg", "_TREE")
-"""Names of the variables that hold the configuration tree where keys are added to it."""
 ANY = "*"
 """Stands for a part of a key that is computed when the program runs."""
+ROOTS = {"cfg": "", "_TREE": "", "defaults": f"TRAINER.{ANY}"}
+"""Name of a variable that keys are added to -> its place in the configuration tree."""
 
 
 @cache
@@ -77,7 +77,7 @@ def _assignments(tree: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
 def _dotted(target: ast.expr) -> str | None:
     """`TRAINER.COOP` for the target `cfg.TRAINER.COOP`; None for a target outside of the configuration."""
     if isinstance(target, ast.Name):
-        return "" if target.id in ROOTS else None
+        return ROOTS.get(target.id)
     if isinstance(target, ast.Attribute):
         name = target.attr
     elif isinstance(target, ast.Subscript):

@@ -101,10 +101,7 @@ def _meanings() -> dict[str, str]:
     for module in (defaults, datasets_config, trainers):
         found |= comments_of_keys(Path(inspect.getfile(module)))
     for kind in _kinds():
-        add = getattr(kind, "add_config", None)
-        if add is None:
-            continue
-        comments = comments_of_keys(Path(inspect.unwrap(add).__code__.co_filename))
+        comments = comments_of_keys(Path(inspect.getfile(kind)))
         node = getattr(kind, "config_node", "")
         found |= {key.replace(f"TRAINER.{ANY}", f"TRAINER.{node}"): text for key, text in comments.items()}
     return found

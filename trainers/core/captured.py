@@ -163,14 +163,22 @@ class CapturedFunctions:
             tuple(map(_signature, flat)),
         )
         addresses = tuple(tensor.data_ptr() for tensor in held if isinstance(tensor, Tensor))
-        tensors = [value for value in flat if isinstance(value, Tensor)]
         graph = self._graphs.get(key)
-        if graph is None or graph.resident != addresses:
-            graph = None
-            if self._is_due(self._recorder, key):
-                graph = self._capture(self._recorder, function, key, addresses, resident, flat, spec)
-            return _detached(function(*resident, *arguments)) if graph is None else graph.results()
-        return graph(tensors)
+        if graph is not None and graph.resident == addresses:
+            return graph([value for value in flat if isinstance(value, Tensor)])
+        if self._is_due(self._recorder, key):
+            self._graphs.pop(key, None)  # resident tensors were moved
+            buffers = [value.clone() if isinstance(value, Tensor) else value for value in flat]
+
+            def run() -> Any:
+                return _detached(function(*resident, *tree_unflatten(buffers, spec)))
+
+            if (capture := self._capture(self._recorder, function, run)) is not None:
+                inputs = [value for value in buffers if isinstance(value, Tensor)]
+                graph = _Graph(addresses, inputs, *tree_flatten(capture.outputs), capture.replay)
+                self._graphs[key] = graph
+                return graph.results()
+        return _detached(function(*resident, *arguments))
 
     def _is_due(self, recorder: Recorder, key: Hashable) -> bool:
         """Whether a graph may be made. Dropping another one instead would mean a new capture at every step."""
@@ -184,34 +192,15 @@ class CapturedFunctions:
             self._is_full = True
         return False
 
-    def _capture(
-        self,
-        recorder: Recorder,
-        function: Function,
-        key: Hashable,
-        addresses: tuple[int, ...],
-        resident: tuple,
-        flat: list[Any],
-        spec: TreeSpec,
-    ) -> _Graph | None:
-        """Record; None when that is not possible."""
-        self._graphs.pop(key, None)  # resident tensors were moved
-        buffers = [value.clone() if isinstance(value, Tensor) else value for value in flat]
-
-        def run() -> Any:
-            return _detached(function(*resident, *tree_unflatten(buffers, spec)))
-
+    def _capture(self, recorder: Recorder, function: Function, run: Run) -> Capture | None:
+        """Record a call of the function; None when that is not possible."""
         try:
-            capture = recorder.capture(run)
+            return recorder.capture(run)
         except RuntimeError as error:  # the eager call that follows shows whether it was the function's own
             self._eager[function] = one_line(error, 300)
             if not isinstance(error, NotWorthwhileError):
                 print(f"{recorder.name}: {_name(function)} runs eagerly: {self._eager[function]}")
             return None
-        inputs = [value for value in buffers if isinstance(value, Tensor)]
-        graph = _Graph(addresses, inputs, *tree_flatten(capture.outputs), capture.replay)
-        self._graphs[key] = graph
-        return graph
 
 
 def _copy(targets: list[Tensor], values: list[Tensor]) -> None:

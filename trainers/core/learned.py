@@ -5,8 +5,7 @@ from __future__ import annotations
 import os.path as osp
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -77,33 +76,14 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     return checkpoint
 
 
-@dataclass(frozen=True)
-class Learned:
-    """A method's learned tensors as its checkpoints contain them.
-
-    Args:
-        module: its state dict has the tensor names of the checkpoints.
-        name: of the folder of the checkpoints.
-        unused: names of tensors in published checkpoints that nothing computes with.
-        for_own_classes: picks the tensors to load from a model that may have been trained on other classes; see
-            `Method.state_for_own_classes`.
-    """
+class Learned(NamedTuple):
+    """A method's learned tensors as its checkpoints contain them."""
 
     module: nn.Module
+    """its state dict has the tensor names of the checkpoints"""
     name: str
+    """of the folder of the checkpoints"""
     unused: Collection[str]
+    """names of tensors in published checkpoints that nothing computes with"""
     for_own_classes: Callable[[Mapping[str, Tensor], str, str | None], Mapping[str, Tensor]]
-
-    def take(self, state: Mapping[str, Tensor], source: str, folder: str, classnames: str | None) -> None:
-        """Take the tensors of a checkpoint or of an exported folder.
-
-        Args:
-            state: the tensors by name.
-            source: the file that they are from, for error messages.
-            folder: of the run that wrote them, or of the export.
-            classnames: digest of the class names of the training (`classnames_digest`); None: not recorded.
-
-        Raises:
-            UserError: a tensor is missing or mis-shaped, or this configuration does not have it.
-        """
-        load_learned(self.module, self.for_own_classes(state, folder, classnames), source, self.unused)
+    """`Method.state_for_own_classes`"""

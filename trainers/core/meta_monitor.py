@@ -15,27 +15,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
+STATE = "monitor"
+"""Key of a trainer's training state within an epoch."""
+
 
 class MetaMonitor:
-    """Collects one batch in `every`, keeps sums on the device, and reads them once an epoch."""
+    """Collects one batch in `every` (0: none), keeps sums on the device, and reads them once an epoch."""
 
     def __init__(self, every: int) -> None:
-        self.every = max(1, every)
+        self.every = every
         self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
         self._count = 0
 
     def state(self) -> dict[str, Any]:
-        """What has been collected in this epoch, for a checkpoint; empty between epochs."""
-        return {"sums": dict(self._sums), "count": self._count} if self._count else {}
+        """What has been collected in this epoch, for a trainer's training state; empty between epochs."""
+        return {STATE: {"sums": dict(self._sums), "count": self._count}} if self._count else {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue with what `state` returned."""
-        self._sums.update(state.get("sums", {}))
-        self._count = int(state.get("count", 0))
+        collected = state.get(STATE)
+        if self.every and collected:
+            self._sums.update(collected["sums"])
+            self._count = int(collected["count"])
 
     def due(self, batch_idx: int) -> bool:
         """Whether this batch is one to be recorded."""
-        return batch_idx % self.every == 0
+        return self.every > 0 and batch_idx % self.every == 0
 
     @torch.no_grad()
     def record(

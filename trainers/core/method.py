@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,8 @@ class Method:
     """Submodule of the prompts whose state dict is saved; "": all of them."""
     unused_in_checkpoints: Collection[str] = ()
     """Tensors of published checkpoints that look learned, but that nothing computes with."""
+    defaults: Mapping[str, Any] = MappingProxyType({})
+    """The keys of its node; the comment behind each says what it means."""
     choices: Mapping[str, Sequence[str]] = MappingProxyType({})
     """By key of the method's node: the words that it may be."""
     cfg: CfgNode
@@ -44,9 +47,11 @@ class Method:
     precision: Precision
     prompts: Prompts
 
-    @staticmethod
-    def add_config(cfg: CfgNode) -> None:
+    @classmethod
+    def add_config(cls, cfg: CfgNode) -> None:
         """Add the method's defaults to `cfg.TRAINER`."""
+        if cls.defaults:
+            cfg.TRAINER[cls.config_node] = CfgNode(dict(cls.defaults))
 
     @property
     def settings(self) -> CfgNode:

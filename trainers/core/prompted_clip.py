@@ -14,7 +14,7 @@ from clip.model import CLIP
 from dassl.engine.run_record import check_weights, classnames_digest
 from dassl.utils import UserError
 from trainers.core.captured import CapturedFunctions
-from trainers.core.learned import Learned, read_checkpoint
+from trainers.core.learned import Learned, load_learned, read_checkpoint
 from trainers.core.precision import Precision
 from trainers.core.prompts import Prompts, Theta, normalized
 from trainers.core.record import check_same_backbone
@@ -84,13 +84,21 @@ class PromptedClip:
         return checkpoint
 
     def take(self, state: Mapping[str, Tensor], source: str, folder: str, classnames: str | None) -> None:
-        """As `Learned.take`.
+        """Take the learned tensors of a checkpoint or of an exported folder.
+
+        Args:
+            state: the tensors by name.
+            source: the file that they are from, for error messages.
+            folder: of the run that wrote them, or of the export.
+            classnames: digest of the class names of the training (`classnames_digest`); None: not recorded.
 
         Raises:
-            UserError: the tensors do not fit, or stand for other classes.
+            UserError: a tensor is missing or mis-shaped, this configuration does not have it, or it stands for other
+                classes.
         """
         self.refuse_other_classes(classnames, source)
-        self.learned.take(state, source, folder, classnames)
+        module, _, unused, for_own_classes = self.learned
+        load_learned(module, for_own_classes(state, folder, classnames), source, unused)
 
     def refuse_other_classes(self, classnames: str | None, source: str) -> None:
         """Check that tensors that stand for one class each were trained on these class names.

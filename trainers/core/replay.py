@@ -26,12 +26,14 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from trainers.core.captured import Capture, Run
 from trainers.core.obstacles import NotCapturableError, base_name
-from trainers.core.shorten import ALIGNMENT, Place, shorten
 from trainers.core.tape import Operation, Tape, Value
 
 MOST_BYTES = 512 << 20
 """A call that makes more than this, over all its tensors, is not replayed: calls cost little beside large tensors.
 A replay needs about a fifth of it as memory, since most tensors are needed for a short time."""
+
+ALIGNMENT = 64
+"""Bytes. As PyTorch's own allocations: some kernels add up in another order at other addresses."""
 
 ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 ZEROS = {"zeros", "zeros_like", "new_zeros"}
@@ -58,7 +60,8 @@ class CpuRecorder:
 
     def __init__(self, most_bytes: int | None = None) -> None:
         self._most_bytes = most_bytes
-        self._memory = Memory()
+        self._memory = torch.UntypedStorage(0)
+        """Recordings share it: the results of a replay are copied out before the next one runs."""
 
     def capture(self, run: Run) -> Capture:
         """Record `run`.
@@ -82,11 +85,11 @@ class CpuRecorder:
         leaves, spec = tree_flatten(outputs)
         expected = {index: leaf for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
         values = {index: tape.value_of(tensor) for index, tensor in expected.items()}
-        operations, inside = shorten(tape.needed_for(values.values()), tape.bytes)
-        lifetimes = _lifetimes(operations, values.values(), inside)
+        operations = tape.needed_for(values.values())
+        lifetimes = _lifetimes(operations, values.values())
         places, size = place(lifetimes, tape.bytes, set(tape.given))
-        places |= {storage: places[other] + start for storage, (other, start) in inside.items()}
-        self._memory.reserve(size)
+        if size > self._memory.nbytes():  # tensors in it stay valid, but their content is lost
+            self._memory.resize_(size)
         with torch.inference_mode():
             tensors = Tensors(self._memory, places, tape.given)
             steps = [step for operation in operations for step in steps_of(operation, tensors)]
@@ -124,18 +127,6 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 
-class Memory:
-    """One block that recordings share: the results of a replay are copied out before the next one runs."""
-
-    def __init__(self) -> None:
-        self.storage = torch.UntypedStorage(0)
-
-    def reserve(self, size: int) -> None:
-        """Make it at least this many bytes long. Tensors in it stay valid, but their content is lost."""
-        if size > self.storage.nbytes():
-            self.storage.resize_(size)
-
-
 class Tensors:
     """The tensors of a recording by their values, each made once.
 
@@ -145,13 +136,13 @@ class Tensors:
         given: a tensor in each other storage.
     """
 
-    def __init__(self, memory: Memory, places: Mapping[int, int], given: Mapping[int, Tensor]) -> None:
+    def __init__(self, memory: torch.UntypedStorage, places: Mapping[int, int], given: Mapping[int, Tensor]) -> None:
         self._memory, self._places, self._given = memory, places, given
         self._made: dict[Value, Tensor] = {}
 
     def __getitem__(self, value: Value) -> Tensor:
         if value not in self._made:
-            start, storage = self._places.get(value.storage), self._memory.storage
+            start, storage = self._places.get(value.storage), self._memory
             if start is None:
                 start, storage = 0, self._given[value.storage].untyped_storage()
             offset = start // value.dtype.itemsize + value.offset
@@ -167,21 +158,15 @@ class Tensors:
         return tree
 
 
-def _lifetimes(
-    operations: Sequence[Operation], outputs: Iterable[Value], inside: Mapping[int, Place]
-) -> dict[int, tuple[int, int]]:
-    """Index of the first and the last operation that uses each storage; those of outputs are needed to the end.
-
-    A storage that lies inside another one counts as that one, and has no entry.
-    """
+def _lifetimes(operations: Sequence[Operation], outputs: Iterable[Value]) -> dict[int, tuple[int, int]]:
+    """Index of the first and the last operation that uses each storage; those of outputs are needed to the end."""
     lifetimes: dict[int, tuple[int, int]] = {}
     uses = [(index, operation.used) for index, operation in enumerate(operations)]
     uses.append((len(operations), {value.storage for value in outputs}))
     for index, used in uses:
         for storage in used:
-            outer = inside[storage].storage if storage in inside else storage
-            first, _ = lifetimes.get(outer, (index, index))
-            lifetimes[outer] = first, index
+            first, _ = lifetimes.get(storage, (index, index))
+            lifetimes[storage] = first, index
     return lifetimes
 
 
@@ -284,8 +269,6 @@ def steps_of(operation: Operation, tensors: Tensors) -> list[Step]:
         return [buffers.zero_]
     if name in COPIES:
         return [partial(buffers.copy_, args[0])]
-    if name == "constant_pad_nd" and min(args[1]) >= 0:
-        return _padding(*args, buffer=buffers)
     return [_writing(overload, args, kwargs, buffers) or _copying(overload, args, kwargs, buffers)]
 
 
@@ -304,14 +287,6 @@ def _writing(overload: Any, args: tuple, kwargs: dict[str, Any], buffers: Any) -
     if not torch._C._dispatch_has_kernel_for_dispatch_key(variant.name(), "CPU"):
         return None
     return partial(variant, *args, **kwargs, **dict(zip(names, results, strict=True)))
-
-
-def _padding(x: Tensor, widths: Sequence[int], value: float = 0, *, buffer: Tensor) -> list[Step]:
-    """`constant_pad_nd` straight into the buffer"""
-    inner = buffer
-    for dim, start in enumerate(widths[::2]):  # from the last dimension on
-        inner = inner.narrow(-1 - dim, start, x.shape[-1 - dim])
-    return [partial(buffer.fill_, value), partial(inner.copy_, x)]
 
 
 def _copying(overload: Any, args: tuple, kwargs: dict[str, Any], buffers: Any) -> Step:

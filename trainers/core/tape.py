@@ -109,7 +109,10 @@ class Tape(TorchDispatchMode):
         made: set[int] = set()
         noted_args = tuple([self._noted(value, used) for value in args])
         noted_kwargs = {name: self._noted(value, used) for name, value in kwargs.items()}
-        changed = self._changed(overload, noted_args, noted_kwargs) if written else set()
+        values = [noted_kwargs.get(name) if index is None else noted_args[index] for index, name in written]
+        changed = {value.storage for value in values_in(values)}
+        if not changed.isdisjoint(self.given):
+            raise NotCapturableError(f"{overload} changes a tensor that was made elsewhere")
         results = overload(*args, **kwargs)
         noted_results = self._noted_results(results, used, made)  # after the arguments, which it compares with
         if changes_view and made:
@@ -155,15 +158,6 @@ class Tape(TorchDispatchMode):
         elif tensor.is_neg() or tensor.is_conj() or tensor._is_zerotensor() or tensor.is_quantized:
             self._unusual[number] = "uses a tensor that is not kept as its values"
         return number
-
-    def _changed(self, overload: Any, args: tuple, kwargs: dict[str, Any]) -> set[int]:
-        """Storages that an operation writes to in place."""
-        written, _ = _effects(overload)
-        values = [kwargs.get(name) if index is None else args[index] for index, name in written]
-        changed = {value.storage for value in values_in(values)}
-        if not changed.isdisjoint(self.given):
-            raise NotCapturableError(f"{overload} changes a tensor that was made elsewhere")
-        return changed
 
     def _obstacle_of_given(self, number: int) -> str | None:
         """Why a given tensor cannot be replayed: nobody else keeps it, so it was made by something that does not show.

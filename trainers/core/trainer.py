@@ -35,11 +35,6 @@ from trainers.core.record import backbone_digest, changes_no_number, frozen_dige
 from trainers.core.templates import teacher_text_features
 
 
-def as_numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
-    """Tensors of one value each, on one device, as Python numbers; by one transfer, since each makes the host wait."""
-    return dict(zip(values, torch.stack([value.detach().squeeze() for value in values.values()]).tolist(), strict=True))
-
-
 class PromptTrainer(Method, TrainerX):
     """Life cycle of a prompt-learning method. Subclasses set the two names of `Method` and `build_prompts`.
 
@@ -196,20 +191,13 @@ class PromptTrainer(Method, TrainerX):
         """What a step reports, as numbers. This is the only time that a step waits for the device.
 
         Raises:
-            NonFiniteError: a loss is infinite or NaN.
-        """
-        numbers = as_numbers(reported)
-        self.stop_if_not_finite(numbers)
-        return numbers
-
-    def stop_if_not_finite(self, numbers: Mapping[str, float]) -> None:
-        """Check what a step reports.
-
-        Raises:
             NonFiniteError: a loss is infinite or NaN; the message names step, tensors and images.
         """
+        values = torch.stack([value.detach().squeeze() for value in reported.values()])  # one transfer for all
+        numbers = dict(zip(reported, values.tolist(), strict=True))
         if bad := non_finite_losses(numbers):
             self._stop_for_anomaly(bad)
+        return numbers
 
     def update_prompts(self, gradients: Mapping[str, Tensor | None]) -> None:
         """One optimiser step; it is skipped, and counted, when scaled gradients overflow float16."""
