@@ -53,7 +53,7 @@ END_OF_TRAINING = re.compile(r"Finish(ed)? training")  # both spellings are in c
 Z95 = 1.96
 
 
-def read_result(log: Path, keyword: str, evaluation_only: bool) -> float | None:
+def read_logged_result(log: Path, keyword: str, evaluation_only: bool) -> float | None:
     """The result line `* <keyword>: 85.3%` of a finished run, in percent; None when the run did not finish.
 
     Raises:
@@ -88,7 +88,7 @@ def _percentage(text: str, where: str) -> float:
 def latest_result(run: Path, keyword: str, evaluation_only: bool) -> tuple[Path, float] | None:
     """Newest log of a run (log.txt, log.txt-<time>) that has a result. Raises UnreadableFileError."""
     for log in sorted(run.glob("log.txt*"), key=lambda path: (path.lstat().st_mtime, path.name), reverse=True):
-        result = read_result(log, keyword, evaluation_only)
+        result = read_logged_result(log, keyword, evaluation_only)
         if result is not None:
             return log, result
     return None

@@ -42,7 +42,7 @@ def main(args: argparse.Namespace) -> None:
         print(f"note: {printable(line)}", file=sys.stderr)
     with redirect_stdout(Logger(console=sys.stderr)):  # stdout is for results
         classifier = classifier_of(args, classnames)
-    show = json_line if args.json else csv_lines() if args.csv else table(classifier, images)
+    show = json_line if args.json else csv_lines() if args.csv else prediction_table(classifier, images)
     errors: list[str] = []
     try:
         print_predictions(classifier.predict(images, args.topk, args.batch_size, args.workers), show, errors)
@@ -98,7 +98,7 @@ def _csv_line(*cells: object) -> str:
     return line.getvalue()
 
 
-def table(classifier: Classifier, images: Sequence[str]) -> Rows:
+def prediction_table(classifier: Classifier, images: Sequence[str]) -> Rows:
     """Print the head of a table; return the function for the rows of an image, none for one with an error."""
     image_width = max(len("image"), *(len(printable(image)) for image in images))
     class_width = max(len("class"), *(len(printable(name)) for name in classifier.classnames))

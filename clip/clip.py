@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torchvision.transforms import Compose
 
-__all__ = ["available_models", "build_model", "load", "resolve", "tokenize"]
+__all__ = ["available_models", "build_model", "load", "checkpoint_file_of", "tokenize"]
 
 _OPENAI = "https://openaipublic.azureedge.net/clip/models"
 
@@ -129,7 +129,7 @@ def _fetch(url: str, root: str | os.PathLike[str] | None = None) -> str:
     return str(target)
 
 
-def resolve(name: str, root: str | os.PathLike[str] | None = None) -> str:
+def checkpoint_file_of(name: str, root: str | os.PathLike[str] | None = None) -> str:
     """Checkpoint file of a backbone: a known name or one of open_clip's (downloaded when needed), or a path."""
     if open_clip_models.is_open_clip(name):
         return open_clip_models.checkpoint_file(name, root)
@@ -156,23 +156,23 @@ def file_without_download(name: str) -> str | None:
     return None if path is None or "://" in path else path
 
 
-class Backbone(NamedTuple):
+class LoadedBackbone(NamedTuple):
     """A frozen CLIP in float32, and how its images are prepared (None: as OpenAI's)."""
 
     model: CLIP
     pixels: open_clip_models.Pixels | None
 
 
-def load_backbone(name: str, root: str | os.PathLike[str] | None = None) -> Backbone:
+def load_backbone(name: str, root: str | os.PathLike[str] | None = None) -> LoadedBackbone:
     """The model behind any name that `resolve` takes.
 
     Raises:
         UserError: an unknown name, no connection, a file that is damaged or does not fit.
     """
-    path = resolve(name, root)
+    path = checkpoint_file_of(name, root)
     if open_clip_models.is_open_clip(name):
-        return Backbone(*open_clip_models.build(name, path))
-    return Backbone(weights.build_model(weights.read_state_dict(path), source=path), None)
+        return LoadedBackbone(*open_clip_models.build(name, path))
+    return LoadedBackbone(weights.clip_from_state_dict(weights.read_state_dict(path), source=path), None)
 
 
 def build_model(state_dict: Mapping[str, Tensor], design_details: Mapping[str, object] | None = None) -> CLIP:
@@ -186,7 +186,7 @@ def build_model(state_dict: Mapping[str, Tensor], design_details: Mapping[str, o
     Raises:
         UserError: the tensors are not a CLIP, or the details do not fit them.
     """
-    model = weights.build_model({name: tensor.clone() for name, tensor in state_dict.items()})
+    model = weights.clip_from_state_dict({name: tensor.clone() for name, tensor in state_dict.items()})
     return as_upstream(with_prompts(model, design_details or {}))
 
 

@@ -298,7 +298,7 @@ class Layout(Protocol):
         ...
 
 
-class Attention(NamedTuple):
+class AttentionTrace(NamedTuple):
     """What attention keeps: q [b, Q, c], k, v [b, M, c], weights p [b, Q, M]."""
 
     q: Tensor
@@ -313,7 +313,9 @@ class Attention(NamedTuple):
         return self.q.shape[-1] ** -0.5
 
     @classmethod
-    def forward(cls, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, some: Tensor) -> tuple[Tensor, Attention]:
+    def forward(
+        cls, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, some: Tensor
+    ) -> tuple[Tensor, AttentionTrace]:
         """Attended values [b, Q, c]."""
         scale = q.shape[-1] ** -0.5
         added, beta = (some, 0) if mask is None else (mask, 1)
@@ -415,7 +417,7 @@ class BlockTrace:
     layout: Layout
     norm_1: Norm
     """of the moving rows"""
-    attention: Attention
+    attention: AttentionTrace
     norm_2: Norm
     z: Tensor
     """[N, L', H], input of the activation"""
@@ -443,7 +445,9 @@ class BlockTrace:
         if projected is not None:
             qkv = qkv + projected(h)
         q, k, v = layout.split(qkv[None])
-        attended, attention = Attention.forward(q.squeeze(2), k.squeeze(1), v.squeeze(2), layout.mask(dtype), w.some)
+        attended, attention = AttentionTrace.forward(
+            q.squeeze(2), k.squeeze(1), v.squeeze(2), layout.mask(dtype), w.some
+        )
         attended = layout.merge(attended[:, :, None])[0]  # [N, L', d]
         h, norm_2 = Norm.forward(layout.kept(x[None])[0], w.ln_2, dtype, added=_affine(attended, w.out_proj))
         z, a = w.activation.of_linear(h, w.fc)  # [N, L', H]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from clip import derivatives
-from clip.derivatives import Attention, Norm, QuickGELUForm
+from clip.derivatives import AttentionTrace, Norm, QuickGELUForm
 from clip.model import QuickGELU
 from clip.packed_text import PackedPrompts, PackedRows
 from clip.towers import EveryRow
@@ -65,7 +65,7 @@ def _results(device: torch.device) -> list[Tensor]:
     results += form.of_linear(x, (draw(40, 24), draw(40)))
     results += [form.times_slope(dy, x), form.second(ddy, dy, tangent, x), QuickGELU()(x)]
     q, k, v = draw(2, 3, 5), draw(2, 4, 5), draw(2, 4, 5)
-    o, attention = Attention.forward(q, k, v, None, q[:1, :1, :1])
+    o, attention = AttentionTrace.forward(q, k, v, None, q[:1, :1, :1])
     cotangents, kept = attention.pull(draw(2, 3, 2, 5))
     o_tangent, kept_too = attention.push(draw(2, 3, 2, 5), draw(2, 2, 4, 5), draw(2, 4, 2, 5))
     packed = PackedPrompts.from_tokens(torch.tensor([[8, 1, 9, 0], [8, 2, 3, 9]])).to(device)

@@ -24,7 +24,7 @@ from clip.towers import Appended, EveryRow, Tower, features, only_prompts_move
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Maps queries [N, K, h, d/h], keys and values [N, L, h, d/h] to the attended values [N, K, h, d/h]."""
 
-Selection = Callable[[Tensor], Tensor]
+RowSelection = Callable[[Tensor], Tensor]
 """Picks positions: [..., L, d] -> [..., K, d]."""
 
 HEAD_WIDTH = 64
@@ -77,7 +77,7 @@ def causal_mask(length: int, like: Tensor) -> Tensor:
     return like.new_full((length, length), float("-inf")).triu(1)
 
 
-class MLP(nn.Sequential):
+class FeedForward(nn.Sequential):
     """Two linear layers with an activation between them, under OpenAI's names."""
 
     c_fc: nn.Linear
@@ -109,12 +109,12 @@ class ResidualAttentionBlock(nn.Module):
         super().__init__()
         self.attn = nn.MultiheadAttention(width, heads)
         self.ln_1 = LayerNorm(width)
-        self.mlp = MLP(width, mlp_width or 4 * width, activation)
+        self.mlp = FeedForward(width, mlp_width or 4 * width, activation)
         self.ln_2 = LayerNorm(width)
         self.heads = heads
         self.context_length = context_length
 
-    def transform(self, x: Tensor, attention: Attention, wanted: Selection | None = None) -> Tensor:
+    def transform(self, x: Tensor, attention: Attention, wanted: RowSelection | None = None) -> Tensor:
         """x [..., L, d] -> [..., L, d]; all but `attention` works position by position.
 
         Args:
@@ -269,7 +269,7 @@ def _first(x: Tensor) -> Tensor:
     return x[:, :1]
 
 
-def _head(length: int) -> Selection:
+def _head(length: int) -> RowSelection:
     return lambda x: x.split([length, x.shape[1] - length], dim=1)[0]  # backward: one concatenation
 
 

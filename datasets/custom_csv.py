@@ -15,7 +15,7 @@ from dassl.utils.numerals import whole_number
 from datasets.custom_folder import part_called
 from datasets.layout.custom_data import CustomData, complete
 from datasets.layout.errors import BadDataError
-from datasets.layout.files import read_text, require_images
+from datasets.layout.files import read_data_text, require_images
 from datasets.layout.items import Item
 from datasets.layout.splits import PART_NAMES, Parts
 
@@ -77,13 +77,13 @@ class ImageCSV(CustomData):
                     f"{', '.join(PART_NAMES)}, or remove it"
                 )
 
-    def _each_once(self, rows: list[Row]) -> list[Row]:
+    def _each_once(self, rows: list[CsvRow]) -> list[CsvRow]:
         """The rows with full paths, without repetitions.
 
         Raises:
             BadDataError: an image has two labels or is in two parts.
         """
-        seen: dict[str, Row] = {}
+        seen: dict[str, CsvRow] = {}
         repeated = []
         for row in rows:
             path = os.path.normpath(os.path.join(self.dataset_dir, row.path))  # an absolute path is unchanged
@@ -104,7 +104,7 @@ class ImageCSV(CustomData):
         return list(seen.values())
 
 
-class Row(NamedTuple):
+class CsvRow(NamedTuple):
     """One image of the file."""
 
     line: int
@@ -116,7 +116,7 @@ class Row(NamedTuple):
 class Table(NamedTuple):
     """The content of a CSV file."""
 
-    rows: list[Row]
+    rows: list[CsvRow]
     has_split: bool
     unused_columns: dict[str, set[str]]
     """The values of each column that is not used."""
@@ -128,7 +128,7 @@ def read_table(path: str) -> Table:
     Raises:
         BadDataError: a line is not a path and a label (and a part, if the first line has it).
     """
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(read_data_text(path), newline=""), strict=True)
     rows = []
     try:
         for row in reader:
@@ -169,7 +169,7 @@ def _refuse_other_header(cells: list[str], path: str) -> None:
         )
 
 
-def _parse_row(line: int, cells: list[str], order: list[str], path: str) -> Row:
+def _parse_row(line: int, cells: list[str], order: list[str], path: str) -> CsvRow:
     where = f"{path}: line {line}"
     named = dict(zip(order, cells, strict=False))
     impath, label, part = named.get("path", ""), named.get("label", ""), named.get("split", "train").lower()
@@ -179,7 +179,7 @@ def _parse_row(line: int, cells: list[str], order: list[str], path: str) -> Row:
         raise BadDataError(f"{where} has {len(cells)} columns, not {len(order)} ({','.join(order)})")
     if part not in PART_NAMES:
         raise BadDataError(f"{where}: split {part!r} is not one of {', '.join(PART_NAMES)}")
-    return Row(line, impath, label, part)
+    return CsvRow(line, impath, label, part)
 
 
 def sort_labels(names: set[str]) -> list[str]:

@@ -10,7 +10,7 @@ from datasets.layout.base import CoOpDataset, CoOpLayout
 from datasets.layout.errors import BadDataError, MissingDataError
 from datasets.layout.files import class_folders, image_names, lookup, read_lines
 from datasets.layout.items import Item
-from datasets.layout.sources import CLASSNAMES, Counts, Piece, Source
+from datasets.layout.sources import CLASSNAMES, Counts, Download, Piece
 from datasets.layout.splits import Parts, list_images
 from datasets.layout.target import TargetDataset
 
@@ -21,7 +21,7 @@ _WNID = re.compile(r"n\d{8}")
 _NUMBER_FIRST = re.compile(r"\d+\b")
 
 
-def read_classnames(path: str) -> dict[str, str]:
+def read_wnids(path: str) -> dict[str, str]:
     """wnid -> class name of `classnames.txt` (lines like "n01440764 tench"), in the order of the file.
 
     Raises:
@@ -59,12 +59,12 @@ def read_class(folder: str, label: int, classname: str) -> list[Datum]:
 def absent_wnids(image_dir: str, classnames_path: str) -> list[str]:
     """The wnids of `classnames.txt` that have no folder."""
     present = set(class_folders(image_dir))
-    return [wnid for wnid in read_classnames(classnames_path) if wnid not in present]
+    return [wnid for wnid in read_wnids(classnames_path) if wnid not in present]
 
 
 def read_wnid_folders(image_dir: str, classnames_path: str) -> list[Datum]:
     """All images of a folder of wnid folders; a label is the position of the folder among those present."""
-    classnames = read_classnames(classnames_path)
+    classnames = read_wnids(classnames_path)
     items = []
     for label, wnid in enumerate(class_folders(image_dir)):
         classname = lookup(classnames, wnid, image_dir, f"class folder (not in {classnames_path})")
@@ -95,8 +95,8 @@ class ImageNet(WnidLayout, CoOpDataset):
     paper_name = "ImageNet"
     pieces = (
         CLASSNAMES,
-        Piece("images/train", (Source(_TRAIN, by_hand=_NEEDS_ACCOUNT, imagenet="train"),)),
-        Piece("images/val", (Source(_VAL, by_hand=_NEEDS_ACCOUNT, imagenet="val", companion=_DEVKIT),)),
+        Piece("images/train", (Download(_TRAIN, by_hand=_NEEDS_ACCOUNT, imagenet="train"),)),
+        Piece("images/val", (Download(_VAL, by_hand=_NEEDS_ACCOUNT, imagenet="val", companion=_DEVKIT),)),
     )
     counts = Counts(1000, 1281167, None, 50000)
 

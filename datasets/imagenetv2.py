@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from dassl.data.datasets import DATASET_REGISTRY
-from datasets.imagenet import read_class, read_classnames
+from datasets.imagenet import read_class, read_wnids
 from datasets.layout.errors import BadDataError
 from datasets.layout.files import require_folder
 from datasets.layout.sources import CLASSNAMES, Counts, web
@@ -33,7 +33,7 @@ class ImageNetV2(TargetDataset):
 
     def read_annotations(self) -> Parts:
         path = os.path.join(self.dataset_dir, "classnames.txt")
-        names = list(read_classnames(path).values())
+        names = list(read_wnids(path).values())
         if len(names) != NUM_CLASSES:
             raise BadDataError(f"{path} names {len(names):,} classes, not {NUM_CLASSES:,}")
         folders = [os.path.join(self.image_dir, str(label)) for label in range(NUM_CLASSES)]

@@ -13,7 +13,7 @@ from torch import Tensor
 from dassl.engine.anomalies import check_logits
 from dassl.utils import UserError, progress_bar
 from deploy.images import ImageBatch, batches, find_images
-from deploy.load import Source, Trained, load_trained
+from deploy.load import Trained, TrainedFolder, load_trained
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def load_classifier(
         checkpoint: the folder.
         classnames: any classes; None: those of the training.
         device: "cpu", "cuda", or "auto" for CUDA if it is available.
-        epoch, config_file, trainer, options: see `deploy.load.Source`.
+        epoch, config_file, trainer, options: see `deploy.load.TrainedFolder`.
 
     Raises:
         UserError: the folder cannot be used; the message says why.
@@ -118,5 +118,5 @@ def load_classifier(
         raise UserError(f"unknown device {device!r}: choose auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda was requested, but PyTorch does not see a GPU")
-    source = Source(checkpoint, epoch, config_file, trainer, options)
+    source = TrainedFolder(checkpoint, epoch, config_file, trainer, options)
     return Classifier(load_trained(source, classnames, use_cuda=device != "cpu"))

@@ -10,16 +10,16 @@ from pathlib import Path
 from dassl.utils import MissingFileError, UnreadableFileError, UserError
 from datasets.layout.classes import describe_same_text
 from deploy.classifier import Classifier, load_classifier
-from deploy.load import Source
+from deploy.load import TrainedFolder
 from runner.plugins import announce, load_plugins
 
 
-def source_of(args: argparse.Namespace) -> Source:
+def source_of(args: argparse.Namespace) -> TrainedFolder:
     """The trained model that the flags name; loads the plug-ins that it needs."""
     load_plugins(args.plugin)
     announce()
     options = [*args.opts, *(("MODEL.BACKBONE.NAME", args.backbone) if args.backbone else ())]
-    return Source(args.model_dir, args.load_epoch, args.config_file, args.trainer, options)
+    return TrainedFolder(args.model_dir, args.load_epoch, args.config_file, args.trainer, options)
 
 
 def classifier_of(args: argparse.Namespace, classnames: Sequence[str] | None) -> Classifier:

@@ -42,7 +42,7 @@ from dassl.utils.names import listed
 from deploy import graphs as towers
 from deploy import standalone_script
 from deploy.graphs import ImageTower
-from deploy.load import BACKBONE_DIGEST, MANIFEST_NAME, PROMPTS_NAME, Source, load_trained
+from deploy.load import BACKBONE_DIGEST, MANIFEST_NAME, PROMPTS_NAME, TrainedFolder, load_trained
 from trainers.core.prompted_clip import PromptedClip
 from trainers.core.record import CLASSNAMES_NAME, CONFIG_NAME, backbone_digest, frozen_digest, write_record
 
@@ -62,7 +62,7 @@ FORMATS = {
 
 
 def export(
-    source: Source, folder: str | os.PathLike[str], classnames: Sequence[str] | None, formats: Sequence[str]
+    source: TrainedFolder, folder: str | os.PathLike[str], classnames: Sequence[str] | None, formats: Sequence[str]
 ) -> dict[str, Any]:
     """Write everything that can be exported, in float32, into `folder`; returns the manifest.
 
@@ -91,7 +91,7 @@ def export(
     return manifest
 
 
-def _check_has_no_run(folder: Path, source: Source) -> None:
+def _check_has_no_run(folder: Path, source: TrainedFolder) -> None:
     """Raise UserError if an export would replace the record of a run."""
     if folder.exists() and os.path.isdir(source.folder) and os.path.samefile(folder, source.folder):
         raise UserError(f"{folder} is the run itself: export to another folder")

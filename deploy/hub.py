@@ -37,7 +37,7 @@ from dassl.engine.run_record import has_checkpoints, read_config, weights_digest
 from dassl.utils import BadValueError, MissingFileError, UnwritableFileError, UserError, one_line, write_text_atomically
 from dassl.utils.locks import LOCK_NAME, locked_while_writing
 from deploy.export import export
-from deploy.load import MANIFEST_NAME, PROMPTS_NAME, Source
+from deploy.load import MANIFEST_NAME, PROMPTS_NAME, TrainedFolder
 from deploy.model_card import Shared, model_card
 from deploy.prompt_folder import (
     CARD_NAME,
@@ -72,7 +72,7 @@ def connect() -> HfApi:
 
 
 def push(
-    source: Source, repository: str, client: HfApi, private: bool = False, evaluations: Sequence[str] = ()
+    source: TrainedFolder, repository: str, client: HfApi, private: bool = False, evaluations: Sequence[str] = ()
 ) -> list[str]:
     """Put the learned tensors of a run or an exported folder on the Hub, in one commit.
 
@@ -119,7 +119,7 @@ def _shorten(cfg: CfgNode) -> list[str]:
     return list(changed)
 
 
-def _exported(source: Source, folder: Path) -> Path:
+def _exported(source: TrainedFolder, folder: Path) -> Path:
     """The exported folder itself, or an export of the run without graphs."""
     place = Path(source.folder)
     if (place / MANIFEST_NAME).is_file() and not has_checkpoints(place):
@@ -133,7 +133,7 @@ def _exported(source: Source, folder: Path) -> Path:
     return folder
 
 
-def _own_result(source: Source) -> list[Mapping[str, Any]]:
+def _own_result(source: TrainedFolder) -> list[Mapping[str, Any]]:
     """The result of the run, if it is recorded.
 
     Raises:
@@ -309,7 +309,9 @@ def main(args: argparse.Namespace) -> None:
     if args.command == "push":
         load_plugins(args.plugin)
         options = ("MODEL.BACKBONE.NAME", args.backbone) if args.backbone else ()
-        shortened = push(Source(args.source, options=options), args.repository, client, args.private, args.evaluations)
+        shortened = push(
+            TrainedFolder(args.source, options=options), args.repository, client, args.private, args.evaluations
+        )
         named = [key for key in shortened if key not in changes_no_number()]
         if named:
             print(f"Note: shared with the names of files alone, without their folders: {', '.join(named)}")

@@ -46,7 +46,7 @@ BACKBONE_DIGEST = "backbone_sha256"
 
 
 @dataclass(frozen=True)
-class Source:
+class TrainedFolder:
     """Where a trained method is, and what to use instead of the recorded values.
 
     A folder of the published code has no record: name its `config_file` and `trainer`, and give class names.
@@ -103,7 +103,7 @@ class Source:
 class OtherTrainer:
     """A trainer file of another repository, built for class names alone: it predicts as a `PromptedClip` does."""
 
-    def __init__(self, cfg: CfgNode, classes: list[str], source: Source) -> None:
+    def __init__(self, cfg: CfgNode, classes: list[str], source: TrainedFolder) -> None:
         self.trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME).for_classes(cfg, classes)
         self.classes = classes
         self.trainer.load_model(str(source.folder), source.epoch)
@@ -128,7 +128,7 @@ class Trained(NamedTuple):
 
 
 def load_trained(
-    source: Source, classnames: Sequence[str] | None = None, use_cuda: bool = True, precision: str | None = None
+    source: TrainedFolder, classnames: Sequence[str] | None = None, use_cuda: bool = True, precision: str | None = None
 ) -> Trained:
     """A trained model without its data: a `PromptedClip` with its learned tensors, or another repository's trainer.
 
@@ -174,7 +174,7 @@ def _check_same_text(names: Sequence[str], given: bool, folder: str | os.PathLik
         print(f"Warning: class names of {folder} have {described}")
 
 
-def _load_weights(model: PromptedClip, name: str, cfg: CfgNode, source: Source) -> None:
+def _load_weights(model: PromptedClip, name: str, cfg: CfgNode, source: TrainedFolder) -> None:
     """Learned tensors of an exported folder, or of the checkpoint of the model `name` in a run's folder."""
     prompts = Path(source.folder, PROMPTS_NAME)
     if not prompts.is_file():
@@ -188,7 +188,7 @@ def _load_weights(model: PromptedClip, name: str, cfg: CfgNode, source: Source) 
         raise UnreadableFileError(f"cannot read {prompts}: {error}") from error
 
 
-def _load_checkpoint(model: PromptedClip, name: str, cfg: CfgNode, source: Source) -> None:
+def _load_checkpoint(model: PromptedClip, name: str, cfg: CfgNode, source: TrainedFolder) -> None:
     """Settings are taken as they are given, but the frozen weights must be those of the training.
 
     Raises:

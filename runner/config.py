@@ -73,7 +73,7 @@ def extend_cfg(cfg: CfgNode) -> None:
     """Add the keys of this project's data sets and trainers, and those of plug-ins, to Dassl's tree."""
     datasets.add_config(cfg)
     trainers.add_config(cfg)
-    plugins.extend_cfg(cfg)
+    plugins.extend_cfg_by_plugins(cfg)
 
 
 def default_cfg() -> CfgNode:
@@ -100,7 +100,7 @@ def setup_cfg(
         merge_file(cfg, args.dataset_config_file)
     if args.config_file:
         merge_file(cfg, args.config_file)
-    plugins.reset_cfg(cfg, args)
+    plugins.reset_cfg_by_plugins(cfg, args)
     for key, value in (above_files or {}).items():
         set_key(cfg, key, value)
     reset_cfg(cfg, args)

@@ -121,7 +121,7 @@ def announce() -> None:
         package.announce()
 
 
-def extend_cfg(cfg: CfgNode) -> None:
+def extend_cfg_by_plugins(cfg: CfgNode) -> None:
     """Add the plug-ins' config keys; a key of this project that a plug-in defines as well is the plug-in's."""
     replaced = [ours for plugin in _loaded for ours in plugin.replaced.values()]
     for ours in replaced:  # a plug-in without its own keys is run with those that it knows from here
@@ -136,7 +136,7 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.PLUGINS = labels()
 
 
-def reset_cfg(cfg: CfgNode, args: argparse.Namespace) -> None:
+def reset_cfg_by_plugins(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Run the plug-ins' `reset_cfg`, which expects the flags of its own command line."""
     for plugin in _loaded:
         if plugin.config is not None:

@@ -14,7 +14,7 @@ RESULT_NAME = "result.json"
 """Results, training curve, configuration, versions and digests of a finished run; written last."""
 PLAN_NAME = "plan.json"
 """In the output folder: folders of all runs that a launcher planned, so that a report names the missing ones."""
-SCHEMA = 2
+RESULT_SCHEMA = 2
 READABLE_SCHEMAS = (1, 2)
 """Schema 1 has no measures but accuracy, error rate and macro F1, and no predictions."""
 PARTS = {
@@ -44,7 +44,7 @@ def write_result(folder: Path, content: dict[str, Any]) -> None:
         UnwritableFileError: the file cannot be written.
     """
     date = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    write_json({"schema": SCHEMA, "finished": True, "date": date} | content, folder / RESULT_NAME)
+    write_json({"schema": RESULT_SCHEMA, "finished": True, "date": date} | content, folder / RESULT_NAME)
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ PROJECT = "prompt-learning"
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
 """The package that each choice of --logger needs."""
 
-Settings = dict[str, bool | int | float | str]
+LoggedSettings = dict[str, bool | int | float | str]
 
 
 class Tracker(Protocol):
@@ -39,7 +39,7 @@ def check_logger(name: str) -> None:
         raise BadValueError(f"--logger {name} needs a package that is not installed: pip install {PACKAGES[name]}")
 
 
-def changed_settings(cfg: CfgNode, defaults: CfgNode) -> Settings:
+def changed_settings(cfg: CfgNode, defaults: CfgNode) -> LoggedSettings:
     """The configuration's values that differ from the defaults, by their dotted keys."""
     usual = dict(leaves(plain(defaults)))
     changed = {key: value for key, value in leaves(plain(cfg)) if key not in usual or usual[key] != value}
@@ -49,7 +49,7 @@ def changed_settings(cfg: CfgNode, defaults: CfgNode) -> Settings:
     }
 
 
-def start_tracking(name: str, trainer: TrainerBase, cfg: CfgNode, settings: Settings) -> Tracker:
+def start_tracking(name: str, trainer: TrainerBase, cfg: CfgNode, settings: LoggedSettings) -> Tracker:
     """Open the tracker of a run and give it every value that the trainer writes.
 
     Args:
@@ -78,7 +78,7 @@ def start_tracking(name: str, trainer: TrainerBase, cfg: CfgNode, settings: Sett
 class TensorBoard:
     """Adds hyper-parameters and the table of results to the event files of the trainer."""
 
-    def __init__(self, output: Path, settings: Settings) -> None:
+    def __init__(self, output: Path, settings: LoggedSettings) -> None:
         self._folder, self._settings = output / "tensorboard", settings
 
     def scalar(self, tag: str, value: float, step: int | None) -> None:
@@ -105,7 +105,7 @@ class TensorBoard:
 class WeightsAndBiases:
     """A W&B run; a resumed training continues it."""
 
-    def __init__(self, output: Path, settings: Settings) -> None:
+    def __init__(self, output: Path, settings: LoggedSettings) -> None:
         wandb = importlib.import_module("wandb")
         folder = os.path.abspath(output)
         self._run = wandb.init(
@@ -135,7 +135,7 @@ class WeightsAndBiases:
 class MLflow:
     """An MLflow run of the experiment."""
 
-    def __init__(self, output: Path, settings: Settings) -> None:
+    def __init__(self, output: Path, settings: LoggedSettings) -> None:
         self._mlflow = importlib.import_module("mlflow")
         self._mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT)
         self._mlflow.start_run(run_name=output.name)

@@ -43,7 +43,7 @@ INTERIM_PER_CLASS = 5
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class PretrainSettings:
     """All settings that influence the result."""
 
     seed: int = 1
@@ -72,7 +72,7 @@ class Pool:
     contents: list[tuple[Subject, str]]  # subject and style
 
 
-def pretrain(settings: Settings, out: Path, workers: int = 2) -> dict[str, float]:
+def pretrain(settings: PretrainSettings, out: Path, workers: int = 2) -> dict[str, float]:
     """Render, train, measure; write weights and log into the folder `out`.
 
     Returns:
@@ -93,7 +93,7 @@ def pretrain(settings: Settings, out: Path, workers: int = 2) -> dict[str, float
         torch.manual_seed(settings.seed)
         token_ids = known_token_ids()
         tokenizer = RestrictedTokenizer(token_ids)
-        model = build_model(settings, len(token_ids))
+        model = new_clip(settings, len(token_ids))
         log(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(token_ids)} token rows")
         pool = render_pool(settings.seed, settings.images, workers)
         log(f"rendered {settings.images} pictures")
@@ -109,7 +109,7 @@ def pretrain(settings: Settings, out: Path, workers: int = 2) -> dict[str, float
     return accuracies
 
 
-def build_model(settings: Settings, vocabulary_size: int) -> CLIP:
+def new_clip(settings: PretrainSettings, vocabulary_size: int) -> CLIP:
     """A newly initialised CLIP of the settings' size."""
     model = CLIP(
         embed_dim=settings.embed_dim,
@@ -151,7 +151,9 @@ def contrastive_loss(image_features: torch.Tensor, text_features: torch.Tensor, 
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
 
 
-def _train(model: CLIP, pool: Pool, tokenizer: RestrictedTokenizer, settings: Settings, log: _Log, out: Path) -> None:
+def _train(
+    model: CLIP, pool: Pool, tokenizer: RestrictedTokenizer, settings: PretrainSettings, log: _Log, out: Path
+) -> None:
     steps_per_epoch = len(pool.contents) // settings.batch_size
     if not steps_per_epoch:
         raise UserError(f"{len(pool.contents)} pictures do not fill one batch of {settings.batch_size}")
@@ -257,7 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=2,
         help="torch threads; another number gives other rounding",
     )
-    for field in dataclasses.fields(Settings):
+    for field in dataclasses.fields(PretrainSettings):
         kind = float if isinstance(field.default, float) else int
         kind = seed_number if field.name == "seed" else kind
         about = f"{field.name.replace('_', ' ')}{'' if field.default is not None else ' (default: all)'}"
@@ -265,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = vars(parser.parse_args(arguments))
     out, workers, threads = (options.pop(name) for name in ("output_dir", "workers", "threads"))
     torch.set_num_threads(threads)
-    pretrain(Settings(**options), out, workers)
+    pretrain(PretrainSettings(**options), out, workers)
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def split_of_step(bench: Bench) -> dict[str, float]:
     return dict(spent)
 
 
-def peak_memory(args: argparse.Namespace, classes: int, plain: bool) -> float:
+def peak_memory_of_step(args: argparse.Namespace, classes: int, plain: bool) -> float:
     """Peak bytes of a step above what was in memory before it, in a fresh process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak_memory, (args, classes, plain))
@@ -162,9 +162,9 @@ def measure(args: argparse.Namespace, classes: int) -> dict[str, Any]:
                 tests["baseline test"] = bench.plain_evaluate
             row |= interleaved(tests, args.repeats, device)
     if args.memory:
-        row["memory"] = peak_memory(args, classes, plain=False)
+        row["memory"] = peak_memory_of_step(args, classes, plain=False)
         if baseline:
-            row["baseline memory"] = peak_memory(args, classes, plain=True)
+            row["baseline memory"] = peak_memory_of_step(args, classes, plain=True)
     return row
 
 

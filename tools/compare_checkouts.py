@@ -91,7 +91,7 @@ class Checkout:
         raise UserError(f"the process of {self.folder} ended before its step was done: see its messages above")
 
 
-def compare(other: Path, trainer: str, backbone: str, classes: int, repeats: int) -> dict[str, float]:
+def compare_steps(other: Path, trainer: str, backbone: str, classes: int, repeats: int) -> dict[str, float]:
     """Median processor seconds of a step there and here, and the median ratio here / there."""
     checkouts = [Checkout(folder, trainer, backbone, classes) for folder in (other, HERE.parents[1])]
     try:
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, float]]:
 
     if not (args.other / "tools" / "benchmark.py").is_file():
         raise UserError(f"{args.other} is not a checkout of this repository: it has no tools/benchmark.py")
-    rows = [compare(args.other.resolve(), args.trainer, args.backbone, n, args.repeats) for n in args.classes]
+    rows = [compare_steps(args.other.resolve(), args.trainer, args.backbone, n, args.repeats) for n in args.classes]
     print(f"{args.trainer}, {args.backbone}, processor seconds of a step, one thread")
     print(tabulate(rows, headers="keys", floatfmt=".3f"))
     return rows

@@ -124,7 +124,7 @@ def seconds_by_pass(pair: Sequence[DataLoader], repeats: int) -> list[float]:
     return best
 
 
-def compare(cfg: CfgNode, is_train: bool, repeats: int) -> str:
+def compare_loaders(cfg: CfgNode, is_train: bool, repeats: int) -> str:
     """One line: images a second of both loaders and their ratio (above 1: ours is faster).
 
     Without workers all work is done in this process, so other load on the machine does not
@@ -162,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for workers in args.workers:
             cfg = configuration(folder, workers, args.batch_size)
             for is_train in (True, False):
-                print(compare(cfg, is_train, args.repeats), flush=True)
+                print(compare_loaders(cfg, is_train, args.repeats), flush=True)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def faults(parts: dict[str, dict[str, Any]]) -> list[str]:
     return found
 
 
-def table(parts: dict[str, dict[str, Any]]) -> str:
+def table_of_parts(parts: dict[str, dict[str, Any]]) -> str:
     """The figures and their targets."""
     rows: list[tuple[str, str, str, str]] = []
     for name, part in parts.items():
@@ -179,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report["parts"][name] = run_part(name, args, Path(folder))
             report["faults"] = faults(report["parts"])
             write_json(report, args.json)  # after each part: the next one may be lost
-    print(table(report["parts"]))
+    print(table_of_parts(report["parts"]))
     print("\n".join(report["faults"]) or "nothing wrong")
     return 1 if report["faults"] else 0
 

@@ -82,7 +82,7 @@ def kernels(scale: Scale, output: Path) -> None:
     seconds = time.perf_counter() - began
     dtype = torch.float16 if scale.precision == "fp16" else torch.float32
     sizes = kernel_check.TINY if scale.tiny else kernel_check.VIT_B_16
-    forms = kernel_check.check(sizes, dtype, device, repeats=1 if scale.tiny else 20)
+    forms = kernel_check.check_kernels(sizes, dtype, device, repeats=1 if scale.tiny else 20)
     write_json({"first use [s]": seconds, "forms": forms}, output)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from clip import derivatives
-from clip.derivatives import Attention, Norm, QuickGELUForm
+from clip.derivatives import AttentionTrace, Norm, QuickGELUForm
 from clip.model import QuickGELU
 from clip.packed_text import PackedPrompts, PackedRows
 from clip.towers import EveryRow
@@ -97,7 +97,7 @@ def _attention_cases(sizes: Sizes, draw: Callable[..., Tensor]) -> dict[str, Cas
     for name, layout in layouts.items():
         qkv = draw(COUNT, layout.sequences, layout.length, 3 * sizes.width)
         q, k, v = layout.split(qkv)
-        _, attention = Attention.forward(q[:, :, 0], k[:, 0], v[:, :, 0], None, q[:1, :1, 0, :1])
+        _, attention = AttentionTrace.forward(q[:, :, 0], k[:, 0], v[:, :, 0], None, q[:1, :1, 0, :1])
         (dq, dk, dv), pulled = attention.pull(torch.roll(q, 1))
         _, pushed = attention.push(q, k, v)
         kept = layout.merge(q)
@@ -115,7 +115,7 @@ def _from_heads(layout: EveryRow | PackedRows, parts: tuple[Tensor, Tensor, Tens
     return [layout.split_back(*parts), layout.merge_back(kept)]
 
 
-def _second(attention: Attention, ddo: Tensor, pulled: tuple, pushed: tuple) -> list[Tensor]:
+def _second(attention: AttentionTrace, ddo: Tensor, pulled: tuple, pushed: tuple) -> list[Tensor]:
     return list(attention.second(ddo, pulled, pushed))
 
 
@@ -130,7 +130,9 @@ def _packed(classes: int, device: torch.device) -> PackedPrompts:
     return PackedPrompts.from_tokens(tokens).to(device)
 
 
-def check(sizes: Sizes, dtype: torch.dtype, device: torch.device, repeats: int) -> dict[str, dict[str, float | bool]]:
+def check_kernels(
+    sizes: Sizes, dtype: torch.dtype, device: torch.device, repeats: int
+) -> dict[str, dict[str, float | bool]]:
     """Errors as parts of the largest value, and microseconds; the kernels must have been chosen before."""
     fused = derivatives.kernels
     reference = cases(sizes, dtype, torch.float64, device)

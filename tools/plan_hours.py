@@ -2,7 +2,7 @@
 
 What a run consists of follows from its configuration and from the published size of its data set
 (its reader): training steps and test batches, each on a number of classes. Both are measured with
-random weights for each recipe, at no more than three class counts, and interpolated in between.
+random weights for each kind, at no more than three class counts, and interpolated in between.
 Class subsets are taken to have their share of the test images. Left out: the starts of the processes, and waiting for
 images to load.
 """
@@ -46,7 +46,7 @@ SECONDS_TO_WAIT = 300
 
 
 @dataclass(frozen=True)
-class Recipe:
+class StepKind:
     """What the cost of a step depends on, besides the number of classes."""
 
     trainer: str
@@ -56,10 +56,10 @@ class Recipe:
     test_batch_size: int
 
 
-def recipe_of(run: PlannedRun, work: Work) -> Recipe:
+def kind_of(run: PlannedRun, work: Work) -> StepKind:
     """The recipe of a run."""
-    config_file = str(ROOT / "configs" / "trainers" / run.method.folder / f"{run.recipe.config}.yaml")
-    return Recipe(run.method.trainer, config_file, run.options, work.batch_size, work.test_batch_size)
+    config_file = str(ROOT / "configs" / "trainers" / run.method.folder / f"{run.config_file.stem}.yaml")
+    return StepKind(run.method.trainer, config_file, run.options, work.batch_size, work.test_batch_size)
 
 
 def measured_counts(counts: Iterable[int]) -> list[int]:
@@ -85,21 +85,21 @@ class Costs:
         return work.steps * step + work.test_batches * test
 
 
-def measure(args: argparse.Namespace, recipe: Recipe, counts: Sequence[int], trains: bool) -> Costs:
-    """Costs of a recipe, with one process for each run that will share the GPU."""
-    options = [word for pair in recipe.options for word in pair]
+def measured_costs(args: argparse.Namespace, kind: StepKind, counts: Sequence[int], trains: bool) -> Costs:
+    """Costs of a kind, with one process for each run that will share the GPU."""
+    options = [word for pair in kind.options for word in pair]
     rows = []
     for classes in counts:
         settings = vars(args) | {
-            "trainer": recipe.trainer,
-            "config_file": recipe.config_file,
+            "trainer": kind.trainer,
+            "config_file": kind.config_file,
             "opts": [*options, *args.opts],
-            "batch_size": recipe.batch_size,
-            "eval_batch_size": min(recipe.test_batch_size, args.eval_batch_size),
+            "batch_size": kind.batch_size,
+            "eval_batch_size": min(kind.test_batch_size, args.eval_batch_size),
         }
         rows.append(_seconds(argparse.Namespace(**settings), classes, trains))
     # a test batch that is measured smaller than it is costs in proportion
-    scale = recipe.test_batch_size / min(recipe.test_batch_size, args.eval_batch_size)
+    scale = kind.test_batch_size / min(kind.test_batch_size, args.eval_batch_size)
     return Costs(counts, [step for step, _ in rows], [test * scale for _, test in rows])
 
 
@@ -143,20 +143,20 @@ def _median(bench: Bench, run: Callable[[], object], repeats: int) -> float:
 
 
 def hours(args: argparse.Namespace, runs: Iterable[PlannedRun]) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """For each data set: runs, steps, test batches and hours; and what was measured for each recipe.
+    """For each data set: runs, steps, test batches and hours; and what was measured for each kind.
 
     Raises:
         UserError: the size of a data set is not known.
     """
-    by_recipe: dict[Recipe, list[tuple[str, Work]]] = defaultdict(list)
+    by_kind: dict[StepKind, list[tuple[str, Work]]] = defaultdict(list)
     for run in runs:
         work = work_of(run)
-        by_recipe[recipe_of(run, work)].append((run.dataset, work))
+        by_kind[kind_of(run, work)].append((run.dataset, work))
     rows, measured = [], []
-    for recipe, works in by_recipe.items():
+    for kind, works in by_kind.items():
         counts = measured_counts(work.classes for _, work in works)
-        costs = measure(args, recipe, counts, any(work.steps for _, work in works))
-        name = f"{recipe.trainer} {Path(recipe.config_file).stem}"
+        costs = measured_costs(args, kind, counts, any(work.steps for _, work in works))
+        name = f"{kind.trainer} {Path(kind.config_file).stem}"
         measured.append({"recipe": name, "classes": counts, "step [s]": costs.step, "test batch [s]": costs.test})
         print(f"measured {name} at {counts} classes")
         rows += [

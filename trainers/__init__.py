@@ -8,9 +8,9 @@ import pkgutil
 from yacs.config import CfgNode
 
 from dassl.engine import TRAINER_REGISTRY
-from trainers.core.ranges import check_ranges
+from trainers.core.ranges import check_all_ranges
 
-__all__ = ["add_config", "check_ranges"]
+__all__ = ["add_config", "check_all_ranges"]
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

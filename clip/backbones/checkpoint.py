@@ -110,7 +110,7 @@ class Heads(NamedTuple):
     text: int
 
 
-def build_model(
+def clip_from_state_dict(
     state_dict: Mapping[str, Tensor], quick_gelu: bool = True, source: str = "state dict", heads: Heads | None = None
 ) -> CLIP:
     """A frozen float32 CLIP in evaluation mode whose architecture is read from `state_dict`.

@@ -130,7 +130,7 @@ def build(name: str, path: str) -> tuple[CLIP, Pixels]:
     architecture, tag = parsed.architecture(), parsed.tag_settings()
     state = _openai_names(weights.read_state_dict(path))
     quick_gelu = bool(tag.get("quick_gelu") if tag else architecture.get("quick_gelu"))  # how the weights were trained
-    model = weights.build_model(state, quick_gelu, path, _heads(architecture))
+    model = weights.clip_from_state_dict(state, quick_gelu, path, _heads(architecture))
     _check_is_the_model(model, architecture, f"{path} is not {parsed.model}")
     constants = _open_clip().constants
     mean, std = tag.get("mean") or constants.OPENAI_DATASET_MEAN, tag.get("std") or constants.OPENAI_DATASET_STD

@@ -38,12 +38,12 @@ def use_threads(given: int | None, weights: int | None, deterministic: bool) -> 
         raise BadValueError(f"--threads {given} contradicts {VARIABLE}={from_environment}: leave one of them out")
     if from_environment:
         return f"Threads: {torch.get_num_threads()} ({VARIABLE})"
-    number, reason = (given, "--threads") if given is not None else chosen(weights, deterministic)
+    number, reason = (given, "--threads") if given is not None else chosen_threads(weights, deterministic)
     torch.set_num_threads(number)
     return f"Threads: {number} ({reason})"
 
 
-def chosen(weights: int | None, deterministic: bool = False) -> tuple[int, str]:
+def chosen_threads(weights: int | None, deterministic: bool = False) -> tuple[int, str]:
     """The number of threads that is chosen, and the reason. The arguments are those of `use_threads`."""
     if weights is not None and weights <= SMALL_MODEL_BYTES:
         return 1, "the model is small; --threads N changes it"

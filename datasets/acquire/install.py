@@ -10,10 +10,10 @@ from contextlib import contextmanager
 
 from dassl.utils import UserError, one_line
 from dassl.utils.archives import require_plain_tree, unpack_archive
-from datasets.layout.sources import Piece, Source
+from datasets.layout.sources import Download, Piece
 
 
-def install(source: Source, path: str, piece: Piece, folder: str) -> None:
+def install(source: Download, path: str, piece: Piece, folder: str) -> None:
     """Install the content of the file `path` in the data set's `folder`; `piece.provides` comes last.
 
     Raises:
@@ -75,7 +75,7 @@ def _move(origin: str, target: str) -> None:
     os.rename(origin, target)
 
 
-def arrange_imagenet(source: Source, path: str, stage: str) -> None:
+def arrange_imagenet(source: Download, path: str, stage: str) -> None:
     """Unpack ImageNet's train or val archive into `stage/train` or `stage/val`, one folder per wnid.
 
     torchvision does the work; it also verifies the MD5 sums.

@@ -43,7 +43,7 @@ def expected_counts(name: str) -> Counts | None:
     return Counts(classes, *(classes * suite.count(part) for part in PART_NAMES))
 
 
-def resolve(name: str) -> str:
+def registered_name(name: str) -> str:
     """The registered name for `name`: that in any case, or the name of a config file ("dtd", "oxford_pets").
 
     Raises:

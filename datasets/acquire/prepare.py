@@ -23,9 +23,9 @@ from dassl.utils.locks import locked_while_writing
 from datasets.acquire.arguments import make_prepare_parser
 from datasets.acquire.check import print_report
 from datasets.acquire.install import install
-from datasets.acquire.names import downloadable, expected_counts, generated, readers, resolve
+from datasets.acquire.names import downloadable, expected_counts, generated, readers, registered_name
 from datasets.layout.base import full_path
-from datasets.layout.sources import CLASSNAMES, Piece, Source
+from datasets.layout.sources import CLASSNAMES, Download, Piece
 
 
 class PrepareOptions(NamedTuple):
@@ -124,11 +124,11 @@ def _copy_classnames(piece: Piece, folder: str, root: str) -> bool:
     copies = [os.path.join(root, other, piece.provides) for other in sharing]
     copy = next((path for path in copies if os.path.isfile(path)), None)
     if copy:
-        install(Source(piece.provides), copy, piece, folder)
+        install(Download(piece.provides), copy, piece, folder)
     return copy is not None
 
 
-def _own_copy(source: Source, options: PrepareOptions) -> str | None:
+def _own_copy(source: Download, options: PrepareOptions) -> str | None:
     """Path of the source's file in the user's folder; None if it is not there."""
     path = os.path.join(options.from_dir, source.file) if options.from_dir else ""
     if not os.path.isfile(path):
@@ -138,11 +138,11 @@ def _own_copy(source: Source, options: PrepareOptions) -> str | None:
     return path
 
 
-def _files(source: Source) -> list[str]:
+def _files(source: Download) -> list[str]:
     return [source.file, source.companion] if source.companion else [source.file]
 
 
-def _download(source: Source, options: PrepareOptions) -> None:
+def _download(source: Download, options: PrepareOptions) -> None:
     """Download the files of a source, unless an earlier run kept them."""
     for file in _files(source):
         path = os.path.join(options.downloads, file)
@@ -157,7 +157,7 @@ def _download(source: Source, options: PrepareOptions) -> None:
             fetch_drive(source.drive_id, path)
 
 
-def _clean_up(source: Source, downloads: str, keep: bool) -> None:
+def _clean_up(source: Download, downloads: str, keep: bool) -> None:
     """Remove the downloaded files of a source, and the folder when it is empty."""
     if keep:
         return
@@ -197,7 +197,7 @@ def run(args: argparse.Namespace) -> bool:
     if from_dir and not os.path.isdir(from_dir):
         raise UserError(f"folder {from_dir} is missing; check --from-dir")
     options = PrepareOptions(full_path(args.root), from_dir, args.mirror, args.any_hash, args.keep_archives)
-    names = downloadable() if args.names == ["all"] else [resolve(name) for name in args.names]
+    names = downloadable() if args.names == ["all"] else [registered_name(name) for name in args.names]
     return all([_prepare_and_report(name, options) for name in names])
 
 

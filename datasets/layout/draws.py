@@ -13,7 +13,7 @@ from dassl.data.datasets import Datum
 from dassl.utils.files import parse_json
 from datasets.layout.classes import prompt_words
 from datasets.layout.errors import BadDataError
-from datasets.layout.files import read_json_object, read_text
+from datasets.layout.files import read_data_text, read_json_object
 from datasets.layout.splits import parse_row, to_rows
 
 Sources = dict[str, list[Datum]]  # "train" and, unless val is the test part, "val": the items to draw from
@@ -176,7 +176,7 @@ def _published_content(path: str, sources: Sources, folder: str) -> dict[str, An
 
 def _objects_of_lines(path: str) -> list[tuple[int, Any]] | None:
     """Line number and object of each line; None if the first line is not an object with an image."""
-    lines = [(number, line) for number, line in enumerate(read_text(path).split("\n"), start=1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(read_data_text(path).split("\n"), start=1) if line.strip()]
     objects: list[tuple[int, Any]] = []
     for number, line in lines:
         try:

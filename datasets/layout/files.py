@@ -104,7 +104,7 @@ def _as_data_error(path: str) -> Iterator[None]:
         raise BadDataError(str(error)) from None
 
 
-def read_text(path: str) -> str:
+def read_data_text(path: str) -> str:
     """As `dassl.utils.files.read_text`.
 
     Raises:
@@ -117,7 +117,7 @@ def read_text(path: str) -> str:
 
 def read_lines(path: str) -> list[str]:
     """The lines of a text file without line ends (LF or CR LF) and surrounding blanks, without empty lines."""
-    return [line.strip() for line in read_text(path).split("\n") if line.strip()]
+    return [line.strip() for line in read_data_text(path).split("\n") if line.strip()]
 
 
 def read_json_object(path: str) -> dict[str, Any]:

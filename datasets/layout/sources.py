@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Source(NamedTuple):
+class Download(NamedTuple):
     """One archive or file, and the target of its content.
 
     Attributes:
@@ -41,7 +41,7 @@ class Piece(NamedTuple):
     """A file or folder of a data set; it is complete if `provides` exists. Sources are tried in their order."""
 
     provides: str
-    sources: tuple[Source, ...]
+    sources: tuple[Download, ...]
 
 
 class Counts(NamedTuple):
@@ -55,18 +55,18 @@ class Counts(NamedTuple):
 
 def drive(provides: str, drive_id: str, file: str = "") -> Piece:
     """From Google Drive: the file itself, or an archive of another name."""
-    return Piece(provides, (Source(file or provides, drive_id=drive_id, moves=_moves(file or provides, provides)),))
+    return Piece(provides, (Download(file or provides, drive_id=drive_id, moves=_moves(file or provides, provides)),))
 
 
 def web(provides: str, url: str, md5: str = "", inside: str = "", to: str = "", inner: str = "") -> Piece:
     """From an address: the file itself, or an archive of which one file or folder is used."""
     file = url.rpartition("/")[2]
-    return Piece(provides, (Source(file, url=url, md5=md5, moves=_moves(file, provides, inside, to), inner=inner),))
+    return Piece(provides, (Download(file, url=url, md5=md5, moves=_moves(file, provides, inside, to), inner=inner),))
 
 
 def by_hand(provides: str, file: str, how: str, md5: str = "", inside: str = "") -> Piece:
     """As `web`, for what must be downloaded by hand."""
-    return Piece(provides, (Source(file, by_hand=how, md5=md5, moves=_moves(file, provides, inside)),))
+    return Piece(provides, (Download(file, by_hand=how, md5=md5, moves=_moves(file, provides, inside)),))
 
 
 def either(*pieces: Piece) -> Piece:

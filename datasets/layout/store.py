@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from dassl.utils import BadValueError, UnwritableFileError, UserError, write_text_atomically
-from datasets.layout.files import read_text
+from datasets.layout.files import read_data_text
 
 FOLDER_NAME = "data_folder.txt"
 """In a folder of the user's choice, beside the files of own data: the data's folder."""
@@ -37,7 +37,7 @@ class JsonStore:
         path = os.path.join(self.chosen, FOLDER_NAME)
         if not (self.chosen and self._is_own and os.path.isfile(path)):
             return
-        other = read_text(path).removesuffix("\n")
+        other = read_data_text(path).removesuffix("\n")
         if os.path.isdir(other) and os.path.realpath(other) != os.path.realpath(self.home):
             raise BadValueError(
                 f"{self.chosen} has the split and draws of {other}, not of {self.home}: "

@@ -78,7 +78,7 @@ def write(figure: Figure, path: Path) -> list[Path]:
     return written
 
 
-def short(text: str, length: int = 28) -> str:
+def shortened(text: str, length: int = 28) -> str:
     """A name without hidden characters, shortened in the middle to `length` characters."""
     text = printable(text)
     if len(text) <= length:

@@ -36,7 +36,7 @@ def principal_plane(rows: Tensor) -> Plane:
     return Plane(torch.where(signs < 0, -axes, axes), variances[:2] / variances.sum().clamp(min=1e-300))
 
 
-def centred(rows: Tensor) -> Tensor:
+def centred_rows(rows: Tensor) -> Tensor:
     """Rows [N, e] less their mean."""
     rows = rows.double()
     return rows - rows.mean(dim=0)

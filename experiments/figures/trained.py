@@ -18,7 +18,7 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.run_record import CONFIG_NAME, has_record
 from dassl.utils import MismatchError, MissingFileError, UserError
 from deploy.images import batches, find_images
-from deploy.load import Source, load_trained
+from deploy.load import TrainedFolder, load_trained
 from runner.result import read_result
 from trainers.core.precision import Precision
 from trainers.core.prompts import Prompts, Theta, normalized
@@ -163,7 +163,7 @@ def load_run(folder: Path, root: str = "") -> TrainedRun:
     """
     result = read_result(folder) or {}
     model = result.get("model")
-    source = Source(folder) if model is None else Source(model["folder"], model.get("load_epoch"))
+    source = TrainedFolder(folder) if model is None else TrainedFolder(model["folder"], model.get("load_epoch"))
     _check_is_recorded(Path(source.folder), folder)
     record = source.record(None)
     _check_learns(record.cfg.TRAINER.NAME, folder)

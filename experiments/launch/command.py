@@ -24,7 +24,7 @@ from experiments.launch.progress import PlainView, Tally, make_view, report_fail
 from experiments.launch.workers import Worker, make_workers
 from experiments.plan.declaration import Selection, declared_runs
 from experiments.plan.generated import generate_commands, generate_data
-from experiments.plan.runs import PlannedRun, short
+from experiments.plan.runs import PlannedRun, short_path
 from experiments.plan.settings import Places
 from experiments.plan.status import is_finished
 from runner.result import PLAN_NAME, read_plan, read_result
@@ -41,7 +41,7 @@ def check_configs(runs: Sequence[PlannedRun]) -> None:
     """Read each config file once with each set of overrides. Raises UserError for what would fail hours later."""
     seen = set()
     for run in runs:
-        key = (run.method, run.recipe, run.options)
+        key = (run.method, run.config_file, run.options)
         if key not in seen:
             run.check_config()
             seen.add(key)
@@ -116,7 +116,7 @@ def runs_at_a_time(args: argparse.Namespace) -> int:
     return runs_per_gpu(gpus, len(os.sched_getaffinity(0)))
 
 
-def check_flags(args: argparse.Namespace) -> None:
+def check_launch_flags(args: argparse.Namespace) -> None:
     """Raises BadValueError for numbers of workers that make no sense, and for flags that would have no effect."""
     if args.workers is not None and args.workers < 1:
         raise BadValueError(f"--workers should be at least 1, not {args.workers}")
@@ -143,7 +143,7 @@ def work_on_cluster(args: argparse.Namespace, runs: Sequence[PlannedRun], view: 
 
 def main(args: argparse.Namespace) -> int:
     """Exit status: 0 when all is done, 1 when a run failed, 130 after Ctrl-C. Raises UserError."""
-    check_flags(args)
+    check_launch_flags(args)
     runs = plan_of(args)
     check_configs(runs)
     tally = Tally(len(runs))
@@ -173,5 +173,5 @@ def main(args: argparse.Namespace) -> int:
         return 130
     report_failures(view, tally)
     if not args.no_wait and tally.skipped + tally.finished:
-        view.say(f"now: {shlex.join([*shown_program(PROGRAM).split(), 'report', short(output)])}")
+        view.say(f"now: {shlex.join([*shown_program(PROGRAM).split(), 'report', short_path(output)])}")
     return 1 if tally.failures else 0

@@ -83,7 +83,7 @@ def duration(seconds: float) -> str:
 
 def _keys(run: PlannedRun, size: float | None) -> list[tuple[str, ...]]:
     """Keys of a run, the most specific first; a run of unknown size is compared only with runs on the same images."""
-    kind = (run.method.trainer, run.recipe.config, "trains" if run.trains else "tests")
+    kind = (run.method.trainer, run.config_file.stem, "trains" if run.trains else "tests")
     if size is None:
         return [(*kind, run.dataset, str(run.shots), run.classes, run.variant)]
     return [(*kind, run.dataset), kind]

@@ -26,7 +26,7 @@ from experiments.launch.estimate import Estimate
 from experiments.launch.job import failure_in, last_words, run_command
 from experiments.launch.progress import PlainView, Tally
 from experiments.launch.workers import Worker
-from experiments.plan.runs import ROOT, PlannedRun, dependants, short
+from experiments.plan.runs import ROOT, PlannedRun, dependants, short_path
 from experiments.plan.status import check_model, is_finished
 
 TRAIN_PROGRAM = ROOT / "train.py"
@@ -52,7 +52,7 @@ class Job:
     def failure(self) -> str | None:
         """Why the ended job did not finish its run, in one line; None when it did."""
         if why := failure_in(self.handle.stdout() or ""):
-            return f"{why} [{short(self.run.folder / CONSOLE_NAME)}]"
+            return f"{why} [{short_path(self.run.folder / CONSOLE_NAME)}]"
         try:
             if is_finished(self.run):
                 return None

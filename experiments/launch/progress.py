@@ -12,7 +12,7 @@ from rich.table import Column
 
 from dassl.engine.history import HISTORY_NAME
 from dassl.utils.safe_text import printable
-from experiments.plan.runs import PlannedRun, short
+from experiments.plan.runs import PlannedRun, short_path
 from runner.result import read_result
 
 
@@ -149,4 +149,4 @@ def report_failures(view: PlainView, tally: Tally) -> None:
     """The last lines of a launch."""
     view.say(tally.summary())
     for run, why in tally.failures.items():
-        view.say(f"failed: {run.label}: {why} ({short(run.folder)})")
+        view.say(f"failed: {run.label}: {why} ({short_path(run.folder)})")

@@ -16,8 +16,8 @@ from dassl.utils.memory import keep_freed_memory
 from dassl.utils.numerals import whole_number
 from experiments.plan.generated import generate_data
 from experiments.plan.methods import default_source, setting_of_target
-from experiments.plan.runs import ROOT, PlannedRun, short
-from experiments.plan.settings import Places, Row, base2new, few_shot, transfer
+from experiments.plan.runs import ROOT, PlannedRun, short_path
+from experiments.plan.settings import Places, PlannedMethod, base2new, few_shot, transfer
 from experiments.plan.status import check_model, is_finished
 from runner.arguments import parse_args
 from runner.command import main as train
@@ -31,7 +31,7 @@ class Request:
     """What a script was asked for."""
 
     kind: str
-    row: Row
+    row: PlannedMethod
     dataset: str
     seed: int
     shots: int
@@ -76,7 +76,7 @@ def read_request(kind: str, method: str, words: Sequence[str]) -> Request:
     config, options = (words[0] if words else ""), words[1:]
     if config.isupper() or len(options) % 2:
         raise BadValueError(f"config options are pairs KEY VALUE that come after CFG, not {' '.join(words)}")
-    row = Row(method, config, tuple(zip(options[::2], options[1::2], strict=True)))
+    row = PlannedMethod(method, config, tuple(zip(options[::2], options[1::2], strict=True)))
     source = dataset if kind == "source" else environment.get("SOURCE") or default_source((dataset,))
     return Request(kind, row, dataset, seed, shots, source, places_from_environment())
 
@@ -106,7 +106,7 @@ def run_one(request: Request) -> None:
     if is_finished(run):
         results = (read_result(run.folder) or {}).get("results") or {}
         shown = f" (* accuracy: {results['accuracy']:.1f}%)" if "accuracy" in results else ""
-        print(f"Results are available in {short(run.folder)}{shown}. Skip this job")
+        print(f"Results are available in {short_path(run.folder)}{shown}. Skip this job")
         return
     try:
         check_model(run)
@@ -114,7 +114,7 @@ def run_one(request: Request) -> None:
         raise UserError(f"{error}; {request.training_script}") from None
     generate_data([run])
     if run.trains and (run.folder / "log.txt").is_file():
-        print(f"{short(run.folder)} has an unfinished run: continuing from its last checkpoint, if there is one")
+        print(f"{short_path(run.folder)} has an unfinished run: continuing from its last checkpoint, if there is one")
     with locked(run.folder):
         train_here(run)
 

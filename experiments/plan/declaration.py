@@ -26,7 +26,7 @@ from dassl.utils.yaml_files import read_yaml
 from experiments.plan.methods import METHODS
 from experiments.plan.runs import ROOT, Options, PlannedRun
 from experiments.plan.schema_errors import first_problem, suggestion
-from experiments.plan.settings import Places, Row, Task, add_run, make_plan
+from experiments.plan.settings import Places, PlannedMethod, PlannedSetting, add_run, make_plan
 
 SHIPPED = ROOT / "configs" / "experiments"
 DEFAULT_SEEDS, DEFAULT_SHOTS = (1, 2, 3), 16
@@ -50,7 +50,7 @@ _SHOTS = {"type": "array", "items": _COUNT, "minItems": 1}
 _TRAINER = _mapping(
     {"method": _METHOD, "config": _NAME, "variant": _NAME, "overrides": _OVERRIDES}, required=["method"]
 )
-SCHEMA = _mapping(
+DECLARATION_SCHEMA = _mapping(
     {
         "trainers": {
             "type": "array",
@@ -79,8 +79,8 @@ SCHEMA = _mapping(
 class Experiment:
     """Tasks x rows x seeds."""
 
-    rows: tuple[Row, ...]
-    tasks: tuple[Task, ...]
+    rows: tuple[PlannedMethod, ...]
+    tasks: tuple[PlannedSetting, ...]
     seeds: tuple[int, ...]
 
 
@@ -93,7 +93,7 @@ def read_experiment(path: Path) -> Experiment:
     if not path.exists() and path.name == str(path) and (SHIPPED / path).is_file():
         path = SHIPPED / path
     content = read_yaml(path)
-    problem = first_problem(SCHEMA, content)
+    problem = first_problem(DECLARATION_SCHEMA, content)
     if problem:
         raise BadValueError(f"{path}: {problem}")
     return Experiment(
@@ -103,23 +103,23 @@ def read_experiment(path: Path) -> Experiment:
     )
 
 
-def _rows(content: dict[str, Any]) -> Iterator[Row]:
+def _rows(content: dict[str, Any]) -> Iterator[PlannedMethod]:
     variants = content.get("variants") or {"": {}}
     for trainer in content["trainers"]:
         entry = {"method": trainer} if isinstance(trainer, str) else trainer
         for name, overrides in variants.items():
             merged = content.get("overrides", {}) | entry.get("overrides", {}) | overrides
             names = [part for part in (entry.get("variant", ""), name) if part]
-            yield Row(entry["method"], entry.get("config", ""), _options(merged), "-".join(names))
+            yield PlannedMethod(entry["method"], entry.get("config", ""), _options(merged), "-".join(names))
 
 
 def _options(overrides: dict[str, Any]) -> Options:
     return tuple((key, str(value)) for key, value in overrides.items())
 
 
-def _task(name: str, setting: dict[str, Any]) -> Task:
+def _task(name: str, setting: dict[str, Any]) -> PlannedSetting:
     shots = setting.get("shots", DEFAULT_SHOTS)
-    return Task(
+    return PlannedSetting(
         name,
         tuple(setting["datasets"]),
         tuple(shots) if isinstance(shots, list) else (shots,),

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from experiments.plan.runs import PlannedRun, short
+from experiments.plan.runs import PlannedRun, short_path
 from shapes_world.generate import generate, is_complete
 from shapes_world.suites import SUITES
 
@@ -28,6 +28,6 @@ def generate_data(runs: Sequence[PlannedRun]) -> None:
 def generate_commands(runs: Iterable[PlannedRun]) -> list[str]:
     """The same as lines for a shell."""
     return [
-        shlex.join(["python", "-m", "shapes_world.generate", "--root", short(root), name])
+        shlex.join(["python", "-m", "shapes_world.generate", "--root", short_path(root), name])
         for root, name in missing_data(runs)
     ]

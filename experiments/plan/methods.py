@@ -25,19 +25,20 @@ VARIANTS = frozenset(
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ConfigFile:
     """A config file, and the name under which its results are reported."""
 
-    config: str
+    stem: str
+    """Its name without .yaml."""
     reported: str = ""
 
     @property
-    def name(self) -> str:
-        return self.reported or self.config
+    def reported_as(self) -> str:
+        return self.reported or self.stem
 
 
 @dataclass(frozen=True)
-class Method:
+class NamedMethod:
     """One row of the tables: a trainer with its recipes, under the name that scripts and experiments use."""
 
     trainer: str
@@ -53,29 +54,31 @@ class Method:
         return self.recipes.learns
 
 
-METHODS: dict[str, Method] = {
-    name: Method(trainer, recipes) for trainer in lineage() for name, recipes in fact(trainer, "recipes", {}).items()
+METHODS: dict[str, NamedMethod] = {
+    name: NamedMethod(trainer, recipes)
+    for trainer in lineage()
+    for name, recipes in fact(trainer, "recipes", {}).items()
 }
 
 
-def find_method(name: str) -> Method:
+def find_method(name: str) -> NamedMethod:
     """The method of that name. Raises UnknownNameError, which suggests the nearest name or lists all."""
     if name not in METHODS:
         raise UnknownNameError(f"unknown method {name}; {suggestion(name, list(METHODS))}")
     return METHODS[name]
 
 
-def default_recipe(method: Method, setting: str, dataset: str, shots: int) -> Recipe:
-    """The recipe of a method for a setting; `dataset` is the one that is trained on.
+def default_config_file(method: NamedMethod, setting: str, dataset: str, shots: int) -> ConfigFile:
+    """The config file of a method for a setting; `dataset` is the one that is trained on.
 
     A data set with its own settings is reported under the name of the others.
     """
-    usual = _usual_recipe(method, setting, dataset, shots)
+    usual = _usual_config_file(method, setting, dataset, shots)
     own = _config_of_dataset(method, setting, dataset, shots)
-    return Recipe(own, usual.name) if own else usual
+    return ConfigFile(own, usual.reported_as) if own else usual
 
 
-def _config_of_dataset(method: Method, setting: str, dataset: str, shots: int) -> str:
+def _config_of_dataset(method: NamedMethod, setting: str, dataset: str, shots: int) -> str:
     """The config file of a data set that was published with its own settings; "" for others."""
     recipes = method.recipes
     if setting == "few_shot" and (own := recipes.few_shot_by_dataset.get(dataset)):
@@ -86,8 +89,8 @@ def _config_of_dataset(method: Method, setting: str, dataset: str, shots: int) -
     return own if own and (ROOT / "configs" / "trainers" / method.folder / f"{own}.yaml").is_file() else ""
 
 
-def _usual_recipe(method: Method, setting: str, dataset: str, shots: int) -> Recipe:
-    """The recipe for data sets without their own settings.
+def _usual_config_file(method: NamedMethod, setting: str, dataset: str, shots: int) -> ConfigFile:
+    """The config file for data sets without their own settings.
 
     The embedded model is trained with the base-to-new config in few-shot classification too: it has no longer ones.
     """
@@ -96,13 +99,13 @@ def _usual_recipe(method: Method, setting: str, dataset: str, shots: int) -> Rec
     recipes = method.recipes
     usual = recipes.unprefixed if recipes.unprefixed and not embedded else backbone + recipes.config
     if setting in ("cross_dataset", "domain_generalization"):
-        return Recipe(backbone + recipes.cross_dataset if recipes.cross_dataset else usual)
+        return ConfigFile(backbone + recipes.cross_dataset if recipes.cross_dataset else usual)
     if setting == "few_shot" and not embedded:
         if recipes.few_shot_by_shots:
             suffix = "_ep50" if dataset == "imagenet" else recipes.few_shot_by_shots.get(shots, "")
-            return Recipe(backbone + suffix, f"{backbone}_epochs_by_shots")
-        return Recipe(backbone + recipes.few_shot if recipes.few_shot else usual)
-    return Recipe(usual)
+            return ConfigFile(backbone + suffix, f"{backbone}_epochs_by_shots")
+        return ConfigFile(backbone + recipes.few_shot if recipes.few_shot else usual)
+    return ConfigFile(usual)
 
 
 def default_source(targets: tuple[str, ...]) -> str:

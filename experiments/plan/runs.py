@@ -16,11 +16,11 @@ from yacs.config import CfgNode
 from dassl.config import plain
 from dassl.utils.safe_text import printable
 from datasets.layout.custom_names import custom_data_name
-from experiments.plan.methods import EMBEDDED, Method, Recipe
+from experiments.plan.methods import EMBEDDED, ConfigFile, NamedMethod
 from runner.arguments import parse_args
 from runner.config import default_cfg, setup_cfg
 from runner.provenance import ROOT
-from trainers import check_ranges
+from trainers import check_all_ranges
 from trainers.core.facts import fact
 
 Options = tuple[tuple[str, str], ...]
@@ -41,8 +41,8 @@ class PlannedRun:
 
     setting: str
     part: str
-    method: Method
-    recipe: Recipe
+    method: NamedMethod
+    config_file: ConfigFile
     dataset: str
     seed: int
     shots: int
@@ -61,7 +61,7 @@ class PlannedRun:
     def label(self) -> str:
         """The run in a line of progress."""
         shots = f" {self.shots} shots" if self.setting == "few_shot" else ""
-        config = named(self.recipe.config, self.variant)
+        config = config_variant(self.config_file.stem, self.variant)
         data = data_name(self.dataset, self.options)
         return f"{self.setting}/{self.part} {self.method.trainer} {config} {data}{shots} seed {self.seed}"
 
@@ -80,19 +80,19 @@ class PlannedRun:
     def arguments(self) -> list[str]:
         """What follows `train.py` on the command line, for a working directory that is the repository."""
         setting = ["--setting", f"{self.setting}/{self.part}"]
-        reported = named(self.recipe.name, self.variant)
-        if reported != self.recipe.config:
+        reported = config_variant(self.config_file.reported_as, self.variant)
+        if reported != self.config_file.stem:
             setting += ["--config-name", reported]
         action = [] if self.trains else ["--eval-only"]
         if self.needs is not None:
-            action += ["--model-dir", short(self.needs)]
+            action += ["--model-dir", short_path(self.needs)]
         return [
-            *("--root", short(self.data)),
+            *("--root", short_path(self.data)),
             *("--seed", str(self.seed)),
             *("--trainer", self.method.trainer),
             *("--dataset-config-file", f"configs/datasets/{self.dataset}.yaml"),
-            *("--config-file", f"configs/trainers/{self.method.folder}/{self.recipe.config}.yaml"),
-            *("--output-dir", short(self.folder)),
+            *("--config-file", f"configs/trainers/{self.method.folder}/{self.config_file.stem}.yaml"),
+            *("--output-dir", short_path(self.folder)),
             *setting,
             *action,
             *("DATASET.NUM_SHOTS", str(self.shots)),
@@ -113,7 +113,7 @@ class PlannedRun:
 
     def check_config(self) -> None:
         """Raise UserError for a configuration that the run would refuse at its start."""
-        check_ranges(CfgNode(self.config()))
+        check_all_ranges(CfgNode(self.config()))
 
     def arguments_without(self, *flags: str) -> list[str]:
         """The arguments without some flags and their values."""
@@ -143,7 +143,7 @@ def dependants(run: PlannedRun, others: Iterable[PlannedRun]) -> list[PlannedRun
     return [other for other in others if other.needs == run.folder]
 
 
-def short(path: Path) -> str:
+def short_path(path: Path) -> str:
     """A path as seen from the repository when it lies inside, else in full."""
     full = os.path.abspath(path)
     return os.path.relpath(full, ROOT) if os.path.commonpath([full, str(ROOT)]) == str(ROOT) else full
@@ -166,15 +166,15 @@ def data_name(dataset: str, options: Options) -> str:
     return f"{printable(name)}-own" if name.lower() in known else printable(name)
 
 
-def named(config: str, variant: str) -> str:
+def config_variant(config: str, variant: str) -> str:
     """Name of a config with overrides that have a name of their own."""
     return f"{config}@{variant}" if variant else config
 
 
-def method_subfolder(method: Method, recipe: Recipe, options: Options) -> str:
+def method_subfolder(method: NamedMethod, config_file: ConfigFile, options: Options) -> str:
     """What the lineage's scripts put below a config; only CoOp's have something there."""
     name_of = fact(method.trainer, "script_subfolder", None)
     if name_of is None:
         return ""
-    file = f"configs/trainers/{method.folder}/{recipe.config}.yaml"
+    file = f"configs/trainers/{method.folder}/{config_file.stem}.yaml"
     return name_of(_config(("--config-file", file, *(part for pair in options for part in pair)))["TRAINER"])

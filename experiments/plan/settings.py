@@ -15,8 +15,8 @@ from pathlib import Path
 
 from dassl.config import config_differences
 from dassl.utils.errors import BadValueError, MissingFileError
-from experiments.plan.methods import Method, Recipe, default_recipe, default_source, find_method
-from experiments.plan.runs import ROOT, Options, PlannedRun, data_name, method_subfolder, named
+from experiments.plan.methods import ConfigFile, NamedMethod, default_config_file, default_source, find_method
+from experiments.plan.runs import ROOT, Options, PlannedRun, config_variant, data_name, method_subfolder
 from experiments.plan.schema_errors import suggestion
 from runner.result import WORKERS
 from trainers.core.record import changes_no_number
@@ -33,8 +33,8 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One method as it is to be run: by default with the setting's own recipe and no overrides."""
+class PlannedMethod:
+    """One method as it is to be run: by default with the setting's own config file and no overrides."""
 
     name: str
     config: str = ""
@@ -42,20 +42,22 @@ class Row:
     variant: str = ""
 
     @property
-    def method(self) -> Method:
+    def method(self) -> NamedMethod:
         return find_method(self.name)
 
-    def recipe(self, setting: str, dataset: str, shots: int) -> Recipe:
-        """The recipe for training on `dataset`. Raises MissingFileError when there is no such config file."""
-        recipe = Recipe(self.config) if self.config else default_recipe(self.method, setting, dataset, shots)
-        path = ROOT / "configs" / "trainers" / self.method.folder / f"{recipe.config}.yaml"
+    def config_file(self, setting: str, dataset: str, shots: int) -> ConfigFile:
+        """The config file for training on `dataset`. Raises MissingFileError when there is no such config file."""
+        config_file = (
+            ConfigFile(self.config) if self.config else default_config_file(self.method, setting, dataset, shots)
+        )
+        path = ROOT / "configs" / "trainers" / self.method.folder / f"{config_file.stem}.yaml"
         if not path.is_file():
             shipped = sorted(file.stem for file in path.parent.glob("*.yaml"))
-            remedy = suggestion(recipe.config, shipped) if shipped else "write it, or copy that of a similar method"
+            remedy = suggestion(config_file.stem, shipped) if shipped else "write it, or copy that of a similar method"
             raise MissingFileError(
                 f"no such config: {path.relative_to(ROOT)} (KEY VALUE pairs come after CFG); {remedy}"
             )
-        return recipe
+        return config_file
 
 
 def check_dataset(name: str) -> None:
@@ -66,17 +68,17 @@ def check_dataset(name: str) -> None:
         raise MissingFileError(f"no config file of a data set {name}; {suggestion(name, known)}")
 
 
-def base2new(row: Row, places: Places, dataset: str, seed: int, shots: int) -> Iterator[PlannedRun]:
+def base2new(row: PlannedMethod, places: Places, dataset: str, seed: int, shots: int) -> Iterator[PlannedRun]:
     """Train on the base classes and test on them; test that model on the new classes, and on all classes together."""
-    recipe = row.recipe("base2new", dataset, shots)
-    config = named(recipe.config, row.variant)
+    config_file = row.config_file("base2new", dataset, shots)
+    config = config_variant(config_file.stem, row.variant)
     below = Path(_data_name(row, dataset), f"shots_{shots}", row.method.trainer, config, f"seed{seed}")
     folder = places.output / "base2new"
     on_base = PlannedRun(
         setting="base2new",
         part="train_base",
         method=row.method,
-        recipe=recipe,
+        config_file=config_file,
         dataset=dataset,
         seed=seed,
         shots=shots,
@@ -92,39 +94,39 @@ def base2new(row: Row, places: Places, dataset: str, seed: int, shots: int) -> I
         yield replace(on_base, part=part, classes=classes, folder=folder / part / below, needs=needs)
 
 
-def few_shot(row: Row, places: Places, dataset: str, seed: int, shots: int) -> Iterator[PlannedRun]:
+def few_shot(row: PlannedMethod, places: Places, dataset: str, seed: int, shots: int) -> Iterator[PlannedRun]:
     """Train on all classes and test on them. Zero-shot CLIP sees no images: its number of shots is 0."""
     yield _trained_on_all(row, places, "few_shot", "all", dataset, seed, shots if row.method.learns else 0)
 
 
 def transfer(
-    row: Row, places: Places, setting: str, source: str, targets: Iterable[str], seed: int, shots: int
+    row: PlannedMethod, places: Places, setting: str, source: str, targets: Iterable[str], seed: int, shots: int
 ) -> Iterator[PlannedRun]:
     """Cross-dataset or domain generalisation: train on all classes of the source, test there and on the targets."""
     trained = _trained_on_all(row, places, setting, "source", source, seed, shots)
     yield trained
     seen, needs = _data_name(row, source), trained.folder if row.method.learns else None
-    config = f"{named(trained.recipe.config, row.variant)}_{shots}shots"
+    config = f"{config_variant(trained.config_file.stem, row.variant)}_{shots}shots"
     config += "" if seen in ("imagenet", "shapes") else f"_from_{seen}"
     above = places.output / "evaluation" / row.method.trainer / config
-    above /= method_subfolder(row.method, trained.recipe, row.options)
+    above /= method_subfolder(row.method, trained.config_file, row.options)
     for target in targets:
         folder = above / _data_name(row, target) / f"seed{seed}"
         yield replace(trained, part="target", dataset=target, folder=folder, needs=needs)
 
 
 def _trained_on_all(
-    row: Row, places: Places, setting: str, part: str, dataset: str, seed: int, shots: int
+    row: PlannedMethod, places: Places, setting: str, part: str, dataset: str, seed: int, shots: int
 ) -> PlannedRun:
-    recipe = row.recipe(setting, dataset, shots)
-    config = f"{named(recipe.config, row.variant)}_{shots}shots"
-    subfolder = method_subfolder(row.method, recipe, row.options)
+    config_file = row.config_file(setting, dataset, shots)
+    config = f"{config_variant(config_file.stem, row.variant)}_{shots}shots"
+    subfolder = method_subfolder(row.method, config_file, row.options)
     folder = places.output / _data_name(row, dataset) / row.method.trainer / config / subfolder / f"seed{seed}"
     return PlannedRun(
         setting=setting,
         part=part,
         method=row.method,
-        recipe=recipe,
+        config_file=config_file,
         dataset=dataset,
         seed=seed,
         shots=shots,
@@ -136,13 +138,13 @@ def _trained_on_all(
     )
 
 
-def _data_name(row: Row, dataset: str) -> str:
+def _data_name(row: PlannedMethod, dataset: str) -> str:
     check_dataset(dataset)
     return data_name(dataset, row.options)
 
 
 @dataclass(frozen=True)
-class Task:
+class PlannedSetting:
     """A setting on some data sets: the columns of a table.
 
     Args:
@@ -156,7 +158,7 @@ class Task:
     shots: tuple[int, ...] = (16,)
     source: str = ""
 
-    def runs(self, row: Row, places: Places, seed: int) -> Iterator[PlannedRun]:
+    def runs(self, row: PlannedMethod, places: Places, seed: int) -> Iterator[PlannedRun]:
         """The runs of one method and seed."""
         for shots in self.shots:
             if self.setting in ("cross_dataset", "domain_generalization"):
@@ -170,7 +172,9 @@ class Task:
                     yield from make(row, places, dataset, seed, shots)
 
 
-def make_plan(tasks: Sequence[Task], rows: Sequence[Row], seeds: Sequence[int], places: Places) -> list[PlannedRun]:
+def make_plan(
+    tasks: Sequence[PlannedSetting], rows: Sequence[PlannedMethod], seeds: Sequence[int], places: Places
+) -> list[PlannedRun]:
     """All runs, without repetitions: seed by seed, so that a whole table of one seed is there early.
 
     Zero-shot CLIP does not depend on the seed and runs with the first one alone.

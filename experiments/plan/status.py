@@ -8,7 +8,7 @@ from dassl.config import config_differences, plain
 from dassl.config.differences import EXTEND_KEY, only_more_epochs, without_extension
 from dassl.engine.run_record import has_checkpoints, has_record
 from dassl.utils.errors import BadValueError, MissingFileError
-from experiments.plan.runs import PlannedRun, default_config, short
+from experiments.plan.runs import PlannedRun, default_config, short_path
 from runner.result import WORKERS, read_result
 from runner.same_files import by_content_of_files, local_backbone_digest, without_files
 from trainers.core.record import changes_no_number, read_record
@@ -57,7 +57,7 @@ def _is_to_be_extended(run: PlannedRun, found: dict[str, Any]) -> bool:
         if not only_more_epochs(different)
         else f"{EXTEND_KEY} True trains that run on; or set OUTPUT to another folder"
     )
-    raise BadValueError(f"{short(run.folder)} was run with another configuration ({keys}): {remedy}")
+    raise BadValueError(f"{short_path(run.folder)} was run with another configuration ({keys}): {remedy}")
 
 
 def _check_interrupted(run: PlannedRun) -> None:
@@ -69,4 +69,4 @@ def _check_interrupted(run: PlannedRun) -> None:
 def check_model(run: PlannedRun) -> None:
     """Raises MissingFileError when the model that `run` tests has not been trained to its end."""
     if run.needs is not None and read_result(run.needs) is None:
-        raise MissingFileError(f"{short(run.needs)} has no finished training: run it first ({run.label} needs it)")
+        raise MissingFileError(f"{short_path(run.needs)} has no finished training: run it first ({run.label} needs it)")

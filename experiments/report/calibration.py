@@ -13,7 +13,7 @@ from experiments.figures.kinds.reliability import reliability_bins
 
 from .evaluations import Evaluation, Evaluations
 from .recipes import Recipe
-from .runs import Run
+from .runs import FinishedRun
 
 Float = NDArray[np.float64]
 
@@ -60,7 +60,7 @@ def curves_by_images(frame: pd.DataFrame, evaluations: Evaluations) -> dict[tupl
         evaluations: their predictions.
     """
     grouped: dict[tuple[str, ...], dict[Recipe, list[Evaluation]]] = {}
-    runs: Sequence[Run] = list(frame["run"])
+    runs: Sequence[FinishedRun] = list(frame["run"])
     for run, recipe in zip(runs, frame["recipe"], strict=True):
         found = evaluations.of(run.path.parent)
         if found is not None:

@@ -49,7 +49,9 @@ def table_charts(table: ScoreTable, index: int) -> list[Chart]:
             for block in table.blocks
         ]
     if table.setting in TRANSFER:
-        return [Chart(name, "", f"Accuracy by data set: {table.title}", partial(figures.transfer, table), recipes)]
+        return [
+            Chart(name, "", f"Accuracy by data set: {table.title}", partial(figures.transfer_figure, table), recipes)
+        ]
     return []
 
 

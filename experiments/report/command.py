@@ -30,7 +30,7 @@ from .names import names_of
 from .own_data import with_own_names
 from .page import html_page
 from .recipes import Recipe, recipes
-from .runs import Found, Run, find_runs
+from .runs import FinishedRun, Found, find_runs
 from .sections import (
     LEGEND,
     UNKNOWN,
@@ -91,7 +91,7 @@ def _name(problems: Sequence[str]) -> None:
         print(f"error: {printable(problem)}", file=sys.stderr)
 
 
-def _wanted(run: Run, settings: Sequence[str] | None, datasets: Sequence[str] | None) -> bool:
+def _wanted(run: FinishedRun, settings: Sequence[str] | None, datasets: Sequence[str] | None) -> bool:
     return (not settings or run.setting in settings) and (
         not datasets or bool({run.dataset, run.dataset_config} & set(datasets))
     )
@@ -118,9 +118,9 @@ class Report:
 
     def __init__(
         self,
-        runs: Sequence[Run],
-        shared: Sequence[Run],
-        recipe_of: Mapping[Run, Recipe],
+        runs: Sequence[FinishedRun],
+        shared: Sequence[FinishedRun],
+        recipe_of: Mapping[FinishedRun, Recipe],
         facts: Sequence[str],
         baseline: str | None,
     ) -> None:
@@ -225,7 +225,7 @@ class Report:
         return [*(folder / name for name in files), *([folder / "figures"] if shown else [])]
 
 
-def _facts(output: Path, runs: Sequence[Run], found: Found, problems: Sequence[str]) -> list[str]:
+def _facts(output: Path, runs: Sequence[FinishedRun], found: Found, problems: Sequence[str]) -> list[str]:
     """Lines about the whole report."""
     commits = sorted({run.commit for run in runs if run.git_commit})
     torch = sorted({str(run.versions.get("torch")) for run in runs})

@@ -72,7 +72,7 @@ class Comparisons:
         Raises:
             UnknownNameError: several methods of the table have the name.
         """
-        recipe = find_method(table, baseline)
+        recipe = find_row(table, baseline)
         if recipe is None:
             return None
         differences = {
@@ -142,7 +142,7 @@ def signed(difference: float) -> str:
     return f"{round(difference, 2) + 0.0:+.2f}".replace("-", "−")
 
 
-def find_method(table: ScoreTable, name: str) -> Recipe | None:
+def find_row(table: ScoreTable, name: str) -> Recipe | None:
     """The row of a table that a name means: as the table calls it, or its trainer or config; None if there is none.
 
     Raises:
@@ -166,6 +166,6 @@ def find_method(table: ScoreTable, name: str) -> Recipe | None:
 
 def check_baseline(tables: Sequence[ScoreTable], name: str) -> None:
     """Raises UnknownNameError if no table has a method of that name."""
-    if all(find_method(table, name) is None for table in tables):
+    if all(find_row(table, name) is None for table in tables):
         known = ", ".join(f'"{each}"' for each in dict.fromkeys(n for table in tables for n in table.names.values()))
         raise UnknownNameError(f'--baseline "{name}" is not a method of this report: choose from {known}')

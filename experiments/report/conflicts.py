@@ -6,33 +6,35 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from .recipes import Recipe
-from .runs import Run
+from .runs import FinishedRun
 
 
-def without_conflicts(runs: Sequence[Run], recipes: Mapping[Run, Recipe]) -> tuple[list[Run], list[str]]:
+def without_conflicts(
+    runs: Sequence[FinishedRun], recipes: Mapping[FinishedRun, Recipe]
+) -> tuple[list[FinishedRun], list[str]]:
     """The runs that have their place for themselves, and a line about each place with several."""
-    places: defaultdict[tuple[object, ...], list[Run]] = defaultdict(list)
+    places: defaultdict[tuple[object, ...], list[FinishedRun]] = defaultdict(list)
     for run in runs:
-        places[place(run, recipes[run])].append(run)
+        places[place_of(run, recipes[run])].append(run)
     conflicts = [group for group in places.values() if len(group) > 1 and not _agree(group)]
     left_out = {run for group in conflicts for run in group}
     return [run for run in runs if run not in left_out], [_line(group) for group in conflicts]
 
 
-def place(run: Run, recipe: Recipe) -> tuple[object, ...]:
+def place_of(run: FinishedRun, recipe: Recipe) -> tuple[object, ...]:
     """Equal for results that would stand for the same number."""
     shots = 0 if run.setting == "few_shot" and run.zero_shot else run.shots
     classes = run.subsample_classes if run.setting == "other" else ""
     return run.setting, run.part, recipe, run.dataset, classes, shots, run.seed
 
 
-def _agree(group: Sequence[Run]) -> bool:
+def _agree(group: Sequence[FinishedRun]) -> bool:
     """Zero-shot CLIP among few-shot results has the same accuracy at each number of shots."""
     by_shots = {run.shots for run in group}
     return group[0].zero_shot and len(by_shots) == len(group) and len({run.accuracy for run in group}) == 1
 
 
-def _line(group: Sequence[Run]) -> str:
+def _line(group: Sequence[FinishedRun]) -> str:
     run, count = group[0], "two" if len(group) == 2 else len(group)
     what = f"{run.setting} {run.part.replace('_', ' ')}, {run.trainer}, {run.dataset}, seed {run.seed}"
     paths = " and ".join(str(each.path) for each in group)

@@ -28,7 +28,7 @@ from dassl.utils import write_bytes_atomically
 from .calibration import Curves
 from .papers import AVERAGE
 from .recipes import Recipe
-from .runs import Run
+from .runs import FinishedRun
 from .tables import Block, ScoreTable
 
 COLOURS, MARKERS, DASHES = 10, "osD^vPX<>h", ("-", (0, (4, 2)), (0, (1, 1.5)))
@@ -261,7 +261,7 @@ def _bar(axes: Axes, y: float, score: Any, colour: str, theme: Theme) -> None:
         axes.plot([value] * 2, (y - BAR / 2, y + BAR / 2), color=theme.ink, linewidth=2.2, solid_capstyle="butt")
 
 
-def transfer(table: ScoreTable, palette: Palette) -> Figure:
+def transfer_figure(table: ScoreTable, palette: Palette) -> Figure:
     """Accuracy of each method on the source, on each target and on average, with one standard deviation."""
     (block,) = table.blocks
     rows = sorted(block.rows.items(), key=lambda row: palette.order(row[0]))
@@ -341,7 +341,7 @@ def training(frame: pd.DataFrame, palette: Palette) -> Figure:
     if any(_meter(run, VALIDATION) for run in frame["run"]):
         panels.append(("validation accuracy", VALIDATION))
     figure, panes = _panels(palette, len(panels), 2.6)
-    by_recipe: dict[Recipe, list[Run]] = {}
+    by_recipe: dict[Recipe, list[FinishedRun]] = {}
     for recipe, run in zip(frame["recipe"], frame["run"], strict=True):
         by_recipe.setdefault(recipe, []).append(run)
     for axes, (label, meters) in zip(panes, panels, strict=True):
@@ -357,12 +357,12 @@ def training(frame: pd.DataFrame, palette: Palette) -> Figure:
     return figure
 
 
-def _meter(run: Run, names: Sequence[str]) -> str | None:
+def _meter(run: FinishedRun, names: Sequence[str]) -> str | None:
     """The first of the meters that the run has recorded."""
     return next((name for name in names if any(name in epoch for epoch in run.history)), None)
 
 
-def _by_epoch(runs: Iterable[Run], names: Sequence[str]) -> pd.DataFrame:
+def _by_epoch(runs: Iterable[FinishedRun], names: Sequence[str]) -> pd.DataFrame:
     """Mean and deviation (n - 1) by epoch, over the runs that have the meter."""
     found = [(run, _meter(run, names)) for run in runs]
     values = [(epoch["epoch"], epoch[name]) for run, name in found if name for epoch in run.history if name in epoch]

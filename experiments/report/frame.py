@@ -10,7 +10,7 @@ from trainers.core.facts import lineage
 
 from .names import names_of
 from .recipes import Recipe
-from .runs import Run
+from .runs import FinishedRun
 
 TITLES = {
     "base2new": "Base to new",
@@ -47,7 +47,7 @@ JOINT = {
 
 
 def run_frame(
-    runs: Iterable[Run], recipes: Mapping[Run, Recipe], names: Mapping[Recipe, str] | None = None
+    runs: Iterable[FinishedRun], recipes: Mapping[FinishedRun, Recipe], names: Mapping[Recipe, str] | None = None
 ) -> pd.DataFrame:
     """A row for each run, in the order of `runs`: where it belongs, and what it measured.
 

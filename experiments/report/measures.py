@@ -9,8 +9,8 @@ import pandas as pd
 
 from .frame import JOINT, MEASURES
 from .papers import AVERAGE, in_order, short_name
-from .scores import harmonic_mean
-from .sections import Section, in_order_of_papers, named, place_tone, section_of
+from .scores import harmonic_means
+from .sections import Section, in_order_of_papers, place_tone, section_of, with_display_names
 
 HIGHER_IS_BETTER = {"macro acc.": True} | dict.fromkeys(("NLL", "ECE", "adaptive ECE", "Brier"), False)
 DIGITS = {"macro acc.": 2, "NLL": 3, "ECE": 2, "adaptive ECE": 2, "Brier": 3}
@@ -40,7 +40,7 @@ def measures_section(frame: pd.DataFrame) -> Section | None:
         return None
     keys = ["setting", "data set", "part", "shots", "method"]
     values = (
-        named(in_order_of_papers(measured))
+        with_display_names(in_order_of_papers(measured))
         .groupby(keys, sort=False)
         .agg(**{name: (name, "mean") for name in shown}, runs=("run", "size"))
         .reset_index()
@@ -114,4 +114,4 @@ def _by_seed(runs: pd.DataFrame, columns: list[str], datasets: int) -> pd.DataFr
 
 
 def _harmonic_means(means: pd.DataFrame) -> pd.Series:
-    return pd.Series(harmonic_mean(means["joint base"].to_numpy(), means["joint new"].to_numpy()), means.index)
+    return pd.Series(harmonic_means(means["joint base"].to_numpy(), means["joint new"].to_numpy()), means.index)

@@ -13,13 +13,13 @@ from dassl.engine import TRAINER_REGISTRY
 from trainers.core.facts import Recipes, fact
 
 from .recipes import Recipe
-from .runs import Run
+from .runs import FinishedRun
 
 BACKBONE_PREFIX = re.compile(r"^(vit_[a-z0-9]+|rn\d+(x\d+)?)(_|$)")
 """What the names of config files begin with; tables name the backbone in their titles."""
 
 
-def names_of(recipe_of: Mapping[Run, Recipe]) -> dict[Recipe, str]:
+def names_of(recipe_of: Mapping[FinishedRun, Recipe]) -> dict[Recipe, str]:
     """The name of each recipe, unique among the recipes of its setting and backbone.
 
     A recipe that a method's file does not state, and recipes that would share a name, have their config behind it.

@@ -12,13 +12,13 @@ from dassl.utils import printable
 from datasets.layout.custom_names import custom_data_name, custom_data_path
 
 from .papers import AVERAGE, OOD_AVERAGE, SHORT
-from .runs import Run
+from .runs import FinishedRun
 
 MARK = "(own data)"
 """Behind the name of own data that is called like a known data set."""
 
 
-def with_own_names(runs: Sequence[Run]) -> list[Run]:
+def with_own_names(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
     """The runs, those on own data with its name in the place of their reader's.
 
     Data of one name in different places keeps as much of its paths as tells them apart. A path is taken as it was
@@ -32,14 +32,14 @@ def with_own_names(runs: Sequence[Run]) -> list[Run]:
     return [replace(run, dataset=printable(named[run])) if run in named else run for run in runs]
 
 
-def _settings(run: Run) -> dict[str, object]:
+def _settings(run: FinishedRun) -> dict[str, object]:
     settings = run.full_config.get("DATASET")
     return {"NAME": run.dataset, "PATH": settings.get("PATH")} if isinstance(settings, dict) else {}
 
 
-def _labels(paths: dict[Run, str]) -> dict[Run, str]:
+def _labels(paths: dict[FinishedRun, str]) -> dict[FinishedRun, str]:
     """The name of each run's data, with folders before it where several paths have that name."""
-    by_name: defaultdict[str, dict[Run, str]] = defaultdict(dict)
+    by_name: defaultdict[str, dict[FinishedRun, str]] = defaultdict(dict)
     for run, path in paths.items():
         by_name[custom_data_name(_settings(run)) or ""][run] = path
     labels = {}

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from .evaluations import Evaluation, Evaluations
 from .recipes import Recipe
-from .runs import Run
+from .runs import FinishedRun
 from .scores import Float, Place, Sheet, combined, seed_list
 
 DRAWS = 2000
@@ -64,7 +64,7 @@ class Paired:
 
 
 @dataclass
-class Outcomes:
+class PairedOutcomes:
     """How the classes of two evaluations of the same images compare.
 
     Args:
@@ -81,7 +81,7 @@ class _Cell:
     """The pairs of one part of one data set, by seed: accuracies in percent, outcomes where both have predictions."""
 
     accuracies: dict[int, tuple[float, float]] = field(default_factory=dict)
-    outcomes: dict[int, Outcomes] = field(default_factory=dict)
+    outcomes: dict[int, PairedOutcomes] = field(default_factory=dict)
 
 
 class Pairing:
@@ -177,7 +177,7 @@ class Pairing:
         digests = [self._sheet.draw(recipe, cell, seed) for recipe in self._pair]
         return None not in digests and digests[0] != digests[1]
 
-    def _outcomes(self, first: Run, second: Run) -> Outcomes | None:
+    def _outcomes(self, first: FinishedRun, second: FinishedRun) -> PairedOutcomes | None:
         """How the predictions of two runs compare; None if one of them has none, or they are of different images."""
         pair = [self._evaluations.of(run.path.parent) for run in (first, second)]
         if pair[0] is None or pair[1] is None:
@@ -188,11 +188,11 @@ class Pairing:
         return compared(pair[0], pair[1])
 
 
-def compared(first: Evaluation, second: Evaluation) -> Outcomes:
+def compared(first: Evaluation, second: Evaluation) -> PairedOutcomes:
     """How two evaluations of the same images compare."""
     a, b, labels = first.predicted, second.predicted, first.labels
     kind = np.select([(a == labels) & (b == labels), a == labels, b == labels], [BOTH, FIRST, SECOND], NEITHER)
-    return Outcomes(np.bincount(kind, minlength=4), int((a != b).sum()))
+    return PairedOutcomes(np.bincount(kind, minlength=4), int((a != b).sum()))
 
 
 def _generator(*names: object) -> np.random.Generator:
@@ -200,7 +200,9 @@ def _generator(*names: object) -> np.random.Generator:
     return np.random.default_rng(zlib.crc32(repr(names).encode("utf-8", "surrogatepass")))
 
 
-def _drawn_images(outcomes: Sequence[Outcomes], chosen: NDArray[np.int64], generator: np.random.Generator) -> Float:
+def _drawn_images(
+    outcomes: Sequence[PairedOutcomes], chosen: NDArray[np.int64], generator: np.random.Generator
+) -> Float:
     """Accuracies in percent of both methods on images drawn with replacement, [draws, seeds, 2].
 
     A seed that is drawn twice has its images drawn twice as well.

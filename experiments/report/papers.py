@@ -121,7 +121,7 @@ def methods(setting: str, recipe: Recipe) -> list[str]:
     return [method for method, *published, settings in RECIPES if tuple(published) == row and setting in settings]
 
 
-def compare(
+def compare_with_papers(
     setting: str, recipe: Recipe, dataset: str, metric: str, shots: int | None, mean: float | None
 ) -> tuple[Comparison, ...]:
     """The published figures of this number, by the short name of its data set (or of its average)."""

@@ -18,7 +18,7 @@ from experiments.plan.runs import ROOT, default_config
 from runner.result import SAME_RECIPE, WORKERS
 from trainers.core.record import changes_no_number
 
-from .runs import Run
+from .runs import FinishedRun
 
 CONFIGS = ROOT / "configs" / "trainers"
 # Settings that a row's own columns show, or that make no difference to what a run computes.
@@ -61,9 +61,9 @@ class Recipe:
         return self.trainer.startswith("ZeroshotCLIP")
 
 
-def recipes(runs: Sequence[Run]) -> dict[Run, Recipe]:
+def recipes(runs: Sequence[FinishedRun]) -> dict[FinishedRun, Recipe]:
     """The recipe of every run."""
-    groups: defaultdict[tuple[str, str, str], list[Run]] = defaultdict(list)
+    groups: defaultdict[tuple[str, str, str], list[FinishedRun]] = defaultdict(list)
     for run in runs:
         groups[run.trainer, run.config, run.backbone].append(run)
     found = {}
@@ -97,7 +97,7 @@ def declared(trainer: str, config: str) -> Mapping[str, Any]:
     return dict(leaves(plain(cfg)))
 
 
-def _settings(group: Iterable[Run]) -> dict[Run, dict[str, str]]:
+def _settings(group: Iterable[FinishedRun]) -> dict[FinishedRun, dict[str, str]]:
     """Flat settings of each run; those of training taken from the run that made the model, where there is just one."""
     settings = {}
     for run in group:
@@ -106,7 +106,7 @@ def _settings(group: Iterable[Run]) -> dict[Run, dict[str, str]]:
         settings[run] = {key: str(value) for key, value in flat if not key.startswith(ignored)}
         if run.init_weights_sha256 and INIT_KEY in settings[run]:  # the file counts, not its path
             settings[run][INIT_KEY] = f"SHA-256 {run.init_weights_sha256[:9]}"
-    origins: defaultdict[tuple[object, ...], list[Run]] = defaultdict(list)
+    origins: defaultdict[tuple[object, ...], list[FinishedRun]] = defaultdict(list)
     for run in group:
         if run.trained:
             origins[_origin(run)].append(run)
@@ -118,13 +118,13 @@ def _settings(group: Iterable[Run]) -> dict[Run, dict[str, str]]:
     return settings
 
 
-def _origin(run: Run) -> tuple[object, ...]:
+def _origin(run: FinishedRun) -> tuple[object, ...]:
     """Equal for a training run and the evaluations of its model."""
     transfer = run.setting in ("cross_dataset", "domain_generalization")
     return ("transfer",) * transfer or (run.setting, run.dataset), run.shots, run.seed
 
 
-def _differing(group: Iterable[Run], settings: Mapping[Run, Mapping[str, str]]) -> set[str]:
+def _differing(group: Iterable[FinishedRun], settings: Mapping[FinishedRun, Mapping[str, str]]) -> set[str]:
     """Keys with several values among the runs of one cell (all but the seed alike)."""
     values: defaultdict[tuple[object, ...], set[str]] = defaultdict(set)
     for run in group:

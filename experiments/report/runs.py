@@ -39,7 +39,7 @@ _VALIDATOR = validators.extend(Draft202012Validator, type_checker=_TYPES)(
 
 
 @dataclass(frozen=True, eq=False)  # two runs are never the same, whatever their numbers
-class Run:
+class FinishedRun:
     """One finished run. Accuracies in percent, times in seconds, memory in bytes."""
 
     path: Path
@@ -93,7 +93,7 @@ class Run:
         return "unknown" if self.git_commit is None else self.git_commit[:9] + "+" * bool(self.git_dirty)
 
 
-def read_run(path: Path) -> Run | None:
+def read_run(path: Path) -> FinishedRun | None:
     """The run that a result.json records; None if it says that the run has not finished.
 
     Raises:
@@ -111,21 +111,21 @@ def read_run(path: Path) -> Run | None:
         raise UnreadableFileError(f"{path} is not a result of this project: {error}") from error
 
 
-def _run(path: Path, content: Any) -> Run:
+def _run(path: Path, content: Any) -> FinishedRun:
     problem = best_match(_VALIDATOR.iter_errors(content))
     if problem is not None:
         raise ValueError(_in_words(problem))
     if content["part"] not in PARTS.get(content["setting"], ()):
         raise ValueError(f"unknown setting and part {content['setting']!r}, {content['part']!r}")
     datetime.fromisoformat(content["date"])
-    values: dict[str, Any] = {key: content.get(key) for key in Run.__dataclass_fields__}
+    values: dict[str, Any] = {key: content.get(key) for key in FinishedRun.__dataclass_fields__}
     # What diverged is left out, so that a curve has a gap there.
     history = ({key: value for key, value in epoch.items() if math.isfinite(value)} for epoch in content["history"])
     results = content["results"]
     values |= {"path": path, "accuracy": float(results["accuracy"]), "history": tuple(history)}
     values |= {"per_class": content["per_class"] or {}, "joint": content.get("joint") or {}}
     values["measures"] = {key: value for key, value in results.items() if _is_number(None, value)}
-    return Run(**values)
+    return FinishedRun(**values)
 
 
 def _in_words(problem: ValidationError) -> str:
@@ -158,7 +158,7 @@ def _printable(content: Any, depth: int = 0) -> Any:
 class Found:
     """What lies below an output folder."""
 
-    runs: list[Run]
+    runs: list[FinishedRun]
     unfinished: list[Path]
     """Run folders with a log but without a finished result.json."""
     not_begun: list[Path]

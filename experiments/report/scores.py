@@ -12,9 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .frame import recipe_order
-from .papers import AVERAGED, Comparison, compare, in_order, short_name
+from .papers import AVERAGED, Comparison, compare_with_papers, in_order, short_name
 from .recipes import Recipe
-from .runs import Run
+from .runs import FinishedRun
 
 CELL = ["part", "dataset", "shots"]
 """Finished runs that are alike in these differ in their seed alone."""
@@ -62,24 +62,24 @@ def combined(accuracies: Float, parts: Sequence[str], mean_of_h: bool = False) -
     if len(of_parts) == 1:
         return of_parts[0].mean(axis=-1)
     if mean_of_h:
-        return harmonic_mean(*of_parts).mean(axis=-1)
-    return harmonic_mean(*(each.mean(axis=-1) for each in of_parts))
+        return harmonic_means(*of_parts).mean(axis=-1)
+    return harmonic_means(*(each.mean(axis=-1) for each in of_parts))
 
 
-def harmonic_mean(base: Float, new: Float) -> Float:
+def harmonic_means(base: Float, new: Float) -> Float:
     """H of two accuracies; 0 where both are 0."""
     total = base + new
     return np.divide(2 * base * new, total, out=np.zeros_like(total), where=total != 0)
 
 
-def origin(run: Run) -> dict[str, str]:
+def origin(run: FinishedRun) -> dict[str, str]:
     """What all runs of one number should have in common."""
     weights = "unknown" if run.weights_sha256 is None else run.weights_sha256[:9]
     versions = {name: str(version) for name, version in run.versions.items()}
     return versions | {"commit": run.commit, "weights": weights, "device": run.device}
 
 
-def mixture(runs: Iterable[Run]) -> list[str]:
+def mixture(runs: Iterable[FinishedRun]) -> list[str]:
     """What differs between runs though it should not, for example "torch 2.11 (seed 1), 2.15 (seeds 2, 3)"."""
     seeds: defaultdict[str, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
@@ -108,7 +108,7 @@ class Sheet:
 
     def __init__(self, setting: str, frame: pd.DataFrame, papers: bool) -> None:
         self.setting, self.papers = setting, papers
-        self.runs: list[Run] = list(frame["run"])
+        self.runs: list[FinishedRun] = list(frame["run"])
         self.datasets = in_order(frame["dataset"][frame["part"] != "source"])
         self.names: dict[Recipe, str] = dict(zip(frame["recipe"], frame["method"], strict=True))
         self.recipes: list[Recipe] = sorted(self.names, key=recipe_order)
@@ -187,13 +187,13 @@ class Sheet:
         other_average = place.mean_of_h or (place.is_average and set(datasets) != set(self.meant))
         if not self.papers or math.isnan(mean) or other_average:
             return ()
-        return compare(self.setting, recipe, place.dataset, place.metric, place.shots, mean)
+        return compare_with_papers(self.setting, recipe, place.dataset, place.metric, place.shots, mean)
 
-    def _runs(self, recipe: Recipe, cells: Iterable[tuple[str, str, int]]) -> list[Run]:
+    def _runs(self, recipe: Recipe, cells: Iterable[tuple[str, str, int]]) -> list[FinishedRun]:
         table = self._run[recipe]
         return [run for cell in cells if cell in table.columns for run in table[cell].dropna()]
 
-    def runs_by_seed(self, recipe: Recipe, cell: tuple[str, str, int]) -> dict[int, Run]:
+    def runs_by_seed(self, recipe: Recipe, cell: tuple[str, str, int]) -> dict[int, FinishedRun]:
         """The runs of one cell."""
         table = self._run[recipe]
         return table[cell].dropna().to_dict() if cell in table.columns else {}
@@ -255,7 +255,7 @@ class Sheet:
         return notes + [f"Not comparable: {text}." for text in differences_between_rows(self.runs)]
 
 
-def differences_between_rows(runs: Iterable[Run]) -> Iterator[str]:
+def differences_between_rows(runs: Iterable[FinishedRun]) -> Iterator[str]:
     """Few-shot draws, classes and weights that should be the same for all recipes and seeds, and are not."""
     draws: defaultdict[tuple[str, str, int, int], set[str]] = defaultdict(set)
     counts: defaultdict[tuple[str, str, str], set[int]] = defaultdict(set)

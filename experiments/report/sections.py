@@ -18,7 +18,7 @@ from .comparisons import Baseline, interval, signed
 from .frame import COSTS, TITLES, recipe_order
 from .papers import STATUSES, Comparison, short_name
 from .recipes import Recipe
-from .runs import Run
+from .runs import FinishedRun
 from .tables import ScoreTable
 
 MISSING, UNKNOWN = "missing", "–"
@@ -128,7 +128,7 @@ def section_of(
     return Section(slug, title, values, texts, tones, legend=legend, notes=notes)
 
 
-def named(frame: pd.DataFrame) -> pd.DataFrame:
+def with_display_names(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows of runs or scores with the names that a reader knows."""
     frame = frame.assign(setting=frame["setting"].map(TITLES.get), dataset=frame["dataset"].map(short_name))
     frame = frame.assign(part=frame["part"].str.replace("_", " ")) if "part" in frame else frame
@@ -247,7 +247,7 @@ def comparison_section(scores: pd.DataFrame) -> Section | None:
         scores: as `with_published` returns them.
     """
     rows = pd.DataFrame(scores[scores["published"].notna()])
-    shown = named(rows).assign(seeds=rows["seeds"].map(len), metric=rows["published_metric"])
+    shown = with_display_names(rows).assign(seeds=rows["seeds"].map(len), metric=rows["published_metric"])
     values = shown.rename(columns={"mean": "measured", "within_band": "within", "published_method": "published as"})
     columns = ["setting", "method", "data set", "metric", "measured", "seeds", "published", "difference"]
     values = pd.DataFrame(values[[*columns, "band", "within", "published as", "provenance", "status"]])
@@ -269,7 +269,7 @@ def summary_section(scores: pd.DataFrame) -> Section | None:
     Args:
         scores: as `with_published` returns them.
     """
-    rows = named(pd.DataFrame(scores[scores["published"].notna()]))
+    rows = with_display_names(pd.DataFrame(scores[scores["published"].notna()]))
     rows = rows.rename(columns={"published_method": "published as"}).astype({"within_band": float})
     difference = rows["difference"].astype(float).abs()
     groups = rows.assign(difference=difference).groupby(["setting", "method", "published as"], sort=False)
@@ -309,7 +309,7 @@ def cost_section(frame: pd.DataFrame) -> Section | None:
         frame: as `run_frame` returns it.
     """
     values = (
-        named(in_order_of_papers(frame))
+        with_display_names(in_order_of_papers(frame))
         .groupby([*RUN_NAMES, "shots"], sort=False)
         .agg(
             **{name: (name, "max" if name == "peak MiB" else "mean") for name in COST},
@@ -334,10 +334,10 @@ def runs_section(frame: pd.DataFrame, output: Path) -> Section | None:
         frame: as `run_frame` returns it.
         output: folder that paths are shown below.
     """
-    runs: list[Run] = list(frame["run"])
+    runs: list[FinishedRun] = list(frame["run"])
     costs = {name: how for name, how in COST.items() if any(frame[name].notna())}
     names = ["setting", "method", "trainer", "config", "data set", "part"]
-    values = named(frame)[[*names, "shots", "seed", "accuracy", *costs, "device"]].assign(
+    values = with_display_names(frame)[[*names, "shots", "seed", "accuracy", *costs, "device"]].assign(
         torch=[str(run.versions.get("torch", UNKNOWN)) for run in runs],
         commit=[run.commit for run in runs],
         date=[run.date[:16].replace("T", " ") for run in runs],
@@ -356,7 +356,7 @@ def classes_section(frame: pd.DataFrame, hardest: int = 10) -> Section | None:
         hardest: classes that are shown of each recipe and data set.
     """
     recorded = [bool(run.per_class) for run in frame["run"]]
-    rows = named(pd.DataFrame(frame[recorded]))
+    rows = with_display_names(pd.DataFrame(frame[recorded]))
     if rows.empty:
         return None
     keys, found = ["method", "data set", "part", "shots"], []

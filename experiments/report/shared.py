@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from .conflicts import place
+from .conflicts import place_of
 from .recipes import Recipe
-from .runs import Run
+from .runs import FinishedRun
 
 USUAL_SOURCES = frozenset({"ImageNet", "Shapes"})
 
 
-def shared_runs(runs: Sequence[Run], recipes: Mapping[Run, Recipe]) -> dict[Run, Recipe]:
+def shared_runs(runs: Sequence[FinishedRun], recipes: Mapping[FinishedRun, Recipe]) -> dict[FinishedRun, Recipe]:
     """Shared runs under the name of their other setting, where no run of that setting has the place."""
     trained = [run for run in runs if not run.zero_shot]
     curves = {(recipes[run], run.dataset) for run in trained if run.setting == "few_shot"}
     tested = {(recipes[run], run.shots, run.seed): run.setting for run in trained if run.part == "target"}
     sources = USUAL_SOURCES | {run.dataset for run in trained if run.part == "source"}
-    taken = {place(run, recipes[run]) for run in runs}
+    taken = {place_of(run, recipes[run]) for run in runs}
     copies = {}
     for run in trained:
         setting = tested.get((recipes[run], run.shots, run.seed))
@@ -30,4 +30,4 @@ def shared_runs(runs: Sequence[Run], recipes: Mapping[Run, Recipe]) -> dict[Run,
             copies[replace(run, setting="few_shot", part="all")] = recipes[run]
         elif run.setting == "few_shot" and setting and run.dataset in sources:
             copies[replace(run, setting=setting, part="source")] = recipes[run]
-    return {run: recipe for run, recipe in copies.items() if place(run, recipe) not in taken}
+    return {run: recipe for run, recipe in copies.items() if place_of(run, recipe) not in taken}

@@ -16,7 +16,7 @@ from trainers.core.facts import TRANSFER
 from .frame import TITLES, recipe_order
 from .papers import AVERAGE, OOD_AVERAGE, SHORT, in_order, short_name
 from .recipes import Recipe
-from .runs import Run
+from .runs import FinishedRun
 from .scores import Place, Sheet
 
 PARTS_OF = {"base": ("train_base",), "new": ("test_new",), "H": ("train_base", "test_new")}
@@ -145,7 +145,7 @@ def base_to_new(frame: pd.DataFrame) -> list[ScoreTable]:
     return tables
 
 
-def transfer(setting: str, frame: pd.DataFrame) -> list[ScoreTable]:
+def transfer_table(setting: str, frame: pd.DataFrame) -> list[ScoreTable]:
     """Accuracy on the source and on each target, and the targets' average.
 
     One training on the source serves both settings of this kind, so a source run of the other one counts here too.
@@ -182,7 +182,7 @@ def _transfer(sheet: Sheet, frame: pd.DataFrame, shots: int) -> list[Place]:
     return places
 
 
-def few_shot(frame: pd.DataFrame) -> list[ScoreTable]:
+def few_shot_table(frame: pd.DataFrame) -> list[ScoreTable]:
     """Accuracy by number of shots, for each data set and on average."""
     tables = []
     for title, _, sheet in _split("few_shot", pd.DataFrame(frame[frame["setting"] == "few_shot"]), by_shots=False):
@@ -199,7 +199,7 @@ def in_shots(shots: int) -> str:
 def other(frame: pd.DataFrame) -> list[ScoreTable]:
     """Runs of no setting, such as train.py called by hand: accuracy by data set, classes and shots."""
     frame = pd.DataFrame(frame[frame["setting"] == "other"])
-    runs: list[Run] = list(frame["run"])
+    runs: list[FinishedRun] = list(frame["run"])
     keys = [(run.backbone, run.dataset, run.subsample_classes, run.shots) for run in runs]
     labels = _labels(in_order(frame["dataset"]), [])
     sheets: dict[str, list[tuple[Sheet, list[Place]]]] = {}
@@ -214,9 +214,9 @@ def other(frame: pd.DataFrame) -> list[ScoreTable]:
 
 BUILDERS: dict[str, Callable[[pd.DataFrame], list[ScoreTable]]] = {
     "base2new": base_to_new,
-    "cross_dataset": lambda frame: transfer("cross_dataset", frame),
-    "domain_generalization": lambda frame: transfer("domain_generalization", frame),
-    "few_shot": few_shot,
+    "cross_dataset": lambda frame: transfer_table("cross_dataset", frame),
+    "domain_generalization": lambda frame: transfer_table("domain_generalization", frame),
+    "few_shot": few_shot_table,
     "other": other,
 }
 

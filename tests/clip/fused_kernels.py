@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from clip import derivatives, fused, model
-from clip.derivatives import Attention, Norm, QuickGELUForm
+from clip.derivatives import AttentionTrace, Norm, QuickGELUForm
 from clip.kernel_choice import choose_kernels
 from clip.packed_text import EndMarks, PackedPrompts, PackedRows, TextTrace
 from clip.towers import EveryRow, ImageTrace
@@ -47,7 +47,7 @@ def gelu_forms(x, weight, bias, dda, da, tangent):
 
 @torch.no_grad()
 def attention_forms(q, k, v, do, q_tangent, k_tangent, v_tangent, ddo):
-    o, attention = Attention.forward(q, k, v, None, q[:1, :1, :1])
+    o, attention = AttentionTrace.forward(q, k, v, None, q[:1, :1, :1])
     cotangents, kept = attention.pull(do)
     o_tangent, kept_too = attention.push(q_tangent, k_tangent, v_tangent)
     return [o, *cotangents, o_tangent, *attention.second(ddo, kept, kept_too)]

@@ -14,7 +14,7 @@ from torch.autograd import grad, gradcheck, gradgradcheck
 from torch.func import vjp
 
 from clip import model
-from clip.derivatives import Attention, GELUForm, Norm, QuickGELUForm
+from clip.derivatives import AttentionTrace, GELUForm, Norm, QuickGELUForm
 from clip.model import QuickGELU, VisionTransformer
 from clip.packed_text import PackedPrompts, TextTrace, text_tower
 from clip.towers import ImageTrace, RecomputedTrace, Tower, features
@@ -121,7 +121,7 @@ def test_attention(draw, count, masked):
     cotangents, last = draw(count, 4, 3, 5), draw(4, 3, 5)
     tangents = [draw(count, *x.shape) for x in (q, k, v)]
     pulled, pushed, second = by_autograd(function, [q, k, v], cotangents, tangents, last)
-    o, attention = Attention.forward(q, k, v, mask, q[:1, :1, :1])
+    o, attention = AttentionTrace.forward(q, k, v, mask, q[:1, :1, :1])
     (dq, dk, dv), kept = attention.pull(cotangents.permute(1, 2, 0, 3).contiguous())
     q_tangent, k_tangent, v_tangent = tangents
     tangents = q_tangent.permute(1, 2, 0, 3), k_tangent.permute(1, 0, 2, 3), v_tangent.permute(1, 2, 0, 3)

@@ -119,7 +119,7 @@ def test_a_tag_says_how_its_weights_were_trained(tmp_path, monkeypatch):
     path = save_checkpoint(reference, tmp_path / "weights.pt")
     half = (0.5, 0.5, 0.5)
     name = register_tag(monkeypatch, path, quick_gelu=True, mean=half, std=half, interpolation="bicubic")
-    assert clip.resolve(name) == str(path)
+    assert clip.checkpoint_file_of(name) == str(path)
     model, pixels = clip.load_backbone(name)
     assert_equal(model, reference)
     assert pixels == (half, half, "bicubic")
@@ -148,7 +148,7 @@ def test_a_download_that_fails_is_said_in_one_line(monkeypatch):
 
     monkeypatch.setattr(open_clip, "download_pretrained", fail)
     with pytest.raises(UserError, match="ViT-B-32/laion2b_s34b_b79k.*no route to host") as error:
-        clip.resolve("open_clip:ViT-B-32/laion2b_s34b_b79k")
+        clip.checkpoint_file_of("open_clip:ViT-B-32/laion2b_s34b_b79k")
     assert "\n" not in str(error.value)
 
 
@@ -220,7 +220,7 @@ def test_published_sizes_are_read_from_the_tensors(name):
     with torch.device("meta"):
         reference = OpenClip(**configuration)
     heads = open_clip_models._heads(configuration)
-    model = weights.build_model(reference.state_dict(), False, name, heads)
+    model = weights.clip_from_state_dict(reference.state_dict(), False, name, heads)
     open_clip_models._check_is_the_model(model, configuration, name)
     assert model.transformer.resblocks[0].heads == reference.transformer.resblocks[0].attn.num_heads
     if name.startswith("ViT"):

@@ -30,7 +30,7 @@ def pair(request):
         if tensor.is_floating_point() and tensor.dim() == 1:
             tensor += 0.2 * torch.randn_like(tensor).abs() if "running_var" in name else 0.2 * torch.randn_like(tensor)
     reference.eval()
-    return reference, weights.build_model(reference.state_dict(), quick_gelu=quick)
+    return reference, weights.clip_from_state_dict(reference.state_dict(), quick_gelu=quick)
 
 
 @pytest.fixture(scope="module")

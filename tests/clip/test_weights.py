@@ -15,7 +15,7 @@ from tensor_modules import trace
 from torch import Tensor
 
 from clip import clip
-from clip.backbones.checkpoint import build_model, read_state_dict
+from clip.backbones.checkpoint import clip_from_state_dict, read_state_dict
 from clip.model import CLIP, ModifiedResNet, VisionTransformer
 from dassl.utils import UserError
 
@@ -88,7 +88,7 @@ def test_a_table_restricted_to_some_rows_is_expanded(state, tmp_path, suffix):
     restricted = state | {"token_embedding.weight": table, "token_embedding.rows": rows.int()}
     path = tmp_path / f"restricted.{suffix}"
     save_file(restricted, path) if suffix == "safetensors" else torch.save(restricted, path)
-    model = build_model(read_state_dict(path))
+    model = clip_from_state_dict(read_state_dict(path))
     full = model.token_embedding.weight
     assert full.shape == (49408, 128) and model.vocab_size == 49408
     assert torch.equal(full[rows], table)
@@ -101,11 +101,11 @@ def test_a_table_restricted_to_some_rows_is_expanded(state, tmp_path, suffix):
 def test_a_restricted_table_whose_rows_do_not_fit_is_refused(state, rows):
     table = state["token_embedding.weight"][:3]
     restricted = state | {"token_embedding.weight": table, "token_embedding.rows": torch.tensor(rows)}
-    refused(lambda: build_model(restricted, source="table.pt"), "table.pt", "token_embedding.rows")
+    refused(lambda: clip_from_state_dict(restricted, source="table.pt"), "table.pt", "token_embedding.rows")
 
 
 def test_vit_architecture_is_read_from_the_shapes(state):
-    model = build_model(state)
+    model = clip_from_state_dict(state)
     assert isinstance(model.visual, VisionTransformer)
     assert (model.visual.input_resolution, len(model.visual.transformer.resblocks)) == (48, 2)
     assert model.visual.conv1.kernel_size == (16, 16)
@@ -115,7 +115,7 @@ def test_vit_architecture_is_read_from_the_shapes(state):
 
 
 def test_resnet_architecture_is_read_from_the_shapes():
-    model = build_model(tiny_state(RESNET))
+    model = clip_from_state_dict(tiny_state(RESNET))
     assert isinstance(model.visual, ModifiedResNet)
     stages = [model.visual.layer1, model.visual.layer2, model.visual.layer3, model.visual.layer4]
     assert [len(stage) for stage in stages] == [2, 1, 3, 1]

@@ -24,7 +24,7 @@ from datasets.acquire import prepare
 from datasets.acquire.names import downloadable, readers
 from datasets.eurosat import EuroSAT
 from datasets.imagenet import ImageNet
-from datasets.layout.sources import Counts, Source
+from datasets.layout.sources import Counts, Download
 from datasets.ucf101 import UCF101
 
 
@@ -151,7 +151,7 @@ def eurosat(server, monkeypatch):
     source = images.sources[0]._replace(url=f"{server.url}/EuroSAT.zip", md5=hashlib.md5(content).hexdigest())
     on_server = (
         images._replace(sources=(source,)),
-        split._replace(sources=(Source(split.provides, url=f"{server.url}/{split.provides}"),)),
+        split._replace(sources=(Download(split.provides, url=f"{server.url}/{split.provides}"),)),
     )
     monkeypatch.setattr(EuroSAT, "pieces", on_server)
     monkeypatch.setattr(EuroSAT, "counts", Counts(2, 6, 2, 4))
@@ -521,7 +521,7 @@ def test_a_mirror(eurosat, server, run, monkeypatch):
     images, split = EuroSAT.pieces
     nowhere = (
         images._replace(sources=(images.sources[0]._replace(url="http://127.0.0.1:9/EuroSAT.zip"),)),
-        split._replace(sources=(Source(split.provides, drive_id="none"),)),
+        split._replace(sources=(Download(split.provides, drive_id="none"),)),
     )
     monkeypatch.setattr(EuroSAT, "pieces", nowhere)
     monkeypatch.setattr(EuroSAT, "counts", Counts(2, 6, 2, 4))

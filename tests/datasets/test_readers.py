@@ -15,7 +15,7 @@ from scipy.io import savemat
 
 from dassl.utils import UserError
 from datasets.acquire.check import check
-from datasets.imagenet import ImageNet, read_classnames
+from datasets.imagenet import ImageNet, read_wnids
 from datasets.layout.sources import Counts
 from datasets.ucf101 import read_class_index
 
@@ -259,7 +259,7 @@ def test_imagenet_with_unsorted_val(imagenet, build, put_image):
 def test_a_list_of_classes_in_another_form(tmp_path, put_lines, lines, message):
     put_lines(tmp_path / "classnames.txt", lines)
     with pytest.raises(UserError, match=message):
-        read_classnames(str(tmp_path / "classnames.txt"))
+        read_wnids(str(tmp_path / "classnames.txt"))
 
 
 def test_two_published_classes_with_one_name_are_a_warning(imagenet, build, put_lines, capsys):

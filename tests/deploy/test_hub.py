@@ -27,7 +27,7 @@ from dassl.config import leaves, plain
 from dassl.utils import BadValueError, UserError, file_sha256
 from deploy import hub, load_classifier
 from deploy.arguments import make_hub_parser
-from deploy.load import Source
+from deploy.load import TrainedFolder
 from deploy.model_card import Shared, escaped, model_card
 from deploy.prompt_folder import MAX_BYTES, without_folders
 from runner.config import default_cfg, setup_cfg
@@ -127,7 +127,7 @@ def backbone_of(trained):
 
 
 def pushed(trained, client, **options):
-    hub.push(Source(trained.run), REPOSITORY, client, **options)
+    hub.push(TrainedFolder(trained.run), REPOSITORY, client, **options)
     return client.files(REPOSITORY)
 
 
@@ -151,14 +151,14 @@ def test_an_exported_folder_is_pushed_as_its_run(trained, client, tmp_path):
         export.parse_args(["--model-dir", str(trained.run), "--output-dir", str(tmp_path / "out"), "--formats"])
     )
     of_run = {path.name: path.read_bytes() for path in pushed(trained, client).iterdir()}
-    hub.push(Source(tmp_path / "out"), REPOSITORY, client)
+    hub.push(TrainedFolder(tmp_path / "out"), REPOSITORY, client)
     of_export = {path.name: path.read_bytes() for path in client.files(REPOSITORY).iterdir()}
     card = of_export.pop("README.md").decode()
     assert of_run.pop("README.md") and of_run == of_export
     assert "Not recorded" in card and "| method | CoOp |" in card and "train.py" not in card
     (tmp_path / "out" / "config.yaml").write_text("SEED: 1\n")
     with pytest.raises(UserError, match=r"config.yaml has 8 bytes, but manifest.json says \d+"):
-        hub.push(Source(tmp_path / "out"), REPOSITORY, client)
+        hub.push(TrainedFolder(tmp_path / "out"), REPOSITORY, client)
 
 
 def test_no_folder_of_this_computer_is_shared(trained, client):
@@ -254,7 +254,7 @@ def test_a_result_of_another_configuration(trained, client, tmp_path):
     content["full_config"]["OPTIM"]["MAX_EPOCH"] = 1
     (tmp_path / "run" / "result.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="OPTIM.MAX_EPOCH is 1 there, 2 here.*finish the training"):
-        hub.push(Source(tmp_path / "run"), REPOSITORY, client)
+        hub.push(TrainedFolder(tmp_path / "run"), REPOSITORY, client)
 
 
 def test_private_is_private(trained, client):
@@ -262,7 +262,7 @@ def test_private_is_private(trained, client):
     with pytest.raises(UserError, match="exists and is public"):
         pushed(trained, client, private=True)
     assert len(client.commits[REPOSITORY]) == 1
-    hub.push(Source(trained.run), "someone/hidden", client, private=True)
+    hub.push(TrainedFolder(trained.run), "someone/hidden", client, private=True)
     assert client.private == {REPOSITORY: False, "someone/hidden": True}
 
 
@@ -276,7 +276,7 @@ def test_a_repository_of_something_else_stays_as_it_is(trained, client):
 @pytest.mark.parametrize("name", ["eurosat", "a/b/c", "../x", "a/..", "someone/x y", "someone/é", "-a/b"])
 def test_a_name_that_no_repository_has(trained, client, tmp_path, name):
     for act in (
-        lambda: hub.push(Source(trained.run), name, client),
+        lambda: hub.push(TrainedFolder(trained.run), name, client),
         lambda: hub.pull(name, tmp_path / "out", client),
     ):
         with pytest.raises(BadValueError, match="write OWNER/NAME"):
@@ -288,7 +288,7 @@ def test_what_has_no_prompts(client, tmp_path):
     (tmp_path / "photos").mkdir()
     for place, says in ((tmp_path / "none", "no such folder"), (tmp_path / "photos", "it has no config.yaml")):
         with pytest.raises(UserError, match=says):
-            hub.push(Source(place), REPOSITORY, client)
+            hub.push(TrainedFolder(place), REPOSITORY, client)
 
 
 def flip(path):

@@ -474,7 +474,11 @@ def test_names_cannot_steer_the_terminal(form, capsys):
 
     image = "photos/\udcff\x9b.jpg"
     prediction = Prediction(image, Named.classnames, (0.75, 0.25))
-    show = {"json": lambda: predict.json_line, "csv": predict.csv_lines, "table": lambda: predict.table(Named, [image])}
+    show = {
+        "json": lambda: predict.json_line,
+        "csv": predict.csv_lines,
+        "table": lambda: predict.prediction_table(Named, [image]),
+    }
     lines = show[form]()(prediction)
     printed = capsys.readouterr().out + "\n".join(lines)
     assert printable_lines(printed) == printed and printed.encode()

@@ -336,7 +336,7 @@ def written_figures(page: str):
 
 @pytest.mark.parametrize("page", METHODS)
 def test_published_figures_are_those_of_the_list(page):
-    listed, recipes = published_figures(), {recipe[:3]: recipe[3] for recipe in RECIPES}
+    listed, recipes = published_figures(), {config_file[:3]: config_file[3] for config_file in RECIPES}
     for key, value, status, config in written_figures(page):
         assert (listed[key].value, listed[key].status) == (value, status), key
         assert key[0] in recipes[key[1], METHODS[page], config], (key, config)
@@ -640,7 +640,9 @@ def test_scripts_take_the_arguments_of_the_page(tmp_path):
             if kind == "all" and len(words) == 2:
                 words.append("1")
             planned = read_request(kind, method, words).run()
-            assert (ROOT / "configs" / "trainers" / planned.method.folder / f"{planned.recipe.config}.yaml").is_file()
+            assert (
+                ROOT / "configs" / "trainers" / planned.method.folder / f"{planned.config_file.stem}.yaml"
+            ).is_file()
     assert read_request("source", "cocoop", ["1"]) == read_request("source", "cocoop", ["imagenet", "1"])
     for method in (path for path in (ROOT / "scripts").iterdir() if path.is_dir()):
         assert {path.stem for path in method.glob("*.sh")} >= SCRIPTS
@@ -662,7 +664,7 @@ def test_output_folders_are_those_of_the_page(monkeypatch):
     assert len(table) == len(requests)
     for written, (kind, method, *words) in zip(table, requests, strict=True):
         run = read_request(kind, method, words).run()
-        values = {"dataset": "eurosat", "trainer": "ProMetaR", "cfg": run.recipe.config, "k": "2", "K": "8"}
+        values = {"dataset": "eurosat", "trainer": "ProMetaR", "cfg": run.config_file.stem, "k": "2", "K": "8"}
         values |= {"N": "16", "bool": "False", "position": "end"}
         expected = re.sub(r"<(\w+)>", lambda match, values=values: values[match[1]], written)
         assert run.folder.as_posix().endswith(f"/{expected}"), (written, run.folder)

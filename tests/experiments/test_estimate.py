@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from experiments.launch.estimate import Estimate, duration, seconds_of_result
-from experiments.plan.settings import Places, Row, Task, make_plan
+from experiments.plan.settings import Places, PlannedMethod, PlannedSetting, make_plan
 from experiments.plan.work import work_of
 
 PLACES = Places(Path("data"), Path("output"))
 
 
 def plan(*rows, datasets=("eurosat",), seeds=(1, 2, 3)):
-    return make_plan([Task("base2new", datasets)], [Row(row) for row in rows], list(seeds), PLACES)
+    return make_plan([PlannedSetting("base2new", datasets)], [PlannedMethod(row) for row in rows], list(seeds), PLACES)
 
 
 def test_runs_of_a_kind_on_one_data_set_need_the_same():
@@ -60,8 +60,8 @@ def test_other_methods_say_nothing():
 def test_generated_data_have_a_size_and_own_data_count_as_their_like():
     (generated, *_) = plan("coop", datasets=("shapes",))
     assert work_of(generated).steps > 0
-    one, other = make_plan([Task("few_shot", ("folder",), (1,))], [Row("coop")], [1, 2], PLACES)
-    (more,) = make_plan([Task("few_shot", ("folder",), (16,))], [Row("coop")], [1], PLACES)
+    one, other = make_plan([PlannedSetting("few_shot", ("folder",), (1,))], [PlannedMethod("coop")], [1, 2], PLACES)
+    (more,) = make_plan([PlannedSetting("few_shot", ("folder",), (16,))], [PlannedMethod("coop")], [1], PLACES)
     estimate = Estimate()
     estimate.add(one, 10.0)
     assert estimate.seconds(other) == 10 and estimate.seconds(more) is None

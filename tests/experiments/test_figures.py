@@ -35,10 +35,10 @@ from experiments import __main__ as experiments_program
 from experiments import figures
 from experiments.arguments import kind_names
 from experiments.figures import drawing, kinds, trained
-from experiments.figures.drawing import STYLE, Asked, short, spread
+from experiments.figures.drawing import STYLE, Asked, shortened, spread
 from experiments.figures.kinds import attention, classes, confusion, embedding, meta, reliability
 from experiments.figures.predictions import PREDICTIONS_NAME, read_predictions
-from experiments.figures.projection import centred, principal_plane
+from experiments.figures.projection import centred_rows, principal_plane
 from experiments.figures.rollout import attention_shares, rollout
 from experiments.figures.trained import UNKNOWN, Labelled, load_run
 
@@ -371,7 +371,7 @@ def test_cocoop_has_no_class_features_of_its_own(runs):
 
 def test_the_plane_has_the_largest_variances():
     torch.manual_seed(0)
-    rows = centred(torch.randn(50, 8) * torch.tensor([1, 9, 1, 1, 5, 1, 1, 1.0]) + 3)
+    rows = centred_rows(torch.randn(50, 8) * torch.tensor([1, 9, 1, 1, 5, 1, 1, 1.0]) + 3)
     plane = principal_plane(rows)
     values, vectors = torch.linalg.eigh(rows.t() @ rows)
     assert plane.shares == pytest.approx((values / values.sum()).flip(0)[:2])
@@ -398,7 +398,7 @@ def test_both_panels_share_one_plane_and_centre_their_features(runs):
 def test_images_are_spread_over_the_classes(size, named, total):
     images = [Labelled(f"{i}", i % size) for i in range(size * 60)]
     labels = spread(size, 18)
-    found = embedding.chosen(images, labels)
+    found = embedding.images_to_project(images, labels)
     assert len(labels) == named and labels[0] == 0 and labels[-1] == size - 1
     assert len(found) == total and {image.label for image in found} == set(range(size))
 
@@ -602,8 +602,17 @@ def test_an_image_tower_that_stays_the_same_and_one_without_attention(runs, tmp_
 
 def test_attention_shows_one_image_of_each_class(runs):
     images = [Labelled(f"{i}", i % 20) for i in range(100)]
-    assert [image.path for image in attention.chosen(images, True)] == ["0", "3", "5", "8", "11", "14", "16", "19"]
-    assert len(attention.chosen(images, False)) == 8 == len(attention.chosen(images[:8], False))
+    assert [image.path for image in attention.images_to_draw(images, True)] == [
+        "0",
+        "3",
+        "5",
+        "8",
+        "11",
+        "14",
+        "16",
+        "19",
+    ]
+    assert len(attention.images_to_draw(images, False)) == 8 == len(attention.images_to_draw(images[:8], False))
     assert "7 of 14 images" in drawn(attention, runs("IVLP").output_dir).summary
     pixels = torch.rand(2, 3, 4, 4)
     run = load_run(Path(runs("IVLP").output_dir))
@@ -716,8 +725,8 @@ def test_an_unknown_kind_names_the_known_ones(capsys):
 
 
 def test_names_are_shortened_in_the_middle_and_have_no_hidden_characters():
-    assert short("abc") == "abc" and short("a\x1b[31m") == r"a\x1b[31m"
-    text = short("one very long name of a class at its end", 20)
+    assert shortened("abc") == "abc" and shortened("a\x1b[31m") == r"a\x1b[31m"
+    text = shortened("one very long name of a class at its end", 20)
     assert len(text) == 20 and text.startswith("one very lon") and text.endswith("s end") and "…" in text
     assert spread(3, 8) == [0, 1, 2] and spread(9, 3) == [0, 4, 8] and spread(9, 1) == [0]
     assert drawing.names_by_place([Path("/a/b")]) == [Path(".")]

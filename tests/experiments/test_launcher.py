@@ -40,15 +40,15 @@ from experiments.launch.launcher import Launch, do_run
 from experiments.launch.progress import LiveView, PlainView, Tally
 from experiments.launch.workers import Worker, make_workers
 from experiments.plan import declaration
-from experiments.plan.runs import named
-from experiments.plan.settings import Places, Row, Task, make_plan
+from experiments.plan.runs import config_variant
+from experiments.plan.settings import Places, PlannedMethod, PlannedSetting, make_plan
 from experiments.plan.status import is_finished
 from experiments.report.runs import find_runs
 from runner.result import read_plan
 
 ROOT = Path(train.__file__).parent
 SHIPPED = sorted((ROOT / "configs" / "experiments").glob("*.yaml"))
-BASE2NEW = Task("base2new", ("eurosat",))
+BASE2NEW = PlannedSetting("base2new", ("eurosat",))
 FEW_SHOT = {"few_shot": {"datasets": ["eurosat"], "shots": [1]}}
 
 
@@ -78,7 +78,7 @@ def reported(run) -> dict:
     """The rest of a result that the report asks for."""
     none = ("per_class", "train_seconds", "test_seconds", "peak_memory_bytes", "few_shot_sha256", "weights_sha256")
     names = {"dataset": run.config()["DATASET"]["NAME"], "dataset_config": run.dataset, "backbone": "ViT-B/16"}
-    what = {"setting": run.setting, "part": run.part, "trainer": run.method.trainer, "config": run.recipe.config}
+    what = {"setting": run.setting, "part": run.part, "trainer": run.method.trainer, "config": run.config_file.stem}
     size = {"shots": run.shots, "seed": run.seed, "classes": 10, "subsample_classes": "all"}
     where = {"device": "cpu", "history": [], "versions": {}, "git_commit": None, "git_dirty": False}
     return dict.fromkeys(none) | names | what | size | where
@@ -119,7 +119,7 @@ def test_a_launch_records_what_it_plans(stand_in, tmp_path):
 
 
 def test_base_to_new(places):
-    runs = make_plan([BASE2NEW], [Row("zsclip"), Row("maple")], [1, 2], places)
+    runs = make_plan([BASE2NEW], [PlannedMethod("zsclip"), PlannedMethod("maple")], [1, 2], places)
     maple = "eurosat/shots_16/MaPLe/vit_b16_c2_ep5_batch4_2ctx"
     zero_shot = "eurosat/shots_16/ZeroshotCLIP/vit_b16"
     assert folders(runs, places) == [
@@ -151,8 +151,12 @@ def test_base_to_new(places):
     ],
 )
 def test_own_data_is_called_by_its_folder_or_file(places, dataset, path, name):
-    row = Row("maple", options=(("DATASET.PATH", path),))
-    tasks = [Task("base2new", (dataset,)), Task("few_shot", (dataset,)), Task("cross_dataset", (dataset,))]
+    row = PlannedMethod("maple", options=(("DATASET.PATH", path),))
+    tasks = [
+        PlannedSetting("base2new", (dataset,)),
+        PlannedSetting("few_shot", (dataset,)),
+        PlannedSetting("cross_dataset", (dataset,)),
+    ]
     runs = make_plan(tasks, [row], [1], places)
     config = "vit_b16_c2_ep5_batch4_2ctx"
     assert folders(runs, places) == [
@@ -166,19 +170,22 @@ def test_own_data_is_called_by_its_folder_or_file(places, dataset, path, name):
     assert (
         name in runs[0].label and name in runs[0].short_label and f"configs/datasets/{dataset}.yaml" in runs[0].command
     )
-    source = make_plan([Task("cross_dataset", ("dtd",), source=dataset)], [row], [1], places)
+    source = make_plan([PlannedSetting("cross_dataset", ("dtd",), source=dataset)], [row], [1], places)
     assert f"_from_{name}/dtd/seed1" in str(source[1].folder)
 
 
 def test_two_own_data_sets_of_one_name_do_not_share_a_folder_in_silence(places):
-    rows = [Row("maple", options=(("DATASET.PATH", path),)) for path in ("a/images", "b/images")]
+    rows = [PlannedMethod("maple", options=(("DATASET.PATH", path),)) for path in ("a/images", "b/images")]
     with pytest.raises(UserError, match=r"DATASET.PATH is '.*a/images' there, '.*b/images' here"):
-        make_plan([Task("few_shot", ("folder",))], rows, [1], places)
+        make_plan([PlannedSetting("few_shot", ("folder",))], rows, [1], places)
 
 
 def test_cross_dataset_and_domain_generalisation_share_their_source(places):
-    tasks = [Task("cross_dataset", ("dtd", "ucf101")), Task("domain_generalization", ("imagenet_a",))]
-    runs = make_plan(tasks, [Row("maple")], [1], places)
+    tasks = [
+        PlannedSetting("cross_dataset", ("dtd", "ucf101")),
+        PlannedSetting("domain_generalization", ("imagenet_a",)),
+    ]
+    runs = make_plan(tasks, [PlannedMethod("maple")], [1], places)
     config = "vit_b16_c2_ep5_batch4_2ctx_cross_datasets_16shots"
     assert folders(runs, places) == [
         f"imagenet/MaPLe/{config}/seed1",
@@ -191,10 +198,10 @@ def test_cross_dataset_and_domain_generalisation_share_their_source(places):
 
 
 def test_a_training_that_two_settings_share_is_reported_in_both(places):
-    few_shot, transfer = Task("few_shot", ("imagenet",), (1, 16)), Task("cross_dataset", ("dtd",))
+    few_shot, transfer = PlannedSetting("few_shot", ("imagenet",), (1, 16)), PlannedSetting("cross_dataset", ("dtd",))
     for tasks in ((few_shot, transfer), (transfer, few_shot)):
         output = Places(places.data, places.output / tasks[0].setting)
-        runs = make_plan(tasks, [Row("vpt")], [1], output)
+        runs = make_plan(tasks, [PlannedMethod("vpt")], [1], output)
         assert len(runs) == 3  # 16 shots once
         for accuracy, run in enumerate(sorted(runs, key=lambda run: (run.part == "target", run.shots)), 61):
             finish(run, accuracy, **reported(run))
@@ -207,7 +214,7 @@ def test_a_training_that_two_settings_share_is_reported_in_both(places):
 
 def test_another_source_has_folders_of_its_own(places):
     usual, other = (
-        make_plan([Task("cross_dataset", ("dtd",), source=source)], [Row("maple")], [1], places)[1]
+        make_plan([PlannedSetting("cross_dataset", ("dtd",), source=source)], [PlannedMethod("maple")], [1], places)[1]
         for source in ("", "caltech101")
     )
     assert usual.folder != other.folder and "_from_caltech101/dtd/seed1" in str(other.folder)
@@ -215,14 +222,16 @@ def test_another_source_has_folders_of_its_own(places):
 
 def test_few_shot_as_coop_does_it(places):
     """CoOp, section 4.1: 200 epochs for 16 and 8 shots, 100 for 4 and 2, 50 for 1 and on ImageNet."""
-    runs = make_plan([Task("few_shot", ("dtd", "imagenet"), (1, 2, 4, 8, 16))], [Row("coop")], [1], places)
+    runs = make_plan(
+        [PlannedSetting("few_shot", ("dtd", "imagenet"), (1, 2, 4, 8, 16))], [PlannedMethod("coop")], [1], places
+    )
     by_shots = {1: "vit_b16_ep50", 2: "vit_b16_ep100", 4: "vit_b16_ep100", 8: "vit_b16", 16: "vit_b16"}
     below = "nctx16_cscFalse_ctpend/seed1"
     on_dtd = [f"dtd/CoOp/{config}_{shots}shots/{below}" for shots, config in by_shots.items()]
     on_imagenet = [f"imagenet/CoOp/vit_b16_ep50_{shots}shots/{below}" for shots in by_shots]
     expected = [folder for pair in zip(on_dtd, on_imagenet, strict=True) for folder in pair]
     assert folders(runs, places) == expected
-    assert {run.recipe.name for run in runs} == {"vit_b16_epochs_by_shots"}  # one row of the table
+    assert {run.config_file.reported_as for run in runs} == {"vit_b16_epochs_by_shots"}  # one row of the table
 
 
 def test_overrides_and_variants(places, tmp_path):
@@ -235,7 +244,7 @@ def test_overrides_and_variants(places, tmp_path):
     )
     experiment = declaration.read_experiment(path)
     runs = make_plan(experiment.tasks, experiment.rows, experiment.seeds, places)
-    assert [named(run.recipe.config, run.variant).partition("@")[2] for run in runs[::3]] == [
+    assert [config_variant(run.config_file.stem, run.variant).partition("@")[2] for run in runs[::3]] == [
         "slow",
         "fast",
         "rate4-slow",
@@ -248,7 +257,7 @@ def test_overrides_and_variants(places, tmp_path):
 
 
 def test_two_runs_in_one_folder_are_refused(places):
-    rows = [Row("coop"), Row("coop", options=(("OPTIM.LR", "0.5"),))]
+    rows = [PlannedMethod("coop"), PlannedMethod("coop", options=(("OPTIM.LR", "0.5"),))]
     with pytest.raises(UserError, match="OPTIM.LR"):
         make_plan([BASE2NEW], rows, [1], places)
 
@@ -355,7 +364,7 @@ def test_dry_run_prints_commands_that_work_alone(tmp_path, capsys, monkeypatch):
 
 
 def test_a_folder_or_a_log_is_no_result(places):
-    run = train_and_test([Row("coop")], [1], places)[0]
+    run = train_and_test([PlannedMethod("coop")], [1], places)[0]
     run.folder.mkdir(parents=True)
     (run.folder / "log.txt").write_text("Finish training\n* accuracy: 90.0%\n")
     assert not is_finished(run)
@@ -365,7 +374,7 @@ def test_a_folder_or_a_log_is_no_result(places):
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"finished": false}', '{"finished": true, "schema": 99}', None])
 def test_an_unusable_result_is_named(places, text):
-    run = train_and_test([Row("coop")], [1], places)[0]
+    run = train_and_test([PlannedMethod("coop")], [1], places)[0]
     run.folder.mkdir(parents=True)
     path = run.folder / "result.json"
     path.write_text(text) if text else os.mkfifo(path)
@@ -386,7 +395,7 @@ def test_an_unusable_result_is_named(places, text):
     ],
 )
 def test_a_damaged_result_is_one_line_and_stops_only_what_needs_it(places, stand_in, change, capsys):
-    runs = train_and_test([Row("coop"), Row("vpt")], [1], places)
+    runs = train_and_test([PlannedMethod("coop"), PlannedMethod("vpt")], [1], places)
     for run in runs:
         lay_out(run)
     finish(runs[0], **change)
@@ -409,7 +418,7 @@ def test_a_plan_that_leads_elsewhere_stops_a_launch_before_it_begins(stand_in, t
 
 def test_the_configuration_must_be_the_planned_one(places):
     (run, test), (other, _), (harmless, _), (drawn_otherwise, same_test) = (
-        train_and_test([Row("coop", options=options)], [1], places)
+        train_and_test([PlannedMethod("coop", options=options)], [1], places)
         for options in ((), (("OPTIM.LR", "0.5"),), (("TRAIN.PRINT_FREQ", "3"),), (("DATALOADER.NUM_WORKERS", "3"),))
     )
     finish(run)
@@ -428,7 +437,7 @@ def test_the_configuration_must_be_the_planned_one(places):
 
 
 def test_a_test_of_an_older_model_is_repeated(places):
-    trained, tested = train_and_test([Row("coop")], [1], places)
+    trained, tested = train_and_test([PlannedMethod("coop")], [1], places)
     finish(trained)
     finish(tested)
     assert is_finished(tested)
@@ -448,7 +457,7 @@ def launched(runs, workers=2, view=PlainView):
 
 
 def test_a_failing_run_stops_only_what_needs_it(places, stand_in, capsys):
-    runs = train_and_test([Row("coop"), Row("vpt")], [1, 2], places)
+    runs = train_and_test([PlannedMethod("coop"), PlannedMethod("vpt")], [1, 2], places)
     for run in runs:
         lay_out(run)
     lay_out(runs[0], status=1, says="no such file: split.json")
@@ -466,7 +475,7 @@ def test_a_failing_run_stops_only_what_needs_it(places, stand_in, capsys):
 
 
 def test_a_test_comes_after_its_training(places, stand_in):
-    runs = train_and_test([Row("coop"), Row("vpt")], [1], places)
+    runs = train_and_test([PlannedMethod("coop"), PlannedMethod("vpt")], [1], places)
     for run in runs:
         lay_out(run, seconds=2.0 if run.trains else 0.0)
     launched(runs, workers=4)
@@ -477,8 +486,8 @@ def test_a_test_comes_after_its_training(places, stand_in):
 
 
 def test_a_result_of_something_else_is_left_alone(places, stand_in):
-    runs = train_and_test([Row("coop")], [1], places)
-    finish(train_and_test([Row("coop", options=(("OPTIM.LR", "0.5"),))], [1], places)[0])
+    runs = train_and_test([PlannedMethod("coop")], [1], places)
+    finish(train_and_test([PlannedMethod("coop", options=(("OPTIM.LR", "0.5"),))], [1], places)[0])
     before = (runs[0].folder / "result.json").read_bytes()
     tally = launched(runs)
     assert "OPTIM.LR is 0.5 there" in tally.failures[runs[0]] and len(tally.failures) == 2
@@ -486,7 +495,7 @@ def test_a_result_of_something_else_is_left_alone(places, stand_in):
 
 
 def test_a_process_that_ends_without_a_result_has_failed(places, stand_in):
-    run = train_and_test([Row("coop")], [1], places)[0]
+    run = train_and_test([PlannedMethod("coop")], [1], places)[0]
     lay_out(run, config=run.config() | {"SEED": 7})
     assert "SEED is 7 there" in launched([run]).failures[run]
 
@@ -494,7 +503,7 @@ def test_a_process_that_ends_without_a_result_has_failed(places, stand_in):
 def test_a_process_that_ends_in_silence_has_failed(places, tmp_path, monkeypatch):
     (tmp_path / "train.py").touch()
     monkeypatch.setattr(launcher, "TRAIN_PROGRAM", tmp_path / "train.py")
-    run = train_and_test([Row("coop")], [1], places)[0]
+    run = train_and_test([PlannedMethod("coop")], [1], places)[0]
     assert re.fullmatch(r"job \d+ ended as FINISHED without a result: no output", launched([run]).failures[run])
 
 
@@ -504,7 +513,7 @@ def test_ctrl_c_ends_what_is_at_work_and_the_next_launch_goes_on(places, stand_i
             if all(starts(run) for run in working):
                 raise KeyboardInterrupt
 
-    runs = train_and_test([Row("coop"), Row("vpt")], [1], places)
+    runs = train_and_test([PlannedMethod("coop"), PlannedMethod("vpt")], [1], places)
     for run in runs:
         lay_out(run, seconds=30)
     began = time.monotonic()
@@ -521,7 +530,7 @@ def test_ctrl_c_ends_what_is_at_work_and_the_next_launch_goes_on(places, stand_i
 
 def test_what_a_killed_launcher_left_at_work_is_waited_for(places, stand_in, monkeypatch, capsys):
     monkeypatch.setattr(launcher, "SECONDS_UNTIL_RETRY", 0.1)
-    runs = train_and_test([Row("coop")], [1], places)
+    runs = train_and_test([PlannedMethod("coop")], [1], places)
     for run in runs:
         lay_out(run)
     lay_out(runs[0], seconds=1.5)
@@ -545,7 +554,7 @@ def test_a_run_that_another_launch_began_at_the_same_time_is_waited_for(places, 
                 lay_out(run)
 
     monkeypatch.setattr(launcher, "SECONDS_UNTIL_RETRY", 0.1)
-    run = train_and_test([Row("coop")], [1], places)[0]
+    run = train_and_test([PlannedMethod("coop")], [1], places)[0]
     lay_out(run, status=1, says=f"{ALREADY_AT_WORK} {run.folder} (process 7 on host): wait for its end")
     tally = launched([run], view=OtherFinishes)
     assert (tally.finished, tally.failures) == (1, {}) and len(starts(run)) == 2
@@ -569,7 +578,7 @@ def test_a_job_says_how_its_command_ended(tmp_path, script, why, capsys):
 @pytest.mark.parametrize("stop", ["Ctrl-C on the terminal", "kill"])
 def test_an_interrupted_launch_says_one_line_and_leaves_no_process(places, stand_in, tmp_path, stop):
     """Ctrl-C reaches the launcher and every process of submitit, `kill` the launcher alone."""
-    run = make_plan([Task("few_shot", ("eurosat",), (1,))], [Row("coop")], [1], places)[0]
+    run = make_plan([PlannedSetting("few_shot", ("eurosat",), (1,))], [PlannedMethod("coop")], [1], places)[0]
     lay_out(run, seconds=60)
     path = declare(tmp_path / "x.yaml", seeds=[1], settings=FEW_SHOT)
     command = "import pathlib, sys; from experiments.launch import launcher; from experiments.__main__ import main; "
@@ -612,7 +621,7 @@ def test_workers(monkeypatch):
 
 
 def test_the_environment_reaches_the_process(places, stand_in, tmp_path):
-    run = train_and_test([Row("coop")], [1], places)[0]
+    run = train_and_test([PlannedMethod("coop")], [1], places)[0]
     lay_out(run)
     tally = Tally(1)
     variables = {"CUDA_VISIBLE_DEVICES": "GPU-5a", "OMP_NUM_THREADS": "1"}  # submitit itself knows numbers only
@@ -622,7 +631,7 @@ def test_the_environment_reaches_the_process(places, stand_in, tmp_path):
 
 def test_the_live_view(places, stand_in, tmp_path):
     screen = io.StringIO()
-    runs = train_and_test([Row("coop"), Row("vpt")], [1], places)
+    runs = train_and_test([PlannedMethod("coop"), PlannedMethod("vpt")], [1], places)
     for run in runs:
         lay_out(run, seconds=0.3)
     lay_out(runs[0], status=1, says="bad [image]")
@@ -636,8 +645,8 @@ def test_the_live_view(places, stand_in, tmp_path):
 def test_the_time_left_is_shown(places, stand_in, tmp_path, capsys):
     """Zero-shot CLIP: one run, and then four, of which that one has finished."""
     words = ["--root", str(places.data), "--output-dir", str(places.output), "--workers", "1"]
-    tasks = [Task("few_shot", ("eurosat",), (1,)), BASE2NEW]
-    for run in make_plan(tasks, [Row("zsclip")], [1], places):
+    tasks = [PlannedSetting("few_shot", ("eurosat",), (1,)), BASE2NEW]
+    for run in make_plan(tasks, [PlannedMethod("zsclip")], [1], places):
         lay_out(run, seconds=0.1)
     one, three = FEW_SHOT, FEW_SHOT | {"base2new": {"datasets": ["eurosat"]}}
     for settings, expected in ((one, "not known before a run of each kind has ended (1 run)"), (three, "about")):
@@ -653,7 +662,7 @@ def test_the_time_left_is_shown(places, stand_in, tmp_path, capsys):
 def test_a_launch_leaves_no_files_of_its_jobs(places, stand_in, tmp_path, capsys, monkeypatch):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    (run,) = make_plan([Task("few_shot", ("eurosat",), (1,))], [Row("zsclip")], [1], places)
+    (run,) = make_plan([PlannedSetting("few_shot", ("eurosat",), (1,))], [PlannedMethod("zsclip")], [1], places)
     lay_out(run)
     path = declare(tmp_path / "x.yaml", trainers=["zsclip"], settings=FEW_SHOT)
     command = ["run", str(path), "--data", str(places.data), "--output", str(places.output), "--launcher", "local"]
@@ -731,7 +740,7 @@ def test_slurm_is_needed_for_slurm(tmp_path, monkeypatch):
 
 
 def test_a_job_is_safe_to_submit_twice(places, stand_in):
-    trained, tested = train_and_test([Row("coop")], [1], places)
+    trained, tested = train_and_test([PlannedMethod("coop")], [1], places)
     lay_out(trained, status=1, says="no memory")
     with pytest.raises(UserError, match="no memory"):
         do_run(trained)

@@ -16,7 +16,7 @@ from dassl.utils import UnknownNameError
 from experiments import report
 from experiments.report.averages import averages
 from experiments.report.calibration import curves
-from experiments.report.comparisons import Comparisons, find_method
+from experiments.report.comparisons import Comparisons, find_row
 from experiments.report.evaluations import Evaluations
 from experiments.report.frame import run_frame
 from experiments.report.measures import joint_section, measures_section
@@ -232,7 +232,7 @@ def test_a_baseline_that_is_unknown_or_ambiguous_is_refused(output):
         report.main([str(output.folder), "--terminal-only", "--baseline", "vit_shapes"])
     output.pair("EuroSAT", 1, 70, 70, trainer="IVLP", config="vit_shapes_ep50")
     (table,) = output.tables()
-    chosen = find_method(table, "IVLP (ep50)")
+    chosen = find_row(table, "IVLP (ep50)")
     assert chosen is not None and chosen.config == "vit_shapes_ep50"
 
 

@@ -164,7 +164,7 @@ def test_a_result_says_what_was_found(trained):
         evaluated["results"]["accuracy"] == result["results"]["accuracy"]
         and evaluated["per_class"] == result["per_class"]
     )
-    assert parse_test_res.read_result(folder / "train" / "log.txt", "accuracy", False) is not None
+    assert parse_test_res.read_logged_result(folder / "train" / "log.txt", "accuracy", False) is not None
 
 
 def test_a_result_says_what_was_run(trained):

@@ -21,8 +21,8 @@ from dassl.utils import UserError
 from dassl.utils.locks import lock
 from experiments import __main__ as program
 from experiments.launch import single as one
-from experiments.plan.methods import EMBEDDED, METHODS, VARIANTS, Recipe, default_recipe
-from experiments.plan.settings import SETTINGS, Row
+from experiments.plan.methods import EMBEDDED, METHODS, VARIANTS, ConfigFile, default_config_file
+from experiments.plan.settings import SETTINGS, PlannedMethod
 
 ROOT = Path(train.__file__).parent
 SCRIPTS = {
@@ -70,8 +70,8 @@ def test_every_method_has_a_config_for_every_setting(name, setting):
     method = METHODS[name]
     for dataset in ("shapes", "imagenet", "dtd"):
         for shots in (1, 2, 4, 8, 16):
-            recipe = default_recipe(method, setting, dataset, shots)
-            path = ROOT / "configs" / "trainers" / method.folder / f"{recipe.config}.yaml"
+            config_file = default_config_file(method, setting, dataset, shots)
+            path = ROOT / "configs" / "trainers" / method.folder / f"{config_file.stem}.yaml"
             assert ("ViT-Shapes" if dataset in EMBEDDED else "ViT-B/16") == backbone_in(path)
 
 
@@ -93,8 +93,10 @@ def test_data_sets_with_published_settings_of_their_own_get_them(places):
     assert "/vit_b16_ep5_imnet_16shots/" in folder_of(places, "target", "mma", "dtd", "1")
     assert "/coprompt_dtd/" in folder_of(places, "test_new", "coprompt", "dtd", "1")
     assert "/coprompt/" in folder_of(places, "train_base", "coprompt", "folder", "1")
-    assert default_recipe(METHODS["coprompt"], "base2new", "dtd", 16).name == "coprompt"
-    assert default_recipe(METHODS["prograd"], "base2new", "imagenet", 16) == Recipe("vit_b16_ep50", "vit_b16_ep100")
+    assert default_config_file(METHODS["coprompt"], "base2new", "dtd", 16).reported_as == "coprompt"
+    assert default_config_file(METHODS["prograd"], "base2new", "imagenet", 16) == ConfigFile(
+        "vit_b16_ep50", "vit_b16_ep100"
+    )
     for method in METHODS.values():
         further = method.recipes.few_shot_by_dataset.values()
         by_shots = [config for own in further for config in ([own] if isinstance(own, str) else own.values())]
@@ -105,19 +107,19 @@ def test_data_sets_with_published_settings_of_their_own_get_them(places):
 def test_few_shot_settings_of_some_data_sets_are_taken_there_only():
     """Expected: the READMEs and scripts of ProGrad (lambda) and PromptSRC (mean and width of the epochs' weights)."""
     prograd, promptsrc = METHODS["prograd"], METHODS["promptsrc"]
-    usual = Recipe("vit_b16", "vit_b16_epochs_by_shots")
+    usual = ConfigFile("vit_b16", "vit_b16_epochs_by_shots")
     for dataset in ("oxford_flowers", "dtd", "eurosat"):
         expected = {4: "vit_b16_ep100", 8: "vit_b16_lambda08", 16: "vit_b16_lambda08"}
         for shots, config in expected.items():
-            recipe = default_recipe(prograd, "few_shot", dataset, shots)
-            assert recipe == Recipe(config, usual.reported)
-        assert default_recipe(prograd, "base2new", dataset, 16).config == "vit_b16_ep100"
-    assert default_recipe(prograd, "few_shot", "food101", 16) == usual
+            config_file = default_config_file(prograd, "few_shot", dataset, shots)
+            assert config_file == ConfigFile(config, usual.reported)
+        assert default_config_file(prograd, "base2new", dataset, 16).stem == "vit_b16_ep100"
+    assert default_config_file(prograd, "few_shot", "food101", 16) == usual
     name = "vit_b16_c2_ep50_batch4_4+4ctx_few_shot"
     for dataset in ("stanford_cars", "oxford_flowers", "fgvc_aircraft", "dtd", "eurosat"):
-        assert default_recipe(promptsrc, "few_shot", dataset, 1) == Recipe(f"{name}_gpa45", name)
-        assert default_recipe(promptsrc, "base2new", dataset, 16).config == "vit_b16_c2_ep20_batch4_4+4ctx"
-    assert default_recipe(promptsrc, "few_shot", "food101", 1).config == name
+        assert default_config_file(promptsrc, "few_shot", dataset, 1) == ConfigFile(f"{name}_gpa45", name)
+        assert default_config_file(promptsrc, "base2new", dataset, 16).stem == "vit_b16_c2_ep20_batch4_4+4ctx"
+    assert default_config_file(promptsrc, "few_shot", "food101", 1).stem == name
 
 
 def test_a_method_without_a_config_is_told_what_to_do(tmp_path, monkeypatch):
@@ -125,7 +127,7 @@ def test_a_method_without_a_config_is_told_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(
         UserError, match=r"configs/trainers/CoOp/\w+.yaml .*; write it, or copy that of a similar method$"
     ):
-        Row("coop").recipe("base2new", "dtd", 16)
+        PlannedMethod("coop").config_file("base2new", "dtd", 16)
 
 
 @pytest.mark.parametrize("base", ["vit_b16", "vit_shapes"])

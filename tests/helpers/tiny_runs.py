@@ -140,7 +140,7 @@ def learned(trainer) -> dict[str, Tensor]:
 
 def load_tiny_clip(path: Path):
     """The tiny CLIP of the golden data, float32."""
-    return weights.build_model(weights.read_state_dict(path), source=str(path))
+    return weights.clip_from_state_dict(weights.read_state_dict(path), source=str(path))
 
 
 __all__ = ["CLASSNAMES", "NODES", "build_in_float64", "build_trainer", "clip", "learned", "load_tiny_clip"]

@@ -16,7 +16,7 @@ from dassl.engine import build_trainer
 from dassl.utils import UserError
 from experiments.launch.command import check_configs
 from experiments.launch.single import Request
-from experiments.plan.settings import Places, Row
+from experiments.plan.settings import Places, PlannedMethod
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_the_ends_of_the_ranges_are_taken(key, value):
 
 
 def test_a_launch_is_refused_before_its_first_run(tmp_path):
-    row = Row("coop", "vit_b16_ep50_ctxv1", (("TRAINER.COOP.N_CTX", "0"),))
+    row = PlannedMethod("coop", "vit_b16_ep50_ctxv1", (("TRAINER.COOP.N_CTX", "0"),))
     run = Request("all", row, "dtd", 1, 16, "", Places(tmp_path, tmp_path)).run()
     with pytest.raises(UserError, match="TRAINER.COOP.N_CTX is 0, but should be between 1 and"):
         check_configs([run])

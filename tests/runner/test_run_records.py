@@ -27,7 +27,7 @@ from dassl.utils import BadValueError, MismatchError, UserError
 from dassl.utils.locks import INHERITED_LOCK, BusyError, lock, locked
 from deploy import load_classifier
 from experiments.launch.single import Request
-from experiments.plan.settings import Places, Row
+from experiments.plan.settings import Places, PlannedMethod
 from experiments.plan.status import is_finished
 from trainers.core.record import frozen_digest
 from trainers.prometar import MODULATOR
@@ -234,7 +234,7 @@ def test_the_launcher_extends_too(tmp_path):
     """`KEY VALUE` pairs of the scripts go the same way."""
 
     def request(*options):
-        row = Row("coop", "vit_b16_ep50_ctxv1", options)
+        row = PlannedMethod("coop", "vit_b16_ep50_ctxv1", options)
         return Request("all", row, "dtd", 1, 16, "", Places(tmp_path / "data", tmp_path / "out")).run()
 
     finish(request())
@@ -300,7 +300,7 @@ def test_the_launcher_compares_files_by_their_content(tmp_path):
     }
 
     def request(clip, prompts):
-        row = Row(
+        row = PlannedMethod(
             "coop", "vit_b16_ep50_ctxv1", (("MODEL.BACKBONE.NAME", str(clip)), ("MODEL.INIT_WEIGHTS", str(prompts)))
         )
         return Request("all", row, "dtd", 1, 16, "", Places(tmp_path / "data", tmp_path / "out")).run()

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 import clip
 from dassl.utils import UserError
 from shapes_world.mixture import GLYPH_STYLE_SHARES, SHAPE_STYLE_SHARES, draw_example
-from shapes_world.pretrain import Settings, contrastive_loss, main, pretrain
+from shapes_world.pretrain import PretrainSettings, contrastive_loss, main, pretrain
 from shapes_world.styles import STYLES
 
-TINY = Settings(
+TINY = PretrainSettings(
     seed=5, images=12, epochs=1, batch_size=4, warmup_steps=1, embed_dim=16, vision_width=64, vision_layers=1,
     text_width=64, text_layers=1, report_every=1, evaluate_every=2, evaluated_per_class=1,
 )  # fmt: skip

@@ -132,7 +132,7 @@ def test_what_is_wrong_is_said():
         "captured: IVLP.base_step runs eagerly: item",
         "tests: tests.x::test_y failed",
     ]
-    shown = gpu_check.table({name: parts[name] for name in ("kernels", "captured")})
+    shown = gpu_check.table_of_parts({name: parts[name] for name in ("kernels", "captured")})
     assert "12 us plain, 3 us fused, errors 1.0e-07 and 2.0e-03" in shown and "<= 30" in shown
     assert "differs by 2.0e-07 (eager repeats itself), 1 graphs" in shown
     assert "differs by 2.0e-07 (eager does not repeat itself), 1 graphs" in shown

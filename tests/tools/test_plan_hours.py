@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dassl.utils import UserError
-from experiments.plan.settings import Places, Row, Task, make_plan
+from experiments.plan.settings import Places, PlannedMethod, PlannedSetting, make_plan
 from experiments.plan.work import work_of
 from tools import benchmark, plan_hours
 from tools.plan_hours import Costs, measured_counts
@@ -43,8 +43,8 @@ def test_one_data_set_by_hand():
 
 def test_what_a_configuration_adds():
     def work(*options, shots=1):
-        row = Row("coop", options=tuple(options))
-        return work_of(make_plan([Task("few_shot", ("eurosat",), (shots,))], [row], [1], PLACES)[0])
+        row = PlannedMethod("coop", options=tuple(options))
+        return work_of(make_plan([PlannedSetting("few_shot", ("eurosat",), (shots,))], [row], [1], PLACES)[0])
 
     assert work().steps == 50  # ten images, less than a batch
     whole = work(("TEST.FINAL_MODEL", "best_val"))
@@ -53,7 +53,7 @@ def test_what_a_configuration_adds():
 
 
 def test_a_data_set_of_unknown_size_is_refused():
-    (run, *_) = make_plan([Task("few_shot", ("folder",), (1,))], [Row("coop")], [1], PLACES)
+    (run, *_) = make_plan([PlannedSetting("few_shot", ("folder",), (1,))], [PlannedMethod("coop")], [1], PLACES)
     with pytest.raises(UserError, match="the number of images in ImageFolder is not known"):
         work_of(run)
 

@@ -26,7 +26,7 @@ from dassl.engine import TrainerX
 from dassl.utils import UserError, save_checkpoint, set_random_seed
 from deploy import load_classifier
 from deploy.export import export
-from deploy.load import Source
+from deploy.load import TrainedFolder
 
 HERE = Path(__file__).parent
 PAIRS = {"ForeignCoOp": "CoOp", "ForeignCoCoOp": "CoCoOp"}
@@ -271,7 +271,7 @@ def test_a_finished_run_predicts_without_its_data(run, checkpoint_files, monkeyp
     assert classifier.classnames == foreign.dm.dataset.classnames
     assert torch.equal(classifier.logits(heldout), expected)
     with pytest.raises(UserError, match="ForeignCoOp is not built on this project's prompts: it cannot be exported"):
-        export(Source(foreign.output_dir, epoch=2), tmp_path / "exported", None, [])
+        export(TrainedFolder(foreign.output_dir, epoch=2), tmp_path / "exported", None, [])
 
 
 def test_imports_from_the_neighbours(tiny_cfg):

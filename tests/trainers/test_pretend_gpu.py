@@ -17,7 +17,7 @@ from pretend_gpu import PRETEND_GPU, WAITS, PretendTensor
 from tiny_runs import NODES, build_trainer, learned, set_position
 from trained_runs import Runs
 
-from deploy.load import Source, load_trained
+from deploy.load import TrainedFolder, load_trained
 from trainers.core import modulator
 from trainers.core.captured import Capture, CapturedFunctions
 from trainers.core.obstacles import CaptureCheck
@@ -137,7 +137,7 @@ def test_a_run_moves_between_devices(runs, name, capsys):
     expected, classes = logits(trainer), trainer.dm.dataset.classnames
     pictures = images()["heldout_images"]
     for use_cuda in (False, True):
-        _, model = load_trained(Source(trainer.output_dir), classes, use_cuda=use_cuda)
+        _, model = load_trained(TrainedFolder(trainer.output_dir), classes, use_cuda=use_cuda)
         assert (model.device == PRETEND_GPU) == use_cuda
         found = model.logits(pictures.to(model.device)).cpu()
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

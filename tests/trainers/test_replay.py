@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from trainers.core import replay
 from trainers.core.captured import CapturedFunctions
 from trainers.core.obstacles import NotCapturableError, NotWorthwhileError
-from trainers.core.replay import ALIGNMENT, CpuRecorder, Gaps, direct, place
+from trainers.core.replay import ALIGNMENT, CpuRecorder, Gaps, direct, lay_out
 from trainers.core.tape import Tape
 
 aten = torch.ops.aten
@@ -276,7 +276,7 @@ def test_storages_that_are_needed_at_the_same_time_do_not_overlap():
         first = draw.randrange(200)
         lifetimes[storage] = first, min(199, first + draw.randrange(20))
         sizes.append(draw.choice([0, 1, 64, 100, 5000, 70_000]))
-    places, end = place(lifetimes, sizes, without={7})
+    places, end = lay_out(lifetimes, sizes, without={7})
     assert set(places) == set(lifetimes) - {7}
     for one, start in places.items():
         assert start % ALIGNMENT == 0 and start + sizes[one] <= end

@@ -117,11 +117,11 @@ def test_teacher_features_of_something_else_are_not_mistaken(clip, tmp_path):
 
 def load_other_weights(clip):
     """The same model with one value changed."""
-    from clip.backbones.checkpoint import build_model
+    from clip.backbones.checkpoint import clip_from_state_dict
 
     state = {name: value.clone() for name, value in clip.state_dict().items()}
     state["text_projection"][0, 0] += 0.5
-    return build_model(state)
+    return clip_from_state_dict(state)
 
 
 def test_a_damaged_file_is_made_anew_and_an_unwritable_folder_said(clip, tmp_path, capsys):

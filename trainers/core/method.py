@@ -21,7 +21,7 @@ from trainers.core.learned import Learned
 from trainers.core.precision import Precision
 from trainers.core.prompted_clip import PromptedClip
 from trainers.core.prompts import Prompts
-from trainers.core.ranges import check_ranges
+from trainers.core.ranges import check_all_ranges
 from trainers.core.recorders import choose_recorder
 from trainers.core.unknown_words import warn_of_unknown_words
 
@@ -64,7 +64,7 @@ class Method:
         Raises:
             BadValueError: a number is out of its range; the message names the key.
         """
-        check_ranges(cfg)
+        check_all_ranges(cfg)
 
     def check_cfg(self, cfg: CfgNode) -> None:
         """Check that the configuration suits the method.

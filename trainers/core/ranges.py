@@ -47,7 +47,7 @@ _RANGES = {
 """By the key's name, which means the same in every method."""
 
 
-def check_ranges(cfg: CfgNode) -> None:
+def check_all_ranges(cfg: CfgNode) -> None:
     """Check the numbers of all keys.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from yacs.config import CfgNode
 
 from clip.backbones.open_clip import is_open_clip
-from clip.clip import resolve
+from clip.clip import checkpoint_file_of
 from dassl.config import CHANGES_NO_NUMBER
 from dassl.config.differences import BACKBONE_KEY, by_content
 from dassl.config.merge import type_words
@@ -73,7 +73,7 @@ class Record(NamedTuple):
 def backbone_digest(backbone: str) -> str | None:
     """SHA-256 of the file behind a backbone's name; None where there is no such file (another project's backbone)."""
     try:
-        path = Path(resolve(backbone)) if backbone else None
+        path = Path(checkpoint_file_of(backbone)) if backbone else None
     except UserError:
         return None
     if path is None or not path.is_file():

@@ -87,11 +87,11 @@ class CpuRecorder:
         values = {index: tape.value_of(tensor) for index, tensor in expected.items()}
         operations = tape.needed_for(values.values())
         lifetimes = _lifetimes(operations, values.values())
-        places, size = place(lifetimes, tape.bytes, set(tape.given))
+        places, size = lay_out(lifetimes, tape.bytes, set(tape.given))
         if size > self._memory.nbytes():  # tensors in it stay valid, but their content is lost
             self._memory.resize_(size)
         with torch.inference_mode():
-            tensors = Tensors(self._memory, places, tape.given)
+            tensors = RecordedTensors(self._memory, places, tape.given)
             steps = [step for operation in operations for step in steps_of(operation, tensors)]
             buffers = {index: tensors[value] for index, value in values.items()}
 
@@ -127,7 +127,7 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 
-class Tensors:
+class RecordedTensors:
     """The tensors of a recording by their values, each made once.
 
     Args:
@@ -170,7 +170,7 @@ def _lifetimes(operations: Sequence[Operation], outputs: Iterable[Value]) -> dic
     return lifetimes
 
 
-def place(
+def lay_out(
     lifetimes: Mapping[int, tuple[int, int]], sizes: Sequence[int], without: set[int]
 ) -> tuple[dict[int, int], int]:
     """Lay out storages so that no two overlap while both are needed.
@@ -255,7 +255,7 @@ class Gaps:
 # --- calls -----------------------------------------------------------------------------------------------------------
 
 
-def steps_of(operation: Operation, tensors: Tensors) -> list[Step]:
+def steps_of(operation: Operation, tensors: RecordedTensors) -> list[Step]:
     """The calls that do again what an operation did, with its results in their places."""
     overload, name = operation.overload, base_name(operation.overload)
     args = tensors.in_place_of_values(operation.args)
@@ -338,7 +338,7 @@ def direct(
     """
     key = overload, tuple(map(type, args)), tuple((key, type(value)) for key, value in kwargs.items())
     if key not in _direct:
-        found = (getattr(place, name or base_name(overload), None) for place in places)
+        found = (getattr(lay_out, name or base_name(overload), None) for lay_out in places)
         suitable = (function for function in found if function and _dispatched(function, args, kwargs) is overload)
         _direct[key] = next(suitable, overload)
     return _direct[key]

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dassl.utils import UserError
-from experiments.figures.drawing import Asked, Drawing, short, spread
+from experiments.figures.drawing import Asked, Drawing, shortened, spread
 from experiments.figures.rollout import Shares, attention_shares
 from experiments.figures.trained import Labelled, TrainedRun, load_run
 
@@ -33,10 +33,10 @@ def draw(asked: Asked) -> Iterator[Drawing]:
     for folder in asked.runs:
         run = load_run(folder, asked.root)
         images = run.images(asked.images)
-        yield _drawing(run, chosen(images, by_class=asked.images is None), len(images))
+        yield _drawing(run, images_to_draw(images, by_class=asked.images is None), len(images))
 
 
-def chosen(images: Sequence[Labelled], by_class: bool) -> list[Labelled]:
+def images_to_draw(images: Sequence[Labelled], by_class: bool) -> list[Labelled]:
     """Up to eight evenly spaced images, or the first ones of up to eight evenly spaced classes."""
     if by_class:
         first = {image.label: image for image in reversed(images)}
@@ -56,7 +56,7 @@ def _drawing(run: TrainedRun, images: Sequence[Labelled], found: int) -> Drawing
     for place, (row, image, shown) in enumerate(zip(axes, images, run.shown(pixels), strict=True)):
         _row(row, shown, [Shares(*(part[place] for part in each)) for each in (frozen, prompted)])
         name = Path(image.path).name if image.label < 0 else run.classnames[image.label]
-        row[0].set_ylabel(short(name, 22))
+        row[0].set_ylabel(shortened(name, 22))
     for panel, title in zip(axes[0], ("image", "zero-shot CLIP", run.name), strict=True):
         panel.set_title(title)
     share = prompted.prompts.mean()

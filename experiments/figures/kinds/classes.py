@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dassl.utils import BadValueError, MissingFileError, UserError
-from experiments.figures.drawing import BLUE, GREY, ORANGE, Asked, Drawing, short
-from experiments.report.runs import Run, read_run
+from experiments.figures.drawing import BLUE, GREY, ORANGE, Asked, Drawing, shortened
+from experiments.report.runs import FinishedRun, read_run
 from runner.result import RESULT_NAME
 
 SHOWN_IN_FULL = 40
@@ -41,13 +41,13 @@ def draw(asked: Asked) -> Iterator[Drawing]:
         yield _drawing(run, _given(run, zero_shot) if zero_shot else _beside(run))
 
 
-def gains(run: Run, zero_shot: Run) -> pd.Series:
+def gains(run: FinishedRun, zero_shot: FinishedRun) -> pd.Series:
     """Accuracy of `run` less that of `zero_shot` by class name, in percentage points, the largest gain first."""
     difference = pd.Series(dict(run.per_class), dtype=float) - pd.Series(dict(zero_shot.per_class), dtype=float)
     return difference.sort_values(ascending=False, kind="stable")
 
 
-def _result(folder: Path) -> Run:
+def _result(folder: Path) -> FinishedRun:
     path = folder / RESULT_NAME
     if not path.is_file():
         raise MissingFileError(f"{folder} has no {RESULT_NAME}: give the folder of a run that has finished")
@@ -59,7 +59,7 @@ def _result(folder: Path) -> Run:
     return run
 
 
-def _measured_on(run: Run) -> dict[str, str]:
+def _measured_on(run: FinishedRun) -> dict[str, str]:
     """What two runs need to have in common, so that their accuracies can be compared class by class."""
     tree = run.full_config
     return {
@@ -71,7 +71,7 @@ def _measured_on(run: Run) -> dict[str, str]:
     }
 
 
-def _difference(run: Run, other: Run) -> str | None:
+def _difference(run: FinishedRun, other: FinishedRun) -> str | None:
     """The first thing in which the measurements of two runs differ."""
     here, there = _measured_on(run), _measured_on(other)
     for name in here:
@@ -80,7 +80,7 @@ def _difference(run: Run, other: Run) -> str | None:
     return None
 
 
-def _given(run: Run, zero_shot: Sequence[Run]) -> Run:
+def _given(run: FinishedRun, zero_shot: Sequence[FinishedRun]) -> FinishedRun:
     """The zero-shot run among those given that fits."""
     differences = [_difference(run, other) for other in zero_shot]
     fitting = [other for other, difference in zip(zero_shot, differences, strict=True) if difference is None]
@@ -92,7 +92,7 @@ def _given(run: Run, zero_shot: Sequence[Run]) -> Run:
     return _only(run, fitting)
 
 
-def _beside(run: Run) -> Run:
+def _beside(run: FinishedRun) -> FinishedRun:
     """The zero-shot run in the output tree of a run, in the nearest folder above that has one that fits."""
     folder = run.path.parent.resolve()
     for above in folder.parents[:HIGHEST]:
@@ -106,7 +106,7 @@ def _beside(run: Run) -> Run:
     )
 
 
-def _only(run: Run, candidates: Sequence[Run]) -> Run:
+def _only(run: FinishedRun, candidates: Sequence[FinishedRun]) -> FinishedRun:
     """The one result among the candidates; runs that agree in all classes are one."""
     if any(dict(each.per_class) != dict(candidates[0].per_class) for each in candidates):
         folders = ", ".join(str(each.path.parent) for each in candidates)
@@ -114,7 +114,7 @@ def _only(run: Run, candidates: Sequence[Run]) -> Run:
     return candidates[0]
 
 
-def _drawing(run: Run, zero_shot: Run) -> Drawing:
+def _drawing(run: FinishedRun, zero_shot: FinishedRun) -> Drawing:
     gain = gains(run, zero_shot)
     better, worse, mean = int((gain > 0).sum()), int((gain < 0).sum()), gain.mean()
     label = f"gain over {zero_shot.trainer} (points)"
@@ -150,7 +150,7 @@ def _named(axes: Axes, gain: pd.Series, label: str) -> None:
     """A bar for each class, with its name and its value."""
     places = range(len(gain))
     axes.barh(places, gain.to_numpy(), color=[BLUE if value > 0 else ORANGE for value in gain])
-    axes.set_yticks(places, [short(str(name)) for name in gain.index])
+    axes.set_yticks(places, [shortened(str(name)) for name in gain.index])
     for place, value in zip(places, gain, strict=True):
         side = 1 if value >= 0 else -1
         axes.annotate(

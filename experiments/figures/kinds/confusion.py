@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from experiments.figures.drawing import ORANGE, Asked, Drawing, short
+from experiments.figures.drawing import ORANGE, Asked, Drawing, shortened
 from experiments.figures.predictions import Predictions, read_predictions
 
 SHOWN_IN_FULL = 25
@@ -68,7 +68,7 @@ def percentages(counts: NDArray[np.int64], shown: Sequence[int]) -> NDArray[np.f
 
 def _drawing(run: Path, predictions: Predictions) -> Drawing:
     counts = confusion_counts(predictions)
-    size, names = len(counts), [short(name) for name in predictions.classnames]
+    size, names = len(counts), [shortened(name) for name in predictions.classnames]
     mistakes = int((~predictions.correct).sum())
     summary = f"{run}: {size:,} classes, {mistakes:,} of {len(predictions.labels):,} images are taken for another class"
     if size <= SHOWN_IN_FULL:
@@ -110,7 +110,9 @@ def _matrix(axes: Axes, percent: NDArray[np.float64], rows: Sequence[str], colum
 def _pairs(axes: Axes, pairs: Sequence[tuple[int, int, int]], names: Sequence[str]) -> None:
     places = range(len(pairs))
     axes.barh(places, [count for *_, count in pairs], color=ORANGE)
-    axes.set_yticks(places, [f"{short(names[true], 20)} → {short(names[other], 20)}" for true, other, _ in pairs])
+    axes.set_yticks(
+        places, [f"{shortened(names[true], 20)} → {shortened(names[other], 20)}" for true, other, _ in pairs]
+    )
     for place, (*_, count) in zip(places, pairs, strict=True):
         axes.annotate(f"{count:,}", (count, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=6)
     axes.invert_yaxis()

@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments.figures.drawing import GREY, LIGHT, Asked, Drawing, short, spread
-from experiments.figures.projection import Plane, centred, principal_plane
+from experiments.figures.drawing import GREY, LIGHT, Asked, Drawing, shortened, spread
+from experiments.figures.projection import Plane, centred_rows, principal_plane
 from experiments.figures.trained import UNKNOWN, Features, Labelled, TrainedRun, load_run
 
 TAKES_IMAGES = True
@@ -40,10 +40,10 @@ def draw(asked: Asked) -> Iterator[Drawing]:
     for folder in asked.runs:
         run = load_run(folder, asked.root)
         named = spread(len(run.classnames), NAMED)
-        yield _drawing(run, named, chosen(run.images(asked.images), named))
+        yield _drawing(run, named, images_to_project(run.images(asked.images), named))
 
 
-def chosen(images: Sequence[Labelled], named: Sequence[int]) -> list[Labelled]:
+def images_to_project(images: Sequence[Labelled], named: Sequence[int]) -> list[Labelled]:
     """Evenly spaced images of each class: more of the named ones, at least one of each other."""
     by_label: defaultdict[int, list[Labelled]] = defaultdict(list)
     for image in images:
@@ -60,9 +60,9 @@ def chosen(images: Sequence[Labelled], named: Sequence[int]) -> list[Labelled]:
 
 def planar(before: Features, after: Features) -> tuple[Plane, list[tuple[Tensor, Tensor | None]]]:
     """The common plane, and coordinates of images [N, 2] and classes [C, 2] before and after."""
-    images = [centred(features.images) for features in (before, after)]
+    images = [centred_rows(features.images) for features in (before, after)]
     plane = principal_plane(torch.cat(images))
-    classes = [None if each.classes is None else plane(centred(each.classes)) for each in (before, after)]
+    classes = [None if each.classes is None else plane(centred_rows(each.classes)) for each in (before, after)]
     return plane, [(plane(rows), words) for rows, words in zip(images, classes, strict=True)]
 
 
@@ -109,7 +109,7 @@ def _legend(figure: Figure, axes: Axes, run: TrainedRun, named: Sequence[int]) -
     """Names of the classes in colour, and what dots and stars are."""
     dot: dict[str, Any] = {"linestyle": "", "markersize": 4}
     handles = [
-        axes.plot([], [], marker="o", color=colour, label=short(run.classnames[label]), **dot)[0]
+        axes.plot([], [], marker="o", color=colour, label=shortened(run.classnames[label]), **dot)[0]
         for label, colour in _colours(named).items()
     ]
     if len(named) < len(run.classnames):

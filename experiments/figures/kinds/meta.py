@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dassl.utils import MissingFileError, UnreadableFileError, UserError, one_line
-from experiments.figures.drawing import BLUE, GREEN, GREY, ORANGE, Asked, Drawing, short
+from experiments.figures.drawing import BLUE, GREEN, GREY, ORANGE, Asked, Drawing, shortened
 
 FOLDER = "tensorboard"
 PREFIX = "meta/"
@@ -94,7 +94,7 @@ def _gamma(axes: Axes, values: pd.DataFrame) -> None:
     colours = matplotlib.colormaps["viridis"].resampled(max(2, len(tensors)))
     for place, tensor in enumerate(tensors):
         mean, spread = values[f"{GAMMA_MEAN}{tensor}"], values[f"{GAMMA_SPREAD}{tensor}"]
-        axes.plot(values.index, mean, color=colours(place), label=short(tensor, 44), linewidth=1, **_style(values))
+        axes.plot(values.index, mean, color=colours(place), label=shortened(tensor, 44), linewidth=1, **_style(values))
         axes.fill_between(values.index, mean - spread, mean + spread, color=colours(place), alpha=0.12, linewidth=0)
     axes.set_ylabel("gamma: mean and spread of a tensor's entries")
     axes.ticklabel_format(axis="y", useOffset=False)
