@@ -76,7 +76,7 @@ def stand_in(tmp_path, monkeypatch):
     (tmp_path / "tools" / "gpu_parts.py").write_text(STAND_IN)
     monkeypatch.setattr(gpu_check, "ROOT", tmp_path)
     monkeypatch.setitem(gpu_check.SECONDS, "end_to_end", 1)
-    monkeypatch.setattr(gpu_check, "table", lambda parts: "")
+    monkeypatch.setattr(gpu_check, "table_of_parts", lambda parts: "")
     return tmp_path
 
 
