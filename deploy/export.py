@@ -93,7 +93,7 @@ def export(
 
 def _check_has_no_run(folder: Path, source: TrainedFolder) -> None:
     """Raise UserError if an export would replace the record of a run."""
-    if folder.exists() and os.path.isdir(source.folder) and os.path.samefile(folder, source.folder):
+    if folder.exists() and Path(source.folder).is_dir() and folder.samefile(source.folder):
         raise UserError(f"{folder} is the run itself: export to another folder")
     if has_checkpoints(folder) or (folder / LOG_NAME).is_file():
         raise UserError(f"{folder} has a run, whose record would be replaced: export to another folder")

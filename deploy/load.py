@@ -194,7 +194,7 @@ def _load_checkpoint(model: PromptedClip, name: str, cfg: CfgNode, source: Train
     Raises:
         UserError: no such checkpoint; or it is damaged, does not fit, or was trained on another backbone.
     """
-    path = find_checkpoint(os.path.join(source.folder, name), source.epoch)
+    path = str(find_checkpoint(Path(source.folder, name), source.epoch))
     checkpoint = read_checkpoint(path)
     record = check_piece(name, checkpoint, path)
     if record is None:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,7 +69,7 @@ def without_folders(value: Any) -> Any:
     if is_open_clip(value):
         model, _, weights = value.partition("/")
         return f"{model}/{without_folders(weights)}" if OpenClipName.parse(value).weights else value
-    return os.path.basename(value.rstrip("/")) if os.path.isabs(value) else value
+    return Path(value).name if Path(value).is_absolute() else value
 
 
 def check_sizes(sizes: Mapping[str, int | None], where: str) -> None:

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 from yacs.config import CfgNode
 
@@ -124,7 +125,7 @@ def weights_in_bytes(backbone: str) -> int | None:
         path = file_without_download(backbone)
     except UserError:
         return None
-    return os.path.getsize(path) if path is not None else None
+    return Path(path).stat().st_size if path is not None else None
 
 
 def load_for_evaluation(trainer: TrainerBase, args: argparse.Namespace) -> None:

@@ -54,7 +54,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         UnreadableFileError: the file is damaged or has another schema.
     """
     path = folder / RESULT_NAME
-    if not os.path.exists(path):
+    if not path.exists():
         return None
     result = read_json(path)
     if not isinstance(result, dict) or result.get("finished") is not True:
@@ -103,7 +103,7 @@ def read_plan(output: Path) -> list[str]:
         UnreadableFileError: the file is damaged.
     """
     path, remedy = output / PLAN_NAME, "delete it; the next launch writes it again"
-    if not os.path.exists(path):
+    if not path.exists():
         return []
     content = read_json(path)
     folders = content.get("folders") if isinstance(content, dict) else None

@@ -107,7 +107,7 @@ class WeightsAndBiases:
 
     def __init__(self, output: Path, settings: LoggedSettings) -> None:
         wandb = importlib.import_module("wandb")
-        folder = os.path.abspath(output)
+        folder = str(output.absolute())
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or PROJECT,
             name=output.name,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 from collections import defaultdict
@@ -86,7 +85,7 @@ class BenchmarkNames(DatasetBase):
 
     def __init__(self, cfg: Any) -> None:
         names = imagenet_names(int(cfg.DATASET.ROOT))
-        blank = os.path.join(cfg.OUTPUT_DIR, "blank.png")
+        blank = str(Path(cfg.OUTPUT_DIR, "blank.png"))
         Image.new("RGB", (8, 8)).save(blank)
         items = [Datum(impath=blank, label=label, classname=name) for label, name in enumerate(names)]
         super().__init__(train_x=items, test=items)

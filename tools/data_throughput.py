@@ -9,10 +9,10 @@ second for the train and the test pipeline. The two loaders take turns, so that 
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -41,9 +41,9 @@ def make_images(folder: str, count: int) -> None:
         coarse = rng.integers(0, 255, (HEIGHT // 12, WIDTH // 12, 3), dtype=np.uint8)
         smooth = np.asarray(Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), dtype=np.int16)
         noisy = (smooth + rng.integers(-12, 12, smooth.shape)).clip(0, 255).astype(np.uint8)
-        here = os.path.join(folder, ("train", "test")[number % 2], f"class_{number // 2 % CLASSES}")
-        os.makedirs(here, exist_ok=True)
-        Image.fromarray(noisy).save(os.path.join(here, f"{number}.jpg"), quality=90)
+        here = Path(folder, ("train", "test")[number % 2], f"class_{number // 2 % CLASSES}")
+        here.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noisy).save(here / f"{number}.jpg", quality=90)
 
 
 def configuration(folder: str, workers: int, batch_size: int) -> CfgNode:
@@ -86,7 +86,7 @@ def loaders(cfg: CfgNode, is_train: bool) -> tuple[DataLoader, DataLoader]:
         is_train=is_train,
     )
     theirs = DataLoader(
-        ImageFolder(os.path.join(cfg.DATASET.PATH, "train" if is_train else "test"), plain_transform(cfg, is_train)),
+        ImageFolder(Path(cfg.DATASET.PATH, "train" if is_train else "test"), plain_transform(cfg, is_train)),
         batch_size=settings.BATCH_SIZE,
         shuffle=is_train,
         num_workers=cfg.DATALOADER.NUM_WORKERS,

@@ -98,6 +98,6 @@ def spread(count: int, wanted: int) -> list[int]:
 
 def names_by_place(folders: Sequence[Path]) -> list[Path]:
     """Folders as paths below what they have in common; one folder alone gives an empty path."""
-    full = [os.path.abspath(folder) for folder in folders]
+    full = [folder.absolute() for folder in folders]
     common = os.path.commonpath(full)
-    return [Path(os.path.relpath(folder, common)) for folder in full]
+    return [folder.relative_to(common) for folder in full]

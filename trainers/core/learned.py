@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os.path as osp
 import re
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from dassl.engine.found_models import found_instead
 from dassl.utils import UserError, load_checkpoint
+from dassl.utils.files import StrPath
 from dassl.utils.torchtools import BEST_NAME, POINTER_NAME, checkpoint_name, last_checkpoint_file
 
 LEARNED_NAME = re.compile(
@@ -45,25 +46,23 @@ def load_learned(module: nn.Module, state: Mapping[str, Tensor], source: str, un
     module.load_state_dict({name: state[name] for name in own})
 
 
-def find_checkpoint(folder: str, epoch: int | None) -> str:
+def find_checkpoint(folder: StrPath, epoch: int | None) -> Path:
     """File of an epoch; of the best model when no epoch is given, or of the last epoch when none was kept as best.
 
     Raises:
         UserError: there is no such file.
     """
-    if epoch is not None:
-        path = osp.join(folder, checkpoint_name(epoch))
-    else:
-        path = osp.join(folder, BEST_NAME)
-        if not osp.isfile(path) and osp.isfile(osp.join(folder, POINTER_NAME)):
-            path = osp.join(folder, last_checkpoint_file(folder))
-    if not osp.isfile(path):
-        run = osp.dirname(folder)
-        raise UserError(f"no checkpoint at {path}: check --model-dir and --load-epoch; {found_instead(run)}")
+    folder = Path(folder)
+    path = folder / (BEST_NAME if epoch is None else checkpoint_name(epoch))
+    if epoch is None and not path.is_file() and (folder / POINTER_NAME).is_file():
+        path = folder / last_checkpoint_file(str(folder))
+    if not path.is_file():
+        where = found_instead(folder.parent)
+        raise UserError(f"no checkpoint at {path}: check --model-dir and --load-epoch; {where}")
     return path
 
 
-def read_checkpoint(path: str) -> dict[str, Any]:
+def read_checkpoint(path: StrPath) -> dict[str, Any]:
     """The content of a trainer's checkpoint, ours or published, with a `state_dict` of tensors.
 
     Raises:

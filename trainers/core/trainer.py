@@ -5,7 +5,6 @@ A method adds its prompts (see `trainers.core.prompts`), the name of its config 
 
 from __future__ import annotations
 
-import os.path as osp
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -285,10 +284,10 @@ class PromptTrainer(Method, TrainerX):
     def _checkpoint_paths(self, directory: str, epoch: int | None) -> dict[str, str]:
         """The checkpoint of each registered model, all of the epoch that the first model's has."""
         first, *others = self.models_to_load(directory)
-        paths = {first: find_checkpoint(osp.join(directory, first), epoch)}
+        paths = {first: find_checkpoint(Path(directory, first), epoch)}
         for name in others:
-            path = osp.join(directory, name, osp.basename(paths[first]))
-            if not osp.isfile(path):
+            path = Path(directory, name, paths[first].name)
+            if not path.is_file():
                 raise UserError(f"no checkpoint at {path}, though there is {paths[first]}")
             paths[name] = path
-        return paths
+        return {name: str(path) for name, path in paths.items()}
