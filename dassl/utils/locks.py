@@ -1,12 +1,11 @@
 """Locks that allow one writing process per folder.
 
-The lock is the system's (`flock`): it is released when the process that holds it ends, even if it is killed. A
-process that was started for a run inherits the lock of its parent.
+The lock is the system's (`flock`, by filelock): it is released when the process that holds it ends, even if it is
+killed, and forked workers do not hold it.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import time
@@ -14,69 +13,55 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from .errors import UserError
 from .files import StrPath, mkdir_if_missing
 from .logger import LOG_NAME
-from .numerals import whole_number
 
 LOCK_NAME = ".lock"
-"""Empty; keeps a second process out of the folder while one works there."""
+"""Names the process that works in the folder; keeps a second one out."""
 ATTEMPTS = 100
 ALREADY_AT_WORK = "another process is at work in"
 """How the message of a BusyError begins."""
-INHERITED_LOCK = "RUN_LOCK_DESCRIPTOR"
-"""Environment variable with the file descriptor of the lock that a child process inherits."""
-
-_held: set[int] = set()
 
 
 class BusyError(UserError):
     """Another process is working on the run."""
 
 
-def lock(folder: StrPath) -> int:
-    """File descriptor that holds the lock of a folder, which is created if missing.
+def lock(folder: StrPath, again: bool = False) -> FileLock:
+    """The lock of a folder, taken. The folder is created if missing.
+
+    Args:
+        folder: where the lock file is.
+        again: whether this process may take it several times; it then has to release it as often.
 
     Raises:
         BusyError: another process holds it; its process number and computer are named.
         UserError: the folder cannot be written, or its file system does not support locks.
     """
-    path = Path(folder, LOCK_NAME)
+    path = Path(os.path.realpath(folder), LOCK_NAME)  # the same for every way to write the folder
     for _ in range(ATTEMPTS):
-        mkdir_if_missing(folder)
+        mkdir_if_missing(path.parent)
+        taken = FileLock(path, timeout=0, is_singleton=again, on_acquired=_sign)
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            taken.acquire()
+            return taken
+        except Timeout as error:
+            who = _holder(path)
+            raise BusyError(f"{ALREADY_AT_WORK} {folder}{who}: wait for its end, or use another folder") from error
         except FileNotFoundError:  # removed at this moment by `locked_while_writing` in another process
             continue
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-        _take(descriptor, folder)
-        if _is_lock_of(folder, descriptor):
-            _sign(descriptor)
-            return descriptor
-        os.close(descriptor)  # another process removed the file in between: the lock has no effect
+        except (OSError, NotImplementedError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"cannot lock {path}: {reason} (does the file system support locks?)") from error
     raise UserError(f"cannot lock {path}: other processes keep removing it; try again")
-
-
-def _take(descriptor: int, folder: StrPath) -> None:
-    """Lock an open file; on failure close it and raise the errors of `lock`."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
-        os.close(descriptor)
-        if isinstance(error, BlockingIOError):
-            who = f" ({holder})" if holder else ""
-            raise BusyError(f"{ALREADY_AT_WORK} {folder}{who}: wait for its end, or use another folder") from error
-        path = Path(folder, LOCK_NAME)
-        raise UserError(
-            f"cannot lock {path}: {error.strerror or error} (does the file system support locks?)"
-        ) from error
 
 
 @contextmanager
 def locked(folder: StrPath) -> Iterator[None]:
-    """Hold the lock of a run's folder. Nothing changes if this process has or inherited it already.
+    """Hold the lock of a run's folder. Nothing changes if this process has it already.
 
     A new folder is removed if a UserError occurs before the run has written more than its log.
 
@@ -84,20 +69,15 @@ def locked(folder: StrPath) -> Iterator[None]:
         BusyError: another process holds it.
         UserError: the folder cannot be locked.
     """
-    inherited = whole_number(os.environ.get(INHERITED_LOCK, ""))
-    if inherited is not None and _is_lock_of(folder, inherited):
-        os.set_inheritable(inherited, False)  # the run's own children do not need it
-        _sign(inherited)
-        _held.add(inherited)
-    if any(_is_lock_of(folder, descriptor) for descriptor in _held):
+    made = _missing(folder)
+    taken = lock(folder, again=True)
+    try:
         yield
-        return
-    with _new_lock(folder) as made:
-        try:
-            yield
-        except UserError:
-            _remove_unused(made)
-            raise
+    except UserError:
+        _remove_unused(made)
+        raise
+    finally:
+        taken.release()
 
 
 @contextmanager
@@ -111,27 +91,21 @@ def locked_while_writing(folder: StrPath) -> Iterator[None]:
         BusyError: another process holds the lock.
         UserError: the folder cannot be locked.
     """
-    with _new_lock(folder) as made:
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                os.unlink(Path(folder, LOCK_NAME))
-            _remove_unused(made)
-
-
-@contextmanager
-def _new_lock(folder: StrPath) -> Iterator[list[Path]]:
-    """Take the lock and hold it. The block gets the folders that were made for it, the innermost first."""
-    path = Path(os.path.abspath(folder))
-    made = [each for each in (path, *path.parents) if not each.exists()]
-    descriptor = lock(folder)
-    _held.add(descriptor)
+    made = _missing(folder)
+    taken = lock(folder)
     try:
-        yield made
+        yield
     finally:
-        _held.discard(descriptor)
-        os.close(descriptor)
+        with suppress(OSError):
+            Path(folder, LOCK_NAME).unlink()
+        _remove_unused(made)
+        taken.release()
+
+
+def _missing(folder: StrPath) -> list[Path]:
+    """The folder and those above it that do not exist, the innermost first."""
+    path = Path(folder).absolute()
+    return [each for each in (path, *path.parents) if not each.exists()]
 
 
 def _remove_unused(folders: list[Path]) -> None:
@@ -145,11 +119,12 @@ def _remove_unused(folders: list[Path]) -> None:
             folder.rmdir()
 
 
-def _is_lock_of(folder: StrPath, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(Path(folder, LOCK_NAME)))
-    except (OSError, OverflowError):  # OverflowError: the number is too large for a descriptor
-        return False
+def _holder(path: Path) -> str:
+    """Who holds a lock, in brackets; nothing if the file does not say it."""
+    with suppress(OSError):
+        if holder := path.read_text(errors="replace").strip():
+            return f" ({holder})"
+    return ""
 
 
 def _sign(descriptor: int) -> None:
@@ -158,14 +133,3 @@ def _sign(descriptor: int) -> None:
     with suppress(OSError):  # the lock works on a full disk as well
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, text.encode(), 0)
-
-
-def _release_in_child() -> None:
-    """Close the locks in a forked worker, which could outlive a killed run and keep its folder locked."""
-    for descriptor in _held:
-        with suppress(OSError):
-            os.close(descriptor)
-    _held.clear()
-
-
-os.register_at_fork(after_in_child=_release_in_child)

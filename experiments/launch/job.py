@@ -19,9 +19,7 @@ FAILURE = "the command failed: "
 """Begins the line of a job's log that says why; submitit writes its own lines there."""
 
 
-def run_command(
-    command: Sequence[str], folder: Path, console: Path, environment: Mapping[str, str], descriptors: Sequence[int] = ()
-) -> str | None:
+def run_command(command: Sequence[str], folder: Path, console: Path, environment: Mapping[str, str]) -> str | None:
     """Run a command to its end. SIGTERM ends the command and what it started.
 
     Args:
@@ -29,7 +27,6 @@ def run_command(
         folder: working directory of the command.
         console: file to which its output is added.
         environment: variables that are changed for it.
-        descriptors: open files that it inherits.
 
     Returns:
         Why it failed, in one line, which is also printed for `failure_in`. None for status 0.
@@ -39,7 +36,6 @@ def run_command(
             command,
             cwd=folder,
             env=dict(os.environ) | dict(environment),
-            pass_fds=descriptors,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

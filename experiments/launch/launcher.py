@@ -21,7 +21,7 @@ from typing import Any
 import submitit
 
 from dassl.utils.errors import BadValueError, UserError, one_line
-from dassl.utils.locks import ALREADY_AT_WORK, INHERITED_LOCK, BusyError, lock
+from dassl.utils.locks import ALREADY_AT_WORK, BusyError, lock
 from experiments.launch.estimate import Estimate
 from experiments.launch.job import failure_in, last_words, run_command
 from experiments.launch.progress import PlainView, Tally
@@ -107,7 +107,7 @@ class Launch:
 
     def _prepare(self, run: PlannedRun) -> None:
         """Raises UserError when the run cannot begin, BusyError when it cannot begin now."""
-        os.close(claim(run))
+        claim(run)
 
     def _submit(self, run: PlannedRun, worker: Worker) -> submitit.Job[Any]:
         # submitit empties CUDA_VISIBLE_DEVICES and knows GPUs by numbers only: the job gets the worker's variables
@@ -250,35 +250,32 @@ def do_run(run: PlannedRun) -> None:
     while not is_finished(run):
         check_model(run)
         try:
-            descriptor = claim(run)
+            claim(run)
         except BusyError:
             time.sleep(SLURM_POLL_INTERVAL_S)
             continue
-        try:
-            why = run_command(*_command(run), {INHERITED_LOCK: str(descriptor)}, (descriptor,))
-        finally:
-            os.close(descriptor)
+        why = run_command(*_command(run), {})
+        if why is not None and ALREADY_AT_WORK in why:  # another job was faster
+            continue
         if why is not None or not is_finished(run):
             raise UserError(why or "it ended without a result")
 
 
-def claim(run: PlannedRun) -> int:
-    """Lock a run's folder and empty the console file of an earlier attempt.
-
-    Returns:
-        The file descriptor that holds the lock.
+def claim(run: PlannedRun) -> None:
+    """Empty the console file of an earlier attempt, unless somebody is at work on the run.
 
     Raises:
         BusyError: another process is at work on the run.
         UserError: the folder cannot be written.
     """
-    descriptor, console = lock(run.folder), run.folder / CONSOLE_NAME
+    console = run.folder / CONSOLE_NAME
+    taken = lock(run.folder)
     try:
         console.write_bytes(b"")
     except OSError as error:
-        os.close(descriptor)
         raise UserError(f"cannot write {console}: {error.strerror or error}") from error
-    return descriptor
+    finally:
+        taken.release()
 
 
 def _command(run: PlannedRun) -> tuple[list[str], Path, Path]:

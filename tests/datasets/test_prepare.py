@@ -553,11 +553,11 @@ def test_arguments_that_make_no_sense(run, tmp_path):
 
 def test_two_at_once_do_not_mix_one_data_set(run, server, eurosat, tmp_path):
     folder = tmp_path / "data" / "eurosat"
-    descriptor = lock(folder)
+    taken = lock(folder)
     status, printed = run("EuroSAT")
     assert status == 1 and f"error: another process is at work in {folder} (process {os.getpid()} on" in printed
     assert not server.requests
-    os.close(descriptor)  # as a killed process would
+    taken.release()  # as a killed process would
     assert run("EuroSAT")[0] == 0
     assert not (folder / ".lock").exists()
 

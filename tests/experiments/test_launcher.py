@@ -6,6 +6,7 @@ started in the place of train.py; one test starts the real one.
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -31,7 +32,7 @@ from tiny_runs import write_data
 
 import train
 from dassl.utils import UserError
-from dassl.utils.locks import ALREADY_AT_WORK, BusyError, lock
+from dassl.utils.locks import ALREADY_AT_WORK, LOCK_NAME, BusyError
 from experiments import __main__ as program
 from experiments.launch import command as launch
 from experiments.launch import launcher
@@ -534,9 +535,10 @@ def test_what_a_killed_launcher_left_at_work_is_waited_for(places, stand_in, mon
     for run in runs:
         lay_out(run)
     lay_out(runs[0], seconds=1.5)
-    descriptor = lock(runs[0].folder)
-    left_behind = subprocess.Popen([sys.executable, launcher.TRAIN_PROGRAM, *runs[0].arguments], pass_fds=[descriptor])
-    os.close(descriptor)  # the process has its own, as train.py has
+    with open(runs[0].folder / LOCK_NAME, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        command = [sys.executable, launcher.TRAIN_PROGRAM, *runs[0].arguments]
+        left_behind = subprocess.Popen(command, pass_fds=[file.fileno()])  # holds it to its end, as train.py does
     with pytest.raises(BusyError):
         launcher.claim(runs[0])
     assert launched(runs).finished == 2

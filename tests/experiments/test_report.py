@@ -278,11 +278,11 @@ def test_start_values_make_a_row_by_their_content(output):
 def test_two_reports_at_once_do_not_mix(output):
     output.pair("A", 1, 61.5, 51.5)
     folder = output.folder / "report"
-    descriptor = lock(folder)
+    taken = lock(folder)
     with pytest.raises(BusyError, match=f"another process is at work in {folder} .process {os.getpid()} on"):
         report.main([str(output.folder)])
     assert [path.name for path in folder.iterdir()] == [".lock"]
-    os.close(descriptor)
+    taken.release()
     assert report.main([str(output.folder)]) == 0
     files = {f"report.{kind}" for kind in ("md", "csv", "tex", "html")} | {"pairs.csv", "figures"}
     assert {path.name for path in folder.iterdir()} == files

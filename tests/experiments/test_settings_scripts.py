@@ -236,10 +236,10 @@ def test_what_has_finished_is_not_run_again(places, monkeypatch, capsys):
 
 def test_a_run_that_is_at_work_is_left_to_it(places, monkeypatch):
     run = run_of("train_base", "vpt", "dtd", "1")
-    descriptor = lock(run.folder)
+    taken = lock(run.folder)
     with pytest.raises(UserError, match="another process is at work"):
         program.main(["one", "train_base", "vpt", "dtd", "1"])
-    os.close(descriptor)
+    taken.release()
     monkeypatch.setattr("experiments.launch.single.train", lambda args: finish(run))
     assert program.main(["one", "train_base", "vpt", "dtd", "1"]) == 0
 

@@ -24,7 +24,7 @@ from tiny_runs import CLASSNAMES, write_data
 
 import train
 from dassl.utils import BadValueError, MismatchError, UserError
-from dassl.utils.locks import INHERITED_LOCK, BusyError, lock, locked
+from dassl.utils.locks import BusyError, lock, locked
 from deploy import load_classifier
 from experiments.launch.single import Request
 from experiments.plan.settings import Places, PlannedMethod
@@ -604,40 +604,35 @@ def test_predictions_want_the_backbone_of_the_training(scene, tmp_path):
 # Two processes
 
 
-def train_py(scene: Scene, output: Path, **environment: str) -> subprocess.Popen:
+def train_py(scene: Scene, output: Path) -> subprocess.Popen:
     command = [sys.executable, "train.py", "--root", scene.data, "--trainer", "CoOp", "--output-dir", output]
     command += ["--backbone", scene.backbones["vit"], "--seed", "1", "--config-file"]
     command += ["configs/trainers/CoOp/vit_b16_ep50.yaml", "--dataset-config-file", "configs/datasets/eurosat.yaml"]
     return subprocess.Popen(
         [*map(str, command), *SHORT.split()],
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        pass_fds=[int(number) for number in environment.values() if number.isdecimal()],
     )
 
 
 def test_a_second_run_says_who_is_at_work(scene, tmp_path):
-    """And a process that was started with the lock in hand may work."""
+    """And the next one may work, whose name is in the lock then."""
     folder = tmp_path / "out"
-    descriptor = lock(folder)
+    taken = lock(folder)
     before = snapshot(folder)
-    second, child = train_py(scene, folder), None
-    try:
-        _, errors = second.communicate(timeout=120)
-        holder = rf"process {os.getpid()} on \S+ since \d{{4}}-.*: wait for its end"
-        assert second.returncode == 1 and re.search(
-            rf"^error: another process is at work in {folder} \({holder}", errors
-        )
-        assert snapshot(folder) == before
-        child = train_py(scene, folder, **{INHERITED_LOCK: str(descriptor)})
-        _, errors = child.communicate(timeout=120)
-        assert child.returncode == 0, errors
-        assert f"process {child.pid} on" in (folder / ".lock").read_text()
-    finally:
-        os.close(descriptor)
+    second = train_py(scene, folder)
+    _, errors = second.communicate(timeout=120)
+    holder = rf"process {os.getpid()} on \S+ since \d{{4}}-.*: wait for its end"
+    assert second.returncode == 1 and re.search(rf"^error: another process is at work in {folder} \({holder}", errors)
+    assert snapshot(folder) == before
+    taken.release()
+    third = train_py(scene, folder)
+    _, errors = third.communicate(timeout=120)
+    assert third.returncode == 0, errors
+    assert f"process {third.pid} on" in (folder / ".lock").read_text()
     assert (folder / "result.json").is_file()
 
 
@@ -652,6 +647,6 @@ def test_the_lock_ends_with_its_holder_and_not_with_a_forked_worker(tmp_path):
             os.read(go[0], 1)
             os._exit(0)
         os.read(ready[0], 1)
-    os.close(lock(tmp_path))  # the worker is still there
+    lock(tmp_path).release()  # the worker is still there
     os.write(go[1], b"x")
     os.waitpid(worker, 0)
