@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os.path as osp
 import time
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
 from dassl.data.data_manager import ImageLoader
 from dassl.interruption import STOP, Interrupted
-from dassl.utils.errors import BadValueError, MismatchError
+from dassl.utils.errors import BadValueError, MismatchError, one_line
 from dassl.utils.files import write_bytes_atomically
 from dassl.utils.meters import MetricMeter
 from dassl.utils.threads import usable_cores
@@ -21,6 +23,7 @@ from .run_checks import RunChecks
 from .run_record import RUN_KEY, RunRecord
 from .unfinished_epoch import (
     Timer,
+    averages_of,
     plain_averages,
     read_unfinished_epoch,
     unfinished_epoch_path,
@@ -145,6 +148,27 @@ class ResumableRun(RunChecks):
         self._resumed_state, self._resumed_from = unfinished[TRAINING_STATE], path
         self._unfinished = unfinished if batches else None  # without batches, the epoch has not begun
         print(f"Continuing from {path}: epoch {self.start_epoch + 1}, after {batches} batches")
+
+    def _continue_in(self, loader: DataLoader) -> None:
+        """Let the loader start where the epoch was interrupted, if it was, and follow its position."""
+        self._resumable_loader = loader if isinstance(loader, ImageLoader) and loader.resumable else None
+        if self._unfinished is not None:
+            if self._resumable_loader is None:
+                raise MismatchError(f"the training images of {self._resumed_from} are read in another way here")
+            self._resumable_loader.continue_from(self._unfinished["position"])
+
+    def _begun_epoch(self) -> tuple[int, MetricMeter, float]:
+        """Trained batches of the epoch that starts, their averages, and the seconds that they took."""
+        unfinished, self._unfinished = self._unfinished, None
+        if unfinished is None:
+            return 0, MetricMeter(), 0.0
+        try:
+            seconds = unfinished["seconds"]
+            if not 0 <= seconds < math.inf:
+                raise ValueError(f"they took {seconds} seconds")
+            return unfinished["batches"], averages_of(unfinished["averages"]), seconds
+        except (TypeError, ValueError, OverflowError) as error:
+            raise MismatchError(f"the averages in {self._resumed_from} do not fit: {one_line(error)}") from error
 
     def _save_unfinished_epoch(
         self, epoch: int, batches: int = 0, averages: MetricMeter | None = None, seconds: float = 0.0
