@@ -184,16 +184,20 @@ def load_training_checkpoint(
     )
     for key, target, check in targets:
         if target is not None and checkpoint.get(key) is not None:
-            _load_into(target, checkpoint[key], f"the {key} in {fpath}", check)
+            load_state(target, checkpoint[key], f"the {key} in {fpath}", check)
     print(f"Previous epoch: {checkpoint['epoch']}")
 
 
-def load_state_into_model(model: nn.Module, state_dict: dict[str, torch.Tensor], source: str) -> None:
-    """`model.load_state_dict` with a one-line MismatchError that names `source` and the tensors."""
-    _load_into(model, state_dict, source)
+def load_state(target: Any, state: Any, source: str, check: Callable[[Any, Any], None] | None = None) -> None:
+    """`target.load_state_dict(state)`.
 
+    Args:
+        source: of the state, for the message.
+        check: called before, with both; a built-in exception refuses the state.
 
-def _load_into(target: Any, state: Any, source: str, check: Callable[[Any, Any], None] | None = None) -> None:
+    Raises:
+        MismatchError: the state does not fit; `source` and what does not fit are named.
+    """
     try:
         if check is not None:
             check(target, state)
