@@ -205,9 +205,7 @@ class ResumableRun(RunChecks):
         path = None
         if self._resumable_loader is not None:
             path = self._save_unfinished_epoch(self.epoch, self.batch_idx + 1, averages, seconds)
-        if STOP.number is not None:
-            after = f"after batch {self.batch_idx + 1} of {self.num_batches} of epoch {self.epoch + 1}"
-            self._stop(after, path)
+        self._stop_if_asked(f"after batch {self.batch_idx + 1} of {self.num_batches} of epoch {self.epoch + 1}", path)
 
     def between_epochs(self) -> None:
         """Write a checkpoint at the end of an epoch that does not have its own, if it is due; stop, if asked to."""
@@ -216,10 +214,17 @@ class ResumableRun(RunChecks):
         path = None
         if not self._epoch_is_saved and self.epoch + 1 < self.max_epoch:
             path = self._save_unfinished_epoch(self.epoch + 1)
-        if STOP.number is not None:
-            self._stop(f"after epoch {self.epoch + 1} of {self.max_epoch}", path)
+        self._stop_if_asked(f"after epoch {self.epoch + 1} of {self.max_epoch}", path)
 
-    def _stop(self, after: str, path: str | None) -> None:
+    def _stop_if_asked(self, after: str, path: str | None) -> None:
+        """Raise Interrupted if a signal has asked for it.
+
+        Args:
+            after: the step that was made last.
+            path: the checkpoint that was written after it; None: none was.
+        """
+        if STOP.number is None:
+            return
         self.flush_writer()
         if path is not None:
             saved = f"{path} has the state of the run"
@@ -227,5 +232,4 @@ class ResumableRun(RunChecks):
             saved = f"{self.output_dir} has the checkpoint of this epoch"
         else:
             saved = "the work since the last checkpoint is lost, since these images cannot be continued within an epoch"
-        assert STOP.number is not None
         raise Interrupted(STOP.number, f"stopped {after}; {saved}")
