@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import io
 import os
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,8 @@ from clip.model import CLIP, convert_weights
 from clip.published_start import draw_clip
 from clip.simple_tokenizer import END, START, SimpleTokenizer
 from dassl.utils.errors import UserError
-from dassl.utils.files import file_sha256, write_bytes_atomically
+from dassl.utils.files import file_sha256
+from dassl.utils.torchtools import save_atomically
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -83,9 +83,7 @@ def _download(url: str, root: str | os.PathLike[str] | None = None) -> str:
         return path
     copy = _folder(root) / f"{Path(path).stem}-{file_sha256(path)[:16]}.pt"
     if not copy.is_file():
-        buffer = io.BytesIO()
-        torch.save(weights.read_state_dict(path), buffer)
-        write_bytes_atomically(copy, buffer.getbuffer())
+        save_atomically(weights.read_state_dict(path), copy)
     return str(copy)
 
 

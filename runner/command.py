@@ -39,7 +39,7 @@ def check_flags(args: argparse.Namespace) -> None:
         raise BadValueError("--model-dir and --load-epoch choose the model of an evaluation: add --eval-only")
     if args.eval_only and (args.resume or args.extend or args.no_train):
         raise BadValueError("--resume, --extend and --no-train are for training: leave out either them or --eval-only")
-    check_logger(logger_of(args))
+    check_logger(args.logger)
 
 
 def check_is_complete(cfg: CfgNode) -> None:
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace, cfg: CfgNode, recording: Recording) -> None:
     trainer.keeps_recorded_threads = args.threads is None and THREADS_VARIABLE not in os.environ
     tracker = None
     if not args.no_train:
-        tracker = start_tracking(logger_of(args), trainer, cfg, changed_settings(cfg, default_cfg()))
+        tracker = start_tracking(args.logger, trainer, cfg, changed_settings(cfg, default_cfg()))
     recording.prepare(trainer)
     if args.eval_only:
         load_for_evaluation(trainer, args)
@@ -112,11 +112,6 @@ def run(args: argparse.Namespace, cfg: CfgNode, recording: Recording) -> None:
     recording.finish(trainer)
     if tracker is not None:
         tracker.finish(getattr(trainer.evaluator, "results", None) or {})
-
-
-def logger_of(args: argparse.Namespace) -> str:
-    """The choice of --logger; other programs may make arguments without it."""
-    return getattr(args, "logger", "tensorboard")
 
 
 def weights_in_bytes(backbone: str) -> int | None:

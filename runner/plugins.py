@@ -77,11 +77,7 @@ class Plugin:
 
 
 _loaded: list[Plugin] = []
-
-
-def loaded() -> list[Plugin]:
-    """The plug-ins of this process, in the order of loading."""
-    return list(_loaded)
+"""The plug-ins of this process, in the order of loading."""
 
 
 def load_plugins(paths: Sequence[str]) -> None:

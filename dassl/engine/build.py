@@ -8,7 +8,7 @@ from yacs.config import CfgNode
 
 from dassl.utils.registry import Registry
 
-TRAINER_REGISTRY = Registry("TRAINER")
+TRAINER_REGISTRY = Registry("TRAINER", "Loading trainer")
 
 
 def build_trainer(cfg: CfgNode) -> Any:
@@ -17,7 +17,4 @@ def build_trainer(cfg: CfgNode) -> Any:
     Raises:
         UnknownNameError: there is no such name; the available ones are listed.
     """
-    trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
-    if cfg.VERBOSE:
-        print(f"Loading trainer: {cfg.TRAINER.NAME}")
-    return trainer(cfg)
+    return TRAINER_REGISTRY.build(cfg.TRAINER.NAME, cfg.VERBOSE, cfg)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -42,7 +41,9 @@ class EvaluationLoop(TrainerBase):
         """
         self.set_model_mode("eval")
         self.evaluator.reset()
-        split, loader = self._split_and_loader(split or self.cfg.TEST.SPLIT)
+        split, loader = split or self.cfg.TEST.SPLIT, self.val_loader
+        if split != "val" or loader is None:
+            split, loader = "test", self.test_loader
         print(f"Evaluate on the *{split}* set")
         started, self.tested_images = time.time(), []
         for batch in progress_bar(loader, desc=f"test on {split}", unit="batch"):
@@ -56,11 +57,6 @@ class EvaluationLoop(TrainerBase):
         for name, value in results.items():
             self.write_scalar(f"{split}/{name}", value, self.epoch)
         return next(iter(results.values()))
-
-    def _split_and_loader(self, split: str) -> tuple[str, Iterable]:
-        if split == "val" and self.val_loader is not None:
-            return split, self.val_loader
-        return "test", self.test_loader
 
     def model_inference(self, input: torch.Tensor) -> torch.Tensor:
         """Logits [batch, classes] of images."""

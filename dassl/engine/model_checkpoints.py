@@ -14,7 +14,7 @@ from dassl.utils.torchtools import (
     checkpoint_name,
     last_common_checkpoint,
     load_checkpoint,
-    load_state_into_model,
+    load_state,
     load_training_checkpoint,
     read_training_checkpoint,
     save_checkpoint,
@@ -126,7 +126,7 @@ class ModelCheckpoints(RegisteredModels):
             result = checkpoint.get("val_result")
             shown = f", val_result={result:.2f}" if result is not None else ""
             print(f"Load {paths[name]} to {name} (epoch={checkpoint.get('epoch')}{shown})")
-            load_state_into_model(self._models[name], checkpoint.get("state_dict", {}), paths[name])
+            load_state(self._models[name], checkpoint.get("state_dict", {}), paths[name])
 
     def resume_model_if_exist(self, directory: str, names: str | list[str] | None = None) -> int:
         """Load the last checkpoint that all models have; returns the number of completed epochs, 0 without one.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os.path as osp
 import time
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
 from dassl.data.data_manager import ImageLoader
 from dassl.interruption import STOP, Interrupted
-from dassl.utils.errors import BadValueError, MismatchError
+from dassl.utils.errors import BadValueError, MismatchError, one_line
 from dassl.utils.files import write_bytes_atomically
 from dassl.utils.meters import MetricMeter
 from dassl.utils.threads import usable_cores
@@ -21,6 +23,7 @@ from .run_checks import RunChecks
 from .run_record import RUN_KEY, RunRecord
 from .unfinished_epoch import (
     Timer,
+    averages_of,
     plain_averages,
     read_unfinished_epoch,
     unfinished_epoch_path,
@@ -146,6 +149,27 @@ class ResumableRun(RunChecks):
         self._unfinished = unfinished if batches else None  # without batches, the epoch has not begun
         print(f"Continuing from {path}: epoch {self.start_epoch + 1}, after {batches} batches")
 
+    def _continue_in(self, loader: DataLoader) -> None:
+        """Let the loader start where the epoch was interrupted, if it was, and follow its position."""
+        self._resumable_loader = loader if isinstance(loader, ImageLoader) and loader.resumable else None
+        if self._unfinished is not None:
+            if self._resumable_loader is None:
+                raise MismatchError(f"the training images of {self._resumed_from} are read in another way here")
+            self._resumable_loader.continue_from(self._unfinished["position"])
+
+    def _begun_epoch(self) -> tuple[int, MetricMeter, float]:
+        """Trained batches of the epoch that starts, their averages, and the seconds that they took."""
+        unfinished, self._unfinished = self._unfinished, None
+        if unfinished is None:
+            return 0, MetricMeter(), 0.0
+        try:
+            seconds = unfinished["seconds"]
+            if not 0 <= seconds < math.inf:
+                raise ValueError(f"they took {seconds} seconds")
+            return unfinished["batches"], averages_of(unfinished["averages"]), seconds
+        except (TypeError, ValueError, OverflowError) as error:
+            raise MismatchError(f"the averages in {self._resumed_from} do not fit: {one_line(error)}") from error
+
     def _save_unfinished_epoch(
         self, epoch: int, batches: int = 0, averages: MetricMeter | None = None, seconds: float = 0.0
     ) -> str:
@@ -181,9 +205,7 @@ class ResumableRun(RunChecks):
         path = None
         if self._resumable_loader is not None:
             path = self._save_unfinished_epoch(self.epoch, self.batch_idx + 1, averages, seconds)
-        if STOP.number is not None:
-            after = f"after batch {self.batch_idx + 1} of {self.num_batches} of epoch {self.epoch + 1}"
-            self._stop(after, path)
+        self._stop_if_asked(f"after batch {self.batch_idx + 1} of {self.num_batches} of epoch {self.epoch + 1}", path)
 
     def between_epochs(self) -> None:
         """Write a checkpoint at the end of an epoch that does not have its own, if it is due; stop, if asked to."""
@@ -192,10 +214,17 @@ class ResumableRun(RunChecks):
         path = None
         if not self._epoch_is_saved and self.epoch + 1 < self.max_epoch:
             path = self._save_unfinished_epoch(self.epoch + 1)
-        if STOP.number is not None:
-            self._stop(f"after epoch {self.epoch + 1} of {self.max_epoch}", path)
+        self._stop_if_asked(f"after epoch {self.epoch + 1} of {self.max_epoch}", path)
 
-    def _stop(self, after: str, path: str | None) -> None:
+    def _stop_if_asked(self, after: str, path: str | None) -> None:
+        """Raise Interrupted if a signal has asked for it.
+
+        Args:
+            after: the step that was made last.
+            path: the checkpoint that was written after it; None: none was.
+        """
+        if STOP.number is None:
+            return
         self.flush_writer()
         if path is not None:
             saved = f"{path} has the state of the run"
@@ -203,5 +232,4 @@ class ResumableRun(RunChecks):
             saved = f"{self.output_dir} has the checkpoint of this epoch"
         else:
             saved = "the work since the last checkpoint is lost, since these images cannot be continued within an epoch"
-        assert STOP.number is not None
         raise Interrupted(STOP.number, f"stopped {after}; {saved}")

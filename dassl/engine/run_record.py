@@ -13,7 +13,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 import torch
 import yaml
@@ -88,28 +88,24 @@ class RunRecord:
             return None
         try:
             record = RunRecord(**json.loads(checkpoint[RUN_KEY]))
-            fits = all(isinstance(getattr(record, name), kind) for name, kind in _KINDS.items())
             texts = *record.images.values(), *record.weights.values(), *record.files.values()
-            fits = fits and all(isinstance(text, str) for text in texts)
-            fits = fits and all(isinstance(epoch, int) for epoch in record.extended_after)
+            fits = (
+                all(isinstance(getattr(record, name), kind) for name, kind in _KINDS.items())
+                and all(isinstance(text, str) for text in texts)
+                and all(isinstance(epoch, int) for epoch in record.extended_after)
+            )
+            if fits:
+                return record
         except (TypeError, ValueError, AttributeError, RecursionError):
-            record, fits = None, False
-        if not fits:
-            raise UnreadableFileError(f'{path} is damaged: "{RUN_KEY}" does not describe a run')
-        return record
+            pass
+        raise UnreadableFileError(f'{path} is damaged: "{RUN_KEY}" does not describe a run')
 
 
 _KINDS = {
-    "config": dict,
-    "classnames": str,
-    "images": dict,
-    "epochs": int,
-    "frozen": str | None,
-    "start": str | None,
-    "weights": dict,
-    "extended_after": list,
-    "files": dict,
+    name: get_origin(hint) if get_origin(hint) in (dict, list) else hint
+    for name, hint in get_type_hints(RunRecord).items()
 }
+"""What each field of a record is an instance of, without what dictionaries and lists contain."""
 
 
 def write_record(folder: StrPath, cfg: CfgNode, classnames: Sequence[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import math
 import os.path as osp
 import time
 from collections.abc import Iterable, Sequence
@@ -21,7 +20,7 @@ from dassl.interruption import STOP
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils.devices import chosen_device
 from dassl.utils.environment import collect_env_info
-from dassl.utils.errors import BadValueError, MismatchError, MissingFileError, UnwritableFileError, one_line
+from dassl.utils.errors import BadValueError, MissingFileError, UnwritableFileError
 from dassl.utils.files import (
     file_sha256_if_any,
     mkdir_if_missing,
@@ -40,7 +39,7 @@ from .resumable import ResumableRun
 from .run_record import ENVIRONMENT_NAME
 from .simple_net import SimpleNet
 from .unfinished_epoch import FOLDER as UNFINISHED_FOLDER
-from .unfinished_epoch import Timer, averages_of, remove_unfinished_epoch
+from .unfinished_epoch import Timer, remove_unfinished_epoch
 
 
 class SimpleTrainer(ResumableRun, EvaluationLoop):
@@ -249,19 +248,6 @@ class SimpleTrainer(ResumableRun, EvaluationLoop):
                 end = time.time()
         averages = {name: meter.avg for name, meter in losses.meters.items()}
         self.epoch_history.add(self.epoch + 1, **averages, lr=learning_rate, seconds=time.time() - started)
-
-    def _begun_epoch(self) -> tuple[int, MetricMeter, float]:
-        """Trained batches of the epoch that starts, their averages, and the seconds that they took."""
-        unfinished, self._unfinished = self._unfinished, None
-        if unfinished is None:
-            return 0, MetricMeter(), 0.0
-        try:
-            seconds = unfinished["seconds"]
-            if not 0 <= seconds < math.inf:
-                raise ValueError(f"they took {seconds} seconds")
-            return unfinished["batches"], averages_of(unfinished["averages"]), seconds
-        except (TypeError, ValueError, OverflowError) as error:
-            raise MismatchError(f"the averages in {self._resumed_from} do not fit: {one_line(error)}") from error
 
     def _shown(self, losses: MetricMeter) -> str:
         if not self.shown_metrics or not set(self.shown_metrics) <= set(losses.meters):

@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from dassl.data.data_manager import ImageLoader
-from dassl.utils.errors import BadValueError, MismatchError
+from dassl.utils.errors import BadValueError
 from dassl.utils.names import check_availability
 
 from .simple_net import SimpleNet
@@ -25,11 +24,7 @@ class TrainerX(SimpleTrainer):
 
     def run_epoch(self) -> None:
         loader = self.train_loader_x
-        self._resumable_loader = loader if isinstance(loader, ImageLoader) and loader.resumable else None
-        if self._unfinished is not None:
-            if self._resumable_loader is None:
-                raise MismatchError(f"the training images of {self._resumed_from} are read in another way here")
-            self._resumable_loader.continue_from(self._unfinished["position"])
+        self._continue_in(loader)
         self.train_on_batches(((batch,) for batch in loader), len(loader))
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[torch.Tensor, ...]:

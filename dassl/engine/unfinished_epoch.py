@@ -19,7 +19,7 @@ import torch
 from dassl.utils.errors import UnreadableFileError, one_line
 from dassl.utils.files import StrPath, remove_unfinished_files
 from dassl.utils.meters import MetricMeter
-from dassl.utils.torchtools import load_checkpoint, raw_bytes, write_checkpoint_file
+from dassl.utils.torchtools import load_checkpoint, raw_bytes, save_atomically
 
 FOLDER = "unfinished_epoch"
 FILE_NAME = "state.pth.tar"
@@ -60,7 +60,7 @@ def write_unfinished_epoch(folder: StrPath, content: Mapping[str, Any]) -> str:
             of the run.
     """
     path = unfinished_epoch_path(folder)
-    write_checkpoint_file({**content, _DIGEST: content_digest(content)}, path)
+    save_atomically({**content, _DIGEST: content_digest(content)}, path)
     return path
 
 

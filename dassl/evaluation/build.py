@@ -8,7 +8,7 @@ from yacs.config import CfgNode
 
 from dassl.utils.registry import Registry
 
-EVALUATOR_REGISTRY = Registry("EVALUATOR")
+EVALUATOR_REGISTRY = Registry("EVALUATOR", "Loading evaluator")
 
 
 def build_evaluator(cfg: CfgNode, **kwargs: Any) -> Any:
@@ -17,7 +17,4 @@ def build_evaluator(cfg: CfgNode, **kwargs: Any) -> Any:
     Raises:
         UnknownNameError: there is no such name; the available ones are listed.
     """
-    evaluator = EVALUATOR_REGISTRY.get(cfg.TEST.EVALUATOR)
-    if cfg.VERBOSE:
-        print(f"Loading evaluator: {cfg.TEST.EVALUATOR}")
-    return evaluator(cfg, **kwargs)
+    return EVALUATOR_REGISTRY.build(cfg.TEST.EVALUATOR, cfg.VERBOSE, cfg, **kwargs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os.path as osp
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
@@ -13,8 +12,8 @@ from yacs.config import CfgNode
 
 from dassl.metrics import adaptive_calibration_error, expected_calibration_error
 from dassl.utils.errors import BadValueError
-from dassl.utils.files import write_bytes_atomically
 from dassl.utils.safe_text import printable
+from dassl.utils.torchtools import save_atomically
 
 from .build import EVALUATOR_REGISTRY
 from .confusion import Confusion
@@ -193,9 +192,7 @@ class Classification(EvaluatorBase):
 
     def _save_confusion_matrix(self, confusion: Confusion) -> None:
         path = osp.join(self.cfg.OUTPUT_DIR, "cmat.pt")
-        buffer = io.BytesIO()
-        torch.save(confusion.matrix(), buffer)
-        write_bytes_atomically(path, buffer.getbuffer())
+        save_atomically(confusion.matrix(), path)
         print(f"Confusion matrix is saved to {path}")
 
 

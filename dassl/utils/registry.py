@@ -15,14 +15,19 @@ T = TypeVar("T")
 class Registry:
     """A named table of classes or functions, filled by the decorator `register`.
 
+    Args:
+        name: what it has, in capitals.
+        said: what `build` prints before a name; empty: `name`.
+
     >>> BACKBONES = Registry("BACKBONE")
     >>> @BACKBONES.register()
     ... def tiny(): ...
     >>> BACKBONES.get("tiny")
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, said: str = "") -> None:
         self._name = name
+        self._said = said or name.capitalize()
         self._obj_map: dict[str, Any] = {}
         self.on_conflict: Callable[[Registry, str, Any, Any], Any] | None = None
         """Chooses what a name stands for that is registered twice: `(registry, name, registered, new)` -> one of the
@@ -66,8 +71,8 @@ class Registry:
         """What a registered class states itself; what it inherits is its base's, not its own."""
         return vars(self.get(name)).get(attribute, default)
 
-    def build(self, name: str, verbose: bool = True, **kwargs: Any) -> Any:
-        """What the object registered as `name` returns for `kwargs`.
+    def build(self, name: str, verbose: bool = True, *args: Any, **kwargs: Any) -> Any:
+        """What the object registered as `name` returns for the other arguments.
 
         Args:
             verbose: print the name.
@@ -77,8 +82,8 @@ class Registry:
         """
         make = self.get(name)
         if verbose:
-            print(f"{self._name.capitalize()}: {name}")
-        return make(**kwargs)
+            print(f"{self._said}: {name}")
+        return make(*args, **kwargs)
 
     def registered_names(self) -> list[str]:
         """Names in order of registration."""

@@ -6,7 +6,7 @@ import io
 import os
 import os.path as osp
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import nn
 
 from .checkpoint_files import load_checkpoint
 from .errors import MismatchError, MissingFileError, UnreadableFileError, one_line
-from .files import write_bytes_atomically, write_text_atomically
+from .files import StrPath, write_bytes_atomically, write_text_atomically
 from .names import listed
 from .numerals import whole_number
 from .state_shapes import check_optimizer_state, check_scheduler_state
@@ -61,7 +61,7 @@ def save_checkpoint(
         state = {**state, "state_dict": _without_module_prefix(state["state_dict"])}
     name = model_name or checkpoint_name(state["epoch"])
     fpath = osp.join(save_dir, name)
-    data = write_checkpoint_file(state, fpath)
+    data = save_atomically(state, fpath)
     write_text_atomically(osp.join(save_dir, POINTER_NAME), f"{name}\n")
     print(f"Checkpoint saved to {fpath}")
     if is_best:
@@ -70,15 +70,15 @@ def save_checkpoint(
         print(f'Best checkpoint saved to "{best}"')
 
 
-def write_checkpoint_file(content: Mapping[str, Any], fpath: str) -> memoryview:
-    """Write a checkpoint file atomically; returns its bytes.
+def save_atomically(content: Any, fpath: StrPath) -> memoryview:
+    """`torch.save` that writes the file atomically; returns its bytes.
 
     Raises:
         UnwritableFileError: the disk is full or the folder cannot be written.
     """
     # serialised in memory first: PyTorch's own file writer reports a full disk as a C++ assertion
     buffer = io.BytesIO()
-    torch.save(dict(content), buffer)
+    torch.save(content, buffer)
     write_bytes_atomically(fpath, buffer.getbuffer())
     return buffer.getbuffer()
 
@@ -184,16 +184,20 @@ def load_training_checkpoint(
     )
     for key, target, check in targets:
         if target is not None and checkpoint.get(key) is not None:
-            _load_into(target, checkpoint[key], f"the {key} in {fpath}", check)
+            load_state(target, checkpoint[key], f"the {key} in {fpath}", check)
     print(f"Previous epoch: {checkpoint['epoch']}")
 
 
-def load_state_into_model(model: nn.Module, state_dict: dict[str, torch.Tensor], source: str) -> None:
-    """`model.load_state_dict` with a one-line MismatchError that names `source` and the tensors."""
-    _load_into(model, state_dict, source)
+def load_state(target: Any, state: Any, source: str, check: Callable[[Any, Any], None] | None = None) -> None:
+    """`target.load_state_dict(state)`.
 
+    Args:
+        source: of the state, for the message.
+        check: called before, with both; a built-in exception refuses the state.
 
-def _load_into(target: Any, state: Any, source: str, check: Callable[[Any, Any], None] | None = None) -> None:
+    Raises:
+        MismatchError: the state does not fit; `source` and what does not fit are named.
+    """
     try:
         if check is not None:
             check(target, state)

@@ -39,7 +39,7 @@ BEFORE = {}
 
 def unload_plugins():
     """Go back to the state before the test."""
-    for package in {id(plugin.package): plugin.package for plugin in plugins.loaded()}.values():
+    for package in {id(plugin.package): plugin.package for plugin in plugins._loaded}.values():
         package.uninstall()
     plugins._loaded.clear()
     for registry, items in BEFORE.items():
@@ -50,7 +50,7 @@ def unload_plugins():
 @pytest.fixture(autouse=True)
 def own_process():
     """Each test as in a new process."""
-    assert plugins.loaded() == []
+    assert plugins._loaded == []
     OURS.clear()
     OURS.update(TRAINER_REGISTRY.items())
     BEFORE.update({registry: registry.items() for registry in plugins.REGISTRIES})
@@ -437,7 +437,7 @@ def test_a_file_that_fails_is_one_line_and_nothing_is_loaded(tmp_path, text, mes
         configured("--plugin", tmp_path / "mine.py")
     assert "\n" not in str(caught.value)
     if "extend_cfg(cfg):" not in text:  # which is run later
-        assert plugins.loaded() == [] and dict(TRAINER_REGISTRY.items()) == OURS
+        assert plugins._loaded == [] and dict(TRAINER_REGISTRY.items()) == OURS
 
 
 def test_paths_that_are_no_plugins(tmp_path):
@@ -470,4 +470,4 @@ def test_the_program_ends_in_one_line(tmp_path):
 def test_a_plugin_is_loaded_once(files):
     for _ in range(2):
         configured("--plugin", STAND_INS / "kgcoop_files", "--plugin", STAND_INS / "kgcoop_files" / "kgcoop.py")
-    assert [plugin.path.name for plugin in plugins.loaded()] == ["kgcoop_files", "kgcoop.py"]
+    assert [plugin.path.name for plugin in plugins._loaded] == ["kgcoop_files", "kgcoop.py"]

@@ -8,7 +8,7 @@ from yacs.config import CfgNode
 
 from dassl.utils.registry import Registry
 
-DATASET_REGISTRY = Registry("DATASET")
+DATASET_REGISTRY = Registry("DATASET", "Loading dataset")
 
 
 def build_dataset(cfg: CfgNode) -> Any:
@@ -17,7 +17,4 @@ def build_dataset(cfg: CfgNode) -> Any:
     Raises:
         UnknownNameError: there is no such name; the available ones are listed.
     """
-    dataset = DATASET_REGISTRY.get(cfg.DATASET.NAME)
-    if cfg.VERBOSE:
-        print(f"Loading dataset: {cfg.DATASET.NAME}")
-    return dataset(cfg)
+    return DATASET_REGISTRY.build(cfg.DATASET.NAME, cfg.VERBOSE, cfg)
