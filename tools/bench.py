@@ -115,7 +115,8 @@ class Bench:
             node.PREC = args.prec or node.PREC
             for key in DEPTH_KEYS.get(args.trainer, ()):
                 is_default = key.startswith("PROMPT_DEPTH") and not config_file
-                highest = _layers(args.backbone) - (key == "CLASS_LAYER")  # layers counted from 0
+                # CLASS_LAYER counts layers from 0
+                highest = BACKBONES[args.backbone]["transformer_layers"] - (key == "CLASS_LAYER")
                 node[key] = min(PUBLISHED_DEPTH if is_default else node[key], highest)
         merge_opts(cfg, args.opts)
         cfg.DATASET.ROOT = str(classes)
@@ -157,6 +158,10 @@ class Bench:
         for _ in range(3 if self.trainer.device.type == "cuda" else CpuRecorder.first_recorded_call):
             run()
 
+    def seconds(self, run: Callable[[], object], repeats: int) -> float:
+        """Median seconds of a call that is warm."""
+        return interleaved({"": run}, repeats, self.trainer.device)[""]["seconds"]
+
     def step(self) -> None:
         self.trainer.forward_backward(self.batch)
 
@@ -189,10 +194,6 @@ class Bench:
 
 def _largest_difference(some: Sequence[Tensor], others: Sequence[Tensor]) -> float:
     return max((one - other).abs().max().item() for one, other in zip(some, others, strict=True))
-
-
-def _layers(backbone: str) -> int:
-    return BACKBONES[backbone]["transformer_layers"]
 
 
 def wait_for(device: torch.device) -> None:

@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +34,7 @@ from dassl.command_line import ArgumentParser
 from dassl.utils import UserError, errors_in_one_line, write_json
 from experiments.launch.job import last_words
 from tools import benchmark, kernel_check
-from tools.bench import BACKBONES, OPTIONS, Bench, interleaved, timed
+from tools.bench import BACKBONES, OPTIONS, Bench, timed
 from trainers.core.captured import CapturedFunctions
 from trainers.core.recorders import recorder_for
 
@@ -152,12 +151,12 @@ def _figures(bench: Bench, repeats: int) -> dict[str, Any]:
     first, _ = timed(bench.step, device)
     bench.warm_up(bench.step)
     figures = {"first step [s]": first}
-    figures["step [ms]"] = 1000 * interleaved({"": bench.step}, repeats, device)[""]["seconds"]
+    figures["step [ms]"] = 1000 * bench.seconds(bench.step, repeats)
     if is_cuda:  # reserved: a replayed graph uses its memory without allocating it
         figures["memory [GB]"] = (torch.cuda.max_memory_reserved() - before) / 1e9
     figures |= _launched(bench.step, is_cuda)
     bench.warm_up(bench.evaluate)
-    figures["test batch [ms]"] = 1000 * interleaved({"": bench.evaluate}, repeats, device)[""]["seconds"]
+    figures["test batch [ms]"] = 1000 * bench.seconds(bench.evaluate, repeats)
     return figures
 
 
@@ -271,16 +270,12 @@ def tests(scale: Scale, output: Path) -> None:
 
 def read_junit(report: Path) -> dict[str, Any]:
     """How many tests passed and failed; the names of those that failed."""
-    outcomes, failed = Counter(), []
-    for case in ElementTree.parse(report).getroot().iter("testcase"):
-        kinds = {child.tag for child in case}
-        outcome = "failed" if kinds & {"failure", "error"} else "skipped" if "skipped" in kinds else "passed"
-        outcomes[outcome] += 1
-        if outcome == "failed":
-            failed.append(f"{case.get('classname')}::{case.get('name')}")
-    return {"passed": outcomes["passed"], "failed": outcomes["failed"], "skipped": outcomes["skipped"]} | {
-        "names": failed
-    }
+    cases = list(ElementTree.parse(report).getroot().iter("testcase"))
+    failed = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
+    skipped = sum(case.find("skipped") is not None for case in cases)
+    names = [f"{case.get('classname')}::{case.get('name')}" for case in failed]
+    passed = len(cases) - len(failed) - skipped
+    return {"passed": passed, "failed": len(failed), "skipped": skipped, "names": names}
 
 
 PARTS: dict[str, Part] = {

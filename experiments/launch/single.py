@@ -17,11 +17,11 @@ from dassl.utils.numerals import whole_number
 from experiments.plan.generated import generate_data
 from experiments.plan.methods import default_source, setting_of_target
 from experiments.plan.runs import ROOT, PlannedRun, short_path
-from experiments.plan.settings import Places, PlannedMethod, base2new, few_shot, transfer
+from experiments.plan.settings import Places, PlannedMethod, PlannedSetting
 from experiments.plan.status import check_model, is_finished
 from runner.arguments import parse_args
 from runner.command import main as train
-from runner.result import read_result
+from runner.result import PARTS, read_result
 
 DEFAULT_SHOTS = 16
 
@@ -40,15 +40,10 @@ class Request:
 
     def run(self) -> PlannedRun:
         """The run that is meant. Raises UserError: unknown data set or config."""
-        if self.kind in ("train_base", "test_new", "test_all"):
-            runs = base2new(self.row, self.places, self.dataset, self.seed, self.shots)
-        elif self.kind == "all":
-            runs = few_shot(self.row, self.places, self.dataset, self.seed, self.shots)
-        else:
-            targets = [self.dataset] if self.kind == "target" else []
-            setting = setting_of_target(self.dataset)
-            runs = transfer(self.row, self.places, setting, self.source, targets, self.seed, self.shots)
-        return next(run for run in runs if run.part == self.kind)
+        own = {"all": "few_shot"} | dict.fromkeys(PARTS["base2new"], "base2new")
+        setting = own.get(self.kind) or setting_of_target(self.dataset)
+        task = PlannedSetting(setting, () if self.kind == "source" else (self.dataset,), (self.shots,), self.source)
+        return next(run for run in task.runs(self.row, self.places, self.seed) if run.part == self.kind)
 
     @property
     def training_script(self) -> str:
@@ -78,7 +73,9 @@ def read_request(kind: str, method: str, words: Sequence[str]) -> Request:
         raise BadValueError(f"config options are pairs KEY VALUE that come after CFG, not {' '.join(words)}")
     row = PlannedMethod(method, config, tuple(zip(options[::2], options[1::2], strict=True)))
     source = dataset if kind == "source" else environment.get("SOURCE") or default_source((dataset,))
-    return Request(kind, row, dataset, seed, shots, source, places_from_environment())
+    data = Path(environment.get("DATA") or "data").absolute()
+    output = Path(environment.get("OUTPUT") or "output").absolute()
+    return Request(kind, row, dataset, seed, shots, source, Places(data, output))
 
 
 def number(name: str, text: str) -> int:
@@ -87,13 +84,6 @@ def number(name: str, text: str) -> int:
     if value is None:
         raise BadValueError(f"{name} should be a number, not {text!r}")
     return value
-
-
-def places_from_environment() -> Places:
-    """$DATA and $OUTPUT, by default data and output in the repository."""
-    return Places(
-        Path(os.environ.get("DATA") or "data").absolute(), Path(os.environ.get("OUTPUT") or "output").absolute()
-    )
 
 
 def run_one(request: Request) -> None:

@@ -6,7 +6,7 @@ import os
 import shlex
 from collections.abc import Iterable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,10 @@ from yacs.config import CfgNode
 from dassl.config import plain
 from dassl.utils.safe_text import printable
 from datasets.layout.custom_names import custom_data_name
-from experiments.plan.methods import EMBEDDED, ConfigFile, NamedMethod
+from experiments.plan.methods import ConfigFile, NamedMethod
 from runner.arguments import parse_args
 from runner.config import default_cfg, setup_cfg
 from runner.provenance import ROOT
-from trainers import check_all_ranges
 from trainers.core.facts import fact
 
 Options = tuple[tuple[str, str], ...]
@@ -73,10 +72,6 @@ class PlannedRun:
         return f"{self.method.trainer} {data}{shots} seed {self.seed} {self.part}"
 
     @property
-    def needs_generated(self) -> bool:
-        return self.dataset in EMBEDDED
-
-    @property
     def arguments(self) -> list[str]:
         """What follows `train.py` on the command line, for a working directory that is the repository."""
         setting = ["--setting", f"{self.setting}/{self.part}"]
@@ -107,23 +102,8 @@ class PlannedRun:
 
     def config(self) -> dict[str, Any]:
         """The configuration that train.py will have. Raises UserError for a missing file, a bad key or value."""
-        config = deepcopy(_config(tuple(self.arguments_without("--root", "--seed", "--output-dir"))))
-        config["SEED"] = self.seed
-        return config
-
-    def check_config(self) -> None:
-        """Raise UserError for a configuration that the run would refuse at its start."""
-        check_all_ranges(CfgNode(self.config()))
-
-    def arguments_without(self, *flags: str) -> list[str]:
-        """The arguments without some flags and their values."""
-        kept, arguments = [], iter(self.arguments)
-        for argument in arguments:
-            if argument in flags:
-                next(arguments)
-            else:
-                kept.append(argument)
-        return kept
+        of_any_seed = replace(self, seed=0, data=ROOT, folder=ROOT)  # read once for all seeds
+        return deepcopy(_config(tuple(of_any_seed.arguments))) | {"SEED": self.seed}
 
 
 @lru_cache(maxsize=4096)

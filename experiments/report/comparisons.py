@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -44,16 +44,12 @@ class Baseline:
 class Comparisons:
     """Paired differences of the methods in some tables; predictions are read once.
 
-    `notes` says which runs that seem to match were not compared, `problems` which files cannot be used.
+    `notes` says which runs that seem to match were not compared.
     """
 
     def __init__(self) -> None:
         self.evaluations = Evaluations()
         self._pairings: dict[tuple[int, Recipe, Recipe], Pairing] = {}
-
-    @property
-    def problems(self) -> list[str]:
-        return self.evaluations.problems
 
     @property
     def notes(self) -> list[str]:
@@ -162,10 +158,3 @@ def find_row(table: ScoreTable, name: str) -> Recipe | None:
         if found:
             return found[0]
     return None
-
-
-def check_baseline(tables: Sequence[ScoreTable], name: str) -> None:
-    """Raises UnknownNameError if no table has a method of that name."""
-    if all(find_row(table, name) is None for table in tables):
-        known = ", ".join(f'"{each}"' for each in dict.fromkeys(n for table in tables for n in table.names.values()))
-        raise UnknownNameError(f'--baseline "{name}" is not a method of this report: choose from {known}')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 import pandas as pd
 
@@ -23,11 +24,17 @@ LINEAGE = lineage()
 """Trainers in the order of their papers, as the papers' tables have them."""
 
 
+RunFrame: TypeAlias = pd.DataFrame
+"""Runs as `run_frame` returns them."""
+
+
 def recipe_order(recipe: Recipe) -> tuple[object, ...]:
     rank = LINEAGE.index(recipe.trainer) if recipe.trainer in LINEAGE else len(LINEAGE)
     return rank, recipe
 
 
+OF_RUN = ("setting", "backbone", "trainer", "dataset", "part", "shots", "seed", "accuracy", "device")
+"""Columns that are called as in a `Run`."""
 MEASURES = {
     "macro_accuracy": "macro acc.",
     "nll": "NLL",
@@ -48,7 +55,7 @@ JOINT = {
 
 def run_frame(
     runs: Iterable[FinishedRun], recipes: Mapping[FinishedRun, Recipe], names: Mapping[Recipe, str] | None = None
-) -> pd.DataFrame:
+) -> RunFrame:
     """A row for each run, in the order of `runs`: where it belongs, and what it measured.
 
     Accuracy in percent, times in seconds, memory in MiB; NaN where a run did not measure it. All tables are made from
@@ -59,25 +66,17 @@ def run_frame(
     """
     names = names_of(recipes) if names is None else names
     rows = [
-        {
+        {name: getattr(run, name) for name in OF_RUN}
+        | {
             "run": run,
             "recipe": recipes[run],
-            "setting": run.setting,
-            "backbone": run.backbone,
-            "trainer": run.trainer,
             "method": names[recipes[run]],
             "config": recipes[run].variant,
-            "dataset": run.dataset,
-            "part": run.part,
-            "shots": run.shots,
-            "seed": run.seed,
-            "accuracy": run.accuracy,
             "training s": run.train_seconds if run.trained else None,
             "test s": run.test_seconds,
             "peak MiB": None if run.peak_memory_bytes is None else run.peak_memory_bytes / 2**20,
             "learned values": run.learned_values,
             "GFLOP a step": None if run.step_flops is None else run.step_flops / 1e9,
-            "device": run.device,
             **{column: run.measures.get(key) for key, column in MEASURES.items()},
             **{f"joint {column}": run.joint.get(key) for key, column in JOINT.items()},
         }

@@ -11,7 +11,7 @@ from dassl.utils import in_csv, in_markdown
 
 from .comparisons import Baseline
 from .recipes import Recipe
-from .sections import LEGEND, PUBLISHED, Section, in_words
+from .sections import LEGEND, PUBLISHED, ScoreFrame, Section, in_words
 
 CSV_COLUMNS = [
     *("setting", "backbone", "method", "trainer", "config", "changes", "dataset", "metric", "shots"),
@@ -21,25 +21,17 @@ CSV_COLUMNS = [
 ]
 
 
-def with_remarks(section: Section) -> pd.DataFrame:
-    """The texts, without the published figures, which have their own table."""
-    if section.remarks is None:
-        return section.texts
-    return section.texts + section.remarks.map(lambda remark: f" ({remark})" if remark else "")
-
-
-def _with_differences(section: Section) -> pd.DataFrame:
-    """The texts with remarks, and with the differences to the baseline behind them."""
-    texts = with_remarks(section)
-    if section.differences is None:
-        return texts
-    return texts + section.differences.map(lambda difference: f" ({difference})" if difference else "")
-
-
 def _condensed(section: Section) -> tuple[pd.DataFrame, list[str]]:
-    """The texts without the columns that are the same in all rows, and a line that says those; none if none are."""
+    """The texts without the columns that are the same in all rows, and a line that says those; none if none are.
+
+    Remarks and differences to the baseline stand behind the texts. Published figures have their own table.
+    """
+    texts = section.texts
+    for behind in (section.remarks, section.differences):
+        if behind is not None:
+            texts = texts + behind.map(lambda text: f" ({text})" if text else "")
     said = [f"All rows: {in_words(section.shared)}."] if section.shared else []
-    return _with_differences(section).drop(columns=[*section.shared]), said
+    return texts.drop(columns=[*section.shared]), said
 
 
 def terminal(section: Section, width: int) -> str:
@@ -87,11 +79,10 @@ def markdown(sections: Iterable[Section], title: str, facts: Iterable[str]) -> s
     return "\n".join(lines)
 
 
-def scores_csv(scores: pd.DataFrame, baselines: Sequence[Baseline] = ()) -> str:
+def scores_csv(scores: ScoreFrame, baselines: Sequence[Baseline] = ()) -> str:
     """One row for each number, at full precision; a number with several published figures has a row for each.
 
     Args:
-        scores: as `sections.with_published` returns them.
         baselines: differences to one of the methods, of each table that has it.
     """
     recipes: Sequence[Recipe] = list(scores["recipe"])
