@@ -49,6 +49,7 @@ class Shared(NamedTuple):
 def model_card(shared: Shared) -> str:
     """The text of README.md."""
     cfg, tags = shared.cfg, ["clip", "prompt-learning", shared.cfg.TRAINER.NAME]
+    own_backbone = " --backbone FILE" if "MODEL.BACKBONE.NAME" in shared.shortened else ""
     return "\n".join(
         [
             *("---", f"tags: {json.dumps(tags)}", "pipeline_tag: zero-shot-image-classification", "---", ""),
@@ -58,7 +59,7 @@ def model_card(shared: Shared) -> str:
             "learned tensors alone, without CLIP's weights. They need the project that wrote them.",
             *("", "## Use", ""),
             f"    python -m deploy.hub pull {_word(shared.repository)} --output-dir pulled",
-            f"    python predict.py --model-dir pulled --images photo.jpg{_own_backbone(shared)}",
+            f"    python predict.py --model-dir pulled --images photo.jpg{own_backbone}",
             *("", "## Training", "", *_training_rows(shared), ""),
             *_command(shared),
             "",
@@ -77,10 +78,6 @@ def escaped(value: object) -> str:
 def _word(value: object) -> str:
     """A word of a shell command, in an indented block."""
     return shlex.quote(printable(value))
-
-
-def _own_backbone(shared: Shared) -> str:
-    return " --backbone FILE" if "MODEL.BACKBONE.NAME" in shared.shortened else ""
 
 
 def _training_rows(shared: Shared) -> list[str]:
@@ -167,14 +164,11 @@ def _accuracies(shared: Shared) -> list[str]:
     head = ["data set", "classes", *names]
     lines = [f"| {' | '.join(map(escaped, head))} |", f"|{' --- |' * len(head)}"]
     for each in shared.results:
-        cells = [each.get("dataset", "?"), _classes_of(each), *(_number(each["results"].get(name)) for name in names)]
+        classes = f"{each.get('subsample_classes', '?')} ({each.get('classes', '?')})"
+        cells = [each.get("dataset", "?"), classes, *(_number(each["results"].get(name)) for name in names)]
         lines.append(f"| {' | '.join(map(escaped, cells))} |")
     note = [] if shared.training else ["", "The result of the training itself is not recorded."]
     return [*lines, *note]
-
-
-def _classes_of(result: Mapping[str, Any]) -> str:
-    return f"{result.get('subsample_classes', '?')} ({result.get('classes', '?')})"
 
 
 def _number(value: Any) -> str:

@@ -116,7 +116,8 @@ class Bench:
             node.PREC = args.prec or node.PREC
             for key in DEPTH_KEYS.get(args.trainer, ()):
                 is_default = key.startswith("PROMPT_DEPTH") and not config_file
-                highest = _layers(args.backbone) - (key == "CLASS_LAYER")  # layers counted from 0
+                # CLASS_LAYER counts layers from 0
+                highest = BACKBONES[args.backbone]["transformer_layers"] - (key == "CLASS_LAYER")
                 node[key] = min(PUBLISHED_DEPTH if is_default else node[key], highest)
         merge_opts(cfg, args.opts)
         cfg.DATASET.ROOT = str(classes)
@@ -190,10 +191,6 @@ class Bench:
 
 def _largest_difference(some: Sequence[Tensor], others: Sequence[Tensor]) -> float:
     return max((one - other).abs().max().item() for one, other in zip(some, others, strict=True))
-
-
-def _layers(backbone: str) -> int:
-    return BACKBONES[backbone]["transformer_layers"]
 
 
 def wait_for(device: torch.device) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +15,7 @@ from dassl.utils.locks import locked_while_writing
 from experiments.arguments import make_parser
 
 from . import kinds
-from .drawing import STYLE, Asked, Drawing, names_by_place, write
+from .drawing import STYLE, Asked, names_by_place, write
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -30,8 +30,11 @@ def main(arguments: Sequence[str]) -> int:
     args = make_parser().parse_args(["figures", *arguments])
     kind = importlib.import_module(f"{kinds.__name__}.{args.kind}")
     _check(args.runs, kind, args.kind, args.images, args.root)
+    below = dict(zip(args.runs, names_by_place(args.runs), strict=True))  # in --output-dir, runs keep their own folders
     with matplotlib.rc_context(STYLE):
-        for drawing, folder in _placed(kind.draw(Asked(args.runs, args.images, args.root)), args.runs, args.output_dir):
+        for drawing in kind.draw(Asked(args.runs, args.images, args.root)):
+            own = drawing.run / "figures"
+            folder = own if args.output_dir is None else args.output_dir / below[drawing.run]
             print(printable(drawing.summary))
             with locked_while_writing(folder):
                 for path in write(drawing.figure, folder / args.kind):
@@ -52,10 +55,3 @@ def _check(runs: Sequence[Path], kind: ModuleType, name: str, images: Path | Non
             raise MissingFileError(f"no such folder: {run} (give the output folder of a run); {folders_beside(run)}")
     if len({run.resolve() for run in runs}) < len(runs):
         raise UserError("a run's folder is given twice: give it once")
-
-
-def _placed(drawings: Iterator[Drawing], runs: Sequence[Path], output: Path | None) -> Iterator[tuple[Drawing, Path]]:
-    """Each drawing with its folder: below the run's, or in `output`, where several runs keep their own folders."""
-    below = dict(zip(runs, names_by_place(runs), strict=True))
-    for drawing in drawings:
-        yield drawing, drawing.run / "figures" if output is None else output / below[drawing.run]

@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from yacs.config import CfgNode
+
 from dassl.command_line import shown_program
 from dassl.utils import write_json
 from dassl.utils.errors import BadValueError, UserError
@@ -28,6 +30,7 @@ from experiments.plan.runs import PlannedRun, short
 from experiments.plan.settings import Places
 from experiments.plan.status import is_finished
 from runner.result import PLAN_NAME, read_plan, read_result
+from trainers import check_ranges
 
 
 def plan_of(args: argparse.Namespace) -> list[PlannedRun]:
@@ -43,7 +46,7 @@ def check_configs(runs: Sequence[PlannedRun]) -> None:
     for run in runs:
         key = (run.method, run.recipe, run.options)
         if key not in seen:
-            run.check_config()
+            check_ranges(CfgNode(run.config()))
             seen.add(key)
 
 

@@ -78,7 +78,9 @@ def read_request(kind: str, method: str, words: Sequence[str]) -> Request:
         raise BadValueError(f"config options are pairs KEY VALUE that come after CFG, not {' '.join(words)}")
     row = Row(method, config, tuple(zip(options[::2], options[1::2], strict=True)))
     source = dataset if kind == "source" else environment.get("SOURCE") or default_source((dataset,))
-    return Request(kind, row, dataset, seed, shots, source, places_from_environment())
+    data = Path(environment.get("DATA") or "data").absolute()
+    output = Path(environment.get("OUTPUT") or "output").absolute()
+    return Request(kind, row, dataset, seed, shots, source, Places(data, output))
 
 
 def number(name: str, text: str) -> int:
@@ -87,13 +89,6 @@ def number(name: str, text: str) -> int:
     if value is None:
         raise BadValueError(f"{name} should be a number, not {text!r}")
     return value
-
-
-def places_from_environment() -> Places:
-    """$DATA and $OUTPUT, by default data and output in the repository."""
-    return Places(
-        Path(os.environ.get("DATA") or "data").absolute(), Path(os.environ.get("OUTPUT") or "output").absolute()
-    )
 
 
 def run_one(request: Request) -> None:

@@ -24,7 +24,7 @@ from dassl.seeds import MAX_SEED
 from dassl.utils.errors import BadValueError
 from dassl.utils.yaml_files import read_yaml
 from experiments.plan.methods import METHODS
-from experiments.plan.runs import ROOT, Options, PlannedRun
+from experiments.plan.runs import ROOT, PlannedRun
 from experiments.plan.schema_errors import first_problem, suggestion
 from experiments.plan.settings import Places, Row, Task, add_run, make_plan
 
@@ -110,11 +110,8 @@ def _rows(content: dict[str, Any]) -> Iterator[Row]:
         for name, overrides in variants.items():
             merged = content.get("overrides", {}) | entry.get("overrides", {}) | overrides
             names = [part for part in (entry.get("variant", ""), name) if part]
-            yield Row(entry["method"], entry.get("config", ""), _options(merged), "-".join(names))
-
-
-def _options(overrides: dict[str, Any]) -> Options:
-    return tuple((key, str(value)) for key, value in overrides.items())
+            options = tuple((key, str(value)) for key, value in merged.items())
+            yield Row(entry["method"], entry.get("config", ""), options, "-".join(names))
 
 
 def _task(name: str, setting: dict[str, Any]) -> Task:

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from experiments.plan.methods import EMBEDDED
 from experiments.plan.runs import PlannedRun, short
 from shapes_world.generate import generate, is_complete
 from shapes_world.suites import SUITES
@@ -15,7 +16,7 @@ _NAMES = {suite.folder: suite.name for suite in SUITES.values()}
 
 def missing_data(runs: Iterable[PlannedRun]) -> list[tuple[Path, str]]:
     """Data folder and data set, each once, of what is to be generated."""
-    needed = {(run.data, run.dataset): None for run in runs if run.needs_generated}
+    needed = {(run.data, run.dataset): None for run in runs if run.dataset in EMBEDDED}
     return [(root, name) for root, name in needed if not is_complete(root, _NAMES[name])]
 
 

@@ -16,11 +16,10 @@ from yacs.config import CfgNode
 from dassl.config import plain
 from dassl.utils.safe_text import printable
 from datasets.layout.custom_names import custom_data_name
-from experiments.plan.methods import EMBEDDED, Method, Recipe
+from experiments.plan.methods import Method, Recipe
 from runner.arguments import parse_args
 from runner.config import default_cfg, setup_cfg
 from runner.provenance import ROOT
-from trainers import check_ranges
 from trainers.core.facts import fact
 
 Options = tuple[tuple[str, str], ...]
@@ -73,10 +72,6 @@ class PlannedRun:
         return f"{self.method.trainer} {data}{shots} seed {self.seed} {self.part}"
 
     @property
-    def needs_generated(self) -> bool:
-        return self.dataset in EMBEDDED
-
-    @property
     def arguments(self) -> list[str]:
         """What follows `train.py` on the command line, for a working directory that is the repository."""
         setting = ["--setting", f"{self.setting}/{self.part}"]
@@ -110,10 +105,6 @@ class PlannedRun:
         config = deepcopy(_config(tuple(self.arguments_without("--root", "--seed", "--output-dir"))))
         config["SEED"] = self.seed
         return config
-
-    def check_config(self) -> None:
-        """Raise UserError for a configuration that the run would refuse at its start."""
-        check_ranges(CfgNode(self.config()))
 
     def arguments_without(self, *flags: str) -> list[str]:
         """The arguments without some flags and their values."""

@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> int:
         every_run = runs_section(run_frame(runs, recipe_of), args.output)
         for file in report.write(args.output_dir or args.output / "report", every_run, not args.no_figures):
             print(f"written: {printable(file)}")
-    problems += report.problems
+    problems += report.comparisons.evaluations.problems
     _name(problems)
     return 1 if problems else 0
 
@@ -140,11 +140,6 @@ class Report:
         ]
         self.every_score = with_published(self.tables)
         self.short = summary_section(self.every_score)
-
-    @property
-    def problems(self) -> list[str]:
-        """Files of predictions that cannot be used."""
-        return self.comparisons.problems
 
     def show(self) -> None:
         """Print the tables of scores."""

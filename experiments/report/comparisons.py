@@ -44,16 +44,12 @@ class Baseline:
 class Comparisons:
     """Paired differences of the methods in some tables; predictions are read once.
 
-    `notes` says which runs that seem to match were not compared, `problems` which files cannot be used.
+    `notes` says which runs that seem to match were not compared.
     """
 
     def __init__(self) -> None:
         self.evaluations = Evaluations()
         self._pairings: dict[tuple[int, Recipe, Recipe], Pairing] = {}
-
-    @property
-    def problems(self) -> list[str]:
-        return self.evaluations.problems
 
     @property
     def notes(self) -> list[str]:

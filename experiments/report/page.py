@@ -26,8 +26,8 @@ def html_table(section: Section, name: str, rows: pd.Index) -> Markup:
     texts = pd.DataFrame(section.texts.loc[rows].iloc[:, int(section.by_block) :])
     shown = texts.map(lambda text: f"<span>{escape(text)}</span>")
     if section.configs:
-        configs = pd.Series(list(section.configs), section.texts.index).loc[rows]
-        shown["method"] += configs.map(lambda text: f'<small class="config">{_breakable(text)}</small>')
+        configs = pd.Series([str(escape(config)) for config in section.configs], section.texts.index).loc[rows]
+        shown["method"] += '<small class="config">' + configs.str.replace("_", "_<wbr>") + "</small>"
     for lines, kind in (
         (section.remarks, "remark"),
         (section.differences, "difference"),
@@ -53,10 +53,6 @@ def html_table(section: Section, name: str, rows: pd.Index) -> Markup:
         )
     )
     return Markup(html)
-
-
-def _breakable(config: str) -> str:
-    return str(escape(config)).replace("_", "_<wbr>")
 
 
 def _small(text: str, kind: str) -> str:

@@ -160,7 +160,8 @@ class Pairing:
         found = _Cell()
         other_draws = []
         for seed, pair in sorted(matched.items()):
-            if self._other_draws(cell, seed):
+            digests = {self._sheet.draw(recipe, cell, seed) for recipe in self._pair}
+            if None not in digests and len(digests) > 1:  # the trainings are known to have seen different images
                 other_draws.append(seed)
                 continue
             found.accuracies[seed] = (pair[0].accuracy, pair[1].accuracy)
@@ -171,11 +172,6 @@ class Pairing:
             what = " and ".join(recipe.label for recipe in self._pair)
             self.notes.append(f"other few-shot draws of {cell[1]}: {what} ({seed_list(other_draws)})")
         return found
-
-    def _other_draws(self, cell: tuple[str, str, int], seed: int) -> bool:
-        """Whether the trainings behind both results are known to have seen different images."""
-        digests = [self._sheet.draw(recipe, cell, seed) for recipe in self._pair]
-        return None not in digests and digests[0] != digests[1]
 
     def _outcomes(self, first: Run, second: Run) -> Outcomes | None:
         """How the predictions of two runs compare; None if one of them has none, or they are of different images."""

@@ -21,25 +21,17 @@ CSV_COLUMNS = [
 ]
 
 
-def with_remarks(section: Section) -> pd.DataFrame:
-    """The texts, without the published figures, which have their own table."""
-    if section.remarks is None:
-        return section.texts
-    return section.texts + section.remarks.map(lambda remark: f" ({remark})" if remark else "")
-
-
-def _with_differences(section: Section) -> pd.DataFrame:
-    """The texts with remarks, and with the differences to the baseline behind them."""
-    texts = with_remarks(section)
-    if section.differences is None:
-        return texts
-    return texts + section.differences.map(lambda difference: f" ({difference})" if difference else "")
-
-
 def _condensed(section: Section) -> tuple[pd.DataFrame, list[str]]:
-    """The texts without the columns that are the same in all rows, and a line that says those; none if none are."""
+    """The texts without the columns that are the same in all rows, and a line that says those; none if none are.
+
+    Remarks and differences to the baseline stand behind the texts. Published figures have their own table.
+    """
+    texts = section.texts
+    for behind in (section.remarks, section.differences):
+        if behind is not None:
+            texts = texts + behind.map(lambda text: f" ({text})" if text else "")
     said = [f"All rows: {in_words(section.shared)}."] if section.shared else []
-    return _with_differences(section).drop(columns=[*section.shared]), said
+    return texts.drop(columns=[*section.shared]), said
 
 
 def terminal(section: Section, width: int) -> str:
