@@ -159,6 +159,10 @@ class Bench:
         for _ in range(3 if self.trainer.device.type == "cuda" else CpuRecorder.first_recorded_call):
             run()
 
+    def seconds(self, run: Callable[[], object], repeats: int) -> float:
+        """Median seconds of a call that is warm."""
+        return interleaved({"": run}, repeats, self.trainer.device)[""]["seconds"]
+
     def step(self) -> None:
         self.trainer.forward_backward(self.batch)
 

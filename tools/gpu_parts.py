@@ -35,7 +35,7 @@ from dassl.command_line import ArgumentParser
 from dassl.utils import UserError, errors_in_one_line, write_json
 from experiments.launch.job import last_words
 from tools import benchmark, kernel_check
-from tools.bench import BACKBONES, OPTIONS, Bench, interleaved, timed
+from tools.bench import BACKBONES, OPTIONS, Bench, timed
 from trainers.core.captured import CapturedFunctions
 from trainers.core.recorders import recorder_for
 
@@ -152,12 +152,12 @@ def _figures(bench: Bench, repeats: int) -> dict[str, Any]:
     first, _ = timed(bench.step, device)
     bench.warm_up(bench.step)
     figures = {"first step [s]": first}
-    figures["step [ms]"] = 1000 * interleaved({"": bench.step}, repeats, device)[""]["seconds"]
+    figures["step [ms]"] = 1000 * bench.seconds(bench.step, repeats)
     if is_cuda:  # reserved: a replayed graph uses its memory without allocating it
         figures["memory [GB]"] = (torch.cuda.max_memory_reserved() - before) / 1e9
     figures |= _launched(bench.step, is_cuda)
     bench.warm_up(bench.evaluate)
-    figures["test batch [ms]"] = 1000 * interleaved({"": bench.evaluate}, repeats, device)[""]["seconds"]
+    figures["test batch [ms]"] = 1000 * bench.seconds(bench.evaluate, repeats)
     return figures
 
 

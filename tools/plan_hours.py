@@ -35,7 +35,7 @@ from experiments.plan.declaration import Selection, declared_runs
 from experiments.plan.runs import ROOT, PlannedRun
 from experiments.plan.settings import Places
 from experiments.plan.work import Work, work_of
-from tools.bench import Bench, interleaved, settings_of
+from tools.bench import Bench, settings_of
 from trainers.core.captured import CudaRecorder
 from trainers.core.replay import CpuRecorder
 
@@ -139,7 +139,7 @@ def _median(bench: Bench, run: Callable[[], object], repeats: int) -> float:
     bench.warm_up(run)
     if _barrier is not None:
         _barrier.wait(SECONDS_TO_WAIT)
-    return interleaved({"": run}, repeats, bench.trainer.device)[""]["seconds"]
+    return bench.seconds(run, repeats)
 
 
 def hours(args: argparse.Namespace, runs: Iterable[PlannedRun]) -> tuple[pd.DataFrame, list[dict[str, Any]]]:

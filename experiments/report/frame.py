@@ -59,25 +59,17 @@ def run_frame(
     """
     names = names_of(recipes) if names is None else names
     rows = [
-        {
+        {name: getattr(run, name) for name in OF_RUN}
+        | {
             "run": run,
             "recipe": recipes[run],
-            "setting": run.setting,
-            "backbone": run.backbone,
-            "trainer": run.trainer,
             "method": names[recipes[run]],
             "config": recipes[run].variant,
-            "dataset": run.dataset,
-            "part": run.part,
-            "shots": run.shots,
-            "seed": run.seed,
-            "accuracy": run.accuracy,
             "training s": run.train_seconds if run.trained else None,
             "test s": run.test_seconds,
             "peak MiB": None if run.peak_memory_bytes is None else run.peak_memory_bytes / 2**20,
             "learned values": run.learned_values,
             "GFLOP a step": None if run.step_flops is None else run.step_flops / 1e9,
-            "device": run.device,
             **{column: run.measures.get(key) for key, column in MEASURES.items()},
             **{f"joint {column}": run.joint.get(key) for key, column in JOINT.items()},
         }
@@ -87,6 +79,7 @@ def run_frame(
     return frame.astype({name: float for name in MEASURED}) if rows else frame
 
 
+OF_RUN = ("setting", "backbone", "trainer", "dataset", "part", "shots", "seed", "accuracy", "device")
 COSTS = ("training s", "test s", "peak MiB", "learned values", "GFLOP a step")
 MEASURED = ("accuracy", *COSTS, *MEASURES.values(), *(f"joint {column}" for column in JOINT.values()))
 """Columns of numbers."""

@@ -6,8 +6,8 @@ A method's file states its names (`display_name` of the trainer, `name` of a rec
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 
 from dassl.engine import TRAINER_REGISTRY
 from trainers.core.facts import Recipes, fact
@@ -28,41 +28,30 @@ def names_of(recipe_of: Mapping[Run, Recipe]) -> dict[Recipe, str]:
     tables: defaultdict[tuple[str, str], set[Recipe]] = defaultdict(set)
     for run, recipe in recipe_of.items():
         tables[run.setting, recipe.backbone].add(recipe)
-    clashing = {recipe for rivals in tables.values() for recipe in _clashing(rivals)}
-    return {
-        recipe: _with_config(recipe) if recipe in clashing else method_name(recipe)
-        for recipe in dict.fromkeys(recipe_of.values())
-    }
+    clashing: set[Recipe] = set()
+    for rivals in tables.values():
+        counts = Counter(map(method_name, rivals))
+        clashing |= {recipe for recipe in rivals if counts[method_name(recipe)] > 1}
+    return {recipe: method_name(recipe, recipe in clashing) for recipe in dict.fromkeys(recipe_of.values())}
 
 
-def _clashing(recipes: Collection[Recipe]) -> Iterable[Recipe]:
-    by_name: defaultdict[str, list[Recipe]] = defaultdict(list)
-    for recipe in recipes:
-        by_name[method_name(recipe)].append(recipe)
-    return (recipe for group in by_name.values() if len(group) > 1 for recipe in group)
+def method_name(recipe: Recipe, with_config: bool = False) -> str:
+    """ "MaPLe" for a recipe that the method's file states, else "MaPLe (its config)"; changed settings in brackets.
 
-
-def method_name(recipe: Recipe) -> str:
-    """ "MaPLe" for a recipe that the method's file states, else "MaPLe (its config)"; changed settings in brackets."""
-    stated = _stated_name(recipe)
-    if stated is None and short_config(recipe.config):
-        return _with_config(recipe)
-    return (stated or _trainer_name(recipe.trainer)) + _changes(recipe)
-
-
-def _with_config(recipe: Recipe) -> str:
-    name = _stated_name(recipe) or _trainer_name(recipe.trainer)
-    return f"{name} ({short_config(recipe.config) or recipe.config})" + _changes(recipe)
+    Args:
+        with_config: name the config in either case.
+    """
+    stated, short = _stated_name(recipe), short_config(recipe.config)
+    name = stated or _trainer_name(recipe.trainer)
+    if with_config or (stated is None and short):
+        name += f" ({short or recipe.config})"
+    return name + "".join(f" [{change}]" for change in recipe.changes)
 
 
 def _trainer_name(trainer: str) -> str:
     """How the trainer's file calls it; another project's trainer by its own name."""
     known = trainer in TRAINER_REGISTRY.registered_names()
     return fact(trainer, "display_name", trainer) if known else trainer
-
-
-def _changes(recipe: Recipe) -> str:
-    return "".join(f" [{change}]" for change in recipe.changes)
 
 
 def short_config(config: str) -> str:

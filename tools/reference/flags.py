@@ -91,9 +91,7 @@ def _programs_of(words: Sequence[str]) -> Iterator[Program]:
         yield Program(command, _summary(words), [])
         return
     choices = _subcommands(parser)
-    for name, listed in choices.items():
-        own = _parser_of([*words, name, "--help"])  # one that reads its own arguments has another parser
-        subparser = listed if own is None or _subcommands(own) or own.prog == parser.prog else own
+    for name, subparser in choices.items():
         yield _program(f"{command} {name}", subparser)
     if not choices:
         yield _program(command, parser)
