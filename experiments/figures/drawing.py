@@ -15,25 +15,27 @@ from dassl.utils import printable, write_bytes_atomically
 
 BLUE, ORANGE, GREEN, GREY, LIGHT = "#0072b2", "#d55e00", "#009e73", "#8c8c8c", "#d9d9d9"  # Okabe and Ito's, and greys
 FORMATS = ("png", "pdf")
-STYLE: dict[Any, Any] = {  # keys of matplotlib's rcParams
+COMMON_STYLE: dict[Any, Any] = {  # keys of matplotlib's rcParams
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
+    "text.parse_math": False,  # a $ in a name is a dollar
+}
+STYLE: dict[Any, Any] = COMMON_STYLE | {
     "font.size": 8,
     "axes.titlesize": 9,
     "axes.labelsize": 8,
     "legend.fontsize": 7,
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
     "axes.linewidth": 0.7,
     "grid.linewidth": 0.5,
     "grid.color": LIGHT,
     "savefig.dpi": 300,
     "savefig.bbox": "tight",  # nothing is cut, however long the class names are
     "savefig.pad_inches": 0.03,
-    "pdf.fonttype": 42,  # TrueType, which publishers ask for
-    "text.parse_math": False,  # a $ in a class name is a dollar
     "figure.constrained_layout.use": True,
 }
 

@@ -169,9 +169,8 @@ def load_run(folder: Path, root: str = "") -> TrainedRun:
     _check_learns(record.cfg.TRAINER.NAME, folder)
     data = _data_settings(record.cfg, result.get("full_config", {}) if model is not None else {}, folder, root)
     classnames = record.classnames if model is None else list(_dataset(data).classnames)
-    loaded = load_trained(source, classnames)
-    model: Any = loaded[1] if isinstance(loaded, tuple) else loaded  # with its configuration, or a trainer that has it
-    return TrainedRun(folder, data, model.prompts, model.precision, classnames)
+    loaded: Any = load_trained(source, classnames).model
+    return TrainedRun(folder, data, loaded.prompts, loaded.precision, classnames)
 
 
 def _check_is_recorded(model: Path, folder: Path) -> None:

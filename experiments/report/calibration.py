@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from experiments.figures.kinds.reliability import reliability_bins
 
 from .evaluations import Evaluation, Evaluations
+from .frame import RunFrame
 from .recipes import Recipe
 from .runs import Run
 
@@ -52,11 +52,10 @@ def curves(evaluations: Sequence[Evaluation]) -> Curves:
     )
 
 
-def curves_by_images(frame: pd.DataFrame, evaluations: Evaluations) -> dict[tuple[str, ...], dict[Recipe, Curves]]:
+def curves_by_images(frame: RunFrame, evaluations: Evaluations) -> dict[tuple[str, ...], dict[Recipe, Curves]]:
     """Curves of each method, by setting, backbone, data set, part and number of shots, where there are predictions.
 
     Args:
-        frame: the runs, as `run_frame` returns them.
         evaluations: their predictions.
     """
     grouped: dict[tuple[str, ...], dict[Recipe, list[Evaluation]]] = {}

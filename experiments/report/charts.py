@@ -15,7 +15,7 @@ from trainers.core.facts import TRANSFER
 from . import figures
 from .calibration import Curves
 from .figures import Chart
-from .frame import TITLES
+from .frame import TITLES, RunFrame
 from .papers import in_order, short_name
 from .recipes import Recipe
 from .tables import ScoreTable, in_shots
@@ -58,12 +58,8 @@ def _stem(*names: object) -> str:
     return re.sub(r"[^a-z0-9]+", "-", " ".join(map(str, names)).lower()).strip("-")[:LONGEST_STEM] or "unnamed"
 
 
-def training_charts(frame: pd.DataFrame) -> list[ChartGroup]:
-    """A chart for each data set, backbone and number of shots, by setting; few-shot: the most shots alone.
-
-    Args:
-        frame: the runs, as `run_frame` returns them.
-    """
+def training_charts(frame: RunFrame) -> list[ChartGroup]:
+    """A chart for each data set, backbone and number of shots, by setting; few-shot: the most shots alone."""
     frame = pd.DataFrame(frame[[run.trained for run in frame["run"]]])
     few_shot = frame["setting"] == "few_shot"
     frame = pd.DataFrame(frame[~few_shot | (frame["shots"] == frame["shots"][few_shot].max())])

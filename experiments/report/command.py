@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dassl.utils import UserError, printable, write_text_atomically
+from dassl.utils import UnknownNameError, UserError, printable, write_text_atomically
 from dassl.utils.locks import locked_while_writing
 from dassl.utils.names import listed
 from experiments.arguments import make_parser
@@ -20,7 +20,7 @@ from .averages import averages_section, copied_section
 from .calibration import curves_by_images
 from .charts import all_charts, calibration_charts, table_charts, training_charts
 from .comparisons import LEGEND as PAIRS_LEGEND
-from .comparisons import Comparisons, check_baseline, signed
+from .comparisons import Comparisons, signed
 from .conflicts import without_conflicts
 from .figures import Palette
 from .frame import recipe_order, run_frame
@@ -130,10 +130,12 @@ class Report:
         self.tables = tables_of(run_frame([*runs, *shared], recipe_of, names))
         self.palette = Palette({recipe: names[recipe] for recipe in sorted(names, key=recipe_order)})
         self.comparisons = Comparisons()
-        if baseline is not None:
-            check_baseline(self.tables, baseline)
         found = [self.comparisons.to_baseline(table, baseline) if baseline else None for table in self.tables]
         self.baselines = [each for each in found if each]
+        if baseline is not None and not self.baselines:
+            in_tables = dict.fromkeys(name for table in self.tables for name in table.names.values())
+            known = ", ".join(f'"{name}"' for name in in_tables)
+            raise UnknownNameError(f'--baseline "{baseline}" is not a method of this report: choose from {known}')
         self.scores = [
             score_section(table, index, each)
             for index, (table, each) in enumerate(zip(self.tables, found, strict=True), 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -158,10 +158,3 @@ def find_method(table: ScoreTable, name: str) -> Recipe | None:
         if found:
             return found[0]
     return None
-
-
-def check_baseline(tables: Sequence[ScoreTable], name: str) -> None:
-    """Raises UnknownNameError if no table has a method of that name."""
-    if all(find_method(table, name) is None for table in tables):
-        known = ", ".join(f'"{each}"' for each in dict.fromkeys(n for table in tables for n in table.names.values()))
-        raise UnknownNameError(f'--baseline "{name}" is not a method of this report: choose from {known}')

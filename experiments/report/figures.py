@@ -24,8 +24,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dassl.utils import write_bytes_atomically
+from experiments.figures.drawing import COMMON_STYLE
 
 from .calibration import Curves
+from .frame import RunFrame
 from .papers import AVERAGE
 from .recipes import Recipe
 from .runs import Run
@@ -55,18 +57,12 @@ class Theme:
 
     def style(self) -> dict[Any, Any]:
         """Settings for matplotlib's `rc_context`."""
-        return {
+        return COMMON_STYLE | {
             "svg.fonttype": "none",  # text stays text: smaller, and the page's font
-            "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
-            "text.parse_math": False,  # a $ in a name is a dollar
             "font.size": FONT_SIZE,
             "legend.fontsize": FONT_SIZE,
-            "legend.frameon": False,
             "axes.titlesize": FONT_SIZE,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
             "axes.grid": True,
-            "axes.axisbelow": True,
             "grid.linewidth": 0.6,
             "grid.color": self.faint,
             "axes.edgecolor": self.faint,
@@ -330,11 +326,10 @@ def _with_band(axes: Axes, points: pd.DataFrame, style: Mapping[str, Any]) -> No
         axes.fill_between(points.index, mean - deviation, mean + deviation, **band)
 
 
-def training(frame: pd.DataFrame, palette: Palette) -> Figure:
+def training(frame: RunFrame, palette: Palette) -> Figure:
     """Loss, training accuracy and, where a run had validation, its accuracy by epoch, with one deviation over seeds.
 
     Args:
-        frame: the runs, as `run_frame` returns them.
         palette: of the report.
     """
     panels = [("loss", LOSSES), ("training accuracy", ACCURACIES)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 import pandas as pd
 
@@ -23,11 +24,17 @@ LINEAGE = lineage()
 """Trainers in the order of their papers, as the papers' tables have them."""
 
 
+RunFrame: TypeAlias = pd.DataFrame
+"""Runs as `run_frame` returns them."""
+
+
 def recipe_order(recipe: Recipe) -> tuple[object, ...]:
     rank = LINEAGE.index(recipe.trainer) if recipe.trainer in LINEAGE else len(LINEAGE)
     return rank, recipe
 
 
+OF_RUN = ("setting", "backbone", "trainer", "dataset", "part", "shots", "seed", "accuracy", "device")
+"""Columns that are called as in a `Run`."""
 MEASURES = {
     "macro_accuracy": "macro acc.",
     "nll": "NLL",
@@ -48,7 +55,7 @@ JOINT = {
 
 def run_frame(
     runs: Iterable[Run], recipes: Mapping[Run, Recipe], names: Mapping[Recipe, str] | None = None
-) -> pd.DataFrame:
+) -> RunFrame:
     """A row for each run, in the order of `runs`: where it belongs, and what it measured.
 
     Accuracy in percent, times in seconds, memory in MiB; NaN where a run did not measure it. All tables are made from
@@ -79,7 +86,6 @@ def run_frame(
     return frame.astype({name: float for name in MEASURED}) if rows else frame
 
 
-OF_RUN = ("setting", "backbone", "trainer", "dataset", "part", "shots", "seed", "accuracy", "device")
 COSTS = ("training s", "test s", "peak MiB", "learned values", "GFLOP a step")
 MEASURED = ("accuracy", *COSTS, *MEASURES.values(), *(f"joint {column}" for column in JOINT.values()))
 """Columns of numbers."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from .frame import JOINT, MEASURES
+from .frame import JOINT, MEASURES, RunFrame
 from .papers import AVERAGE, in_order, short_name
 from .scores import harmonic_mean
 from .sections import Section, in_order_of_papers, named, place_tone, section_of
@@ -28,12 +28,8 @@ JOINT_LEGEND = (
 )
 
 
-def measures_section(frame: pd.DataFrame) -> Section | None:
-    """Calibration of each method on each part of each data set; None if no run measured it.
-
-    Args:
-        frame: as `run_frame` returns it.
-    """
+def measures_section(frame: RunFrame) -> Section | None:
+    """Calibration of each method on each part of each data set; None if no run measured it."""
     shown = [name for name in MEASURES.values() if any(frame[name].notna())]
     measured = pd.DataFrame(frame[frame[shown].notna().any(axis=1)]) if shown else frame.iloc[:0]
     if measured.empty:
@@ -54,13 +50,10 @@ def measures_section(frame: pd.DataFrame) -> Section | None:
     return section
 
 
-def joint_section(frame: pd.DataFrame) -> Section | None:
+def joint_section(frame: RunFrame) -> Section | None:
     """Base and new classes together: accuracies, AUROC and OpenworldAUC by data set, and their averages.
 
     An average stands where a method has every data set of the section.
-
-    Args:
-        frame: as `run_frame` returns it.
     """
     columns = {f"joint {name}": name for name in JOINT.values()}
     rows = pd.DataFrame(frame[frame[[*columns]].notna().all(axis=1)])

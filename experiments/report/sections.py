@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
@@ -15,7 +15,7 @@ from pandas.api.types import is_numeric_dtype
 from dassl.utils import printable
 
 from .comparisons import Baseline, interval, signed
-from .frame import COSTS, TITLES, recipe_order
+from .frame import COSTS, TITLES, RunFrame, recipe_order
 from .papers import STATUSES, Comparison, short_name
 from .recipes import Recipe
 from .runs import Run
@@ -33,6 +33,8 @@ BANDS = (
     "for new on DTD and EuroSAT; none is stated for other figures. Averages over fewer data sets than the papers' are "
     f"not compared. {STATUSES}"
 )
+HARDEST = 10
+"""Classes that are shown of each recipe and data set."""
 BLOCK = "data set"
 """Column of a score section that names the block."""
 METHOD, COUNTS = "method", ("shots", "seeds", "runs")
@@ -217,7 +219,7 @@ def _to_baseline(score: Any, baseline: Baseline) -> str:
     return f"{signed(found.difference)} {interval(found)}".strip()
 
 
-def with_published(tables: Sequence[ScoreTable]) -> pd.DataFrame:
+def with_published(tables: Sequence[ScoreTable]) -> ScoreFrame:
     """All scores, one row for each published figure beside a number, and one for each number without any."""
     frame = pd.concat([table.frame.assign(table=table.title) for table in tables], ignore_index=True)
     frame = frame.explode("comparisons", ignore_index=True)
@@ -240,12 +242,12 @@ def _published(comparison: Comparison) -> dict[str, object]:
     return dict(zip([*PUBLISHED, "published_metric"], (*values, *texts), strict=True))
 
 
-def comparison_section(scores: pd.DataFrame) -> Section | None:
-    """Every measured figure that has a published one, with provenance.
+ScoreFrame: TypeAlias = pd.DataFrame
+"""Scores as `with_published` returns them."""
 
-    Args:
-        scores: as `with_published` returns them.
-    """
+
+def comparison_section(scores: ScoreFrame) -> Section | None:
+    """Every measured figure that has a published one, with provenance."""
     rows = pd.DataFrame(scores[scores["published"].notna()])
     shown = named(rows).assign(seeds=rows["seeds"].map(len), metric=rows["published_metric"])
     values = shown.rename(columns={"mean": "measured", "within_band": "within", "published_method": "published as"})
@@ -263,12 +265,8 @@ def comparison_section(scores: pd.DataFrame) -> Section | None:
     return section
 
 
-def summary_section(scores: pd.DataFrame) -> Section | None:
-    """How many figures of each recipe lie within their bands.
-
-    Args:
-        scores: as `with_published` returns them.
-    """
+def summary_section(scores: ScoreFrame) -> Section | None:
+    """How many figures of each recipe lie within their bands."""
     rows = named(pd.DataFrame(scores[scores["published"].notna()]))
     rows = rows.rename(columns={"published_method": "published as"}).astype({"within_band": float})
     difference = rows["difference"].astype(float).abs()
@@ -302,12 +300,8 @@ def in_order_of_papers(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.iloc[sorted(range(len(frame)), key=order.__getitem__)]
 
 
-def cost_section(frame: pd.DataFrame) -> Section | None:
-    """Time, memory and learned values of a run, by method and data set.
-
-    Args:
-        frame: as `run_frame` returns it.
-    """
+def cost_section(frame: RunFrame) -> Section | None:
+    """Time, memory and learned values of a run, by method and data set."""
     values = (
         named(in_order_of_papers(frame))
         .groupby([*RUN_NAMES, "shots"], sort=False)
@@ -327,11 +321,10 @@ def cost_section(frame: pd.DataFrame) -> Section | None:
     return section_of("cost", "Cost of a run", values, formats, legend)
 
 
-def runs_section(frame: pd.DataFrame, output: Path) -> Section | None:
+def runs_section(frame: RunFrame, output: Path) -> Section | None:
     """Every run, with its own cost and origin.
 
     Args:
-        frame: as `run_frame` returns it.
         output: folder that paths are shown below.
     """
     runs: list[Run] = list(frame["run"])
@@ -348,13 +341,8 @@ def runs_section(frame: pd.DataFrame, output: Path) -> Section | None:
     return section_of("runs", "Every run", pd.DataFrame(values), formats, legend)
 
 
-def classes_section(frame: pd.DataFrame, hardest: int = 10) -> Section | None:
-    """The classes that a recipe gets wrong most, of the runs that recorded accuracy per class.
-
-    Args:
-        frame: as `run_frame` returns it.
-        hardest: classes that are shown of each recipe and data set.
-    """
+def classes_section(frame: RunFrame) -> Section | None:
+    """The classes that a recipe gets wrong most, of the runs that recorded accuracy per class."""
     recorded = [bool(run.per_class) for run in frame["run"]]
     rows = named(pd.DataFrame(frame[recorded]))
     if rows.empty:
@@ -363,20 +351,16 @@ def classes_section(frame: pd.DataFrame, hardest: int = 10) -> Section | None:
     for _, group in rows.groupby(keys, sort=False):
         # classes that are in all runs
         means = pd.DataFrame([run.per_class for run in group["run"]]).dropna(axis="columns").mean()
-        lowest = means.sort_index().sort_values(kind="stable").iloc[:hardest]
+        lowest = means.sort_index().sort_values(kind="stable").iloc[:HARDEST]
         found += [(*group[keys].iloc[0], *entry, len(group)) for entry in zip(lowest.index, lowest, strict=True)]
     values = pd.DataFrame(found, columns=[*keys, "class", "accuracy", "runs"])
     values = pd.DataFrame(values[["method", "data set", "part", "class", "shots", "accuracy", "runs"]])
-    legend = f"The {hardest} classes with the lowest accuracy of each method and data set."
+    legend = f"The {HARDEST} classes with the lowest accuracy of each method and data set."
     return section_of("classes", "Hardest classes", values, {"shots": 0, "accuracy": 1, "runs": 0}, legend)
 
 
-def recipes_section(frame: pd.DataFrame) -> Section | None:
-    """What each name in the tables stands for: trainer, config file and changed settings.
-
-    Args:
-        frame: as `run_frame` returns it.
-    """
+def recipes_section(frame: RunFrame) -> Section | None:
+    """What each name in the tables stands for: trainer, config file and changed settings."""
     values = in_order_of_papers(frame)[["setting", "backbone", "method", "trainer", "config"]].drop_duplicates()
     values = values.assign(setting=[TITLES[setting] for setting in values["setting"]])
     legend = "Config: name of the file below configs/trainers, with changed settings in brackets."

@@ -13,7 +13,7 @@ import pandas as pd
 
 from trainers.core.facts import TRANSFER
 
-from .frame import TITLES, recipe_order
+from .frame import TITLES, RunFrame, recipe_order
 from .papers import AVERAGE, OOD_AVERAGE, SHORT, in_order, short_name
 from .recipes import Recipe
 from .runs import Run
@@ -221,10 +221,6 @@ BUILDERS: dict[str, Callable[[pd.DataFrame], list[ScoreTable]]] = {
 }
 
 
-def tables_of(frame: pd.DataFrame) -> list[ScoreTable]:
-    """The tables of every setting that has runs.
-
-    Args:
-        frame: as `run_frame` returns it, with the runs that two settings share in both.
-    """
+def tables_of(frame: RunFrame) -> list[ScoreTable]:
+    """The tables of every setting that has runs, those that two settings share in both."""
     return [table for build in BUILDERS.values() for table in build(frame)]

@@ -11,7 +11,7 @@ from dassl.utils import in_csv, in_markdown
 
 from .comparisons import Baseline
 from .recipes import Recipe
-from .sections import LEGEND, PUBLISHED, Section, in_words
+from .sections import LEGEND, PUBLISHED, ScoreFrame, Section, in_words
 
 CSV_COLUMNS = [
     *("setting", "backbone", "method", "trainer", "config", "changes", "dataset", "metric", "shots"),
@@ -79,11 +79,10 @@ def markdown(sections: Iterable[Section], title: str, facts: Iterable[str]) -> s
     return "\n".join(lines)
 
 
-def scores_csv(scores: pd.DataFrame, baselines: Sequence[Baseline] = ()) -> str:
+def scores_csv(scores: ScoreFrame, baselines: Sequence[Baseline] = ()) -> str:
     """One row for each number, at full precision; a number with several published figures has a row for each.
 
     Args:
-        scores: as `sections.with_published` returns them.
         baselines: differences to one of the methods, of each table that has it.
     """
     recipes: Sequence[Recipe] = list(scores["recipe"])

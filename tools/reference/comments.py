@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import tokenize
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -76,17 +77,10 @@ def _assignments(tree: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
 
 def _dotted(target: ast.expr) -> str | None:
     """`TRAINER.COOP` for the target `cfg.TRAINER.COOP`; None for a target outside of the configuration."""
-    if isinstance(target, ast.Name):
-        return "" if target.id in ROOTS else None
-    if isinstance(target, ast.Attribute):
-        name = target.attr
-    elif isinstance(target, ast.Subscript):
-        constant = target.slice
-        name = constant.value if isinstance(constant, ast.Constant) and isinstance(constant.value, str) else ANY
-    else:
-        return None
-    above = _dotted(target.value)
-    return None if above is None else f"{above}.{name}".lstrip(".")
+    path = re.sub(r"\['(\w+)'\]", r".\1", ast.unparse(target))
+    path = re.sub(r"\[.*?\]", f".{ANY}", path)
+    root, _, key = path.partition(".")
+    return key if root in ROOTS else None
 
 
 def _keys(prefix: str, value: ast.expr, named: Mapping[str, ast.expr]) -> Iterator[tuple[str, ast.AST]]:

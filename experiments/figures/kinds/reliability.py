@@ -30,24 +30,23 @@ def draw(asked: Asked) -> Iterator[Drawing]:
         yield _drawing(run, read_predictions(run))
 
 
-def reliability_bins(confidence: NDArray[np.float64], correct: NDArray[np.bool_], count: int = BINS) -> pd.DataFrame:
+def reliability_bins(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> pd.DataFrame:
     """Bins of equal width, lowest first.
 
     Args:
         confidence: [N] the largest probability.
         correct: [N] whether the prediction is right.
-        count: number of bins.
 
     Returns:
         Columns `images`, `accuracy` and `confidence` (means, NaN in an empty bin), all as numbers from 0 to 1 but the
         number of images.
     """
-    edges = np.arange(count + 1) / count
-    places = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, count - 1)  # [N], a bin holds its end
-    images = np.bincount(places, minlength=count)
+    edges = np.arange(BINS + 1) / BINS
+    places = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, BINS - 1)  # [N], a bin holds its end
+    images = np.bincount(places, minlength=BINS)
     with np.errstate(invalid="ignore"):
         means = {
-            name: np.bincount(places, weights=values, minlength=count) / images
+            name: np.bincount(places, weights=values, minlength=BINS) / images
             for name, values in (("accuracy", correct.astype(float)), ("confidence", confidence))
         }
     return pd.DataFrame({"images": images, **means})
