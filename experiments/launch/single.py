@@ -17,11 +17,11 @@ from dassl.utils.numerals import whole_number
 from experiments.plan.generated import generate_data
 from experiments.plan.methods import default_source, setting_of_target
 from experiments.plan.runs import ROOT, PlannedRun, short
-from experiments.plan.settings import Places, Row, base2new, few_shot, transfer
+from experiments.plan.settings import Places, Row, Task
 from experiments.plan.status import check_model, is_finished
 from runner.arguments import parse_args
 from runner.command import main as train
-from runner.result import read_result
+from runner.result import PARTS, read_result
 
 DEFAULT_SHOTS = 16
 
@@ -40,15 +40,10 @@ class Request:
 
     def run(self) -> PlannedRun:
         """The run that is meant. Raises UserError: unknown data set or config."""
-        if self.kind in ("train_base", "test_new", "test_all"):
-            runs = base2new(self.row, self.places, self.dataset, self.seed, self.shots)
-        elif self.kind == "all":
-            runs = few_shot(self.row, self.places, self.dataset, self.seed, self.shots)
-        else:
-            targets = [self.dataset] if self.kind == "target" else []
-            setting = setting_of_target(self.dataset)
-            runs = transfer(self.row, self.places, setting, self.source, targets, self.seed, self.shots)
-        return next(run for run in runs if run.part == self.kind)
+        own = {"all": "few_shot"} | dict.fromkeys(PARTS["base2new"], "base2new")
+        setting = own.get(self.kind) or setting_of_target(self.dataset)
+        task = Task(setting, () if self.kind == "source" else (self.dataset,), (self.shots,), self.source)
+        return next(run for run in task.runs(self.row, self.places, self.seed) if run.part == self.kind)
 
     @property
     def training_script(self) -> str:

@@ -6,7 +6,7 @@ import os
 import shlex
 from collections.abc import Iterable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -102,19 +102,8 @@ class PlannedRun:
 
     def config(self) -> dict[str, Any]:
         """The configuration that train.py will have. Raises UserError for a missing file, a bad key or value."""
-        config = deepcopy(_config(tuple(self.arguments_without("--root", "--seed", "--output-dir"))))
-        config["SEED"] = self.seed
-        return config
-
-    def arguments_without(self, *flags: str) -> list[str]:
-        """The arguments without some flags and their values."""
-        kept, arguments = [], iter(self.arguments)
-        for argument in arguments:
-            if argument in flags:
-                next(arguments)
-            else:
-                kept.append(argument)
-        return kept
+        of_any_seed = replace(self, seed=0, data=ROOT, folder=ROOT)  # read once for all seeds
+        return deepcopy(_config(tuple(of_any_seed.arguments))) | {"SEED": self.seed}
 
 
 @lru_cache(maxsize=4096)

@@ -161,8 +161,6 @@ class Task:
         for shots in self.shots:
             if self.setting in ("cross_dataset", "domain_generalization"):
                 source = self.source or default_source(self.datasets)
-                for target in self.datasets:
-                    check_dataset(target)
                 yield from transfer(row, places, self.setting, source, self.datasets, seed, shots)
             else:
                 make = base2new if self.setting == "base2new" else few_shot
