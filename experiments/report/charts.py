@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -63,22 +63,18 @@ def training_charts(frame: RunFrame) -> list[ChartGroup]:
     frame = pd.DataFrame(frame[[run.trained for run in frame["run"]]])
     few_shot = frame["setting"] == "few_shot"
     frame = pd.DataFrame(frame[~few_shot | (frame["shots"] == frame["shots"][few_shot].max())])
-    groups = []
-    for setting, title in TITLES.items():
-        runs = pd.DataFrame(frame[frame["setting"] == setting])
-        charts = [chart for dataset in in_order(runs["dataset"]) for chart in _training_of(setting, dataset, runs)]
-        if charts:
-            groups.append(ChartGroup(title, charts))
-    return groups
+    return _groups({setting: _training_of(setting, frame) for setting in TITLES})
 
 
-def _training_of(setting: str, dataset: str, runs: pd.DataFrame) -> Iterator[Chart]:
-    own = runs[runs["dataset"] == dataset]
-    for backbone, shots in sorted(set(zip(own["backbone"], own["shots"], strict=True))):
-        found = pd.DataFrame(own[(own["backbone"] == backbone) & (own["shots"] == shots)])
-        caption = f"{short_name(dataset)}, {backbone}, {in_shots(shots)}"
-        name, recipes = f"training-{_stem(setting, dataset, backbone, shots)}", list(found["recipe"].unique())
-        yield Chart(name, caption, f"Training on {caption}", partial(figures.training, found), recipes)
+def _training_of(setting: str, frame: pd.DataFrame) -> Iterator[Chart]:
+    runs = frame[frame["setting"] == setting]
+    for dataset in in_order(runs["dataset"]):
+        own = runs[runs["dataset"] == dataset]
+        for backbone, shots in sorted(set(zip(own["backbone"], own["shots"], strict=True))):
+            found = pd.DataFrame(own[(own["backbone"] == backbone) & (own["shots"] == shots)])
+            caption = f"{short_name(dataset)}, {backbone}, {in_shots(shots)}"
+            name, recipes = f"training-{_stem(setting, dataset, backbone, shots)}", list(found["recipe"].unique())
+            yield Chart(name, caption, f"Training on {caption}", partial(figures.training, found), recipes)
 
 
 def calibration_charts(curves: Mapping[tuple[str, ...], Mapping[Recipe, Curves]]) -> list[ChartGroup]:
@@ -87,21 +83,23 @@ def calibration_charts(curves: Mapping[tuple[str, ...], Mapping[Recipe, Curves]]
     Args:
         curves: as `curves_by_images` returns them.
     """
-    groups = []
-    for setting, title in TITLES.items():
-        charts = []
-        keys = [key for key in curves if key[0] == setting]
-        rank = {dataset: place for place, dataset in enumerate(in_order(key[2] for key in keys))}
-        for key in sorted(keys, key=lambda key: (rank[key[2]], key)):
-            _, backbone, dataset, part, shots = key
-            caption = f"{short_name(dataset)}, {part.replace('_', ' ')}, {backbone}, {in_shots(int(shots))}"
-            draw = partial(figures.calibration, curves[key])
-            charts.append(
-                Chart(f"calibration-{_stem(*key)}", caption, f"Calibration: {caption}", draw, list(curves[key]))
-            )
-        if charts:
-            groups.append(ChartGroup(title, charts))
-    return groups
+    return _groups({setting: _calibration_of(setting, curves) for setting in TITLES})
+
+
+def _calibration_of(setting: str, curves: Mapping[tuple[str, ...], Mapping[Recipe, Curves]]) -> Iterator[Chart]:
+    keys = [key for key in curves if key[0] == setting]
+    datasets = in_order(key[2] for key in keys)
+    for key in sorted(keys, key=lambda key: (datasets.index(key[2]), key)):
+        _, backbone, dataset, part, shots = key
+        caption = f"{short_name(dataset)}, {part.replace('_', ' ')}, {backbone}, {in_shots(int(shots))}"
+        draw = partial(figures.calibration, curves[key])
+        yield Chart(f"calibration-{_stem(*key)}", caption, f"Calibration: {caption}", draw, list(curves[key]))
+
+
+def _groups(charts: Mapping[str, Iterable[Chart]]) -> list[ChartGroup]:
+    """The charts of each setting that has some."""
+    groups = [ChartGroup(TITLES[setting], list(found)) for setting, found in charts.items()]
+    return [group for group in groups if group.charts]
 
 
 def all_charts(of_tables: Sequence[Sequence[Chart]], *groups: Sequence[ChartGroup]) -> list[Chart]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from dassl.data.datasets import DATASET_REGISTRY
@@ -24,24 +24,23 @@ def with_own_names(runs: Sequence[Run]) -> list[Run]:
     Data of one name in different places keeps as much of its paths as tells them apart. A path is taken as it was
     given, so data that was moved between runs counts as two data sets: their results are not mixed in silence.
     """
-    paths = {run: path for run in runs if (path := custom_data_path(_settings(run))) is not None}
-    labels = _labels({run: path for run, path in paths.items() if custom_data_name(_settings(run))})
+    by_name: defaultdict[str, dict[Run, str]] = defaultdict(dict)
+    for run in runs:
+        settings = run.full_config.get("DATASET")
+        if isinstance(settings, dict):
+            given = {"NAME": run.dataset, "PATH": settings.get("PATH")}
+            name, path = custom_data_name(given), custom_data_path(given)
+            if name and path is not None:
+                by_name[name][run] = path
+    labels = _labels(by_name)
     taken = {run.dataset for run in runs if run not in labels}
     taken |= {*DATASET_REGISTRY.registered_names(), *SHORT, *SHORT.values(), AVERAGE, OOD_AVERAGE}
     named = {run: f"{label} {MARK}" if label in taken else label for run, label in labels.items()}
     return [replace(run, dataset=printable(named[run])) if run in named else run for run in runs]
 
 
-def _settings(run: Run) -> dict[str, object]:
-    settings = run.full_config.get("DATASET")
-    return {"NAME": run.dataset, "PATH": settings.get("PATH")} if isinstance(settings, dict) else {}
-
-
-def _labels(paths: dict[Run, str]) -> dict[Run, str]:
+def _labels(by_name: Mapping[str, Mapping[Run, str]]) -> dict[Run, str]:
     """The name of each run's data, with folders before it where several paths have that name."""
-    by_name: defaultdict[str, dict[Run, str]] = defaultdict(dict)
-    for run, path in paths.items():
-        by_name[custom_data_name(_settings(run)) or ""][run] = path
     labels = {}
     for name, group in by_name.items():
         tails = _telling_apart(set(group.values()))
