@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 from yacs.config import CfgNode
@@ -65,7 +65,10 @@ class CustomData(CoOpDataset):
             return parts
         self.names_in_data = {item.label: item.classname for item in parts.train}
         names = read_names(self.classnames_file, sorted(self.names_in_data.values()))
-        return map_parts(parts, lambda items: [rename(item, names) for item in items])
+        renamed: list[list[Datum]]
+        renamed = [[Item(each.impath, each.label, names[each.classname]) for each in items] for items in parts]
+        train, val, test = renamed
+        return Parts(train, test if parts.val is parts.test else val, test)
 
     def check_names(self, parts: Parts) -> None:
         described = describe_same_text(class_names(parts))
@@ -80,17 +83,6 @@ class CustomData(CoOpDataset):
     def source(self) -> str:
         """What DATASET.PATH names."""
         return self.dataset_dir
-
-
-def rename(item: Datum, names: dict[str, str]) -> Datum:
-    """`item` with the class name that `names` gives."""
-    return Item(item.impath, item.label, names[item.classname])
-
-
-def map_parts(parts: Parts, change: Callable[[list[Datum]], list[Datum]]) -> Parts:
-    """Apply `change` to each part; a val part that is the test part stays so."""
-    train, test = change(parts.train), change(parts.test)
-    return Parts(train, test if parts.val is parts.test else change(parts.val), test)
 
 
 def read_names(path: str, keys: Sequence[str]) -> dict[str, str]:
