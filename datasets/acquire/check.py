@@ -99,8 +99,9 @@ def _verify(
     parts = reader.read()
     labels = {item.label for part in parts for item in part}
     class_counts += count_classes(_distinct(parts))
-    if counts:
-        _check_split_file(reader)
+    # training would create another split, which differs from that of the papers
+    if counts and reader.split_file and not reader.split_in_use():
+        raise MissingDataError(f"split file {reader.split_path} is missing")
     wrong = _wrong_counts(reader, parts, len(labels), counts) if counts else []
     wrong += _wrong_names(reader, parts)
     items = list(dict.fromkeys(item.impath for part in parts for item in part))
@@ -180,12 +181,6 @@ def _wrong_counts(reader: CoOpLayout, parts: Parts, classes: int, counts: Counts
         if expected is not None and len(items) != expected:
             wrong.append(f"{len(items):,} {part} images instead of {expected:,}")
     return [f"{reader.dataset_dir} has {', '.join(wrong)}"] if wrong else []
-
-
-def _check_split_file(reader: CoOpLayout) -> None:
-    """Require the split file. Training would create another split, which differs from that of the papers."""
-    if reader.split_file and not reader.split_in_use():
-        raise MissingDataError(f"split file {reader.split_path} is missing")
 
 
 def _unreadable(paths: Sequence[str], name: str, bounds: ImageBounds) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
-from itertools import pairwise
 
 from yacs.config import CfgNode
 
@@ -101,8 +100,8 @@ def read_names(path: str, keys: Sequence[str]) -> dict[str, str]:
             raise BadDataError(f"{path} names {key!r} twice")
         names[key] = name
     found = [whole_number(name.partition(" ")[0]) for name in names.values()]
-    numbers = sorted(number for number in found if number is not None)
-    if len(numbers) > 1 and len(numbers) == len(found) and _are_consecutive(numbers):
+    numbers = {number for number in found if number is not None}
+    if len(found) > 1 and len(numbers) == len(found) == max(numbers) - min(numbers) + 1:  # consecutive
         raise BadDataError(f"{path}: class names start with a number ({next(iter(names.values()))!r}); leave it out")
     unnamed = [key for key in keys if key not in names]
     unknown = [key for key in names if key not in set(keys)]
@@ -129,7 +128,3 @@ def complete(parts: Parts) -> Parts:
         classes.setdefault((item.label, item.classname), []).append(item.impath)
     triples = [(label, name, impaths) for (label, name), impaths in classes.items()]
     return cut_classes(triples, rng=random.Random(SPLIT_SEED))
-
-
-def _are_consecutive(numbers: Sequence[int]) -> bool:
-    return all(after == before + 1 for before, after in pairwise(numbers))
