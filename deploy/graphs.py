@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 
 from clip.model import CLIP
 from dassl.utils import UserError, write_bytes_atomically
-from trainers.core.prompts import Prompts, normalized
+from trainers.core.prompts import Prompts, normalised
 
 INPUT, OUTPUT = "images", "features"
 LARGEST_SINGLE_ONNX = 1 << 30
@@ -48,8 +48,8 @@ class ImageTower(nn.Module):
         if self._adapted:
             (prompts,) = self._adapted
             theta = dict(zip(self._names, self.learned, strict=True))
-            return normalized(prompts.image_features(theta, images))
-        return normalized(self.visual(images, list(self.prompts)) if len(self.prompts) else self.visual(images))
+            return normalised(prompts.image_features(theta, images))
+        return normalised(self.visual(images, list(self.prompts)) if len(self.prompts) else self.visual(images))
 
     def example(self, batch: int) -> Tensor:
         """Images [batch, 3, H, W] to try the tower with, the same each time."""

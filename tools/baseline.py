@@ -26,7 +26,7 @@ from trainers.cocoop import CoCoOpPrompts
 from trainers.coprompt import CoPromptPrompts
 from trainers.core.gradients import descend
 from trainers.core.modulator import is_visual
-from trainers.core.prompts import CONTEXT, Prompts, Theta, normalized
+from trainers.core.prompts import CONTEXT, Prompts, Theta, normalised
 from trainers.core.trainer import PromptTrainer
 from trainers.mma import TEXT, VISUAL, MMAPrompts
 from trainers.prograd import ProGrad, without_opposition
@@ -101,13 +101,13 @@ class PlainPrompts(Generic[P]):
 
     def logits(self, theta: Theta, images: Tensor) -> Tensor:
         """[B, C]"""
-        image = normalized(self.image_features(theta, images))
+        image = normalised(self.image_features(theta, images))
         if not isinstance(self.prompts, CoCoOpPrompts):
-            return self.prompts.similarity(image, normalized(self.text_features(theta)))
+            return self.prompts.similarity(image, normalised(self.text_features(theta)))
         contexts = self.prompts.conditioned_context(theta, image)  # [B, n, d]
         rows = []
         for features, context in zip(image, contexts, strict=True):
-            rows.append(self.prompts.similarity(features, normalized(self.text_features(theta, context))))
+            rows.append(self.prompts.similarity(features, normalised(self.text_features(theta, context))))
         return torch.stack(rows)
 
 
@@ -234,10 +234,10 @@ def _plain_prograd_losses(
     """xe, and kl as the cross-entropy from the frozen CLIP's distribution."""
     t = trainer.settings.T
     with trainer.precision.autocast():
-        image = normalized(plain.image_features(theta, images))
-        logits = plain.prompts.similarity(image, normalized(plain.text_features(theta))).float()  # [B, C]
+        image = normalised(plain.image_features(theta, images))
+        logits = plain.prompts.similarity(image, normalised(plain.text_features(theta))).float()  # [B, C]
     with torch.no_grad(), trainer.precision.autocast():
-        teacher_image = normalized(plain.encode_image(images))
+        teacher_image = normalised(plain.encode_image(images))
         p0 = (plain.prompts.similarity(teacher_image, trainer.teacher_text).float() / t).softmax(dim=-1)
     kl = -(t**2) * (p0 * (logits / t).log_softmax(dim=-1)).sum(dim=-1).mean()
     return F.cross_entropy(logits, labels), kl
@@ -251,10 +251,10 @@ def _plain_prometar_step(trainer: ProMetaR, batch: dict) -> float:
     def modulated_gradient(theta: Theta, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """g + gamma * r, every part with its graph."""
         with torch.no_grad(), trainer.precision.autocast():
-            teacher = normalized(plain.encode_image(images))
+            teacher = normalised(plain.encode_image(images))
         with trainer.precision.autocast(), twice_differentiable_attention():
-            text = normalized(plain.text_features(theta))
-            image = normalized(plain.image_features(theta, images))
+            text = normalised(plain.text_features(theta))
+            image = normalised(plain.image_features(theta, images))
             logits = plain.prompts.similarity(image, text)
         losses = (
             F.cross_entropy(logits.float(), labels),
@@ -284,9 +284,9 @@ def _plain_prometar_step(trainer: ProMetaR, batch: dict) -> float:
     with torch.no_grad(), trainer.precision.autocast():
         plain.encode_image(images[task.query])  # the teacher's query features, which nothing uses
     with trainer.precision.autocast():
-        text = normalized(plain.text_features(fast))
+        text = normalised(plain.text_features(fast))
         query, partner = (plain.image_features(fast, images[index]) for index in (task.query, partners))
-        mixed = normalized(lam[:, None] * query + (1 - lam[:, None]) * partner)
+        mixed = normalised(lam[:, None] * query + (1 - lam[:, None]) * partner)
         logits = plain.prompts.similarity(mixed, text).float()
     query_loss = lam * F.cross_entropy(logits, labels[task.query], reduction="none")
     query_loss = query_loss + (1 - lam) * F.cross_entropy(logits, labels[partners], reduction="none")

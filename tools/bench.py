@@ -24,7 +24,7 @@ from runner.config import extend_cfg
 from tools.baseline import plain_evaluation, plain_step
 from trainers.coprompt import CoPrompt
 from trainers.core.method import prompted_clip
-from trainers.core.prompts import normalized
+from trainers.core.prompts import normalised
 from trainers.core.replay import CpuRecorder
 from trainers.core.trainer import PromptTrainer
 
@@ -136,7 +136,7 @@ class Bench:
         trainer = self.trainer
         if isinstance(trainer, CoPrompt):  # encoded once before training, and no part of a step
             joint = clip.text_projection.shape[1]
-            trainer.descriptions = normalized(torch.randn(2, classes, joint, device=trainer.device))
+            trainer.descriptions = normalised(torch.randn(2, classes, joint, device=trainer.device))
         self.test_images = torch.randn(args.eval_batch_size, 3, size, size, device=self.trainer.device)
         self.seed = args.seed
         self.initial = [

@@ -26,7 +26,7 @@ from clip.towers import Branch, output_with_projections
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from trainers.core.facts import Recipes
-from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized, readable, vit_of
+from trainers.core.prompts import Prompts, Theta, at_least_float32, normalised, readable, vit_of
 from trainers.core.templates import template_for, tokenize_prompts
 from trainers.core.trainer import PromptTrainer
 
@@ -138,8 +138,8 @@ class CLIPLoRA(PromptTrainer):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         assert isinstance(self.prompts, LowRankPrompts)
         with self.precision.autocast():
-            text = normalized(self.prompts.text_features(theta, text_kept))  # [C, e]
-            features = normalized(self.prompts.image_features(theta, image, image_kept))  # [B, e]
+            text = normalised(self.prompts.text_features(theta, text_kept))  # [C, e]
+            features = normalised(self.prompts.image_features(theta, image, image_kept))  # [B, e]
             logits = self.prompts.similarity(features, text)  # [B, C]
         loss = F.cross_entropy(at_least_float32(logits), label)
         return loss, {"loss": loss, "acc": compute_accuracy(logits, label)[0]}

@@ -23,7 +23,7 @@ from trainers.core.prompts import (
     context_length,
     linear,
     linear_tensors,
-    normalized,
+    normalised,
 )
 from trainers.core.trainer import PromptTrainer
 
@@ -47,7 +47,7 @@ class CoCoOpPrompts(Prompts):
         self.context = context
 
     def logits(self, theta: Theta, images: Tensor, text: Tensor | None = None) -> Tensor:
-        features = normalized(self.image_features(theta, images))  # [B, e]
+        features = normalised(self.image_features(theta, images))  # [B, e]
         contexts = self.conditioned_context(theta, features)  # [B, n, d]
         chunk = max(1, ROWS_AT_ONCE // len(self.context.packed.suffix))
         if len(images) <= chunk:
@@ -60,7 +60,7 @@ class CoCoOpPrompts(Prompts):
 
     def _similarity_per_image(self, features: Tensor, contexts: Tensor) -> Tensor:
         """Logits [B, C] of normalised image features [B, e], each with its own context [n, d] of contexts [B, n, d]"""
-        text = normalized(self.context.encode(self.clip, contexts))  # [B, C, e]
+        text = normalised(self.context.encode(self.clip, contexts))  # [B, C, e]
         return self.clip.logit_scale.exp() * torch.einsum("be,bce->bc", features, text)
 
     def conditioned_context(self, theta: Theta, features: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from dassl.utils import UserError
 from dassl.utils.names import listed
 from dassl.utils.random_state import same_random_state_afterwards
 from trainers.core.facts import Recipes
-from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized
+from trainers.core.prompts import Prompts, Theta, at_least_float32, normalised
 from trainers.core.templates import template_features, template_for
 from trainers.core.trainer import PromptTrainer
 
@@ -68,7 +68,7 @@ class LinearProbe(PromptTrainer):
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
         (features,) = template_features(clip, classnames, [template_for(self.cfg.DATASET.NAME)])
-        return ClassWeights(clip, normalized(features))
+        return ClassWeights(clip, normalised(features))
 
     @property
     def zero_shot(self) -> Tensor:

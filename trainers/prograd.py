@@ -28,7 +28,7 @@ from dassl.utils import UserError
 from trainers.coop import EPOCHS_BY_SHOTS, CoOp, CoOpPrompts
 from trainers.core.facts import BASE_TO_NEW, PublishedRow, Recipes
 from trainers.core.gradients import Gradients
-from trainers.core.prompts import ContextPrompts, Prompts, Theta, normalized, start_dtype
+from trainers.core.prompts import ContextPrompts, Prompts, Theta, normalised, start_dtype
 from trainers.core.templates import method_template
 
 TEMPLATE = "template"
@@ -108,14 +108,14 @@ class ProGrad(CoOp):
         """Gradients of xe and of kl, times `scale` (None: 1), and what is reported of both."""
 
         def losses_of(text: Tensor, image: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-            image, t = normalized(image), self.settings.T
-            logits = self.similarity(image, normalized(text))  # [B, C]
+            image, t = normalised(image), self.settings.T
+            logits = self.similarity(image, normalised(text))  # [B, C]
             teacher = self.similarity(image, self.teacher_text)  # z0 [B, C]
             xe = F.cross_entropy(logits, label)
             kl = t**2 * F.cross_entropy(logits / t, (teacher / t).softmax(dim=-1))
             return (xe, kl), (xe, kl, logits)
 
-        (of_xe, of_kl), (xe, kl, logits) = self.linearized(theta, image).gradients(losses_of, scale)
+        (of_xe, of_kl), (xe, kl, logits) = self.linearised(theta, image).gradients(losses_of, scale)
         return of_xe, of_kl, {"xe_loss": xe, "kl_loss": kl, "acc": compute_accuracy(logits, label)[0]}
 
 

@@ -46,7 +46,7 @@ from trainers.core.families import build_family
 from trainers.core.gradients import Gradients, add, descend, multiply, vjp_with_aux
 from trainers.core.meta_monitor import MetaMonitor
 from trainers.core.modulator import GradientModulator
-from trainers.core.prompts import Prompts, Theta, normalized
+from trainers.core.prompts import Prompts, Theta, normalised
 from trainers.core.trainer import PromptTrainer
 
 MODULATOR = "GradientModulator"
@@ -106,7 +106,7 @@ class MetaRegularization(PromptTrainer):
 
     def losses(self, text: Tensor, image: Tensor, batch: Batch) -> tuple[tuple[Tensor, Tensor], Losses]:
         """L and R of features text [C, e] and image [B, e] that are not normalised, and their parts."""
-        text, image = normalized(text), normalized(image)
+        text, image = normalised(text), normalised(image)
         logits = self.similarity(image, text)  # [B, C]
         base = F.cross_entropy(logits, batch.labels)
         text_loss = self.settings.TEXT_LOSS_WEIGHT * (text - self.teacher_text).abs().mean()
@@ -124,7 +124,7 @@ class MetaRegularization(PromptTrainer):
     def gradients(self, theta: Theta, batch: Batch) -> tuple[Gradients, Gradients, Losses]:
         """g = dL/dtheta and r = dR/dtheta, and the losses."""
         # L and R are differentiated by the features; then both are pulled back to theta by one pass through each tower
-        (g, r), losses = self.linearized(theta, batch.images).gradients(partial(self.losses, batch=batch))
+        (g, r), losses = self.linearised(theta, batch.images).gradients(partial(self.losses, batch=batch))
         return g, r, losses
 
     def gamma(self, phi: Theta, g: Gradients, r: Gradients) -> Gradients:
@@ -149,7 +149,7 @@ class MetaRegularization(PromptTrainer):
         lam = task.lam.to(image.device)  # [q]
         query, partner = image.chunk(2)  # [q, e] each
         mixed = lam[:, None] * query + (1 - lam[:, None]) * partner
-        logits = self.similarity(normalized(mixed), normalized(text))  # [q, C]
+        logits = self.similarity(normalised(mixed), normalised(text))  # [q, C]
         query_labels, partner_labels = labels.chunk(2)
         per_image = lam * F.cross_entropy(logits, query_labels, reduction="none")
         per_image = per_image + (1 - lam) * F.cross_entropy(logits, partner_labels, reduction="none")
@@ -163,7 +163,7 @@ class MetaRegularization(PromptTrainer):
             loss = self.query_loss(text, image, both.labels, task)
             return (loss,), loss
 
-        (v,), loss = self.linearized(theta, both.images).gradients(of_features, scale=self.precision.lift)
+        (v,), loss = self.linearised(theta, both.images).gradients(of_features, scale=self.precision.lift)
         return v, loss
 
     def outer_gradient(
@@ -175,7 +175,7 @@ class MetaRegularization(PromptTrainer):
         v + H_L v_g + H_R v_r: g and r are gradients, whose derivatives are the (symmetric) Hessians of L and R.
         """
         support = batch.at(task.support)
-        features = self.linearized(theta, support.images)
+        features = self.linearised(theta, support.images)
         # as in `gradients`, and what differentiates g and r once more
         (g, r), hessians = features.gradients_and_hessians(partial(self.losses, batch=support))
         # theta is a constant in here: its own derivative, 1, is the v in the sum below

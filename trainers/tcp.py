@@ -26,7 +26,7 @@ from trainers.core.prompts import (
     context_length,
     linear,
     linear_tensors,
-    normalized,
+    normalised,
 )
 from trainers.core.templates import method_template, template_features
 from trainers.core.trainer import PromptTrainer
@@ -99,7 +99,7 @@ class TCP(PromptTrainer):
         draw_clip(clip)
         context = ContextPrompts(clip, classnames, n_ctx, s.CTX_INIT, template=prompt_template(dataset, n_ctx))
         teacher = method_template("tcp_teacher", dataset)
-        features = normalized(next(template_features(clip, classnames, [teacher])))  # û0 [C, e]
+        features = normalised(next(template_features(clip, classnames, [teacher])))  # û0 [C, e]
         return TCPPrompts(clip, context, s.CLASS_LAYER, features)
 
     def objective(self, theta: Theta, image: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -12,7 +12,7 @@ from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from trainers.core.facts import ALL_SETTINGS, PublishedRow, Recipes
-from trainers.core.prompts import Prompts, Theta, normalized
+from trainers.core.prompts import Prompts, Theta, normalised
 from trainers.core.templates import (
     CUSTOM_TEMPLATES,
     DEFAULT_TEMPLATE,
@@ -66,7 +66,7 @@ class ZeroshotCLIP(MethodTrainer):
         print(f"Prompt templates (n={len(templates)}): {templates}")
         with self.precision.autocast():
             return FixedPrompts(
-                clip, reduce(torch.add, map(normalized, template_features(clip, classnames, templates)))
+                clip, reduce(torch.add, map(normalised, template_features(clip, classnames, templates)))
             )
 
     def build_model(self) -> None:

@@ -23,7 +23,7 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.utils import UserError
 from trainers.core.facts import Recipes
-from trainers.core.prompts import CONTEXT, ContextPrompts, Prompts, Theta, at_least_float32, normalized
+from trainers.core.prompts import CONTEXT, ContextPrompts, Prompts, Theta, at_least_float32, normalised
 from trainers.core.templates import template_features, template_for
 from trainers.core.trainer import PromptTrainer
 
@@ -75,12 +75,12 @@ class GuidedCoOp(PromptTrainer):
         super().prepare_training()
         template = template_for(self.cfg.DATASET.NAME)
         (features,) = template_features(self.prompts.clip, self.dm.dataset.classnames, [template])
-        self.hand_written = normalized(features)  # [C, e]
+        self.hand_written = normalised(features)  # [C, e]
 
     def objective(self, theta: Theta, image: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and what is averaged, logged and drawn in TensorBoard under these names."""
         with self.precision.autocast():
-            text = normalized(self.prompts.text_features(theta))  # [C, e]
+            text = normalised(self.prompts.text_features(theta))  # [C, e]
             logits = self.prompts.logits(theta, image, text)  # [B, C]
         cross_entropy = F.cross_entropy(at_least_float32(logits), label)
         distance = (text - self.hand_written).square().sum(dim=-1).mean()

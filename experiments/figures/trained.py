@@ -21,7 +21,7 @@ from deploy.images import batches, find_images
 from deploy.load import TrainedFolder, load_trained
 from runner.result import read_result
 from trainers.core.precision import Precision
-from trainers.core.prompts import Prompts, Theta, normalized
+from trainers.core.prompts import Prompts, Theta, normalised
 from trainers.core.templates import readable, template_features, template_for
 from trainers.core.trainer import PromptTrainer
 
@@ -109,11 +109,11 @@ class TrainedRun:
         before, after = [], []
         with self.precision.autocast():
             for pixels in self.pixels(images):
-                before.append(normalized(clip.encode_image(pixels)).cpu())
-                after.append(normalized(prompts.image_features(theta, pixels)).cpu())
+                before.append(normalised(clip.encode_image(pixels)).cpu())
+                after.append(normalised(prompts.image_features(theta, pixels)).cpu())
             (words,) = template_features(clip, self.classnames, [template_for(self.cfg.DATASET.NAME)])
-            learned = None if prompts.text_depends_on_image else normalized(prompts.text_features(theta)).cpu()
-        return Features(torch.cat(before), normalized(words).cpu()), Features(torch.cat(after), learned)
+            learned = None if prompts.text_depends_on_image else normalised(prompts.text_features(theta)).cpu()
+        return Features(torch.cat(before), normalised(words).cpu()), Features(torch.cat(after), learned)
 
     def test_images(self) -> list[Labelled]:
         """The test images of the data set that the run was evaluated on.

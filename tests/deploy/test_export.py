@@ -32,7 +32,7 @@ from deploy import export as package
 from deploy import graphs as tower
 from deploy import load_classifier, standalone_script
 from deploy.images import find_images
-from trainers.core.prompts import Prompts, normalized
+from trainers.core.prompts import Prompts, normalised
 
 ROOT = Path(export.__file__).parent
 
@@ -58,7 +58,7 @@ def exported(runs, tmp_path_factory):
 @torch.no_grad()
 def features_and_images(trainer, count):
     images = torch.stack([trainer.test_loader.dataset[i]["img"] for i in range(count)])
-    return normalized(trainer.prompts.image_features(trainer.prompts.tensors(), images)), images
+    return normalised(trainer.prompts.image_features(trainer.prompts.tensors(), images)), images
 
 
 def test_torch_export(exported):
@@ -90,10 +90,10 @@ def test_the_tower_of_every_method_gives_its_features(runs, name):
     with torch.no_grad():
         for key, tensor in prompts.tensors().items():
             tensor.copy_(theta[key])
-        expected = normalized(prompts.image_features(theta, images))
+        expected = normalised(prompts.image_features(theta, images))
         found = tower.ImageTower(prompts.clip, prompts).eval()(images)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-        changed = (expected - normalized(prompts.clip.encode_image(images))).abs().max()
+        changed = (expected - normalised(prompts.clip.encode_image(images))).abs().max()
     assert (changed > 1e-4) == (name not in {"CoOp", "KgCoOp", "ProGrad", "TCP", "LinearProbe"})  # text side only
 
 
@@ -110,7 +110,7 @@ def test_graphs_of_adapted_towers(name, runs, tmp_path):
     for count in (1, 4):
         expected, images = features_and_images(trainer, count)
         with torch.no_grad():
-            assert (expected - normalized(trainer.prompts.clip.encode_image(images))).abs().max() > 1e-4
+            assert (expected - normalised(trainer.prompts.clip.encode_image(images))).abs().max() > 1e-4
             assert (loaded(images) - expected).abs().max() < 1e-5
         (found,) = session.run(None, {"images": images.numpy()})
         assert (torch.from_numpy(found) - expected).abs().max() < 1e-5
@@ -123,7 +123,7 @@ def test_a_linear_probe_and_its_classes(runs, tmp_path, capsys):
     export_run(trainer, tmp_path / "out", "--classes", str(names), "--formats")
     assert "7 of 8 classes have learned weights; the other 1 keep their zero-shot" in capsys.readouterr().out
     weights = load_file(tmp_path / "out" / "class_weights.safetensors")["weights"]
-    learned = normalized(trainer.theta()["classifier.weight"])
+    learned = normalised(trainer.theta()["classifier.weight"])
     torch.testing.assert_close(weights[:7].flip(0), learned, rtol=0, atol=1e-6)
     _, images = features_and_images(trainer, 3)
     again = load_classifier(tmp_path / "out", classnames=CLASSNAMES)

@@ -20,7 +20,7 @@ from torch import Tensor
 from dassl.utils import load_checkpoint, save_checkpoint
 from trainers import prometar
 from trainers.core.captured import CapturedFunctions
-from trainers.core.prompts import normalized
+from trainers.core.prompts import normalised
 from trainers.prograd import ProGrad
 from trainers.promptsrc import PromptSRC
 from trainers.tcp import TCP
@@ -174,8 +174,8 @@ def compare_terms(deviations: Deviations, trainer, step: int, inputs: tuple, the
     (images_, labels, *others), prompts = inputs, trainer.prompts
     parts = {
         "logits": lambda: prompts.logits(theta, images_),
-        "text_features": lambda: normalized(prompts.text_features(theta)),
-        "image_features": lambda: normalized(prompts.image_features(theta, images_)),
+        "text_features": lambda: normalised(prompts.text_features(theta)),
+        "image_features": lambda: normalised(prompts.image_features(theta, images_)),
         "zs_image_features": lambda: trainer.teacher_image_features(images_),
         "class_prompts": lambda: prompts.class_rows(theta),
     }

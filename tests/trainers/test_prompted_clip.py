@@ -20,7 +20,7 @@ from dassl.engine import TRAINER_REGISTRY, SimpleTrainer
 from dassl.engine.anomalies import NonFiniteError, check_logits
 from dassl.utils import UserError
 from trainers.core.method import prompted_clip
-from trainers.core.prompts import normalized
+from trainers.core.prompts import normalised
 
 ROOT = Path(train.__file__).parent
 
@@ -65,9 +65,9 @@ def test_class_features_are_encoded_once_for_the_same_weights(tiny_cfg, without_
     (name, tensor), *_ = model.prompts.tensors().items()
     with torch.no_grad():
         tensor += 1
-    assert torch.equal(model.text_features(), normalized(encode(model.theta()))) and len(calls) == 2, name
+    assert torch.equal(model.text_features(), normalised(encode(model.theta()))) and len(calls) == 2, name
     model.prompts.double().float()  # other memory, the same values
-    assert torch.equal(model.text_features(), normalized(encode(model.theta()))) and len(calls) == 3
+    assert torch.equal(model.text_features(), normalised(encode(model.theta()))) and len(calls) == 3
 
 
 def test_a_checkpoint_of_another_backbone_is_refused(tiny_cfg, backbones, tmp_path):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clip.model import CLIP
 from dassl.utils import UserError, read_json
-from trainers.core.prompts import normalized
+from trainers.core.prompts import normalised
 from trainers.core.templates import kept_text_features, readable, tokenize_prompts
 
 KEPT = "normalised features of one sentence a class after the other"
@@ -65,6 +65,6 @@ def description_features(clip: CLIP, descriptions: Sequence[Sequence[str]]) -> T
         tokens = [
             tokenize_prompts(texts, clip, "sentence").to(device) for texts in zip(*descriptions, strict=True)
         ]  # R of [C, L]
-        return torch.stack([normalized(clip.encode_text(of_all_classes)) for of_all_classes in tokens])
+        return torch.stack([normalised(clip.encode_text(of_all_classes)) for of_all_classes in tokens])
 
     return kept_text_features(clip, [KEPT, [list(sentences) for sentences in descriptions]], encode)

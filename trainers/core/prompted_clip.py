@@ -16,7 +16,7 @@ from dassl.utils import UserError
 from trainers.core.captured import CapturedFunctions
 from trainers.core.learned import Learned, load_learned, read_checkpoint
 from trainers.core.precision import Precision
-from trainers.core.prompts import Prompts, Theta, normalized
+from trainers.core.prompts import Prompts, Theta, normalised
 from trainers.core.record import check_same_backbone
 
 
@@ -127,7 +127,7 @@ class PromptedClip:
     def image_features(self, images: Tensor) -> Tensor:
         """Normalised features [B, e] of images [B, 3, H, W]."""
         with self.precision.autocast():
-            return normalized(self.prompts.image_features(self.theta(), images.to(self.device)))
+            return normalised(self.prompts.image_features(self.theta(), images.to(self.device)))
 
     @torch.no_grad()
     def text_features(self) -> Tensor:
@@ -141,7 +141,7 @@ class PromptedClip:
         state = [_state(tensor) for tensor in self.prompts.tensors().values()]
         if self._text_cache is None or self._text_cache[0] != state:
             with self.precision.autocast():
-                self._text_cache = state, normalized(self.prompts.text_features(self.theta()))
+                self._text_cache = state, normalised(self.prompts.text_features(self.theta()))
         return self._text_cache[1]
 
     def checked_models(self) -> dict[str, nn.Module | None]:

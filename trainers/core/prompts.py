@@ -36,7 +36,7 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def normalized(features: Tensor) -> Tensor:
+def normalised(features: Tensor) -> Tensor:
     """Features [..., e] with unit norm, in float32 at least."""
     features = at_least_float32(features)
     return features / features.norm(dim=-1, keepdim=True)
@@ -118,8 +118,8 @@ class Prompts(nn.Module):
     def logits(self, theta: Theta, images: Tensor, text: Tensor | None = None) -> Tensor:
         """Logits [B, C]; `text` takes normalised class features computed before."""
         if text is None:
-            text = normalized(self.text_features(theta))
-        return self.similarity(normalized(self.image_features(theta, images)), text)
+            text = normalised(self.text_features(theta))
+        return self.similarity(normalised(self.image_features(theta, images)), text)
 
 
 def linear_tensors(name: str, layer: nn.Linear) -> dict[str, Tensor]:

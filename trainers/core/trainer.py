@@ -26,10 +26,10 @@ from dassl.utils.names import listed
 from dassl.utils.torchtools import POINTER_NAME
 from trainers.core.captured import CapturedFunctions
 from trainers.core.learned import find_checkpoint, load_learned, read_checkpoint
-from trainers.core.linearized import Linearized
+from trainers.core.linearised import Linearised
 from trainers.core.method import Method
 from trainers.core.prompted_clip import PromptedClip
-from trainers.core.prompts import Theta, at_least_float32, normalized
+from trainers.core.prompts import Theta, at_least_float32, normalised
 from trainers.core.record import backbone_digest, changes_no_number, frozen_digest
 from trainers.core.templates import teacher_text_features
 
@@ -174,8 +174,8 @@ class PromptTrainer(MethodTrainer):
     def encoded(self, theta: Theta, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised features text [C, e] and image [B, e], and their logits [B, C], float32 at least."""
         with self.precision.autocast():
-            text = normalized(self.prompts.text_features(theta))
-            features = normalized(self.prompts.image_features(theta, image))
+            text = normalised(self.prompts.text_features(theta))
+            features = normalised(self.prompts.image_features(theta, image))
             return text, features, at_least_float32(self.prompts.similarity(features, text))
 
     @staticmethod
@@ -198,10 +198,10 @@ class PromptTrainer(MethodTrainer):
         gradients = torch.autograd.grad(scaled, list(theta.values()), allow_unused=True)
         return dict(zip(theta, gradients, strict=True)), reported
 
-    def linearized(self, theta: Theta, images: Tensor) -> Linearized:
+    def linearised(self, theta: Theta, images: Tensor) -> Linearised:
         """Features of prompts theta, with their derivatives with respect to theta. images: [B, 3, H, W]"""
         with torch.no_grad(), self.precision.autocast():
-            return Linearized(self.prompts, theta, images)
+            return Linearised(self.prompts, theta, images)
 
     def similarity(self, image: Tensor, text: Tensor) -> Tensor:
         """Logits [B, C], float32 at least, of normalised features image [B, e] and text [C, e]."""
@@ -217,13 +217,13 @@ class PromptTrainer(MethodTrainer):
         features = self._given_teacher_text
         if features is None:
             features = teacher_text_features(self.prompts.clip, self.classes, templates=templates)
-        return normalized(features)
+        return normalised(features)
 
     @torch.no_grad()
     def teacher_image_features(self, images: Tensor) -> Tensor:
         """The unprompted CLIP's normalised features [B, e] of images [B, 3, H, W]."""
         with self.precision.autocast():
-            return normalized(self.prompts.clip.encode_image(images))
+            return normalised(self.prompts.clip.encode_image(images))
 
     def theta(self) -> dict[str, Tensor]:
         """The learned tensors without gradients; not copies: an optimiser's steps show in them."""

@@ -17,7 +17,7 @@ FeatureLosses = Callable[[Tensor, Tensor], tuple[Sequence[Tensor], Any]]
 """Features text [C, e] and image [B, e], not normalised -> K scalars, and anything else the caller needs."""
 
 
-class Linearized:
+class Linearised:
     """Features of prompts theta, not normalised, with their derivatives with respect to every prompt tensor."""
 
     def __init__(self, prompts: Prompts, theta: Theta, images: Tensor) -> None:
