@@ -17,6 +17,7 @@ import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import IO, NamedTuple
 
 from .errors import UnreadableFileError, UnwritableFileError, one_line
@@ -56,7 +57,7 @@ def unpack_archive(path: str, folder: str) -> None:
         entries = _entries(path)
         if entries is None:
             raise UnreadableFileError(f"{path} is neither a tar nor a zip archive (incomplete download?)")
-        skipped = _unpack(entries, os.path.getsize(path), folder)
+        skipped = _unpack(entries, Path(path).stat().st_size, folder)
     except (UnreadableFileError, UnwritableFileError):
         raise
     except Exception as error:  # each compression library raises its own errors
@@ -81,7 +82,7 @@ def require_plain_tree(folder: str) -> None:
 
 def _unpack(entries: Iterator[_Entry], archive_size: int, folder: str) -> list[str]:
     """Returns a description of each skipped entry."""
-    os.makedirs(folder, exist_ok=True)
+    Path(folder).mkdir(parents=True, exist_ok=True)
     allowed = MAX_RATIO * archive_size + MIN_LIMIT
     free = shutil.disk_usage(folder).free
     total, skipped, made = 0, [], {""}
@@ -198,7 +199,7 @@ def _open_tar(path: str) -> tuple[_Limited, tarfile.TarFile]:
     with open(path, "rb") as file:
         start = file.read(6)
     opener = next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), open)
-    stream = _Limited(opener(path, "rb"), MAX_RATIO * os.path.getsize(path) + MIN_LIMIT)
+    stream = _Limited(opener(path, "rb"), MAX_RATIO * Path(path).stat().st_size + MIN_LIMIT)
     try:
         return stream, tarfile.open(fileobj=stream, mode="r:")
     except BaseException:
