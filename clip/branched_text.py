@@ -56,9 +56,7 @@ class BranchedText:
         ) -> tuple[Tensor]:
             return (self._encode(packed, rows, dict(branches_of(*constant, *tensors))),)
 
-        given: list[tuple[Tensor, ...]] = [()] * len(self._chunks)
-        if constants is not None:
-            given = [(constant,) for constant in constants]
+        given = [()] * len(self._chunks) if constants is None else [(constant,) for constant in constants]
         chunks = [(*chunk, constant) for chunk, constant in zip(self._chunks, given, strict=True)]
         if len(chunks) == 1:
             return encode(*chunks[0], *tensors)[0]

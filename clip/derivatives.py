@@ -107,7 +107,7 @@ class Norm(NamedTuple):
         if residual is not None and start >= residual.shape[-2]:
             residual = None
         if (kernels := self._kernels()) is not None:
-            return kernels.norm_pull(dy, *self, residual, start)
+            return kernels.norm_pull(self, dy, residual, start)
         dx = self._projected(dy, self.weight).to(dy.dtype)
         return dx, dx if residual is None else _with_residual(dx, residual, start)
 
@@ -117,7 +117,7 @@ class Norm(NamedTuple):
         t has the precision of the parameters, y' has `dtype`.
         """
         if (kernels := self._kernels()) is not None:
-            return kernels.norm_push(tangent, *self, added, dtype)
+            return kernels.norm_push(self, tangent, added, dtype)
         tangent = tangent if added is None else tangent + added
         t = self._projected(tangent, None)
         return tangent, t, (self.weight * t).to(dtype)
@@ -139,7 +139,7 @@ class Norm(NamedTuple):
         if residual is not None and start >= residual.shape[-2]:
             residual = None
         if (kernels := self._kernels()) is not None:
-            return kernels.norm_second(ddy, dy, dx, tangent, t, *self, residual, start)
+            return kernels.norm_second(self, ddy, dy, dx, tangent, t, residual, start)
         ddx = self._projected(ddy[None], self.weight)[0]
         normed = (self.x.to(self.weight.dtype) - self.mean) * self.rstd
         dy = dy * self.weight

@@ -16,7 +16,7 @@ M keys.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import triton
@@ -27,6 +27,9 @@ from clip.fused_rows import launch
 from clip.fused_rows import merge_back as merge_back
 from clip.fused_rows import split as split
 from clip.fused_rows import split_back as split_back
+
+if TYPE_CHECKING:
+    from clip.derivatives import Norm
 
 ELEMENTS = 1024
 """Elements that one program of an elementwise kernel computes."""
@@ -215,10 +218,9 @@ def norm_forward(
     return u, y, mean, rstd
 
 
-def norm_pull(
-    dy: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, residual: Tensor | None, start: int
-) -> tuple[Tensor, Tensor]:
-    """`clip.derivatives.Norm.pull`: dy [K, N, L, d], x [N, L, d], residual [K, N, L', d] -> [K, N, L, d] twice"""
+def norm_pull(norm: Norm, dy: Tensor, residual: Tensor | None, start: int) -> tuple[Tensor, Tensor]:
+    """`clip.derivatives.Norm.pull`: dy [K, N, L, d], residual [K, N, L', d] -> [K, N, L, d] twice"""
+    x, mean, rstd, weight = norm
     dx = torch.empty(dy.shape, dtype=dy.dtype, device=dy.device)
     total = dx if residual is None else torch.empty_like(dx)
     residual, places = _residual(residual, dx, start)
@@ -227,10 +229,9 @@ def norm_pull(
     return dx, total
 
 
-def norm_push(
-    tangent: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, added: Tensor | None, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
+def norm_push(norm: Norm, tangent: Tensor, added: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """`clip.derivatives.Norm.push`: tangent, added [K, N, L, d] -> their sum, t in float32 and y', [K, N, L, d] each"""
+    x, mean, rstd, weight = norm
     rows, length, stride = _regular(tangent)
     u = tangent if added is None else _empty_sum(tangent, added)
     t = torch.empty(tangent.shape, dtype=torch.float32, device=x.device)
@@ -241,19 +242,10 @@ def norm_push(
 
 
 def norm_second(
-    ddy: Tensor,
-    dy: Tensor,
-    dx: Tensor,
-    tangent: Tensor,
-    t: Tensor,
-    x: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    weight: Tensor,
-    residual: Tensor | None,
-    start: int,
+    norm: Norm, ddy: Tensor, dy: Tensor, dx: Tensor, tangent: Tensor, t: Tensor, residual: Tensor | None, start: int
 ) -> Tensor:
     """`clip.derivatives.Norm.second`: ddy [N, L, d], residual [N, L', d], the others [K, N, L, d] -> [N, L, d]"""
+    x, mean, rstd, weight = norm
     ddx = torch.empty(ddy.shape, dtype=ddy.dtype, device=x.device)
     adds = residual is not None
     residual, places = _residual(residual, ddx, start)

@@ -12,7 +12,7 @@ The price is a forward pass for each backward pass, and a backward pass for each
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import torch
@@ -64,11 +64,8 @@ def _with_current_autocast(function: Function, device: str) -> Function:
     """`function` under the autocast state of this moment, with attention that can be differentiated again."""
     enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
 
-    def autocast() -> AbstractContextManager:
-        return torch.autocast(device, dtype) if enabled else nullcontext()
-
     def run(*tensors: Tensor) -> Tensors:
-        with autocast(), twice_differentiable_attention():
+        with torch.autocast(device, dtype, enabled), twice_differentiable_attention():
             return function(*tensors)
 
     return run

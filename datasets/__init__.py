@@ -18,11 +18,7 @@ __all__ = ["add_config"]
 PROGRAMS = ("check", "prepare")
 
 
-def _register_readers() -> None:
-    for module in pkgutil.iter_modules(__path__):
-        if not module.ispkg and module.name not in PROGRAMS:
-            importlib.import_module(f"{__name__}.{module.name}")
-
-
 if not only_help_is_asked_for():
-    _register_readers()
+    for _module in pkgutil.iter_modules(__path__):
+        if not _module.ispkg and _module.name not in PROGRAMS:
+            importlib.import_module(f"{__name__}.{_module.name}")

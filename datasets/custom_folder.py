@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 
 from yacs.config import CfgNode
 
@@ -145,13 +146,8 @@ class ImageFolder(CustomData):
 
     def _beside_classes(self, folder: str) -> list[str]:
         """Names in a folder of classes that are not classes; without those that this reader wrote."""
-        own = {self.fewshot_folder, self.split_file}
-        with os.scandir(folder) as entries:
-            return [
-                entry.name + ("/" if entry.is_dir() else "")
-                for entry in entries
-                if entry.name not in own and (entry.name.startswith(".") or not entry.is_dir())
-            ]
+        names = _names_in(folder, {self.fewshot_folder, self.split_file})
+        return [name for name in names if name.startswith(".") or not name.endswith("/")]
 
     def _beside_parts(self) -> list[str]:
         """Paths beside the folders of the parts."""
@@ -159,9 +155,7 @@ class ImageFolder(CustomData):
             return []
         used = {name for names in self._part_folders.values() for name in names}
         used |= {self.fewshot_folder, type(self).split_file}
-        with os.scandir(self.dataset_dir) as entries:
-            found = [entry.name + ("/" if entry.is_dir() else "") for entry in entries if entry.name not in used]
-        return [os.path.join(self.dataset_dir, name) for name in found]
+        return [os.path.join(self.dataset_dir, name) for name in _names_in(self.dataset_dir, used)]
 
 
 def find_parts(folder: str) -> dict[str, list[str]]:
@@ -192,5 +186,10 @@ def part_called(name: str) -> str | None:
 
 def _has_folders(folder: str) -> bool:
     """Whether a folder contains visible folders."""
+    return any(name.endswith("/") and not name.startswith(".") for name in _names_in(folder))
+
+
+def _names_in(folder: str, without: Collection[str | None] = ()) -> list[str]:
+    """What is in a folder, with a slash behind the names of folders."""
     with os.scandir(folder) as entries:
-        return any(entry.is_dir() and not entry.name.startswith(".") for entry in entries)
+        return [entry.name + "/" * entry.is_dir() for entry in entries if entry.name not in without]

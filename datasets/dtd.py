@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.layout.base import CoOpDataset
-from datasets.layout.sources import Counts, drive, web
+from datasets.layout.sources import VGG, Counts, drive, web
 from datasets.layout.splits import Parts, read_and_split_data
-
-_VGG = "https://www.robots.ox.ac.uk/~vgg/data"
 
 
 @DATASET_REGISTRY.register()
@@ -20,7 +18,7 @@ class DescribableTextures(CoOpDataset):
     template = "{} texture."
     pieces = (
         web(
-            "images", f"{_VGG}/dtd/download/dtd-r1.0.1.tar.gz", "fff73e5086ae6bdbea199a49dfb8a4c1", inside="dtd", to="."
+            "images", f"{VGG}/dtd/download/dtd-r1.0.1.tar.gz", "fff73e5086ae6bdbea199a49dfb8a4c1", inside="dtd", to="."
         ),
         drive("split_zhou_DescribableTextures.json", "1u3_QfB467jqHgNXC00UIzbLZRQCg2S7x"),
     )

@@ -8,10 +8,8 @@ from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets.layout.base import CoOpDataset
 from datasets.layout.files import lookup, read_lines, require_images
 from datasets.layout.items import Item
-from datasets.layout.sources import Counts, web
+from datasets.layout.sources import VGG, Counts, web
 from datasets.layout.splits import Parts
-
-_VGG = "https://www.robots.ox.ac.uk/~vgg/data"
 
 
 @DATASET_REGISTRY.register()
@@ -24,7 +22,7 @@ class FGVCAircraft(CoOpDataset):
     pieces = (
         web(
             "images",
-            f"{_VGG}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
+            f"{VGG}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
             inside="fgvc-aircraft-2013b/data",
             to=".",
         ),

@@ -8,10 +8,8 @@ from collections import defaultdict
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.layout.base import CoOpDataset
 from datasets.layout.files import lookup, read_json_object, read_mat
-from datasets.layout.sources import Counts, drive, web
+from datasets.layout.sources import VGG, Counts, drive, web
 from datasets.layout.splits import Parts, cut_classes
-
-_VGG = "https://www.robots.ox.ac.uk/~vgg/data"
 
 
 @DATASET_REGISTRY.register()
@@ -24,8 +22,8 @@ class OxfordFlowers(CoOpDataset):
     paper_name = "Flowers102"
     template = "a photo of a {}, a type of flower."
     pieces = (
-        web("jpg", f"{_VGG}/flowers/102/102flowers.tgz", "52808999861908f626f3c1f4e79d11fa"),
-        web("imagelabels.mat", f"{_VGG}/flowers/102/imagelabels.mat", "e0620be6f572b9609742df49c70aed4d"),
+        web("jpg", f"{VGG}/flowers/102/102flowers.tgz", "52808999861908f626f3c1f4e79d11fa"),
+        web("imagelabels.mat", f"{VGG}/flowers/102/imagelabels.mat", "e0620be6f572b9609742df49c70aed4d"),
         drive("cat_to_name.json", "1AkcxCXeK_RCGCEC_GvmWxjcjaNhu-at0"),
         drive("split_zhou_OxfordFlowers.json", "1Pp0sRXzZFZq15zVOzKjKBu4A9i01nozT"),
     )

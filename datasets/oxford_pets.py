@@ -10,10 +10,8 @@ from datasets.layout.base import CoOpDataset
 from datasets.layout.errors import BadDataError
 from datasets.layout.files import read_lines
 from datasets.layout.items import Item
-from datasets.layout.sources import Counts, drive, web
+from datasets.layout.sources import VGG, Counts, drive, web
 from datasets.layout.splits import Parts, split_trainval
-
-_VGG = "https://www.robots.ox.ac.uk/~vgg/data"
 
 
 @DATASET_REGISTRY.register()
@@ -25,8 +23,8 @@ class OxfordPets(CoOpDataset):
     paper_name = "OxfordPets"
     template = "a photo of a {}, a type of pet."
     pieces = (
-        web("images", f"{_VGG}/pets/data/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c"),
-        web("annotations", f"{_VGG}/pets/data/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f"),
+        web("images", f"{VGG}/pets/data/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c"),
+        web("annotations", f"{VGG}/pets/data/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f"),
         drive("split_zhou_OxfordPets.json", "1501r8Ber4nNKvmlFVQZ8SeUHTcdTTEqs"),
     )
     counts = Counts(37, 2944, 736, 3669)

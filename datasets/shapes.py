@@ -7,13 +7,21 @@ import shlex
 
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.layout.base import CoOpDataset, CoOpLayout
+from datasets.layout.sources import Counts
 from datasets.layout.target import TargetDataset
+from shapes_world.suites import SUITES
 
 
 class GeneratedLayout(CoOpLayout):
-    """A data set that is generated instead of downloaded."""
+    """A data set that is generated instead of downloaded, as the suite of its name says."""
 
     generated = True
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if suite := SUITES.get(cls.__name__):
+            cls.dataset_dir, cls.split_file, classes = suite.folder, suite.split_file, len(suite.subjects)
+            cls.counts = Counts(classes, *(classes * images for images in suite.images_per_class))
 
     @property
     def origin(self) -> str:
@@ -25,37 +33,22 @@ class GeneratedLayout(CoOpLayout):
 class Shapes(GeneratedLayout, CoOpDataset):
     """Coloured and patterned shapes."""
 
-    dataset_dir = "shapes"
-    split_file = "split_zhou_Shapes.json"
-
 
 @DATASET_REGISTRY.register()
 class Glyphs(GeneratedLayout, CoOpDataset):
     """Coloured letters and digits."""
-
-    dataset_dir = "glyphs"
-    split_file = "split_zhou_Glyphs.json"
 
 
 @DATASET_REGISTRY.register()
 class ShapesSketch(GeneratedLayout, TargetDataset):
     """Shapes as line drawings."""
 
-    dataset_dir = "shapes_sketch"
-    split_file = "split_zhou_ShapesSketch.json"
-
 
 @DATASET_REGISTRY.register()
 class ShapesNight(GeneratedLayout, TargetDataset):
     """Shapes in the dark."""
 
-    dataset_dir = "shapes_night"
-    split_file = "split_zhou_ShapesNight.json"
-
 
 @DATASET_REGISTRY.register()
 class ShapesCluttered(GeneratedLayout, TargetDataset):
     """Shapes among distractors."""
-
-    dataset_dir = "shapes_cluttered"
-    split_file = "split_zhou_ShapesCluttered.json"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,12 +75,10 @@ def _generate_one(root: Path, suite: Suite) -> None:
         )
     try:
         root.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{suite.folder}.part-", dir=root))
-        try:
-            count = _write(suite, part)
-            _publish(part, target, suite)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)  # already moved if published
+        prefix = f".{suite.folder}.part-"
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=root, ignore_cleanup_errors=True) as part:
+            count = _write(suite, Path(part))
+            _publish(Path(part), target, suite)  # moves it
     except OSError as error:
         raise UserError(f"cannot write {suite.name} into {target}: {error.strerror or error}") from error
     print(f"{suite.name}: wrote {count} images of {len(suite.subjects)} classes to {target}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 
@@ -31,7 +32,7 @@ class RestrictedTokenizer:
 
     def __init__(self, token_ids: torch.Tensor):
         self.token_ids = token_ids
-        self._rows: dict[str, list[int]] = {}
+        self._rows = cache(self._to_rows)
 
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:
         """Row numbers, (len(texts), longest), int64; positions after the end of a text have row 0.
@@ -39,11 +40,9 @@ class RestrictedTokenizer:
         Raises:
             KeyError: a text has a token that is not in the table.
         """
-        for text in texts:
-            if text not in self._rows:
-                self._rows[text] = self._to_rows(text)
-        longest = max(len(self._rows[text]) for text in texts)
-        return torch.tensor([self._rows[text] + [0] * (longest - len(self._rows[text])) for text in texts])
+        rows = [self._rows(text) for text in texts]
+        longest = max(map(len, rows))
+        return torch.tensor([row + [0] * (longest - len(row)) for row in rows])
 
     def _to_rows(self, text: str) -> list[int]:
         ids = clip.tokenize([text])[0].long()

@@ -62,22 +62,9 @@ def _heart() -> np.ndarray:
 
 
 def _cross() -> np.ndarray:
-    a, b = 0.33, 0.95
-    corner = [
-        (a, -b),
-        (a, -a),
-        (b, -a),
-        (b, a),
-        (a, a),
-        (a, b),
-        (-a, b),
-        (-a, a),
-        (-b, a),
-        (-b, -a),
-        (-a, -a),
-        (-a, -b),
-    ]
-    return np.array(corner)
+    x, y = np.array([(0.33, -0.95), (0.33, -0.33), (0.95, -0.33)]).T
+    quarters = ((x, y), (-y, x), (-x, -y), (y, -x))  # turned by 0, 90, 180 and 270 degrees
+    return np.concatenate([np.stack(quarter, axis=1) for quarter in quarters])  # (12, 2)
 
 
 def _crescent() -> np.ndarray:

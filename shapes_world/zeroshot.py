@@ -30,24 +30,19 @@ def normalise(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def evaluate(
-    model: CLIP,
-    tokenize: Callable[[Sequence[str]], torch.Tensor],
-    per_class: int | None = None,
-    suites: Sequence[str] = tuple(SUITES),
+    model: CLIP, tokenize: Callable[[Sequence[str]], torch.Tensor], per_class: int | None = None
 ) -> dict[str, float]:
     """Accuracy in percent on the test pictures: of each suite, and of the base and new halves of Shapes alone.
 
     Args:
         tokenize: from texts to the input of encode_text.
         per_class: number of test pictures per class; all of them if None.
-        suites: names of the suites to measure.
 
     Returns:
         Accuracies with the keys "Shapes base", "Shapes new" and the suites' names.
     """
     accuracies: dict[str, float] = {}
-    for name in suites:
-        suite = SUITES[name]
+    for name, suite in SUITES.items():
         logits, labels = _logits(model, tokenize, suite, per_class)
         if name == "Shapes":
             half = math.ceil(len(suite.subjects) / 2)

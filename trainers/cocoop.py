@@ -39,14 +39,10 @@ class CoCoOpPrompts(Prompts):
     text_depends_on_image = True
 
     def __init__(self, clip: CLIP, context: ContextPrompts) -> None:
-        joint = clip.text_projection.shape[1]
-        layers = (
-            ("linear1", nn.Linear(joint, joint // REDUCTION)),
-            ("linear2", nn.Linear(joint // REDUCTION, clip.transformer.width)),
-        )
+        joint, width = clip.text_projection.shape[1], clip.transformer.width
         tensors = {CONTEXT: context.initial}
-        for name, layer in layers:
-            tensors |= linear_tensors(f"{META_NET}.{name}", layer)
+        tensors |= linear_tensors(f"{META_NET}.linear1", nn.Linear(joint, joint // REDUCTION))
+        tensors |= linear_tensors(f"{META_NET}.linear2", nn.Linear(joint // REDUCTION, width))
         super().__init__(clip, tensors)
         self.context = context
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
 from yacs.config import CfgNode
 
 from clip.clip import as_upstream, load
@@ -18,7 +17,7 @@ from clip.model import CLIP
 from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY
 from trainers.core.facts import BASE_TO_NEW, FEW_SHOT, TRANSFER, PublishedRow, Recipes
-from trainers.core.prompts import CONTEXT, ContextPrompts, Prompts, Theta, context_length, context_words
+from trainers.core.prompts import CONTEXT, ContextPrompts, Prompts, context_length, context_words
 from trainers.core.trainer import PromptTrainer
 
 
@@ -40,9 +39,6 @@ class CoOpPrompts(Prompts):
         self.context, self.class_specific = context, context.class_specific
         # rows that belong to one class each are not a prompt of the whole tower
         self.text_prompts, self.image_prompts = None if self.class_specific else [CONTEXT], ()
-
-    def text_features(self, theta: Theta) -> Tensor:
-        return self.context.encode(self.clip, theta[CONTEXT])
 
 
 @TRAINER_REGISTRY.register()
@@ -70,7 +66,7 @@ class CoOp(PromptTrainer):
         s = self.settings
         n_ctx = context_length(s.CTX_INIT, s.N_CTX)
         draw_clip(clip)
-        context = ContextPrompts(clip, classnames, n_ctx, s.CTX_INIT, s.CLASS_TOKEN_POSITION, s.CSC)
+        context = ContextPrompts(clip, classnames, n_ctx, s.CTX_INIT, s.get("CLASS_TOKEN_POSITION", "end"), s.CSC)
         return CoOpPrompts(clip, context)
 
     @staticmethod

@@ -17,11 +17,10 @@ from yacs.config import CfgNode
 from clip.model import CLIP
 from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY
-from dassl.metrics import compute_accuracy
 from dassl.utils import UserError
 from trainers.core.descriptions import description_features, read_descriptions
 from trainers.core.facts import BASE_TO_NEW, CROSS_DATASET, PublishedRow, Recipes
-from trainers.core.prompts import Prompts, Theta, at_least_float32, normalized
+from trainers.core.prompts import Prompts, Theta, at_least_float32
 from trainers.core.trainer import PromptTrainer
 from trainers.maple import MaPLePrompts
 
@@ -116,13 +115,12 @@ class CoPrompt(PromptTrainer):
     def objective(  # pyright: ignore[reportIncompatibleMethodOverride] - takes what `parse_batch_train` gives
         self, theta: Theta, image: Tensor, label: Tensor, second: Tensor, sentence: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        with self.precision.autocast():
-            text = normalized(self.prompts.text_features(theta))  # [C, e]
-            features = normalized(self.prompts.image_features(theta, image))  # [B, e]
-            teacher = normalized(self.prompts.clip.encode_image(second))  # [B, e]
-            logits = self.prompts.similarity(features, text)  # [B, C]
-        base, kind, w = F.cross_entropy(at_least_float32(logits), label), self.settings.DISTILL, self.settings.W
-        text_loss, image_loss = w * distance(kind, text, sentence), w * distance(kind, features, teacher)
-        loss = base + text_loss + image_loss
-        reported = {"loss": loss, "loss_base": base, "loss_text": text_loss, "loss_image": image_loss}
-        return loss, reported | {"acc": compute_accuracy(logits, label)[0]}
+        text, features, logits = self.encoded(theta, image)
+        teacher, kind, w = self.teacher_image_features(second), self.settings.DISTILL, self.settings.W
+        return self.summed(
+            logits,
+            label,
+            loss_base=F.cross_entropy(logits, label),
+            loss_text=w * distance(kind, text, sentence),
+            loss_image=w * distance(kind, features, teacher),
+        )

@@ -6,7 +6,6 @@ each layer below the depth.
 
 from __future__ import annotations
 
-from torch import Tensor
 from yacs.config import CfgNode
 
 from clip.model import CLIP
@@ -17,7 +16,6 @@ from trainers.core.prompts import (
     CONTEXT,
     ContextPrompts,
     Prompts,
-    Theta,
     check_text_depth,
     context_words,
     deep_text_names,
@@ -47,9 +45,6 @@ class IVLPPrompts(Prompts):
         super().__init__(clip, {CONTEXT: context.initial} | visual | deep)
         self.context, self.deep_names = context, deep_names
         self.text_prompts, self.image_prompts = [CONTEXT, *deep_names], visual_names(vision_depth)
-
-    def text_features(self, theta: Theta) -> Tensor:
-        return self.context.encode(self.clip, theta[CONTEXT], [theta[name] for name in self.deep_names])
 
 
 @TRAINER_REGISTRY.register()

@@ -16,21 +16,11 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip.model import CLIP
 from clip.published_start import draw_clip, draw_prompt
 from dassl.engine import TRAINER_REGISTRY
-from dassl.metrics import compute_accuracy
-from trainers.coop import CoOp, CoOpPrompts
+from trainers.coop import CoOp
 from trainers.core.facts import BASE_TO_NEW, PublishedRow, Recipes
-from trainers.core.prompts import (
-    ContextPrompts,
-    Prompts,
-    Theta,
-    at_least_float32,
-    context_length,
-    normalized,
-    start_dtype,
-)
+from trainers.core.prompts import Theta, start_dtype
 from trainers.core.templates import method_template
 
 
@@ -51,12 +41,6 @@ class KgCoOp(CoOp):
         PREC="fp16",  # fp16, bf16, fp32, amp
     )
 
-    def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
-        s = self.settings
-        draw_clip(clip)
-        n_ctx = context_length(s.CTX_INIT, s.N_CTX)
-        return CoOpPrompts(clip, ContextPrompts(clip, classnames, n_ctx, s.CTX_INIT, class_specific=s.CSC))
-
     def prepare_training(self) -> None:
         super().prepare_training()
         self._draw_unused_parts()
@@ -71,11 +55,6 @@ class KgCoOp(CoOp):
             nn.Linear(inputs, outputs, bias)
 
     def objective(self, theta: Theta, image: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        with self.precision.autocast():
-            text = normalized(self.prompts.text_features(theta))  # [C, e]
-            logits = self.prompts.logits(theta, image, text)  # [B, C]
-        cross_entropy = F.cross_entropy(at_least_float32(logits), label)
+        text, _, logits = self.encoded(theta, image)
         distance = self.settings.W * (1 - (text * self.teacher_text).sum(dim=-1).mean())
-        loss = cross_entropy + distance
-        reported = {"loss": loss, "loss_base": cross_entropy, "loss_text": distance}
-        return loss, reported | {"acc": compute_accuracy(logits, label)[0]}
+        return self.summed(logits, label, loss_base=F.cross_entropy(logits, label), loss_text=distance)

@@ -63,9 +63,6 @@ class MaPLePrompts(Prompts):
         self.context, self.deep_names = context, [f"{LAYERS}.{i}" for i in deep]
         self.text_prompts = [CONTEXT, *self.deep_names]
 
-    def text_features(self, theta: Theta) -> Tensor:
-        return self.context.encode(self.clip, theta[CONTEXT], [theta[name] for name in self.deep_names])
-
     def visual_prompts(self, theta: Theta) -> Sequence[Tensor]:
         pairs = [("prompt_learner.proj", CONTEXT)] + [
             (f"{PROJECTIONS}.{i}", name) for i, name in enumerate(self.deep_names)

@@ -85,12 +85,9 @@ class ProGrad(CoOp):
         context = ContextPrompts(clip, classnames, s.N_CTX, text, s.CLASS_TOKEN_POSITION, s.CSC)
         if words:
             context.initial = context.initial.clone()
-            context.initial[..., :fill, :] = self._filling(clip, context.initial[..., :fill, :].shape)
+            before = context.initial[..., :fill, :]  # the rows in front of the words
+            before[:] = draw_prompt(*before.shape, dtype=start_dtype(clip)) if s.CTX_FILL == "noise" else 0.0
         return CoOpPrompts(clip, context)
-
-    def _filling(self, clip: CLIP, shape: torch.Size) -> Tensor | float:
-        """Start of the context rows that stand before the words."""
-        return draw_prompt(*shape, dtype=start_dtype(clip)) if self.settings.CTX_FILL == "noise" else 0.0
 
     def prepare_training(self) -> None:
         super().prepare_training()

@@ -177,7 +177,7 @@ class MetaRegularization(PromptTrainer):
         support = batch.at(task.support)
         features = self.linearized(theta, support.images)
         # as in `gradients`, and what differentiates g and r once more
-        (g, r), hessians, _ = features.gradients_and_hessians(partial(self.losses, batch=support))
+        (g, r), hessians = features.gradients_and_hessians(partial(self.losses, batch=support))
         # theta is a constant in here: its own derivative, 1, is the v in the sum below
         adapted, pullback, inner = vjp_with_aux(partial(self.adapted, theta), phi, g, r)
         v, loss = self.query_gradient(adapted, batch, task)

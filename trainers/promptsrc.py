@@ -13,7 +13,6 @@ Shape legend: B images, C classes, e joint embedding.
 
 from __future__ import annotations
 
-from functools import reduce
 from typing import Any
 
 import torch
@@ -22,11 +21,10 @@ from torch import Tensor
 
 from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY
-from dassl.metrics import compute_accuracy
 from dassl.utils import MismatchError
 from trainers.core.divergence import REDUCTIONS, divergence
 from trainers.core.facts import BASE_TO_NEW, FEW_SHOT, TRANSFER, PublishedRow, Recipes
-from trainers.core.prompts import Theta, normalized
+from trainers.core.prompts import Theta
 from trainers.core.trainer import PromptTrainer
 from trainers.ivlp import IVLP
 
@@ -84,18 +82,16 @@ class PromptSRC(PromptTrainer):
 
     def objective(self, theta: Theta, image: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         teacher = self.teacher_image_features(image)  # f0 [B, e]
-        with self.precision.autocast():
-            text = normalized(self.prompts.text_features(theta))  # [C, e]
-            features = normalized(self.prompts.image_features(theta, image))  # [B, e]
-        logits, teacher_logits = self.similarity(features, text), self.similarity(teacher, self.teacher_text)  # [B, C]
-        losses = {
-            "loss_base": F.cross_entropy(logits, label),
-            "loss_text": self.settings.TEXT_LOSS_WEIGHT * (text - self.teacher_text).abs().mean(),
-            "loss_image": self.settings.IMAGE_LOSS_WEIGHT * (features - teacher).abs().mean(),
-            "loss_logits": divergence(teacher_logits, logits, self.settings.KL_REDUCTION),
-        }
-        loss = reduce(torch.add, losses.values())
-        return loss, {"loss": loss} | losses | {"acc": compute_accuracy(logits, label)[0]}
+        text, features, logits = self.encoded(theta, image)
+        teacher_logits = self.similarity(teacher, self.teacher_text)  # [B, C]
+        return self.summed(
+            logits,
+            label,
+            loss_base=F.cross_entropy(logits, label),
+            loss_text=self.settings.TEXT_LOSS_WEIGHT * (text - self.teacher_text).abs().mean(),
+            loss_image=self.settings.IMAGE_LOSS_WEIGHT * (features - teacher).abs().mean(),
+            loss_logits=divergence(teacher_logits, logits, self.settings.KL_REDUCTION),
+        )
 
     def forward_backward(self, batch: dict) -> dict[str, float]:
         numbers = super().forward_backward(batch)

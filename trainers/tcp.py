@@ -16,7 +16,6 @@ from clip.clip import shared_tokenizer
 from clip.model import CLIP, QuickGELU
 from clip.published_start import draw_clip
 from dassl.engine import TRAINER_REGISTRY
-from dassl.metrics import compute_accuracy
 from dassl.utils import UserError
 from trainers.core.facts import BASE_TO_NEW, CROSS_DATASET, PublishedRow, Recipes
 from trainers.core.prompts import (
@@ -24,7 +23,6 @@ from trainers.core.prompts import (
     ContextPrompts,
     Prompts,
     Theta,
-    at_least_float32,
     context_length,
     linear,
     linear_tensors,
@@ -105,12 +103,7 @@ class TCP(PromptTrainer):
         return TCPPrompts(clip, context, s.CLASS_LAYER, features)
 
     def objective(self, theta: Theta, image: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        with self.precision.autocast():
-            text = normalized(self.prompts.text_features(theta))  # [C, e]
-            logits = self.prompts.logits(theta, image, text)  # [B, C]
-        base = F.cross_entropy(at_least_float32(logits), label)
+        text, _, logits = self.encoded(theta, image)
         assert isinstance(self.prompts, TCPPrompts)
         distance = self.settings.W * (1 - (text * self.prompts.teacher).sum(dim=-1).mean())
-        loss = base + distance
-        reported = {"loss": loss, "loss_base": base, "loss_text": distance}
-        return loss, reported | {"acc": compute_accuracy(logits, label)[0]}
+        return self.summed(logits, label, loss_base=F.cross_entropy(logits, label), loss_text=distance)

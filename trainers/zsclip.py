@@ -5,18 +5,14 @@ from __future__ import annotations
 from functools import reduce
 
 import torch
-from torch import Tensor, nn
-from yacs.config import CfgNode
+from torch import Tensor
 
 from clip.model import CLIP
 from clip.published_start import draw_clip
-from dassl.engine import TRAINER_REGISTRY, TrainerX
+from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from trainers.core.facts import ALL_SETTINGS, PublishedRow, Recipes
-from trainers.core.method import Method
-from trainers.core.prompted_clip import PromptedClip
 from trainers.core.prompts import Prompts, Theta, normalized
-from trainers.core.record import changes_no_number
 from trainers.core.templates import (
     CUSTOM_TEMPLATES,
     DEFAULT_TEMPLATE,
@@ -24,6 +20,7 @@ from trainers.core.templates import (
     template_features,
     template_for,
 )
+from trainers.core.trainer import MethodTrainer
 
 __all__ = ["CUSTOM_TEMPLATES", "ZeroshotCLIP", "ZeroshotCLIP2"]
 
@@ -47,10 +44,9 @@ class FixedPrompts(Prompts):
 
 
 @TRAINER_REGISTRY.register()
-class ZeroshotCLIP(Method, TrainerX):
+class ZeroshotCLIP(MethodTrainer):
     """The data set's own template (Radford et al. 2021)."""
 
-    refuses_other_configurations = True
     config_node = "ZEROSHOTCLIP"
     display_name = "CLIP"
     paper_date = "2021-02"
@@ -59,17 +55,6 @@ class ZeroshotCLIP(Method, TrainerX):
     defaults = dict(
         PREC="fp16",  # fp16 (as published, on a GPU), bf16, fp32, amp
     )
-
-    def __init__(self, cfg: CfgNode, prompted: PromptedClip | None = None) -> None:
-        """Build what is evaluated.
-
-        Args:
-            cfg: the whole configuration.
-            prompted: what is evaluated; None: built from the configuration.
-        """
-        self._given = prompted
-        self.changes_no_number = changes_no_number()
-        super().__init__(cfg)
 
     def templates(self) -> list[str]:
         """Templates whose normalised text features are averaged."""
@@ -85,11 +70,8 @@ class ZeroshotCLIP(Method, TrainerX):
             )
 
     def build_model(self) -> None:
-        self.prompted = self.take_or_build(self._given, self.dm.dataset.classnames, self.device)
+        super().build_model()
         self.clip_model, self.text_features = self.prompted.clip, self.prompted.text_features()  # the lineage's names
-
-    def checked_models(self) -> dict[str, nn.Module | None]:
-        return self.prompted.checked_models()
 
     def test(self, split: str | None = None, is_final: bool = False) -> float:
         """As Dassl's; the output folder gets the record by which `predict.py` finds the classifier again."""
@@ -99,9 +81,6 @@ class ZeroshotCLIP(Method, TrainerX):
     def train(self) -> None:
         """Refused: there is nothing to train."""
         raise UserError(f"{type(self).__name__} learns nothing: add --eval-only")
-
-    def model_inference(self, input: Tensor) -> Tensor:
-        return self.prompted.logits(input)
 
 
 @TRAINER_REGISTRY.register()

@@ -211,8 +211,5 @@ def _check_names_and_shapes(model: CLIP, state: Mapping[str, Tensor], source: st
             )
     unknown = sorted(set(state) - set(expected))
     if unknown:
-        raise CheckpointError(f"{source}: unknown tensor {unknown[0]}" + _and_more(unknown))
-
-
-def _and_more(names: list[str]) -> str:
-    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+        more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+        raise CheckpointError(f"{source}: unknown tensor {unknown[0]}{more}")

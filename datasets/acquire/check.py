@@ -48,48 +48,72 @@ class ImageBounds(NamedTuple):
 _DEFAULT_BOUNDS = ImageBounds()
 
 
-def check(
+def print_report(
     reader: CoOpLayout,
-    fast: bool = False,
-    counts: Counts | None = None,
-    bad_files: list[str] | None = None,
-    class_counts: list[ClassCount] | None = None,
+    fast: bool,
+    counts: Counts | None,
+    describe_classes: Callable[[Sequence[ClassCount]], list[str]] | None = None,
     bounds: ImageBounds = _DEFAULT_BOUNDS,
-) -> str:
-    """Verify one data set; returns a description of its content.
+) -> bool:
+    """Verify one data set and print the lines about it; returns whether it is valid.
 
     Args:
         reader: from `SomeReader.at(folder)`.
         fast: decode a sample of the images instead of all.
         counts: the expected numbers, None if unknown.
-        bad_files: receives a message for each image that cannot be read.
-        class_counts: receives the number of images of each class.
+        describe_classes: returns the lines about the number of images of each class; None: no lines.
         bounds: a larger image cannot be read.
+    """
+    bad_files: list[str] = []
+    class_counts: list[ClassCount] = []
+    state = "ok"
+    try:
+        with with_remedy(reader.name, reader.remedy), contextlib.redirect_stdout(io.StringIO()):
+            message = _verify(reader, fast, counts, bounds, bad_files, class_counts)
+    except UserError as error:
+        state = "missing" if isinstance(error, MissingDataError) else "wrong"
+        message = str(error).removeprefix(reader.name + ": ")
+        bad_files += [f"missing: {path}" for path in getattr(error, "files", ())]
+    class_lines = describe_classes(class_counts) if describe_classes else []
+    lines = {state: [message], "bad": bad_files, "note": reader.notes, "class": class_lines}
+    for kind, texts in lines.items():
+        for text in texts:
+            print(f"{kind:8s} {printable(reader.display_name):20s} {printable(text)}", flush=True)
+    return state == "ok"
+
+
+def _verify(
+    reader: CoOpLayout,
+    fast: bool,
+    counts: Counts | None,
+    bounds: ImageBounds,
+    bad_files: list[str],
+    class_counts: list[ClassCount],
+) -> str:
+    """Check as `print_report` says, and describe the content; `bad_files` and `class_counts` receive what is found.
 
     Raises:
         MissingDataError: files are missing.
         BadDataError: the data is wrong.
     """
-    with with_remedy(reader.name, reader.remedy), contextlib.redirect_stdout(io.StringIO()):
-        parts = reader.read()
-        labels = {item.label for part in parts for item in part}
-        if class_counts is not None:
-            class_counts += count_classes(_distinct(parts))
-        if counts:
-            _check_split_file(reader)
-        wrong = _wrong_counts(reader, parts, len(labels), counts) if counts else []
-        wrong += _wrong_names(reader, parts)
-        items = list(dict.fromkeys(item.impath for part in parts for item in part))
-        checked = random.Random(0).sample(items, min(FAST_SAMPLE, len(items))) if fast else items
-        reasons = _unreadable(checked, reader.name, bounds)
-        if bad_files is not None:
-            bad_files += reasons
-        wrong += [reader.listed_twice] if reader.listed_twice else []
-        wrong += [f"{len(reasons):,} of {len(checked):,} images cannot be read, first: {reasons[0]}"] if reasons else []
-        if isinstance(reader, CustomData):
-            wrong += _repeated_content(reader, _distinct(parts))
-        if wrong:
-            raise BadDataError("; ".join(wrong))
+    parts = reader.read()
+    labels = {item.label for part in parts for item in part}
+    class_counts += count_classes(_distinct(parts))
+    # training would create another split, which differs from that of the papers
+    if counts and reader.split_file and not reader.split_in_use():
+        raise MissingDataError(f"split file {reader.split_path} is missing")
+    wrong = _wrong_counts(reader, parts, len(labels), counts) if counts else []
+    wrong += _wrong_names(reader, parts)
+    items = list(dict.fromkeys(item.impath for part in parts for item in part))
+    checked = random.Random(0).sample(items, min(FAST_SAMPLE, len(items))) if fast else items
+    bad_files += _unreadable(checked, reader.name, bounds)
+    wrong += [reader.listed_twice] if reader.listed_twice else []
+    if bad_files:
+        wrong.append(f"{len(bad_files):,} of {len(checked):,} images cannot be read, first: {bad_files[0]}")
+    if isinstance(reader, CustomData):
+        wrong += _repeated_content(reader, _distinct(parts))
+    if wrong:
+        raise BadDataError("; ".join(wrong))
     sizes = ", ".join(f"{name} {len(items):,}" for name, items in zip(PART_NAMES, _distinct(parts), strict=True))
     served = " (the val images are also the test images)" if parts.val and parts.val is parts.test else ""
     return f"{len(labels):,} classes, {sizes}{served}; {len(checked):,} images decoded"
@@ -159,12 +183,6 @@ def _wrong_counts(reader: CoOpLayout, parts: Parts, classes: int, counts: Counts
     return [f"{reader.dataset_dir} has {', '.join(wrong)}"] if wrong else []
 
 
-def _check_split_file(reader: CoOpLayout) -> None:
-    """Require the split file. Training would create another split, which differs from that of the papers."""
-    if reader.split_file and not reader.split_in_use():
-        raise MissingDataError(f"split file {reader.split_path} is missing")
-
-
 def _unreadable(paths: Sequence[str], name: str, bounds: ImageBounds) -> list[str]:
     """A message for each image that cannot be decoded."""
     with ThreadPool(os.cpu_count()) as pool:  # decoding releases the interpreter lock
@@ -179,36 +197,6 @@ def _reason_unreadable(path: str, bounds: ImageBounds) -> str:
     except UserError as error:
         return str(error)
     return ""
-
-
-def print_report(
-    reader: CoOpLayout,
-    fast: bool,
-    counts: Counts | None,
-    describe_classes: Callable[[Sequence[ClassCount]], list[str]] | None = None,
-    bounds: ImageBounds = _DEFAULT_BOUNDS,
-) -> bool:
-    """Print the lines about one data set; returns whether it is valid.
-
-    Args:
-        reader, fast, counts, bounds: see `check`.
-        describe_classes: returns the lines about the number of images of each class; None: no lines.
-    """
-    bad_files: list[str] = []
-    class_counts: list[ClassCount] = []
-    state = "ok"
-    try:
-        message = check(reader, fast, counts, bad_files, class_counts, bounds)
-    except UserError as error:
-        state = "missing" if isinstance(error, MissingDataError) else "wrong"
-        message = str(error).removeprefix(reader.name + ": ")
-        bad_files += [f"missing: {path}" for path in getattr(error, "files", ())]
-    class_lines = describe_classes(class_counts) if describe_classes else []
-    lines = {state: [message], "bad": bad_files, "note": reader.notes, "class": class_lines}
-    for kind, texts in lines.items():
-        for text in texts:
-            print(f"{kind:8s} {printable(reader.display_name):20s} {printable(text)}", flush=True)
-    return state == "ok"
 
 
 def run(args: argparse.Namespace) -> bool:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from dassl.utils import UserError, one_line
 from dassl.utils.archives import require_plain_tree, unpack_archive
@@ -19,7 +17,9 @@ def install(source: Download, path: str, piece: Piece, folder: str) -> None:
     Raises:
         UserError: the archive is damaged, has other content, or has paths that lead out of the folder.
     """
-    with staging(folder) as stage:
+    os.makedirs(folder, exist_ok=True)
+    # inside `folder`, so that its content can be moved by renaming
+    with tempfile.TemporaryDirectory(prefix=".prepare-", dir=folder, ignore_cleanup_errors=True) as stage:
         print(f"Unpacking {path}" if source.moves or source.imagenet else f"Copying {path}")
         if source.imagenet:
             arrange_imagenet(source, path, stage)
@@ -40,17 +40,6 @@ def install(source: Download, path: str, piece: Piece, folder: str) -> None:
             raise UserError(f"{path} does not contain {piece.provides}")
         for origin, to in sorted(pairs, key=lambda pair: pair[1] == piece.provides):
             _move(origin, os.path.join(folder, to))
-
-
-@contextmanager
-def staging(folder: str) -> Iterator[str]:
-    """A temporary hidden folder inside `folder`, so that its content can be moved by renaming."""
-    os.makedirs(folder, exist_ok=True)
-    stage = tempfile.mkdtemp(prefix=".prepare-", dir=folder)
-    try:
-        yield stage
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
 
 
 def _inside(stage: str, inside: str, archive: str) -> str:

@@ -175,17 +175,13 @@ class CoOpDataset(CoOpLayout):
         self.open(self.folder_of(cfg), cfg.OUTPUT_DIR)
         if chosen := cfg.DATASET.get("SPLITS_DIR", ""):
             place = os.path.join(full_path(chosen), os.path.basename(self.dataset_dir))
-            self._store = self._store.at(place, self.is_own)
+            self._store = JsonStore(self.dataset_dir, self._store.spare, place, self.is_own)
         with with_remedy(self.name, self.remedy):
             parts = self.name_classes(self.load())
             self.check_names(parts)
         if cfg.DATASET.NUM_SHOTS >= 1 or cfg.DATASET.get("FEWSHOT_SPLIT", ""):
             parts = self.draw(parts, cfg)
-        if parts.val is parts.test:
-            train, test = subsample_classes(parts.train, parts.test, subsample=subsample)
-            val = test
-        else:
-            train, val, test = subsample_classes(*parts, subsample=subsample)
+        train, val, test = subsample_classes(*parts, subsample=subsample)
         super().__init__(train_x=train, val=val, test=test)
 
     def name_classes(self, parts: Parts) -> Parts:

@@ -64,21 +64,12 @@ def prompt_words(classname: str) -> tuple[str, ...]:
     return tuple(regex.findall(_WORDS, html.unescape(html.unescape(text)).lower()))
 
 
-def same_text(classnames: Sequence[str]) -> list[tuple[int, int]]:
-    """Pairs of positions whose names give the same prompt; the first of a pair is the earliest such name."""
+def describe_same_text(classnames: Sequence[str]) -> str:
+    """A clause that pairs each name with the earliest that gives the same prompt; empty if all prompts differ."""
     first: dict[tuple[str, ...], int] = {}
     pairs = []
     for position, name in enumerate(classnames):
         earlier = first.setdefault(prompt_words(name), position)
         if earlier != position:
-            pairs.append((earlier, position))
-    return pairs
-
-
-def describe_same_text(classnames: Sequence[str]) -> str:
-    """A clause that names all pairs of `same_text`; empty if there are none."""
-    named = ", ".join(
-        f"{classnames[first]!r} and {classnames[second]!r} (classes {first} and {second})"
-        for first, second in same_text(classnames)
-    )
-    return f"the same prompt text, so no model can tell them apart: {named}" if named else ""
+            pairs.append(f"{classnames[earlier]!r} and {name!r} (classes {earlier} and {position})")
+    return f"the same prompt text, so no model can tell them apart: {', '.join(pairs)}" if pairs else ""

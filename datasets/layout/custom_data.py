@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 
 from yacs.config import CfgNode
 
@@ -65,7 +64,10 @@ class CustomData(CoOpDataset):
             return parts
         self.names_in_data = {item.label: item.classname for item in parts.train}
         names = read_names(self.classnames_file, sorted(self.names_in_data.values()))
-        return map_parts(parts, lambda items: [rename(item, names) for item in items])
+        renamed: list[list[Datum]]
+        renamed = [[Item(each.impath, each.label, names[each.classname]) for each in items] for items in parts]
+        train, val, test = renamed
+        return Parts(train, test if parts.val is parts.test else val, test)
 
     def check_names(self, parts: Parts) -> None:
         described = describe_same_text(class_names(parts))
@@ -80,17 +82,6 @@ class CustomData(CoOpDataset):
     def source(self) -> str:
         """What DATASET.PATH names."""
         return self.dataset_dir
-
-
-def rename(item: Datum, names: dict[str, str]) -> Datum:
-    """`item` with the class name that `names` gives."""
-    return Item(item.impath, item.label, names[item.classname])
-
-
-def map_parts(parts: Parts, change: Callable[[list[Datum]], list[Datum]]) -> Parts:
-    """Apply `change` to each part; a val part that is the test part stays so."""
-    train, test = change(parts.train), change(parts.test)
-    return Parts(train, test if parts.val is parts.test else change(parts.val), test)
 
 
 def read_names(path: str, keys: Sequence[str]) -> dict[str, str]:
@@ -109,8 +100,8 @@ def read_names(path: str, keys: Sequence[str]) -> dict[str, str]:
             raise BadDataError(f"{path} names {key!r} twice")
         names[key] = name
     found = [whole_number(name.partition(" ")[0]) for name in names.values()]
-    numbers = sorted(number for number in found if number is not None)
-    if len(numbers) > 1 and len(numbers) == len(found) and _are_consecutive(numbers):
+    numbers = {number for number in found if number is not None}
+    if len(found) > 1 and len(numbers) == len(found) == max(numbers) - min(numbers) + 1:  # consecutive
         raise BadDataError(f"{path}: class names start with a number ({next(iter(names.values()))!r}); leave it out")
     unnamed = [key for key in keys if key not in names]
     unknown = [key for key in names if key not in set(keys)]
@@ -137,7 +128,3 @@ def complete(parts: Parts) -> Parts:
         classes.setdefault((item.label, item.classname), []).append(item.impath)
     triples = [(label, name, impaths) for (label, name), impaths in classes.items()]
     return cut_classes(triples, rng=random.Random(SPLIT_SEED))
-
-
-def _are_consecutive(numbers: Sequence[int]) -> bool:
-    return all(after == before + 1 for before, after in pairwise(numbers))

@@ -14,7 +14,7 @@ from dassl.utils.files import parse_json
 from datasets.layout.classes import prompt_words
 from datasets.layout.errors import BadDataError
 from datasets.layout.files import read_data_text, read_json_object
-from datasets.layout.splits import parse_row, to_rows
+from datasets.layout.splits import parse_row, rows_of_part, to_rows
 
 Sources = dict[str, list[Datum]]  # "train" and, unless val is the test part, "val": the items to draw from
 
@@ -105,15 +105,10 @@ def _read_parts(
 def _read_part(
     content: dict[str, Any], part: str, path: str, source: list[Datum], folder: str, other_names: Mapping[int, str]
 ) -> list[Datum]:
-    rows = content.get(part)
-    if not isinstance(rows, list):
-        raise BadDataError(f"{path} has no list {part!r}")
     # by label as well: an entry with another label was drawn from another split
     known = {(item.impath, item.label): item for item in source}
     items = []
-    for number, row in enumerate(rows):
-        where = f"{path}: entry {number} of {part}"
-        impath, label, name = parse_row(row, where)
+    for where, impath, label, name in rows_of_part(content, part, path):
         item = known.get((os.path.join(folder, impath), label))
         where = f"{where} ({impath!r}, label {label})"
         if item is None:

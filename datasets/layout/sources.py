@@ -79,5 +79,7 @@ def _moves(file: str, provides: str, inside: str = "", to: str = "") -> tuple[tu
     return () if file == provides else ((inside or provides, to or provides),)
 
 
+VGG = "https://www.robots.ox.ac.uk/~vgg/data"
+"""Where the Visual Geometry Group has its data sets."""
 CLASSNAMES = drive("classnames.txt", "1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF")
 """ImageNet and its companions share this file; one copy is enough."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -97,14 +97,19 @@ def listed_twice(parts: Parts, filepath: str) -> str:
     return f"{filepath}: {found[0]}{more}"
 
 
-def _read_part(content: dict[str, Any], part: str, filepath: str, path_prefix: str) -> list[Datum]:
+def rows_of_part(content: dict[str, Any], part: str, filepath: str) -> Iterator[tuple[str, str, int, str]]:
+    """Where it stands, path, label and class name of each entry of a part."""
     rows = content.get(part)
     if not isinstance(rows, list):
         raise BadDataError(f"{filepath} has no list {part!r}")
-    items = []
     for number, row in enumerate(rows):
         where = f"{filepath}: entry {number} of {part}"
-        path, label, classname = parse_row(row, where)
+        yield where, *parse_row(row, where)
+
+
+def _read_part(content: dict[str, Any], part: str, filepath: str, path_prefix: str) -> list[Datum]:
+    items = []
+    for where, path, label, classname in rows_of_part(content, part, filepath):
         if os.path.isabs(path) or os.path.normpath(path).split(os.sep)[0] == os.pardir:
             raise BadDataError(f"{where}: path {path!r} leads out of the data set")
         items.append(Item(os.path.join(path_prefix, path), label, classname))

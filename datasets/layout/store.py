@@ -28,10 +28,6 @@ class JsonStore:
     def __init__(self, home: str, spare: str, chosen: str = "", is_own: bool = False) -> None:
         self.home, self.spare, self.chosen, self._is_own = home, spare, chosen, is_own
 
-    def at(self, chosen: str, is_own: bool) -> JsonStore:
-        """The same files, with new ones in the folder `chosen`."""
-        return JsonStore(self.home, self.spare, chosen, is_own)
-
     def _check_data_folder(self) -> None:
         """Raise BadValueError if the files in `chosen` are those of another folder of own data that still exists."""
         path = os.path.join(self.chosen, FOLDER_NAME)

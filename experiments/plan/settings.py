@@ -70,24 +70,11 @@ def check_dataset(name: str) -> None:
 
 def base2new(row: PlannedMethod, places: Places, dataset: str, seed: int, shots: int) -> Iterator[PlannedRun]:
     """Train on the base classes and test on them; test that model on the new classes, and on all classes together."""
-    config_file = row.config_file("base2new", dataset, shots)
-    config = config_variant(config_file.stem, row.variant)
+    on_all = _trained_on_all(row, places, "base2new", "train_base", dataset, seed, shots)
+    config = config_variant(on_all.config_file.stem, row.variant)
     below = Path(_data_name(row, dataset), f"shots_{shots}", row.method.trainer, config, f"seed{seed}")
     folder = places.output / "base2new"
-    on_base = PlannedRun(
-        setting="base2new",
-        part="train_base",
-        method=row.method,
-        config_file=config_file,
-        dataset=dataset,
-        seed=seed,
-        shots=shots,
-        classes="base",
-        options=row.options,
-        data=places.data,
-        folder=folder / "train_base" / below,
-        variant=row.variant,
-    )
+    on_base = replace(on_all, classes="base", folder=folder / "train_base" / below)
     yield on_base
     needs = on_base.folder if row.method.learns else None
     for part, classes in (("test_new", "new"), ("test_all", "all")):

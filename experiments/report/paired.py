@@ -115,7 +115,7 @@ class Pairing:
         cells = [cell for cell in place.cells if cell[1] in seeds]
         parts = [part for part, *_ in cells]
         means = [np.mean([self._cell(cell).accuracies[seed] for seed in seeds[cell[1]]], axis=0) for cell in cells]
-        first, second = combined(np.stack(means, axis=-1), parts, place.mean_of_h)  # of [2, cells]
+        first, second = combined(np.stack(means), parts, place.mean_of_h)  # of [cells, 2]
         evaluations = [(self._cell(cell), seed) for cell in cells for seed in seeds[cell[1]]]
         outcomes = [cell.outcomes[seed] for cell, seed in evaluations if seed in cell.outcomes]
         images = len(outcomes) == len(evaluations)
@@ -124,8 +124,8 @@ class Pairing:
         resampled = " and ".join(["images"] * images + ["seeds"] * several)
         low = high = math.nan
         if resampled:
-            draws = np.stack([self._draws(cell, tuple(seeds[cell[1]]), images) for cell in cells], axis=-1)
-            numbers = combined(draws, parts, place.mean_of_h)  # of [DRAWS, 2, cells]
+            draws = np.stack([self._draws(cell, tuple(seeds[cell[1]]), images) for cell in cells])
+            numbers = combined(draws, parts, place.mean_of_h)  # of [cells, DRAWS, 2]
             tail = (100 - LEVEL) / 2
             low, high = np.percentile(numbers[:, 0] - numbers[:, 1], [tail, 100 - tail])
         counts = np.sum([each.counts for each in outcomes], axis=0) if outcomes else np.zeros(4, dtype=int)

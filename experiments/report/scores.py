@@ -51,19 +51,19 @@ def combined(accuracies: Float, parts: Sequence[str], mean_of_h: bool = False) -
     """The mean over the data sets of a part, and H of the parts where there are two.
 
     Args:
-        accuracies: [..., cells] in percent.
+        accuracies: [cells, ...] in percent.
         parts: the part of each cell; all parts have the same data sets in the same order.
         mean_of_h: average the H of the data sets, instead of taking the H of the averages.
 
     Returns:
         [...]
     """
-    of_parts = [accuracies[..., [each == part for each in parts]] for part in dict.fromkeys(parts)]
+    of_parts = [accuracies[[each == part for each in parts]] for part in dict.fromkeys(parts)]  # [data sets, ...] each
     if len(of_parts) == 1:
-        return of_parts[0].mean(axis=-1)
+        return of_parts[0].mean(axis=0)
     if mean_of_h:
-        return harmonic_means(*of_parts).mean(axis=-1)
-    return harmonic_means(*(each.mean(axis=-1) for each in of_parts))
+        return harmonic_means(*of_parts).mean(axis=0)
+    return harmonic_means(*(each.mean(axis=0) for each in of_parts))
 
 
 def harmonic_means(base: Float, new: Float) -> Float:
@@ -163,13 +163,13 @@ class Sheet:
         mean = deviation = math.nan
         if datasets and len(cells):
             mean = float(combined(cells.mean().to_numpy(), parts, place.mean_of_h))
-            deviation = pd.Series(combined(common.to_numpy(), parts, place.mean_of_h)).std()
+            by_seed = [combined(row, parts, place.mean_of_h) for row in common.to_numpy()]
+            deviation = pd.Series(by_seed, dtype=float).std()  # n - 1 in the denominator; NaN of one seed
         if not place.is_average and place.cell_name:
             self._note_cell(recipe, place, sorted(common.index))
         return {
             **{"setting": self.setting, "recipe": recipe, "block": place.block, "column": place.column},
             **{"dataset": place.dataset, "metric": place.metric, "shots": place.shots, "mean": mean},
-            # n - 1 in the denominator; NaN of one seed
             "deviation": deviation,
             "seeds": tuple(common.index),
             "expected": len(common) if recipe.zero_shot else len(self.seeds),

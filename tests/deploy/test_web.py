@@ -86,7 +86,7 @@ def test_the_bounds_are_those_of_predictions(runs, tmp_path):
 
 def test_the_package_is_asked_for_before_the_model(monkeypatch, tmp_path):
     monkeypatch.setattr(web, "PACKAGE", "no_such_package")
-    monkeypatch.setattr(web, "load_classifier", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(web, "classifier_of", lambda *_: pytest.fail("loaded"))
     with pytest.raises(UserError, match="pip install no_such_package"):
         web.main(make_web_parser().parse_args(["--model-dir", str(tmp_path)]))
 

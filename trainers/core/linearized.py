@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -38,25 +39,18 @@ class Linearized:
         Returns:
             K gradients by name, and what else `losses` gave.
         """
-        on_features, _, kept = feature_cotangents(losses, self.text, self.image, scale=scale)
+        on_features, kept = feature_cotangents(losses, self.text, self.image, scale=scale)
         return unstacked(self.pull(*on_features)), kept
 
-    def gradients_and_hessians(
-        self, losses: FeatureLosses
-    ) -> tuple[tuple[Gradients, ...], Callable[..., Gradients], Any]:
+    def gradients_and_hessians(self, losses: FeatureLosses) -> tuple[tuple[Gradients, ...], Callable[..., Gradients]]:
         """As `gradients`; and second derivatives, which are computed on demand.
 
         Returns:
-            K gradients by name; a function of v_1 .. v_K, each tensors by name, that gives the sum of H_k v_k, with H_k
-            the Hessian of loss k; and what else `losses` gave.
+            K gradients by name; and a function of v_1 .. v_K, each tensors by name, that gives the sum of H_k v_k, with
+            H_k the Hessian of loss k.
         """
-
-        def cotangents(*features: Tensor) -> tuple[tuple[Tensor, ...], Any]:
-            on_features, _, kept = feature_cotangents(losses, *features)
-            return on_features, kept
-
         # the pullback of a gradient is the product with a Hessian, here that of the losses by the features
-        on_features, curvature, kept = vjp_with_aux(cotangents, self.text, self.image)
+        on_features, curvature, _ = vjp_with_aux(partial(feature_cotangents, losses), self.text, self.image)
         gradients = unstacked(self.pull(*on_features))
 
         def hessians(*vectors: Gradients) -> Gradients:
@@ -66,7 +60,7 @@ class Linearized:
             along = {name: torch.stack([vector[name] for vector in vectors]) for name in self.names}  # [K, n, d]
             return self.second(*curvature(self.push(along)))
 
-        return gradients, hessians, kept
+        return gradients, hessians
 
     @torch.no_grad()
     def pull(self, on_text: Tensor, on_image: Tensor) -> Gradients:
@@ -104,7 +98,7 @@ class Linearized:
 
 def feature_cotangents(
     losses: Callable[..., tuple[Sequence[Tensor], Kept]], *features: Tensor, scale: Tensor | float | None = None
-) -> tuple[tuple[Tensor, ...], Sequence[Tensor], Kept]:
+) -> tuple[tuple[Tensor, ...], Kept]:
     """Gradients of several losses with respect to features; as a function of these it can be differentiated again.
 
     Args:
@@ -113,12 +107,12 @@ def feature_cotangents(
         scale: factor of the gradients; None: 1.
 
     Returns:
-        the gradients with respect to each of `features`, [K, ...]; the K scalars; what else `losses` gave.
+        the gradients with respect to each of `features`, [K, ...]; what else `losses` gave.
     """
     values, pullback, kept = vjp_with_aux(losses, *features)
     one = scale if isinstance(scale, Tensor) else torch.full_like(values[0], 1.0 if scale is None else scale)
     if len(values) == 1:  # needs neither a zero nor a copy
-        return tuple(gradient[None] for gradient in pullback((one,))), values, kept
+        return tuple(gradient[None] for gradient in pullback((one,))), kept
     zero = torch.zeros_like(one)
     rows = [pullback(tuple(one if row == k else zero for row in range(len(values)))) for k in range(len(values))]
-    return tuple(torch.stack(gradients) for gradients in zip(*rows, strict=True)), values, kept
+    return tuple(torch.stack(gradients) for gradients in zip(*rows, strict=True)), kept

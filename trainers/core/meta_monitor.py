@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainers.core.gradients import Theta
+
 STATE = "monitor"
 """Key of a trainer's training state within an epoch."""
 
@@ -43,14 +45,7 @@ class MetaMonitor:
         return self.every > 0 and batch_idx % self.every == 0
 
     @torch.no_grad()
-    def record(
-        self,
-        g: Mapping[str, Tensor],
-        r: Mapping[str, Tensor],
-        gamma: Mapping[str, Tensor],
-        update: Mapping[str, Tensor],
-        outer: Mapping[str, Tensor],
-    ) -> None:
+    def record(self, g: Theta, r: Theta, gamma: Theta, update: Theta, outer: Theta) -> None:
         """Add one meta step: gradients, modulation, inner update and outer gradient of every prompt tensor."""
         flat = {"g": _flat(g), "r": _flat(r), "outer": _flat(outer)}
         values = {f"norm_{name}": vector.norm() for name, vector in flat.items()}
@@ -88,5 +83,5 @@ class MetaMonitor:
         return means
 
 
-def _flat(gradients: Mapping[str, Tensor]) -> Tensor:
+def _flat(gradients: Theta) -> Tensor:
     return torch.cat([tensor.flatten() for tensor in gradients.values()])

@@ -129,21 +129,6 @@ class Method:
         )
         return PromptedClip(self.prompts, learned, self.classes, self.precision, captured, backbone)
 
-    def take_or_build(self, given: PromptedClip | None, classes: Sequence[str], device: torch.device) -> PromptedClip:
-        """The given one, or a new one.
-
-        Raises:
-            UserError: the given one has other classes or computes elsewhere.
-        """
-        if given is None:
-            return self.build_prompted_clip(classes, device)
-        if given.classes != list(classes):
-            raise UserError(f"the given PromptedClip has other classes than the data set {self.cfg.DATASET.NAME}")
-        if given.device.type != device.type:
-            raise UserError(f"the given PromptedClip is on {given.device}, but USE_CUDA asks for {device}")
-        self.classes, self.prompts, self.precision = given.classes, given.prompts, given.precision
-        return given
-
 
 def is_method(name: str) -> bool:
     """Whether the registered trainer of that name is built on this project's prompts."""

@@ -9,7 +9,7 @@ Shape legend: B images, C classes, n prompt tokens, d tower width, e joint embed
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -56,6 +56,8 @@ class Prompts(nn.Module):
 
     context: Any = None
     """What encodes the class names: `ContextPrompts`, or another one with `recompute_in_chunks`. None: nothing does."""
+    deep_names: Sequence[str] = ()
+    """Names of the learned tensors that the context takes in deeper layers of the text tower."""
 
     def __init__(self, clip: CLIP, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -77,8 +79,10 @@ class Prompts(nn.Module):
         return dict(self.named_parameters())
 
     def text_features(self, theta: Theta) -> Tensor:
-        """Class features [C, e], not normalised."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how it encodes class names")
+        """Class features [C, e], not normalised; here of the learned context, and of prompts in deeper layers."""
+        if not isinstance(self.context, ContextPrompts):
+            raise NotImplementedError(f"{type(self).__name__} does not say how it encodes class names")
+        return self.context.encode(self.clip, theta[CONTEXT], [theta[name] for name in self.deep_names])
 
     def image_features(self, theta: Theta, images: Tensor) -> Tensor:
         """Image features [B, e], not normalised. images [B, 3, H, W]"""
@@ -91,7 +95,7 @@ class Prompts(nn.Module):
     def text_trace(self, theta: Theta) -> Trace:
         """`text_features` and their derivatives with respect to `text_prompts`; to all of theta if that is None."""
         if self.text_prompts is None:
-            return AutogradTrace(lambda *tensors: self.text_features(_as_theta(theta, tensors)), list(theta.values()))
+            return _trace_by_autograd(self.text_features, theta)
         if not self.text_prompts:
             return ConstantTrace(self.text_features(theta))
         context, *deep = (theta[name] for name in self.text_prompts)
@@ -100,9 +104,7 @@ class Prompts(nn.Module):
     def image_trace(self, theta: Theta, images: Tensor) -> Trace:
         """As `text_trace`, of `image_features` and `image_prompts`."""
         if self.image_prompts is None:
-            return AutogradTrace(
-                lambda *tensors: self.image_features(_as_theta(theta, tensors), images), list(theta.values())
-            )
+            return _trace_by_autograd(lambda theta: self.image_features(theta, images), theta)
         if not self.image_prompts:
             return ConstantTrace(self.image_features(theta, images))
         assert isinstance(self.clip.visual, VisionTransformer), "only a ViT takes visual prompts"
@@ -130,8 +132,8 @@ def linear(theta: Theta, name: str, x: Tensor) -> Tensor:
     return F.linear(x, theta[f"{name}.weight"], theta[f"{name}.bias"])
 
 
-def _as_theta(names: Iterable[str], tensors: Iterable[Tensor]) -> Theta:
-    return dict(zip(names, tensors, strict=True))
+def _trace_by_autograd(features: Callable[[Theta], Tensor], theta: Theta) -> AutogradTrace:
+    return AutogradTrace(lambda *tensors: features(dict(zip(theta, tensors, strict=True))), list(theta.values()))
 
 
 def _add_parameter(module: nn.Module, name: str, parameter: nn.Parameter) -> None:

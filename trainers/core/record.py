@@ -19,15 +19,8 @@ from dassl.config.differences import BACKBONE_KEY, by_content
 from dassl.config.merge import type_words
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.found_models import found_instead
-from dassl.engine.run_record import (
-    CLASSNAMES_NAME,
-    CONFIG_NAME,
-    RunRecord,
-    StrPath,
-    read_classnames,
-    read_config,
-    write_record,
-)
+from dassl.engine.run_record import CLASSNAMES_NAME, CONFIG_NAME, RunRecord, StrPath, read_classnames, read_config
+from dassl.engine.run_record import write_record as write_record
 from dassl.utils import (
     BadTypeError,
     BadValueError,
@@ -37,18 +30,6 @@ from dassl.utils import (
     UserError,
     file_sha256,
 )
-
-__all__ = [
-    "CLASSNAMES_NAME",
-    "CONFIG_NAME",
-    "Record",
-    "changes_no_number",
-    "backbone_digest",
-    "check_same_backbone",
-    "frozen_digest",
-    "read_record",
-    "write_record",
-]
 
 
 def changes_no_number() -> frozenset[str]:

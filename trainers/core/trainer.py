@@ -6,7 +6,7 @@ A method adds its prompts (see `trainers.core.prompts`), the name of its config 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,50 @@ from trainers.core.record import backbone_digest, changes_no_number, frozen_dige
 from trainers.core.templates import teacher_text_features
 
 
-class PromptTrainer(Method, TrainerX):
+class MethodTrainer(Method, TrainerX):
+    """A method for the classes of a data set.
+
+    Args:
+        cfg: the whole configuration.
+        prompted: what is to be trained and evaluated; None: built from the configuration.
+    """
+
+    refuses_other_configurations = True
+
+    def __init__(self, cfg: CfgNode, prompted: PromptedClip | None = None) -> None:
+        self._given = prompted
+        self.changes_no_number = changes_no_number()
+        super().__init__(cfg)
+
+    def build_model(self) -> None:
+        """Build what is evaluated, or take what was given.
+
+        Raises:
+            UserError: what was given has other classes or computes elsewhere.
+        """
+        classes, given = self.dm.dataset.classnames, self._given
+        if given is None:
+            self.prompted = self.build_prompted_clip(classes, self.device)
+            return
+        if given.classes != list(classes):
+            raise UserError(f"the given PromptedClip has other classes than the data set {self.cfg.DATASET.NAME}")
+        if given.device.type != self.device.type:
+            raise UserError(f"the given PromptedClip is on {given.device}, but USE_CUDA asks for {self.device}")
+        self.prompted, self.classes, self.prompts, self.precision = given, given.classes, given.prompts, given.precision
+
+    def checked_models(self) -> dict[str, nn.Module | None]:
+        return super().checked_models() | self.prompted.checked_models()
+
+    def model_inference(self, input: Tensor) -> Tensor:
+        return self.prompted.logits(input)
+
+
+class PromptTrainer(MethodTrainer):
     """Life cycle of a prompt-learning method. Subclasses set the two names of `Method` and `build_prompts`.
 
     Args:
         cfg: the whole configuration.
-        prompted: what is to be trained; None: built from the configuration.
+        prompted: as of `MethodTrainer`.
         teacher_text: class features [C, e] in place of the teacher's, for those who only measure time; None: computed.
     """
 
@@ -49,12 +87,10 @@ class PromptTrainer(Method, TrainerX):
     views = 1
     """Augmented views of a training image."""
     shown_metrics = ("loss_base", "acc")  # of a method that reports its loss in parts
-    refuses_other_configurations = True
 
     def __init__(self, cfg: CfgNode, prompted: PromptedClip | None = None, teacher_text: Tensor | None = None) -> None:
-        self._given, self._given_teacher_text = prompted, teacher_text
-        self.changes_no_number = changes_no_number()
-        super().__init__(cfg)
+        self._given_teacher_text = teacher_text
+        super().__init__(cfg, prompted)
 
     def check_cfg(self, cfg: CfgNode) -> None:
         super().check_cfg(cfg)
@@ -66,7 +102,7 @@ class PromptTrainer(Method, TrainerX):
             )
 
     def build_model(self) -> None:
-        self.prompted = self.take_or_build(self._given, self.dm.dataset.classnames, self.device)
+        super().build_model()
         self.prepare_training()
 
     @property
@@ -77,9 +113,6 @@ class PromptTrainer(Method, TrainerX):
     @captured.setter
     def captured(self, captured: CapturedFunctions) -> None:
         self.prompted.captured = captured
-
-    def checked_models(self) -> dict[str, nn.Module | None]:
-        return super().checked_models() | self.prompted.checked_models()
 
     def prepare_training(self) -> None:
         """Start values, optimiser, scheduler, scaler."""
@@ -137,6 +170,19 @@ class PromptTrainer(Method, TrainerX):
             logits = self.prompts.logits(theta, image)  # [B, C]
         loss = F.cross_entropy(at_least_float32(logits), label)
         return loss, {"loss": loss, "acc": compute_accuracy(logits, label)[0]}
+
+    def encoded(self, theta: Theta, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised features text [C, e] and image [B, e], and their logits [B, C], float32 at least."""
+        with self.precision.autocast():
+            text = normalized(self.prompts.text_features(theta))
+            features = normalized(self.prompts.image_features(theta, image))
+            return text, features, at_least_float32(self.prompts.similarity(features, text))
+
+    @staticmethod
+    def summed(logits: Tensor, label: Tensor, **losses: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """What `objective` returns for a loss that is the sum of several, each reported by its name."""
+        loss = reduce(torch.add, losses.values())
+        return loss, {"loss": loss, **losses, "acc": compute_accuracy(logits, label)[0]}
 
     def gradients_of(
         self, theta: Theta, scale: Tensor | None, *inputs: Tensor
@@ -241,9 +287,6 @@ class PromptTrainer(Method, TrainerX):
     def parse_batch_train(self, batch: dict) -> tuple[Any, ...]:
         """What `objective` takes besides the learned tensors, on the trainer's device; here images and labels."""
         return self._on_device(batch["img"], batch["label"])
-
-    def model_inference(self, input: Tensor) -> Tensor:
-        return self.prompted.logits(input)
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load learned tensors from `<directory>/<registered name>/`, ours or published, before an evaluation.
