@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from .errors import UnreadableFileError, UnwritableFileError, one_line
+from .files import StrPath
 
 MAX_RATIO = 100
 """Largest unpacked size per byte of an archive. Images are compressed already; annotations shrink tenfold."""
@@ -42,7 +43,7 @@ class _Entry(NamedTuple):
     open: Callable[[], IO[bytes]]
 
 
-def unpack_archive(path: str, folder: str) -> None:
+def unpack_archive(path: StrPath, folder: StrPath) -> None:
     """Unpack the files and folders of a tar (gzip, bzip2, xz or plain) or zip file into `folder`.
 
     Links, devices, other special entries and names with control characters are skipped; one printed line names the
@@ -80,7 +81,7 @@ def require_plain_tree(folder: str) -> None:
                 )
 
 
-def _unpack(entries: Iterator[_Entry], archive_size: int, folder: str) -> list[str]:
+def _unpack(entries: Iterator[_Entry], archive_size: int, folder: StrPath) -> list[str]:
     """Returns a description of each skipped entry."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     allowed = MAX_RATIO * archive_size + MIN_LIMIT
@@ -124,7 +125,7 @@ def _safe_parts(name: str) -> list[str]:
     return parts
 
 
-def _make_folders(folder: str, parts: list[str], made: set[str]) -> None:
+def _make_folders(folder: StrPath, parts: list[str], made: set[str]) -> None:
     """Create the nested folders `parts`. Whatever exists already must be a folder, not a link to one."""
     inside = ""
     for part in parts:
@@ -155,7 +156,7 @@ def _write(entry: _Entry, target: str) -> None:
             left -= len(chunk)
 
 
-def _entries(path: str) -> Iterator[_Entry] | None:
+def _entries(path: StrPath) -> Iterator[_Entry] | None:
     """The entries of an archive in their order; None for a file of another kind."""
     try:
         return _tar_entries(*_open_tar(path))
@@ -190,7 +191,7 @@ class _Limited(io.RawIOBase):
         super().close()
 
 
-def _open_tar(path: str) -> tuple[_Limited, tarfile.TarFile]:
+def _open_tar(path: StrPath) -> tuple[_Limited, tarfile.TarFile]:
     """The unpacked stream and the archive in it.
 
     Raises:
