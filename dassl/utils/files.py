@@ -223,7 +223,7 @@ def remove_folder_atomically(folder: StrPath) -> None:
     full = Path(os.path.abspath(folder))
     doomed = full.with_name(f".{full.name}{_UNFINISHED}")
     try:
-        if doomed.is_dir():  # left by a process that was killed here
+        if os.path.isdir(doomed):  # left by a process that was killed here
             shutil.rmtree(doomed)
         if os.path.isdir(folder):
             Path(folder).rename(doomed)
