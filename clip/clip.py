@@ -103,8 +103,8 @@ def _fetch(url: str, root: str | os.PathLike[str] | None = None) -> str:
     if "://" not in url:
         return url
     folder = _folder(root)
-    target = folder / os.path.basename(url)
-    expected = url.split("/")[-2]
+    *_, expected, file_name = url.split("/")
+    target = folder / file_name
     if target.is_file() and file_sha256(target) == expected:
         return str(target)
     partial = target.with_name(f"{target.name}.part{os.getpid()}")
@@ -118,7 +118,7 @@ def _fetch(url: str, root: str | os.PathLike[str] | None = None) -> str:
                     bar.update(len(chunk))
         if file_sha256(partial) != expected:
             raise UserError(f"download of {url} is damaged (SHA-256 differs): try again")
-        os.replace(partial, target)
+        partial.replace(target)
     except (OSError, http.client.HTTPException) as error:
         raise UserError(f"cannot download {url} to {target}: {error}; put the file there yourself") from error
     finally:

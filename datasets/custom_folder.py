@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection
+from pathlib import Path
 
 from yacs.config import CfgNode
 
@@ -43,7 +44,7 @@ class ImageFolder(CustomData):
 
     @property
     def display_name(self) -> str:
-        return os.path.basename(self.dataset_dir)
+        return Path(self.dataset_dir).name
 
     def open(self, folder: str, output_dir: str = "") -> None:
         self._part_folders = find_parts(folder)

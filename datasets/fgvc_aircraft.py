@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets.layout.base import CoOpDataset
@@ -30,13 +31,13 @@ class FGVCAircraft(CoOpDataset):
     counts = Counts(100, 3334, 3333, 3333)
 
     def read_annotations(self) -> Parts:
-        variants = read_lines(os.path.join(self.dataset_dir, "variants.txt"))
+        variants = read_lines(Path(self.dataset_dir, "variants.txt"))
         labels = {variant: label for label, variant in enumerate(variants)}
         return Parts(*(self._read_list(f"images_variant_{part}.txt", labels) for part in ("train", "val", "test")))
 
     def _read_list(self, name: str, labels: dict[str, int]) -> list[Datum]:
         """Lines like "1025794 Cessna 172": image and variant."""
-        path = os.path.join(self.dataset_dir, name)
+        path = Path(self.dataset_dir, name)
         items = []
         for line in read_lines(path):
             image, _, variant = line.partition(" ")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
+from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
+from dassl.utils.files import StrPath
 from datasets.layout.base import CoOpDataset, CoOpLayout
 from datasets.layout.errors import BadDataError, MissingDataError
 from datasets.layout.files import class_folders, image_names, lookup, read_lines
@@ -21,7 +22,7 @@ _WNID = re.compile(r"n\d{8}")
 _NUMBER_FIRST = re.compile(r"\d+\b")
 
 
-def read_wnids(path: str) -> dict[str, str]:
+def read_wnids(path: StrPath) -> dict[str, str]:
     """wnid -> class name of `classnames.txt` (lines like "n01440764 tench"), in the order of the file.
 
     Raises:
@@ -56,19 +57,19 @@ def read_class(folder: str, label: int, classname: str) -> list[Datum]:
     return [Item(impath, label, classname) for impath in impaths]
 
 
-def absent_wnids(image_dir: str, classnames_path: str) -> list[str]:
+def absent_wnids(image_dir: str, classnames_path: StrPath) -> list[str]:
     """The wnids of `classnames.txt` that have no folder."""
     present = set(class_folders(image_dir))
     return [wnid for wnid in read_wnids(classnames_path) if wnid not in present]
 
 
-def read_wnid_folders(image_dir: str, classnames_path: str) -> list[Datum]:
+def read_wnid_folders(image_dir: str, classnames_path: StrPath) -> list[Datum]:
     """All images of a folder of wnid folders; a label is the position of the folder among those present."""
     classnames = read_wnids(classnames_path)
     items = []
     for label, wnid in enumerate(class_folders(image_dir)):
         classname = lookup(classnames, wnid, image_dir, f"class folder (not in {classnames_path})")
-        items += read_class(os.path.join(image_dir, wnid), label, classname)
+        items += read_class(f"{image_dir}/{wnid}", label, classname)
     return items
 
 
@@ -76,8 +77,8 @@ class WnidLayout(CoOpLayout):
     """A data set of wnid folders with `classnames.txt` beside them."""
 
     @property
-    def classnames_path(self) -> str:
-        return os.path.join(self.dataset_dir, "classnames.txt")
+    def classnames_path(self) -> Path:
+        return Path(self.dataset_dir, "classnames.txt")
 
 
 class WnidTarget(WnidLayout, TargetDataset):
@@ -101,7 +102,7 @@ class ImageNet(WnidLayout, CoOpDataset):
     counts = Counts(1000, 1281167, None, 50000)
 
     def read_annotations(self) -> Parts:
-        train_dir, val_dir = (os.path.join(self.image_dir, part) for part in ("train", "val"))
+        train_dir, val_dir = (f"{self.image_dir}/{part}" for part in ("train", "val"))
         check_same_folders(train_dir, val_dir)
         train = read_wnid_folders(train_dir, self.classnames_path)
         test = read_wnid_folders(val_dir, self.classnames_path)
@@ -111,13 +112,13 @@ class ImageNet(WnidLayout, CoOpDataset):
         return Parts(train, test, test)
 
     def absent_classes(self) -> list[str]:
-        return absent_wnids(os.path.join(self.image_dir, "train"), self.classnames_path)
+        return absent_wnids(f"{self.image_dir}/train", self.classnames_path)
 
 
 def check_same_folders(train_dir: str, val_dir: str) -> None:
     """Labels are positions among the class folders, so train and val must have the same ones."""
     in_train = set(class_folders(train_dir))
-    if os.path.isdir(val_dir) and image_names(val_dir):
+    if Path(val_dir).is_dir() and image_names(val_dir):
         raise BadDataError(f"{val_dir} has images outside of wnid folders: sort them into one folder per wnid")
     in_val = set(class_folders(val_dir))
     for absent, folder in ((in_train - in_val, val_dir), (in_val - in_train, train_dir)):

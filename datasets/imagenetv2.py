@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.imagenet import read_class, read_wnids
@@ -32,11 +32,11 @@ class ImageNetV2(TargetDataset):
     counts = Counts(1000, None, None, 10000)
 
     def read_annotations(self) -> Parts:
-        path = os.path.join(self.dataset_dir, "classnames.txt")
+        path = Path(self.dataset_dir, "classnames.txt")
         names = list(read_wnids(path).values())
         if len(names) != NUM_CLASSES:
             raise BadDataError(f"{path} names {len(names):,} classes, not {NUM_CLASSES:,}")
-        folders = [os.path.join(self.image_dir, str(label)) for label in range(NUM_CLASSES)]
+        folders = [f"{self.image_dir}/{label}" for label in range(NUM_CLASSES)]
         items = []
         for label, (folder, classname) in enumerate(zip(folders, names, strict=True)):
             items += read_class(require_folder(folder, "class folder"), label, classname)

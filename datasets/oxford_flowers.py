@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
+from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.layout.base import CoOpDataset
@@ -31,12 +31,12 @@ class OxfordFlowers(CoOpDataset):
 
     def read_annotations(self) -> Parts:
         """`imagelabels.mat` has a class from 1 for image_00001.jpg, image_00002.jpg, ..."""
-        names_path = os.path.join(self.dataset_dir, "cat_to_name.json")
-        labels = read_mat(os.path.join(self.dataset_dir, "imagelabels.mat"), "labels")
+        names_path = Path(self.dataset_dir, "cat_to_name.json")
+        labels = read_mat(Path(self.dataset_dir, "imagelabels.mat"), "labels")
         names = read_json_object(names_path)
         images = defaultdict(list)
         for number, label in enumerate(labels, start=1):
-            images[int(label)].append(os.path.join(self.image_dir, f"image_{number:05d}.jpg"))
+            images[int(label)].append(f"{self.image_dir}/image_{number:05d}.jpg")
         return cut_classes(
             (label - 1, lookup(names, str(label), "imagelabels.mat", f"class (not in {names_path})"), impaths)
             for label, impaths in images.items()

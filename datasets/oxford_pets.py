@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from dassl.utils.numerals import whole_number
@@ -36,7 +37,7 @@ class OxfordPets(CoOpDataset):
 
     def _read_list(self, name: str) -> list[Datum]:
         """Lines like "british_shorthair_12 5 1 3": image, class from 1, species, breed within the species."""
-        path = os.path.join(self.dataset_dir, "annotations", name)
+        path = Path(self.dataset_dir, "annotations", name)
         items = []
         for line in read_lines(path):
             fields = line.split()

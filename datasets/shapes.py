@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shlex
+from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.layout.base import CoOpDataset, CoOpLayout
@@ -25,8 +25,8 @@ class GeneratedLayout(CoOpLayout):
 
     @property
     def origin(self) -> str:
-        root = os.path.dirname(self.dataset_dir)
-        return f"python -m shapes_world.generate --root {shlex.quote(root)} {self.name}"
+        root = shlex.quote(str(Path(self.dataset_dir).parent))
+        return f"python -m shapes_world.generate --root {root} {self.name}"
 
 
 @DATASET_REGISTRY.register()

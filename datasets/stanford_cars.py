@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets.layout.base import CoOpDataset
@@ -34,14 +35,14 @@ class StanfordCars(CoOpDataset):
     counts = Counts(196, 6509, 1635, 8041)
 
     def read_annotations(self) -> Parts:
-        meta = read_mat(os.path.join(self.dataset_dir, "devkit", "cars_meta.mat"), "class_names")
+        meta = read_mat(Path(self.dataset_dir, "devkit", "cars_meta.mat"), "class_names")
         names = [year_first(str(name[0])) for name in meta]
-        trainval = self._read_annotations_of("cars_train", os.path.join("devkit", "cars_train_annos.mat"), names)
+        trainval = self._read_annotations_of("cars_train", "devkit/cars_train_annos.mat", names)
         test = self._read_annotations_of("cars_test", _TEST_ANNOTATIONS, names)
         return Parts(*split_trainval(trainval), test)
 
     def _read_annotations_of(self, image_folder: str, annotations: str, names: list[str]) -> list[Datum]:
-        path = os.path.join(self.dataset_dir, annotations)
+        path = Path(self.dataset_dir, annotations)
         items = []
         for number, entry in enumerate(read_mat(path, "annotations")):
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets.layout.base import CoOpDataset
@@ -35,7 +36,7 @@ class SUN397(CoOpDataset):
     counts = Counts(397, 15880, 3970, 19850)
 
     def read_annotations(self) -> Parts:
-        scenes = read_lines(os.path.join(self.dataset_dir, "ClassName.txt"))
+        scenes = read_lines(Path(self.dataset_dir, "ClassName.txt"))
         labels = {scene.removeprefix("/"): label for label, scene in enumerate(scenes)}
         trainval = self._read_list("Training_01.txt", labels)
         test = self._read_list("Testing_01.txt", labels)
@@ -43,7 +44,7 @@ class SUN397(CoOpDataset):
 
     def _read_list(self, name: str, labels: dict[str, int]) -> list[Datum]:
         """Lines like "/c/casino/indoor/sun_abc.jpg"."""
-        path = os.path.join(self.dataset_dir, name)
+        path = Path(self.dataset_dir, name)
         items = []
         for line in read_lines(path):
             image = line.removeprefix("/")

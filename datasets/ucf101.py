@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
+from dassl.utils.files import StrPath
 from dassl.utils.numerals import whole_number
 from datasets.layout.base import CoOpDataset
 from datasets.layout.errors import BadDataError
@@ -31,13 +33,13 @@ class UCF101(CoOpDataset):
     counts = Counts(101, 7639, 1898, 3783)
 
     def read_annotations(self) -> Parts:
-        lists = os.path.join(self.dataset_dir, "ucfTrainTestlist")
-        labels = read_class_index(os.path.join(lists, "classInd.txt"))
-        trainval = self._read_list(os.path.join(lists, "trainlist01.txt"), labels)
-        test = self._read_list(os.path.join(lists, "testlist01.txt"), labels)
+        lists = Path(self.dataset_dir, "ucfTrainTestlist")
+        labels = read_class_index(lists / "classInd.txt")
+        trainval = self._read_list(lists / "trainlist01.txt", labels)
+        test = self._read_list(lists / "testlist01.txt", labels)
         return Parts(*split_trainval(trainval), test)
 
-    def _read_list(self, path: str, labels: dict[str, int]) -> list[Datum]:
+    def _read_list(self, path: StrPath, labels: dict[str, int]) -> list[Datum]:
         """Lines like "TaiChi/v_TaiChi_g01_c01.avi 91": video and, in the train lists, class."""
         items = []
         for line in read_lines(path):
@@ -48,7 +50,7 @@ class UCF101(CoOpDataset):
         return items
 
 
-def read_class_index(path: str) -> dict[str, int]:
+def read_class_index(path: StrPath) -> dict[str, int]:
     """Action -> label from 0; lines like "1 ApplyEyeMakeup"."""
     labels = {}
     for line in read_lines(path):

@@ -6,6 +6,7 @@ import datetime
 import os.path as osp
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
 
@@ -142,7 +143,7 @@ class SimpleTrainer(ResumableRun, EvaluationLoop):
                 f"no such folder to resume from: {self.cfg.RESUME}; {folders_beside(self.cfg.RESUME)}"
             )
         for name in (*self.get_model_names(), UNFINISHED_FOLDER):
-            remove_unfinished_files(osp.join(self.output_dir, name))
+            remove_unfinished_files(Path(self.output_dir, name))
         self._resume()
         self.write_run_record(self.output_dir)
         write_text_atomically(osp.join(self.output_dir, ENVIRONMENT_NAME), f"{collect_env_info()}\n")

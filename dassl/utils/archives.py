@@ -17,9 +17,11 @@ import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import IO, NamedTuple
 
 from .errors import UnreadableFileError, UnwritableFileError, one_line
+from .files import StrPath
 
 MAX_RATIO = 100
 """Largest unpacked size per byte of an archive. Images are compressed already; annotations shrink tenfold."""
@@ -41,7 +43,7 @@ class _Entry(NamedTuple):
     open: Callable[[], IO[bytes]]
 
 
-def unpack_archive(path: str, folder: str) -> None:
+def unpack_archive(path: StrPath, folder: StrPath) -> None:
     """Unpack the files and folders of a tar (gzip, bzip2, xz or plain) or zip file into `folder`.
 
     Links, devices, other special entries and names with control characters are skipped; one printed line names the
@@ -56,7 +58,7 @@ def unpack_archive(path: str, folder: str) -> None:
         entries = _entries(path)
         if entries is None:
             raise UnreadableFileError(f"{path} is neither a tar nor a zip archive (incomplete download?)")
-        skipped = _unpack(entries, os.path.getsize(path), folder)
+        skipped = _unpack(entries, Path(path).stat().st_size, folder)
     except (UnreadableFileError, UnwritableFileError):
         raise
     except Exception as error:  # each compression library raises its own errors
@@ -79,9 +81,9 @@ def require_plain_tree(folder: str) -> None:
                 )
 
 
-def _unpack(entries: Iterator[_Entry], archive_size: int, folder: str) -> list[str]:
+def _unpack(entries: Iterator[_Entry], archive_size: int, folder: StrPath) -> list[str]:
     """Returns a description of each skipped entry."""
-    os.makedirs(folder, exist_ok=True)
+    Path(folder).mkdir(parents=True, exist_ok=True)
     allowed = MAX_RATIO * archive_size + MIN_LIMIT
     free = shutil.disk_usage(folder).free
     total, skipped, made = 0, [], {""}
@@ -123,7 +125,7 @@ def _safe_parts(name: str) -> list[str]:
     return parts
 
 
-def _make_folders(folder: str, parts: list[str], made: set[str]) -> None:
+def _make_folders(folder: StrPath, parts: list[str], made: set[str]) -> None:
     """Create the nested folders `parts`. Whatever exists already must be a folder, not a link to one."""
     inside = ""
     for part in parts:
@@ -154,7 +156,7 @@ def _write(entry: _Entry, target: str) -> None:
             left -= len(chunk)
 
 
-def _entries(path: str) -> Iterator[_Entry] | None:
+def _entries(path: StrPath) -> Iterator[_Entry] | None:
     """The entries of an archive in their order; None for a file of another kind."""
     try:
         return _tar_entries(*_open_tar(path))
@@ -189,7 +191,7 @@ class _Limited(io.RawIOBase):
         super().close()
 
 
-def _open_tar(path: str) -> tuple[_Limited, tarfile.TarFile]:
+def _open_tar(path: StrPath) -> tuple[_Limited, tarfile.TarFile]:
     """The unpacked stream and the archive in it.
 
     Raises:
@@ -198,7 +200,7 @@ def _open_tar(path: str) -> tuple[_Limited, tarfile.TarFile]:
     with open(path, "rb") as file:
         start = file.read(6)
     opener = next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), open)
-    stream = _Limited(opener(path, "rb"), MAX_RATIO * os.path.getsize(path) + MIN_LIMIT)
+    stream = _Limited(opener(path, "rb"), MAX_RATIO * Path(path).stat().st_size + MIN_LIMIT)
     try:
         return stream, tarfile.open(fileobj=stream, mode="r:")
     except BaseException:

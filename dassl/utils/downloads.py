@@ -6,11 +6,12 @@ import os
 import shutil
 import sys
 import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from .errors import MissingFileError, UnwritableFileError, one_line
-from .files import file_digest, mkdir_if_missing
+from .files import StrPath, file_digest, mkdir_if_missing
 from .progress import progress_bar
 
 ATTEMPTS = 5
@@ -36,10 +37,10 @@ def download_url(url: str, dst: str, from_gdrive: bool = True) -> None:
         fetch_url(url, os.path.abspath(dst))
 
 
-def fetch_url(url: str, path: str, md5: str = "") -> None:
+def fetch_url(url: str, path: StrPath, md5: str = "") -> None:
     """Download a file from a web server.
 
-    Received bytes are kept in `path + ".part"`, also between runs. The rest is requested with a range request; a
+    Received bytes are kept in `<path>.part`, also between runs. The rest is requested with a range request; a
     server without ranges sends the file from the start.
 
     Args:
@@ -52,8 +53,8 @@ def fetch_url(url: str, path: str, md5: str = "") -> None:
     """
     import requests  # slow to import
 
-    part = path + ".part"
-    mkdir_if_missing(os.path.dirname(path))
+    part = _part_of(path)
+    mkdir_if_missing(part.parent)
     reason = ""
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -69,24 +70,32 @@ def fetch_url(url: str, path: str, md5: str = "") -> None:
         except OSError as error:
             raise UnwritableFileError(f"cannot write {part}: {error.strerror or error}") from error
     else:
-        received = os.path.getsize(part) if os.path.exists(part) else 0
+        received = _size(part)
         raise MissingFileError(f"cannot download {url}: {reason} ({received:,} bytes so far); run again to continue")
     if md5:
         _check_md5(part, md5, url)
-    os.replace(part, path)
+    part.replace(path)
 
 
-def _fetch_rest(url: str, part: str) -> bool:
+def _part_of(path: StrPath) -> Path:
+    return Path(f"{path}.part")
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _fetch_rest(url: str, part: Path) -> bool:
     """Append the missing bytes to `part`; returns whether it is complete now, if the server reports its size."""
     import requests
 
-    start = os.path.getsize(part) if os.path.exists(part) else 0
+    start = _size(part)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
             if response.headers.get("Content-Range", "").endswith(f"/{start}"):  # there is nothing after the part
                 return True
-            os.remove(part)  # it is not a part of this file: start over
+            part.unlink()  # it is not a part of this file: start over
             return False
         if not response.ok:
             raise MissingFileError(
@@ -96,40 +105,38 @@ def _fetch_rest(url: str, part: str) -> bool:
             raise MissingFileError(f"cannot download {url}: the address now serves a web page")
         resumed = response.status_code == requests.codes.partial_content
         if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            os.remove(part)  # the server sends another range than requested: start over
+            part.unlink()  # the server sends another range than requested: start over
             return False
         length = response.headers.get("Content-Length")
         rest = int(length) if length else None
         _check_space(part, rest, url)
         start = start if resumed else 0
         total = None if rest is None else start + rest
-        name = os.path.basename(part).removesuffix(".part")
         with (
             open(part, "ab" if resumed else "wb") as file,
-            progress_bar(desc=name, initial=start, total=total, unit="B", unit_scale=True) as bar,
+            progress_bar(desc=part.stem, initial=start, total=total, unit="B", unit_scale=True) as bar,
         ):
             for chunk in response.iter_content(CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
-        return total is None or os.path.getsize(part) == total
+        return total is None or part.stat().st_size == total
 
 
-def _check_space(part: str, needed: int | None, url: str) -> None:
-    folder = os.path.dirname(part)
-    free = shutil.disk_usage(folder).free
+def _check_space(part: Path, needed: int | None, url: str) -> None:
+    free = shutil.disk_usage(part.parent).free
     if needed is not None and needed > free:
-        raise UnwritableFileError(f"{url} needs {needed:,} bytes more, but {folder} has only {free:,} bytes free")
+        raise UnwritableFileError(f"{url} needs {needed:,} bytes more, but {part.parent} has only {free:,} bytes free")
 
 
-def _check_md5(path: str, expected: str, origin: str) -> None:
+def _check_md5(path: Path, expected: str, origin: str) -> None:
     """Remove `path` and raise MissingFileError if it is not the expected file."""
     found = file_digest(path, "md5")
     if found != expected:
-        os.remove(path)
+        path.unlink()
         raise MissingFileError(f"{origin} gave a file with MD5 {found}, not {expected}; it was removed")
 
 
-def fetch_drive(drive_id: str, path: str) -> None:
+def fetch_drive(drive_id: str, path: StrPath) -> None:
     """Download a Google Drive file with gdown.
 
     Args:
@@ -141,19 +148,19 @@ def fetch_drive(drive_id: str, path: str) -> None:
     _fetch_with_gdown(path, f"https://drive.google.com/file/d/{drive_id}/view", id=drive_id)
 
 
-def _fetch_with_gdown(path: str, page: str, **source: Any) -> None:
+def _fetch_with_gdown(path: StrPath, page: str, **source: Any) -> None:
     import gdown  # slow to import
 
-    mkdir_if_missing(os.path.dirname(path))
-    part = path + ".part"
+    part = _part_of(path)
+    mkdir_if_missing(part.parent)
     reason = "Google Drive did not send it"
     try:
-        received = gdown.download(**source, output=part, quiet=not sys.stderr.isatty(), resume=True)
+        received = gdown.download(**source, output=str(part), quiet=not sys.stderr.isatty(), resume=True)
     except Exception as error:  # gdown lets through whatever its libraries raise
         received, reason = None, _reason(error)
     if received is None:
-        raise MissingFileError(f"cannot download {os.path.basename(path)} from {page}: {reason}")
-    os.replace(part, path)
+        raise MissingFileError(f"cannot download {part.stem} from {page}: {reason}")
+    part.replace(path)
 
 
 def _reason(error: Exception) -> str:

@@ -171,46 +171,47 @@ def write_bytes_atomically(fpath: StrPath, data: bytes | memoryview, replace: bo
     Raises:
         UnwritableFileError: disk full, no permission, ...; an existing file stays as it was.
     """
-    folder = os.path.dirname(os.path.abspath(fpath))
+    folder = Path(os.path.abspath(fpath)).parent
     mkdir_if_missing(folder)
     temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(fpath)}.", suffix=_UNFINISHED)
+        handle, name = tempfile.mkstemp(dir=folder, prefix=f".{Path(fpath).name}.", suffix=_UNFINISHED)
+        temporary = Path(name)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~current_umask())  # mkstemp gives 0600, which would lock out a group
+        temporary.chmod(0o666 & ~current_umask())  # mkstemp gives 0600, which would lock out a group
         if replace:
-            os.replace(temporary, fpath)
+            temporary.replace(fpath)
         else:
             _link_unless_it_exists(temporary, fpath)
         _sync_folder(folder)
     except OSError as error:
         raise UnwritableFileError(f"cannot write {fpath}: {error.strerror or error}") from error
     finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
-def _link_unless_it_exists(temporary: str, fpath: StrPath) -> None:
+def _link_unless_it_exists(temporary: Path, fpath: StrPath) -> None:
     try:
-        os.link(temporary, fpath)  # fails if the file exists, unlike os.replace
+        os.link(temporary, fpath)  # fails if the file exists, unlike a replacement
     except FileExistsError:
         return
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
-        os.replace(temporary, fpath)
+        temporary.replace(fpath)
 
 
 def remove_unfinished_files(folder: StrPath) -> None:
     """Remove unfinished files of killed processes from `folder`. No other process may be writing there."""
     if os.path.isdir(folder):
-        for name in os.listdir(folder):
-            if name.startswith(".") and name.endswith(_UNFINISHED):
+        for path in Path(folder).iterdir():
+            if path.name.startswith(".") and path.name.endswith(_UNFINISHED):
                 with contextlib.suppress(OSError):
-                    os.unlink(os.path.join(folder, name))
+                    path.unlink()
 
 
 def remove_folder_atomically(folder: StrPath) -> None:
@@ -219,19 +220,19 @@ def remove_folder_atomically(folder: StrPath) -> None:
     Raises:
         UnwritableFileError: the folder cannot be removed.
     """
-    parent, name = os.path.split(os.path.abspath(folder))
-    doomed = os.path.join(parent, f".{name}{_UNFINISHED}")
+    full = Path(os.path.abspath(folder))
+    doomed = full.with_name(f".{full.name}{_UNFINISHED}")
     try:
         if os.path.isdir(doomed):  # left by a process that was killed here
             shutil.rmtree(doomed)
         if os.path.isdir(folder):
-            os.rename(folder, doomed)
+            Path(folder).rename(doomed)
             shutil.rmtree(doomed)
     except OSError as error:
         raise UnwritableFileError(f"cannot remove {folder}: {error.strerror or error}") from error
 
 
-def _sync_folder(folder: str) -> None:
+def _sync_folder(folder: Path) -> None:
     """Make a new name in `folder` survive a power failure, on file systems that support this."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)

@@ -15,6 +15,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from dassl.utils import UnreadableFileError, UserError, file_digest
@@ -46,8 +47,8 @@ class PrepareOptions(NamedTuple):
     keep_archives: bool = False
 
     @property
-    def downloads(self) -> str:
-        return os.path.join(self.root, ".downloads")
+    def downloads(self) -> Path:
+        return Path(self.root, ".downloads")
 
 
 def prepare(name: str, options: PrepareOptions) -> bool:
@@ -58,7 +59,7 @@ def prepare(name: str, options: PrepareOptions) -> bool:
         UserError: a file could not be downloaded; the files to download by hand are named.
     """
     cls = readers()[name]
-    folder = os.path.join(options.root, cls.dataset_dir)
+    folder = Path(options.root, cls.dataset_dir)
     if cls.generated:
         from shapes_world.generate import generate
 
@@ -68,13 +69,13 @@ def prepare(name: str, options: PrepareOptions) -> bool:
             missing = [piece for piece in cls.pieces if not _in_place(piece, folder, options)]
         if missing:
             raise UserError(f"{name}: {_by_hand(missing, name, options.root)}")
-    return print_report(cls.at(folder), fast=True, counts=expected_counts(name))
+    return print_report(cls.at(str(folder)), fast=True, counts=expected_counts(name))
 
 
-def _in_place(piece: Piece, folder: str, options: PrepareOptions) -> bool:
+def _in_place(piece: Piece, folder: Path, options: PrepareOptions) -> bool:
     """Install one piece unless it exists; returns whether it exists now, and prints the reason if not."""
     try:
-        if not os.path.exists(os.path.join(folder, piece.provides)):
+        if not (folder / piece.provides).exists():
             _place(piece, folder, options)
         return True
     except UserError as error:
@@ -84,7 +85,7 @@ def _in_place(piece: Piece, folder: str, options: PrepareOptions) -> bool:
     return False
 
 
-def _place(piece: Piece, folder: str, options: PrepareOptions) -> None:
+def _place(piece: Piece, folder: Path, options: PrepareOptions) -> None:
     """Install one piece from the first source that has it.
 
     Raises:
@@ -103,7 +104,7 @@ def _place(piece: Piece, folder: str, options: PrepareOptions) -> None:
             continue
         try:
             _download(source, options)
-            install(source, os.path.join(options.downloads, source.file), piece, folder)
+            install(source, options.downloads / source.file, piece, folder)
             _clean_up(source, options.downloads, options.keep_archives)
             return
         except UnreadableFileError as unreadable:  # a later run must not find the damaged file
@@ -116,12 +117,12 @@ def _place(piece: Piece, folder: str, options: PrepareOptions) -> None:
     raise error
 
 
-def _copy_classnames(piece: Piece, folder: str, root: str) -> bool:
+def _copy_classnames(piece: Piece, folder: Path, root: str) -> bool:
     """Copy the class names of ImageNet, which several data sets share, from another data set's folder."""
     if piece != CLASSNAMES:
         return False
     sharing = [cls.dataset_dir for cls in readers().values() if piece in cls.pieces]
-    copies = [os.path.join(root, other, piece.provides) for other in sharing]
+    copies = [Path(root, other, piece.provides) for other in sharing]
     copy = next((path for path in copies if os.path.isfile(path)), None)
     if copy:
         install(Download(piece.provides), copy, piece, folder)
@@ -145,8 +146,8 @@ def _files(source: Download) -> list[str]:
 def _download(source: Download, options: PrepareOptions) -> None:
     """Download the files of a source, unless an earlier run kept them."""
     for file in _files(source):
-        path = os.path.join(options.downloads, file)
-        if os.path.isfile(path):
+        path = options.downloads / file
+        if path.is_file():
             continue
         print(f"Downloading {file}")
         if options.mirror:
@@ -157,14 +158,14 @@ def _download(source: Download, options: PrepareOptions) -> None:
             fetch_drive(source.drive_id, path)
 
 
-def _clean_up(source: Download, downloads: str, keep: bool) -> None:
+def _clean_up(source: Download, downloads: Path, keep: bool) -> None:
     """Remove the downloaded files of a source, and the folder when it is empty."""
     if keep:
         return
     for file in _files(source):
-        os.remove(os.path.join(downloads, file))
-    if not os.listdir(downloads):
-        os.rmdir(downloads)
+        (downloads / file).unlink()
+    if not any(downloads.iterdir()):
+        downloads.rmdir()
 
 
 def _by_hand(pieces: Sequence[Piece], name: str, root: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from pathlib import Path
 from typing import Self
 
 from yacs.config import CfgNode
@@ -58,7 +59,7 @@ class CoOpLayout(DatasetBase):
         self.image_dir = os.path.join(folder, self.image_folder) if self.image_folder else folder
         self.split_path = os.path.join(folder, self.split_file) if self.split_file else None
         self.split_fewshot_dir = os.path.join(folder, self.fewshot_folder)
-        self._store = JsonStore(folder, os.path.join(full_path(output_dir), "datasets", os.path.basename(folder)))
+        self._store = JsonStore(folder, os.path.join(full_path(output_dir), "datasets", Path(folder).name))
 
     @classmethod
     def at(cls, folder: str) -> Self:
@@ -80,7 +81,7 @@ class CoOpLayout(DatasetBase):
     @property
     def origin(self) -> str:
         """The command that downloads the data."""
-        root = shlex.quote(os.path.dirname(self.dataset_dir))
+        root = shlex.quote(str(Path(self.dataset_dir).parent))
         return f"python -m datasets.prepare {self.name} --root {root}"
 
     @property
@@ -174,7 +175,7 @@ class CoOpDataset(CoOpLayout):
         subsample = check_subsample(cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"))
         self.open(self.folder_of(cfg), cfg.OUTPUT_DIR)
         if chosen := cfg.DATASET.get("SPLITS_DIR", ""):
-            place = os.path.join(full_path(chosen), os.path.basename(self.dataset_dir))
+            place = os.path.join(full_path(chosen), Path(self.dataset_dir).name)
             self._store = JsonStore(self.dataset_dir, self._store.spare, place, self.is_own)
         with with_remedy(self.name, self.remedy):
             parts = self.name_classes(self.load())

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 from yacs.config import CfgNode
 
@@ -52,7 +52,7 @@ class CustomData(CoOpDataset):
         raise BadDataError(description)
 
     def tell_of_new_file(self, what: str, path: str) -> None:
-        is_beside = os.path.commonpath([path, self.dataset_dir]) == self.dataset_dir
+        is_beside = Path(path).is_relative_to(self.dataset_dir)
         print(f"{what} to {path}" + " (DATASET.SPLITS_DIR chooses another folder)" * is_beside)
 
     @property

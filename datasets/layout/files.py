@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dassl.utils import MissingFileError, UnreadableFileError, files, images_below, is_image_name
+from dassl.utils.files import StrPath
 from datasets.layout.errors import BadDataError, MissingDataError
 
 
@@ -84,7 +85,7 @@ def missing_files(paths: Iterable[str]) -> list[str]:
     return missing
 
 
-def require_images(paths: Sequence[str], listed_in: str) -> None:
+def require_images(paths: Sequence[str], listed_in: StrPath) -> None:
     """Raise MissingDataError unless every image that `listed_in` names exists."""
     missing = missing_files(paths)
     if missing:
@@ -94,7 +95,7 @@ def require_images(paths: Sequence[str], listed_in: str) -> None:
 
 
 @contextmanager
-def _as_data_error(path: str) -> Iterator[None]:
+def _as_data_error(path: StrPath) -> Iterator[None]:
     """Convert the core's errors about a file into data errors."""
     try:
         yield
@@ -104,7 +105,7 @@ def _as_data_error(path: str) -> Iterator[None]:
         raise BadDataError(str(error)) from None
 
 
-def read_data_text(path: str) -> str:
+def read_data_text(path: StrPath) -> str:
     """As `dassl.utils.files.read_text`.
 
     Raises:
@@ -115,12 +116,12 @@ def read_data_text(path: str) -> str:
         return files.read_text(path)
 
 
-def read_lines(path: str) -> list[str]:
+def read_lines(path: StrPath) -> list[str]:
     """The lines of a text file without line ends (LF or CR LF) and surrounding blanks, without empty lines."""
     return [line.strip() for line in read_data_text(path).split("\n") if line.strip()]
 
 
-def read_json_object(path: str) -> dict[str, Any]:
+def read_json_object(path: StrPath) -> dict[str, Any]:
     """The content of a JSON file with an object.
 
     Raises:
@@ -134,7 +135,7 @@ def read_json_object(path: str) -> dict[str, Any]:
     return content
 
 
-def read_mat(path: str, variable: str) -> Any:
+def read_mat(path: StrPath, variable: str) -> Any:
     """The first row of a variable in a MATLAB file, the form of the VGG and Cars annotations."""
     from scipy.io import loadmat  # slow to import, and only needed without a split file
 
@@ -148,7 +149,7 @@ def read_mat(path: str, variable: str) -> Any:
         raise BadDataError(f"{path} is not a readable MATLAB file ({error})") from None
 
 
-def lookup(table: dict[str, Any], key: str, path: str, what: str) -> Any:
+def lookup(table: dict[str, Any], key: str, path: StrPath, what: str) -> Any:
     """`table[key]`.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 from dassl.utils import BadValueError, UnwritableFileError, UserError, write_text_atomically
@@ -30,7 +31,7 @@ class JsonStore:
 
     def _check_data_folder(self) -> None:
         """Raise BadValueError if the files in `chosen` are those of another folder of own data that still exists."""
-        path = os.path.join(self.chosen, FOLDER_NAME)
+        path = Path(self.chosen, FOLDER_NAME)
         if not (self.chosen and self._is_own and os.path.isfile(path)):
             return
         other = read_data_text(path).removesuffix("\n")
@@ -64,7 +65,7 @@ class JsonStore:
         self._check_data_folder()
         try:
             if self.chosen and self._is_own:
-                write_text_atomically(os.path.join(self.chosen, FOLDER_NAME), f"{self.home}\n")
+                write_text_atomically(Path(self.chosen, FOLDER_NAME), f"{self.home}\n")
             write_text_atomically(home_path, text, replace=False)
             return home_path
         except UnwritableFileError as error:

@@ -125,8 +125,8 @@ def dependants(run: PlannedRun, others: Iterable[PlannedRun]) -> list[PlannedRun
 
 def short_path(path: Path) -> str:
     """A path as seen from the repository when it lies inside, else in full."""
-    full = os.path.abspath(path)
-    return os.path.relpath(full, ROOT) if os.path.commonpath([full, str(ROOT)]) == str(ROOT) else full
+    full = Path(os.path.abspath(path))
+    return str(full.relative_to(ROOT) if full.is_relative_to(ROOT) else full)
 
 
 def data_name(dataset: str, options: Options) -> str:
