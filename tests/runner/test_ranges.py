@@ -78,7 +78,7 @@ WRONG = [
 @pytest.mark.parametrize(("key", "value"), WRONG)
 def test_a_number_out_of_range_is_named(key, value):
     with pytest.raises(UserError) as error:
-        trainers.check_ranges(train.setup_cfg(train.parse_args([key, value])))
+        trainers.check_all_ranges(train.setup_cfg(train.parse_args([key, value])))
     assert key in str(error.value) and "\n" not in str(error.value)
 
 
@@ -97,7 +97,7 @@ def test_a_number_out_of_range_is_named(key, value):
     ],
 )
 def test_the_ends_of_the_ranges_are_taken(key, value):
-    trainers.check_ranges(train.setup_cfg(train.parse_args([key, value])))
+    trainers.check_all_ranges(train.setup_cfg(train.parse_args([key, value])))
 
 
 def test_a_launch_is_refused_before_its_first_run(tmp_path):
