@@ -13,7 +13,7 @@ class Item(Datum):
     """
 
     def __init__(self, impath: str, label: int, classname: str) -> None:
-        self.impath = impath
-        self.label = label
-        self.domain = 0
-        self.classname = classname
+        self._impath = impath
+        self._label = label
+        self._domain = 0
+        self._classname = classname

@@ -530,6 +530,23 @@ def test_unknown_sampler():
 # Data sets
 
 
+def test_names_that_other_peoples_files_set(image_root):
+    """Upstream's private ones, which its readers and trainers of noisy labels write."""
+    item = Datum(str(image_root / "test_0_0.png"), label=1, classname="one")
+    item._label, item._classname = 3, "three"
+    assert (item.label, item.classname) == (3, "three")
+
+    class Reader(DatasetBase):
+        def __init__(self):
+            super().__init__(train_x=[item], test=[item])
+            self._num_classes, self._lab2cname, self._classnames = 5, {3: "three", 4: "four"}, ["three", "four"]
+            self._val = [item]
+
+    reader = Reader()
+    assert (reader.num_classes, reader.classnames, reader.lab2cname[4]) == (5, ["three", "four"], "four")
+    assert reader.val == reader.train_x == [item]
+
+
 def test_datum(image_root):
     path = str(image_root / "test_0_0.png")
     item = Datum(path, 3, 1, "red")

@@ -14,7 +14,7 @@ from dassl.utils.errors import BadValueError, MissingFileError
 
 
 class Datum:
-    """One image.
+    """One image. Upstream's private names stay: files of other people set them, to relabel an image for example.
 
     Args:
         impath: path of the image file, which must exist.
@@ -38,13 +38,29 @@ class Datum:
                 raise TypeError(f"{name} of {impath!r} should be {wanted.__name__}, not {value!r}")
         if not osp.isfile(impath):
             raise MissingFileError(f"a listed image does not exist: {impath}")
-        self.impath = impath
-        self.label = label
-        self.domain = domain
-        self.classname = classname
+        self._impath = impath
+        self._label = label
+        self._domain = domain
+        self._classname = classname
+
+    @property
+    def impath(self) -> str:
+        return self._impath
+
+    @property
+    def label(self) -> int:
+        return self._label
+
+    @property
+    def domain(self) -> int:
+        return self._domain
+
+    @property
+    def classname(self) -> str:
+        return self._classname
 
     def __repr__(self) -> str:
-        return f"Datum({self.impath!r}, label={self.label}, domain={self.domain}, classname={self.classname!r})"
+        return f"Datum({self._impath!r}, label={self._label}, domain={self._domain}, classname={self._classname!r})"
 
 
 class DatasetBase:
@@ -69,12 +85,43 @@ class DatasetBase:
         val: list[Datum] | None = None,
         test: list[Datum] | None = None,
     ) -> None:
-        self.train_x = train_x
-        self.train_u = train_u
-        self.val = val
-        self.test = test
-        self.num_classes = self.get_num_classes(train_x)
-        self.lab2cname, self.classnames = self.get_lab2cname(train_x)
+        self._train_x = train_x  # upstream's private names, which readers of other people set
+        self._train_u = train_u
+        self._val = val
+        self._test = test
+        self._num_classes = self.get_num_classes(train_x)
+        self._lab2cname, self._classnames = self.get_lab2cname(train_x)
+
+    @property
+    def train_x(self) -> list[Datum] | None:
+        return self._train_x
+
+    @property
+    def train_u(self) -> list[Datum] | None:
+        return self._train_u
+
+    @property
+    def val(self) -> list[Datum] | None:
+        return self._val
+
+    @property
+    def test(self) -> list[Datum] | None:
+        return self._test
+
+    @property
+    def lab2cname(self) -> dict[int, str]:
+        """Class name of each label."""
+        return self._lab2cname
+
+    @property
+    def classnames(self) -> list[str]:
+        """Class names in ascending order of label."""
+        return self._classnames
+
+    @property
+    def num_classes(self) -> int:
+        """Largest label plus one."""
+        return self._num_classes
 
     @staticmethod
     def get_num_classes(data_source: Iterable[Datum] | None) -> int:
