@@ -26,7 +26,7 @@ from dassl.utils import MAX_ASPECT_RATIO, MAX_PIXELS, UserError, file_sha256, pr
 from dassl.utils.progress import progress_bar
 from datasets.acquire.arguments import FAST_SAMPLE, parse_check
 from datasets.acquire.class_counts import ClassCount, compact_lines, count_classes, table_lines
-from datasets.acquire.names import downloadable, expected_counts, generated, readers, registered_name
+from datasets.acquire.names import downloadable, expected_counts, generated, reader_name, readers
 from datasets.custom_csv import ImageCSV
 from datasets.custom_folder import ImageFolder
 from datasets.layout.base import CoOpLayout, full_path
@@ -213,7 +213,7 @@ def run(args: argparse.Namespace) -> bool:
     if not os.path.isdir(root):
         raise UserError(f"data folder {root} is missing; check --root")
     there = [name for name in generated() if os.path.isdir(os.path.join(root, readers()[name].dataset_dir))]
-    names = [registered_name(name) for name in args.names] or [*downloadable(), *there]
+    names = [reader_name(name) for name in args.names] or [*downloadable(), *there]
     results = []
     for name in names:
         cls = readers()[name]

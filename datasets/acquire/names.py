@@ -37,7 +37,7 @@ def expected_counts(name: str) -> Counts | None:
     return DATASET_REGISTRY.stated(name, "counts", None)
 
 
-def registered_name(name: str) -> str:
+def reader_name(name: str) -> str:
     """The registered name for `name`: that in any case, or the name of a config file ("dtd", "oxford_pets").
 
     Raises:

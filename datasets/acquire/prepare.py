@@ -24,7 +24,7 @@ from dassl.utils.locks import locked_while_writing
 from datasets.acquire.arguments import make_prepare_parser
 from datasets.acquire.check import print_report
 from datasets.acquire.install import install
-from datasets.acquire.names import downloadable, expected_counts, generated, readers, registered_name
+from datasets.acquire.names import downloadable, expected_counts, generated, reader_name, readers
 from datasets.layout.base import full_path
 from datasets.layout.sources import CLASSNAMES, Download, Piece
 
@@ -198,7 +198,7 @@ def run(args: argparse.Namespace) -> bool:
     if from_dir and not os.path.isdir(from_dir):
         raise UserError(f"folder {from_dir} is missing; check --from-dir")
     options = PrepareOptions(full_path(args.root), from_dir, args.mirror, args.any_hash, args.keep_archives)
-    names = downloadable() if args.names == ["all"] else [registered_name(name) for name in args.names]
+    names = downloadable() if args.names == ["all"] else [reader_name(name) for name in args.names]
     return all([_prepare_and_report(name, options) for name in names])
 
 

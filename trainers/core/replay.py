@@ -338,7 +338,7 @@ def direct(
     """
     key = overload, tuple(map(type, args)), tuple((key, type(value)) for key, value in kwargs.items())
     if key not in _direct:
-        found = (getattr(lay_out, name or base_name(overload), None) for lay_out in places)
+        found = (getattr(place, name or base_name(overload), None) for place in places)
         suitable = (function for function in found if function and _dispatched(function, args, kwargs) is overload)
         _direct[key] = next(suitable, overload)
     return _direct[key]
