@@ -182,6 +182,20 @@ def test_only_what_the_results_depend_on_is_called():
     assert calls.names == ["aten::add.out", "aten::neg.out"]
 
 
+def test_the_same_is_computed_once_and_put_together_where_it_is_computed():
+    """16 floats are 64 bytes: pieces of that length may lie one behind the other."""
+    x = torch.arange(16.0)
+
+    def function():
+        return torch.stack([x + 1, x * 2, (x + 1).neg()])
+
+    capture = CpuRecorder().capture(function)
+    with Calls() as calls:
+        capture.replay()
+    assert calls.names == ["aten::add.out", "aten::mul.out", "aten::neg.out"]
+    assert same_bits(capture.outputs, function())
+
+
 def test_a_tape_holds_no_tensor_that_was_made():
     x = torch.ones(1000)
     with Tape() as tape:

@@ -26,14 +26,12 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from trainers.core.captured import Capture, Run
 from trainers.core.obstacles import NotCapturableError, base_name
+from trainers.core.shorten import ALIGNMENT, Place, shorten
 from trainers.core.tape import Operation, Tape, Value
 
 MOST_BYTES = 512 << 20
 """A call that makes more than this, over all its tensors, is not replayed: calls cost little beside large tensors.
 A replay needs about a fifth of it as memory, since most tensors are needed for a short time."""
-
-ALIGNMENT = 64
-"""Bytes. As PyTorch's own allocations: some kernels add up in another order at other addresses."""
 
 ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 ZEROS = {"zeros", "zeros_like", "new_zeros"}
@@ -85,9 +83,10 @@ class CpuRecorder:
         leaves, spec = tree_flatten(outputs)
         expected = {index: leaf for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
         values = {index: tape.value_of(tensor) for index, tensor in expected.items()}
-        operations = tape.needed_for(values.values())
-        lifetimes = _lifetimes(operations, values.values())
+        operations, inside = shorten(tape.needed_for(values.values()), tape.bytes)
+        lifetimes = _lifetimes(operations, values.values(), inside)
         places, size = lay_out(lifetimes, tape.bytes, set(tape.given))
+        places |= {storage: places[other] + start for storage, (other, start) in inside.items()}
         if size > self._memory.nbytes():  # tensors in it stay valid, but their content is lost
             self._memory.resize_(size)
         with torch.inference_mode():
@@ -158,15 +157,21 @@ class RecordedTensors:
         return tree
 
 
-def _lifetimes(operations: Sequence[Operation], outputs: Iterable[Value]) -> dict[int, tuple[int, int]]:
-    """Index of the first and the last operation that uses each storage; those of outputs are needed to the end."""
+def _lifetimes(
+    operations: Sequence[Operation], outputs: Iterable[Value], inside: Mapping[int, Place]
+) -> dict[int, tuple[int, int]]:
+    """Index of the first and the last operation that uses each storage; those of outputs are needed to the end.
+
+    A storage that lies inside another one counts as that one, and has no entry.
+    """
     lifetimes: dict[int, tuple[int, int]] = {}
     uses = [(index, operation.used) for index, operation in enumerate(operations)]
     uses.append((len(operations), {value.storage for value in outputs}))
     for index, used in uses:
         for storage in used:
-            first, _ = lifetimes.get(storage, (index, index))
-            lifetimes[storage] = first, index
+            outer = inside[storage].storage if storage in inside else storage
+            first, _ = lifetimes.get(outer, (index, index))
+            lifetimes[outer] = first, index
     return lifetimes
 
 
@@ -269,6 +274,8 @@ def steps_of(operation: Operation, tensors: RecordedTensors) -> list[Step]:
         return [buffers.zero_]
     if name in COPIES:
         return [partial(buffers.copy_, args[0])]
+    if name == "constant_pad_nd" and min(args[1]) >= 0:
+        return _padding(*args, buffer=buffers)
     return [_writing(overload, args, kwargs, buffers) or _copying(overload, args, kwargs, buffers)]
 
 
@@ -287,6 +294,14 @@ def _writing(overload: Any, args: tuple, kwargs: dict[str, Any], buffers: Any) -
     if not torch._C._dispatch_has_kernel_for_dispatch_key(variant.name(), "CPU"):
         return None
     return partial(variant, *args, **kwargs, **dict(zip(names, results, strict=True)))
+
+
+def _padding(x: Tensor, widths: Sequence[int], value: float = 0, *, buffer: Tensor) -> list[Step]:
+    """`constant_pad_nd` straight into the buffer"""
+    inner = buffer
+    for dim, start in enumerate(widths[::2]):  # from the last dimension on
+        inner = inner.narrow(-1 - dim, start, x.shape[-1 - dim])
+    return [partial(buffer.fill_, value), partial(inner.copy_, x)]
 
 
 def _copying(overload: Any, args: tuple, kwargs: dict[str, Any], buffers: Any) -> Step:
