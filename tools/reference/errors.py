@@ -8,13 +8,15 @@ from dassl.utils.errors import UserError
 
 
 class UndocumentedError(UserError):
-    """Things in the code that have no description.
+    """Something in the code has no description."""
+
+
+def undocumented(what: str, names: Sequence[str], remedy: str) -> UndocumentedError:
+    """The error to raise.
 
     Args:
-        what: their kind, in the plural.
+        what: kind of the things, in the plural.
         names: of the things.
         remedy: where to describe them.
     """
-
-    def __init__(self, what: str, names: Sequence[str], remedy: str) -> None:
-        super().__init__(f"{what} without a description: {', '.join(names)}; {remedy}")
+    return UndocumentedError(f"{what} without a description: {', '.join(names)}; {remedy}")

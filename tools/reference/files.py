@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from runner.provenance import ROOT
-from tools.reference.errors import UndocumentedError
+from tools.reference.errors import undocumented
 
 ENDING = "_NAME"
 PLACES = {
@@ -37,7 +37,7 @@ def file_groups() -> dict[str, list[File]]:
     groups = {place: [file for package in packages for file in _files(package)] for place, packages in PLACES.items()}
     silent = [file.name for files in groups.values() for file in files if not file.meaning]
     if silent:
-        raise UndocumentedError("files", silent, f"write a docstring below the constant ...{ENDING} that names it")
+        raise undocumented("files", silent, f"write a docstring below the constant ...{ENDING} that names it")
     return groups
 
 

@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 from dassl.utils.errors import UserError
 from runner.provenance import ROOT
-from tools.reference.errors import UndocumentedError
+from tools.reference.errors import undocumented
 
 LEFT_OUT = ("tests", "docs", "build", "tools")
 """Folders whose programs are not listed; those in tools are for work on the project itself."""
@@ -54,7 +54,7 @@ def programs() -> list[Program]:
     found = [program for words in _commands() for program in _programs_of(words)]
     silent = [f"{program.command} {flag.name}" for program in found for flag in program.flags if not flag.meaning]
     if silent:
-        raise UndocumentedError("flags", silent, "give each a help text")
+        raise undocumented("flags", silent, "give each a help text")
     return found
 
 

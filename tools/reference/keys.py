@@ -13,7 +13,7 @@ from dassl.engine import TRAINER_REGISTRY
 from datasets.layout import config as datasets_config
 from runner.config import default_cfg
 from tools.reference.comments import ANY, comments_of_keys
-from tools.reference.errors import UndocumentedError
+from tools.reference.errors import undocumented
 
 OPTIMISER = "OPTIM"
 
@@ -54,7 +54,7 @@ def key_groups() -> list[Group]:
         group.keys.append(Key(name, default, _meaning(name, meanings)))
     silent = [key.name for group in groups.values() for key in group.keys if not key.meaning]
     if silent:
-        raise UndocumentedError("config keys", silent, "write a comment behind each, where its default is")
+        raise undocumented("config keys", silent, "write a comment behind each, where its default is")
     return [*groups.values(), Group("Nodes of trainers that are not here", _note_on_absent(absent), [])]
 
 

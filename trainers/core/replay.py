@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from trainers.core.captured import Capture, Run
 from trainers.core.obstacles import NotCapturableError, base_name
-from trainers.core.shorten import ALIGNMENT, Place, shorten
+from trainers.core.shorten import ALIGNMENT, InnerPlace, shorten
 from trainers.core.tape import Operation, Tape, Value
 
 MOST_BYTES = 512 << 20
@@ -158,7 +158,7 @@ class RecordedTensors:
 
 
 def _lifetimes(
-    operations: Sequence[Operation], outputs: Iterable[Value], inside: Mapping[int, Place]
+    operations: Sequence[Operation], outputs: Iterable[Value], inside: Mapping[int, InnerPlace]
 ) -> dict[int, tuple[int, int]]:
     """Index of the first and the last operation that uses each storage; those of outputs are needed to the end.
 

@@ -21,7 +21,7 @@ ALIGNMENT = 64
 """Bytes. As PyTorch's own allocations: some kernels add up in another order at other addresses."""
 
 
-class Place(NamedTuple):
+class InnerPlace(NamedTuple):
     """Where a storage lies in another one."""
 
     storage: int
@@ -33,7 +33,7 @@ class Shortened(NamedTuple):
     """What remains of a recording."""
 
     operations: list[Operation]
-    inside: dict[int, Place]
+    inside: dict[int, InnerPlace]
     """outermost storage for each one that lies in another"""
 
 
@@ -70,19 +70,19 @@ class _Places:
 
     def __init__(self, sizes: Sequence[int], movable: set[int]) -> None:
         self.sizes, self.movable = sizes, movable
-        self.inside: dict[int, Place] = {}
+        self.inside: dict[int, InnerPlace] = {}
 
-    def of(self, storage: int) -> Place:
+    def of(self, storage: int) -> InnerPlace:
         """The outermost storage that one lies in, and where."""
         start = 0
         while storage in self.inside:
             storage, offset = self.inside[storage]
             start += offset
-        return Place(storage, start)
+        return InnerPlace(storage, start)
 
     def put(self, storage: int, other: int, start: int) -> None:
         """From now on, a storage lies in another one."""
-        self.inside[storage] = Place(other, start)
+        self.inside[storage] = InnerPlace(other, start)
 
     def key_of(self, operation: Operation) -> Hashable:
         """Equal for operations that compute the same."""
