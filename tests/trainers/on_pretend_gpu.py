@@ -54,9 +54,9 @@ def build(tiny_cfg):
     return make
 
 
-def train(trainer):
+def train(trainer, batches=BATCHES):
     """A step on each batch; all learned tensors at the end, on the CPU."""
-    for number in BATCHES:
+    for number in batches:
         torch.manual_seed(number)
         random.seed(number)
         set_position(trainer, number, batches_per_epoch=2)
@@ -118,7 +118,7 @@ def test_half_precision(build, name, precision):
     half, single = build(name, {"PREC": precision}), build(name, on_gpu=False)
     for tensor, start in zip(half.theta().values(), single.theta().values(), strict=True):
         tensor.copy_(start)  # some versions of PyTorch draw other values in half precision
-    found, expected = train(half), train(single)
+    found, expected = train(half, BATCHES[:1]), train(single, BATCHES[:1])
     assert {tensor.dtype for tensor in found.values()} == {torch.float32}
     assert not all(map(torch.equal, found.values(), expected.values()))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-2)
@@ -129,7 +129,7 @@ def runs(tmp_path_factory):
     return Runs(tmp_path_factory.mktemp("runs"))
 
 
-@pytest.mark.parametrize("name", ["ZeroshotCLIP2", "LinearProbe", "CLIPLoRA", "IVLP", "ProMetaR"])
+@pytest.mark.parametrize("name", ["ZeroshotCLIP", "LinearProbe", "CLIPLoRA", "IVLP", "ProMetaR"])
 def test_a_run_moves_between_devices(runs, name, capsys):
     """Trained and tested on a GPU, it serves on the CPU and on a GPU."""
     trainer = runs(name, USE_CUDA=True)
@@ -146,11 +146,11 @@ def test_a_run_moves_between_devices(runs, name, capsys):
 @pytest.mark.parametrize("name", ["IVLP", "ProMetaR"])
 def test_a_resumed_run_has_the_same_bits(build, name, tmp_path):
     trainer, again = build(name), build(name)
-    train(trainer)
+    train(trainer, BATCHES[:1])
     trainer.save_model(0, str(tmp_path))
     again.resume_model_if_exist(str(tmp_path))
     again._restore_training_state()
-    assert all(map(torch.equal, train(again).values(), train(trainer).values()))
+    assert all(map(torch.equal, train(again, BATCHES[1:]).values(), train(trainer, BATCHES[1:]).values()))
 
 
 def test_what_a_gpu_refuses(build):
