@@ -10,26 +10,36 @@ left, so its worker j has the place of worker (batches + j) modulo the number of
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler, get_worker_info
 
 from dassl.utils.random_state import random_state, restore_random_state
 
 
+@dataclass(frozen=True)
 class WorkerGenerators:
     """State of a worker's generators. The class keeps it out of PyTorch's hands, which pins and shares tensors."""
 
-    def __init__(self) -> None:
-        state = random_state()
-        self._state = state | {"torch": state["torch"].numpy()}
+    python: Any
+    numpy: Any
+    torch: bytes
+
+    @staticmethod
+    def current() -> WorkerGenerators:
+        """The state in this process."""
+        return WorkerGenerators(random.getstate(), np.random.get_state(), torch.get_rng_state().numpy().tobytes())
 
     def plain(self) -> dict[str, Any]:
         """In the form of `random_state`."""
-        return self._state | {"torch": torch.from_numpy(self._state["torch"])}
+        name, keys, *rest = self.numpy
+        state = torch.frombuffer(bytearray(self.torch), dtype=torch.uint8)
+        return {"python": self.python, "numpy": (name, keys.tolist(), *rest), "torch": state, "cuda": []}
 
 
 class Read(NamedTuple):
@@ -47,7 +57,7 @@ class CollateInWorker:
 
     def __call__(self, samples: list[Any]) -> Any:
         batch = self.collate(samples)
-        return batch if get_worker_info() is None else Read(batch, WorkerGenerators())
+        return batch if get_worker_info() is None else Read(batch, WorkerGenerators.current())
 
 
 @dataclass
@@ -65,20 +75,30 @@ class Position:
     start: dict[str, Any]
     num_workers: int
     batches: int = 0
-    workers: dict[int, dict[str, Any]] = field(default_factory=dict)
+    workers: dict[int, dict[str, Any] | WorkerGenerators] = field(default_factory=dict)
     now: dict[str, Any] | None = None
 
     def take(self, read: Any) -> Any:
         """Count a batch that the loader has returned; returns it without the state of the generators."""
         if isinstance(read, Read):
-            self.workers[self.batches % self.num_workers] = read.generators.plain()
+            self.workers[self.batches % self.num_workers] = read.generators
             read = read.batch
         self.batches += 1
         return read
 
     def plain(self) -> dict[str, Any]:
         """Numbers and tensors for a checkpoint; the constructor takes them back."""
-        return {**vars(self), "workers": dict(self.workers), "now": random_state()}
+        workers = {
+            worker: state.plain() if isinstance(state, WorkerGenerators) else state
+            for worker, state in self.workers.items()
+        }
+        return {**vars(self), "workers": workers, "now": random_state()}
+
+    def continue_worker(self, worker: int) -> dict[str, Any] | None:
+        """State of the generators for a new worker; None: it has not read a batch."""
+        state = self.workers.get(self.place(worker))
+        assert not isinstance(state, WorkerGenerators), "a position is continued in the form of `plain`"
+        return state
 
     def place(self, worker: int) -> int:
         """Number in an uninterrupted pass of the new worker `worker`."""
