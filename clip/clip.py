@@ -21,6 +21,7 @@ from clip.compat import with_prompts
 from clip.model import CLIP, convert_weights
 from clip.published_start import draw_clip
 from clip.simple_tokenizer import END, START, SimpleTokenizer
+from dassl.utils.devices import chosen_device
 from dassl.utils.errors import UserError
 from dassl.utils.files import file_sha256
 from dassl.utils.torchtools import save_atomically
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torchvision.transforms import Compose
 
-__all__ = ["available_models", "build_model", "load", "checkpoint_file_of", "tokenize"]
+__all__ = ["available_models", "build_model", "checkpoint_file_of", "load", "tokenize"]
 
 _OPENAI = "https://openaipublic.azureedge.net/clip/models"
 
@@ -218,7 +219,7 @@ def load(
     """
     if jit:
         raise UserError("jit=True is not supported: the scripted model cannot take prompts")
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device(device or chosen_device(True))
     model, pixels = load_backbone(name, download_root)
     draw_clip(model)
     if device.type == "cuda":

@@ -24,6 +24,7 @@ import torch
 from tabulate import tabulate
 
 from dassl.utils import UserError
+from dassl.utils.devices import chosen_device
 from dassl.utils.memory import keep_freed_memory
 from tools import plan_hours
 from tools.bench import BACKBONES, OPTIONS, Bench, interleaved, settings_of, wait_for
@@ -214,7 +215,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     for flag, given, known in (("--trainer", args.trainer, OPTIONS), ("--backbone", args.backbone, BACKBONES)):
         if given not in known:
             parser.error(f"{flag} {given} is unknown: choose from {', '.join(known)}")
-    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    args.device = args.device or chosen_device(True).type
     args.threads = args.threads or torch.get_num_threads()
     if not args.plan:
         args.prec = args.prec or "fp32"
