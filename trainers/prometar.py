@@ -47,6 +47,7 @@ from trainers.core.gradients import Gradients, add, descend, multiply, vjp_with_
 from trainers.core.meta_monitor import MetaMonitor
 from trainers.core.modulator import GradientModulator
 from trainers.core.prompts import Prompts, Theta, normalised
+from trainers.core.tasks import Batch, Task, sample_task
 from trainers.core.trainer import PromptTrainer
 
 MODULATOR = "GradientModulator"
@@ -219,51 +220,6 @@ class Inner(NamedTuple):
     r: Gradients
     gamma: Gradients
     update: Gradients
-
-
-class Batch(NamedTuple):
-    """Images [B, 3, H, W], labels [B] and the teacher's features f0 [B, e]."""
-
-    images: Tensor
-    labels: Tensor
-    teacher: Tensor
-
-    def at(self, index: Tensor) -> Batch:
-        """The images at `index`."""
-        index = index.to(self.images.device, non_blocking=True)
-        return Batch(self.images[index], self.labels[index], self.teacher[index])
-
-
-class Task(NamedTuple):
-    """A query class against the rest of the batch. Indices into the batch, except `mix`."""
-
-    query: Tensor  # [q] images of the query class
-    support: Tensor  # [s] all others
-    lam: Tensor  # [q] weight of each query image in its mixture
-    mix: Tensor  # [q] index into `support` of each query image's partner
-
-    def to(self, device: torch.device) -> Task:
-        """The same task on `device`."""
-        return Task(*(tensor.to(device, non_blocking=True) for tensor in self))
-
-    def images(self) -> Tensor:
-        """[2 q] the query images, then their partners"""
-        return torch.cat([self.query, self.support[self.mix]])
-
-
-def sample_task(labels: Tensor, alpha: float, beta: float) -> Task | None:
-    """Draw a task from a batch's labels [B] (on the CPU), or None when they are all the same.
-
-    The draws come from the global generator in this order: query class, lambda ~ Beta(alpha, beta), partners.
-    """
-    classes = labels.unique()
-    if len(classes) < 2:
-        return None
-    is_query = labels == classes[torch.randperm(len(classes))[0]]
-    query, support = is_query.nonzero().squeeze(1), (~is_query).nonzero().squeeze(1)
-    lam = torch.distributions.Beta(alpha, beta).sample((len(query),))
-    mix = torch.randint(len(support), (len(query),))
-    return Task(query, support, lam, mix)
 
 
 @TRAINER_REGISTRY.register()

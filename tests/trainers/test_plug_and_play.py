@@ -14,7 +14,7 @@ from tiny_runs import CLASSNAMES, build_in_float64, learned, load_tiny_clip, set
 
 from trainers.core import modulator
 from trainers.core.families import families
-from trainers.prometar import Task
+from trainers.core.tasks import Task
 
 NAMES = [name.replace("_", " ") for name in CLASSNAMES]
 LEARNED = {
