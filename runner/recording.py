@@ -18,7 +18,7 @@ from datasets.layout.classes import base_and_new
 from runner import plugins
 from runner.provenance import draw_digest, git_state, learned_values, peak_memory, versions
 from runner.result import JOINT, PARTS, read_result, write_result
-from runner.same_files import by_content_of_files
+from runner.same_files import by_content_of_files, file_digests
 from runner.step_cost import flops_of_step
 from trainers.core.record import backbone_digest, changes_no_number
 
@@ -52,7 +52,7 @@ def trained_row_name(model_dir: str) -> str:
 
 
 class Recording:
-    """Records a run. Created before the run, so that the commit is the one that ran; `finish` writes the file.
+    """Records a run. Created before the run, so that commit and files are those that ran; `finish` writes the file.
 
     Args:
         args: train.py's arguments.
@@ -66,6 +66,7 @@ class Recording:
         self._args, self._cfg = args, cfg
         self._setting, self._part = setting_and_part(args.setting)
         self._git = git_state()
+        self._files = file_digests(plain(cfg), trains=not args.eval_only)
         classes = CLASSES.get((self._setting, self._part))
         if classes not in (None, cfg.DATASET.SUBSAMPLE_CLASSES):
             raise BadValueError(
@@ -264,6 +265,7 @@ class Recording:
             "few_shot_sha256": drawn,
             "init_weights_sha256": trainer.start_digest,
             "weights_sha256": backbone_digest(cfg.MODEL.BACKBONE.NAME),
+            "files_sha256": self._files,
             "full_config": plain(cfg),
             "versions": versions(),
             "plugins": plugins.description(),

@@ -81,6 +81,8 @@ def _problem(result: dict[str, Any]) -> str | None:
     model = result.get("model")
     if model is not None and not (isinstance(model, dict) and isinstance(model.get("folder"), str)):
         return f"model is {str(model)[:80]!r}"
+    if not isinstance(result.get("files_sha256", {}), dict):
+        return f"files_sha256 is {result['files_sha256']!r}"
     if not isinstance(result.get("config", ""), str):
         return f"config is {result['config']!r}"
     try:

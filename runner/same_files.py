@@ -1,4 +1,7 @@
-"""Compares files in a configuration by content: a file at another path may have the same weights."""
+"""Compares files in a configuration by content: a file at another path may have the same weights.
+
+Of data and of what only a training reads, the path counts as well: paths in a CSV file are relative to it.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,24 @@ from typing import Any
 from clip.clip import local_file
 from dassl.config import Difference, leaves
 from dassl.config.differences import BACKBONE_KEY, INIT_KEY, by_content
+from dassl.engine import TRAINER_REGISTRY
 from dassl.utils.errors import UserError
-from dassl.utils.files import file_sha256, file_sha256_if_any
+from dassl.utils.files import file_sha256
+from datasets.layout.config import FILE_KEYS
 from trainers.core.record import frozen_digest
+
+
+def file_digests(config: dict[str, Any], trains: bool) -> dict[str, str]:
+    """SHA-256 of the data's and the trainer's files, by the key that names each.
+
+    Args:
+        config: nested configuration.
+        trains: whether to include files that only the training reads.
+    """
+    names = dict(leaves(config))
+    of_trainer = getattr(TRAINER_REGISTRY.get(names["TRAINER.NAME"]), "training_files", ())
+    found = {key: _digest_if_any(names.get(key)) for key in (*FILE_KEYS, *(of_trainer if trains else ()))}
+    return {key: digest for key, digest in found.items() if digest is not None}
 
 
 def by_content_of_files(
@@ -21,7 +39,7 @@ def by_content_of_files(
     config: dict[str, Any],
     backbone_digest: Callable[[str], str | None],
 ) -> list[Difference]:
-    """Differences between a result and a configuration, with backbone and start values compared by their files.
+    """Differences between a result and a configuration, with all files that they name compared by content.
 
     Args:
         differences: of all keys, compared by value.
@@ -30,30 +48,37 @@ def by_content_of_files(
         backbone_digest: returns the SHA-256 of a backbone's file; called only if the result has one.
     """
     there, model, digests = result.get("full_config", {}), config["MODEL"], {}
+    recorded, present = dict(leaves(there)), dict(leaves(config))
+    for key, digest in (result.get("files_sha256") or {}).items():
+        if key in present and present[key] == recorded.get(key):
+            digests[key] = str(digest), _digest_if_any(present[key])
     if digest := result.get("weights_sha256"):
-        name, recorded = model["BACKBONE"]["NAME"], str(dict(leaves(there)).get(BACKBONE_KEY))
-        digests[BACKBONE_KEY] = frozen_digest(recorded, str(digest)), frozen_digest(name, backbone_digest(name))
+        name = model["BACKBONE"]["NAME"]
+        own = frozen_digest(name, backbone_digest(name))
+        digests[BACKBONE_KEY] = frozen_digest(str(recorded.get(BACKBONE_KEY)), str(digest)), own
     if digest := result.get("init_weights_sha256"):
-        digests[INIT_KEY] = str(digest), file_sha256_if_any(model["INIT_WEIGHTS"])
+        digests[INIT_KEY] = str(digest), _digest_if_any(model["INIT_WEIGHTS"])
     return by_content(differences, there, config, digests)
 
 
 def without_files(differences: Sequence[Difference]) -> list[Difference]:
     """Differences without those between two file paths, which only the digests in checkpoints can decide."""
-    files = {BACKBONE_KEY: local_backbone_digest, INIT_KEY: file_sha256_if_any}
+    files = {BACKBONE_KEY: local_backbone_digest, INIT_KEY: _digest_if_any}
     return [each for each in differences if each.key not in files or not (each.there and files[each.key](each.here))]
 
 
 def local_backbone_digest(backbone: str) -> str | None:
-    """SHA-256 of a backbone's file, if its name is a path; None for the name of a downloaded backbone.
-
-    Cached for each state of the file, because a launch asks for all its runs.
-    """
+    """SHA-256 of a backbone's file, if its name is a path; None for the name of a downloaded backbone."""
     try:
-        path = local_file(backbone)
+        return _digest_if_any(local_file(backbone))
     except UserError:
         return None
-    if path is None:
+
+
+def _digest_if_any(path: str | None) -> str | None:
+    """SHA-256 of a file; None if there is none. Cached for each state of it: a launch asks for all its runs."""
+    path = os.path.expanduser(path or "")
+    if not os.path.isfile(path):
         return None
     status = os.stat(path)
     return _cached_sha256(path, status.st_mtime_ns, status.st_size)

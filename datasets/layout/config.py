@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from yacs.config import CfgNode
 
+DRAW_KEY = "DATASET.FEWSHOT_SPLIT"
+FILE_KEYS = (DRAW_KEY, "DATASET.PATH", "DATASET.CLASSNAMES")
+"""Keys that may name a file which says what the images and classes are."""
+
 
 def add_config(cfg: CfgNode) -> None:
     """Add this package's keys to `cfg.DATASET`; the readers also work without them."""

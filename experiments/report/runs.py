@@ -76,6 +76,8 @@ class FinishedRun:
     """Number of classes of the evaluation; None if it is not recorded."""
     learned_values: int | None = None
     step_flops: int | None = None
+    files_sha256: Mapping[str, str] = field(default_factory=dict)
+    """Of further files that the configuration names, by key."""
 
     @property
     def zero_shot(self) -> bool:
@@ -124,6 +126,7 @@ def _run(path: Path, content: Any) -> FinishedRun:
     results = content["results"]
     values |= {"path": path, "accuracy": float(results["accuracy"]), "history": tuple(history)}
     values |= {"per_class": content["per_class"] or {}, "joint": content.get("joint") or {}}
+    values["files_sha256"] = content.get("files_sha256") or {}
     values["measures"] = {key: value for key, value in results.items() if _is_number(None, value)}
     return FinishedRun(**values)
 

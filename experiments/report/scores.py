@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from datasets.layout.config import DRAW_KEY
+
 from .frame import recipe_order
 from .papers import AVERAGED, Comparison, compare_with_papers, in_order, short_name
 from .recipes import Recipe
@@ -76,7 +78,8 @@ def origin(run: FinishedRun) -> dict[str, str]:
     """What all runs of one number should have in common."""
     weights = "unknown" if run.weights_sha256 is None else run.weights_sha256[:9]
     versions = {name: str(version) for name, version in run.versions.items()}
-    return versions | {"commit": run.commit, "weights": weights, "device": run.device}
+    files = {f"file of {key}": digest[:9] for key, digest in run.files_sha256.items() if key != DRAW_KEY}
+    return versions | files | {"commit": run.commit, "weights": weights, "device": run.device}
 
 
 def mixture(runs: Iterable[FinishedRun]) -> list[str]:

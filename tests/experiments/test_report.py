@@ -172,6 +172,16 @@ def test_mixed_origins_are_flagged(output, change):
     assert any(note.startswith("Mixed: CoOp (vit_shapes), A base: ") and "(seed 2)" in note for note in table.notes)
 
 
+def test_seeds_with_other_descriptions_or_class_names_are_flagged(output):
+    """Draws may differ: the published ones are one file a seed."""
+    for seed, digest in ((1, "ab"), (2, "cd")):
+        keys = ("TRAINER.COPROMPT.DESCRIPTIONS", "DATASET.FEWSHOT_SPLIT")
+        output.pair("A", seed, 80, 60, files_sha256=dict.fromkeys(keys, digest * 32))
+    (note,) = (note for note in output.tables()[0].notes if "A base" in note)
+    assert "file of TRAINER.COPROMPT.DESCRIPTIONS ababababa (seed 1), cdcdcdcdc (seed 2)" in note
+    assert "FEWSHOT_SPLIT" not in note
+
+
 def test_other_draws_than_the_other_rows_are_flagged(output):
     output.add("base2new", "train_base", "A", 1, 80)
     output.add("base2new", "train_base", "A", 1, 80, trainer="IVLP", few_shot_sha256="another")

@@ -268,7 +268,8 @@ RESULT = {
     "dataset": "ImageFolder", "dataset_config": "folder", "subsample_classes": "base", "shots": 16, "seed": 1,
     "backbone": "ViT-B/16", "results": {"accuracy": 80.5}, "per_class": {"cat": 12.5}, "device": "cpu",
     "history": [{"epoch": 1, "loss": 0.5, "acc": 50.0}], "train_seconds": 12.5, "test_seconds": 1.5,
-    "peak_memory_bytes": 3145728, "few_shot_sha256": "ab", "weights_sha256": "cd", "versions": {"torch": "2.11.0"},
+    "peak_memory_bytes": 3145728, "few_shot_sha256": "ab", "weights_sha256": "cd", "files_sha256": {"A": "ef"},
+    "versions": {"torch": "2.11.0"},
     "full_config": {"SEED": 1, "DATASET": {"PATH": "my_images"}, "OPTIM": {"LR": 0.5}}, "git_commit": "a84f3c1d9e",
     "git_dirty": False, "date": "2026-01-02T03:04:05Z",
 }  # fmt: skip

@@ -6,6 +6,7 @@ stands in result.json was computed with the settings beside it.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -29,6 +30,7 @@ from deploy import load_classifier
 from experiments.launch.single import Request
 from experiments.plan.settings import Places, PlannedMethod
 from experiments.plan.status import is_finished
+from runner.same_files import file_digests
 from trainers.core.record import frozen_digest
 from trainers.prometar import MODULATOR
 
@@ -314,6 +316,46 @@ def test_the_launcher_compares_files_by_their_content(tmp_path):
         with pytest.raises(BadValueError, match=rf"{key} is '{file} \(SHA-256 .*' there, planned: '{file} \(SHA-256"):
             is_finished(request(backbone, start))
         shutil.copyfile(other, file)
+
+
+@pytest.mark.parametrize(
+    ("method", "key"),
+    [
+        (PlannedMethod("coprompt", "coprompt"), "TRAINER.COPROMPT.DESCRIPTIONS"),
+        (PlannedMethod("coop", "vit_b16_ep50_ctxv1"), "DATASET.FEWSHOT_SPLIT"),
+        (PlannedMethod("coop", "vit_b16_ep50_ctxv1"), "DATASET.CLASSNAMES"),
+    ],
+)
+def test_the_launcher_notices_an_edited_file(tmp_path, method, key):
+    """The path is the same, so the file's content decides whether a finished run is the planned one."""
+    file = tmp_path / "file"
+    file.write_text("first")
+
+    def request(path):
+        planned = dataclasses.replace(method, options=((key, str(path)),))
+        return Request("all", planned, "dtd", 1, 16, "", Places(tmp_path / "data", tmp_path / "out")).run()
+
+    finish(request(file), files_sha256=file_digests(request(file).config(), trains=True))
+    assert is_finished(request(file))
+    file.write_text("edited")
+    with pytest.raises(BadValueError, match=rf"{key} is '{file} \(SHA-256 .*' there, planned: '{file} \(SHA-256"):
+        is_finished(request(file))
+    file.unlink()
+    assert is_finished(request(file))  # what is not there cannot be compared
+    with pytest.raises(BadValueError, match=f"{key} is '{file}' there, planned: '{file}2'"):
+        is_finished(request(f"{file}2"))
+
+
+def test_an_edited_draw_is_refused_in_a_used_folder(scene, tmp_path):
+    draw = Path(shutil.copy(next((scene.data / "eurosat").glob("split_fewshot/shot_2-seed_1.json")), tmp_path))
+    folder = scene.folder / "edited draw"
+    result = scene(folder, "DATASET.FEWSHOT_SPLIT", draw)
+    assert result["files_sha256"] == {"DATASET.FEWSHOT_SPLIT": hashlib.sha256(draw.read_bytes()).hexdigest()}
+    items = json.loads(draw.read_text())
+    items["train"] = items["train"][::-1]
+    draw.write_text(json.dumps(items))
+    with pytest.raises(BadValueError, match=r"DATASET.FEWSHOT_SPLIT is .*\(SHA-256 .* there, .*\(SHA-256 .* here"):
+        scene(folder, "DATASET.FEWSHOT_SPLIT", draw)
 
 
 def test_one_file_read_as_two_models_is_not_one_backbone():
