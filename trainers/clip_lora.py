@@ -23,10 +23,12 @@ from torch import Tensor
 from clip.branched_text import BranchedText
 from clip.model import CLIP
 from clip.towers import Branch, output_with_projections
+from dassl.config.ranges import BELOW_ONE, POSITIVE, between
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from trainers.core.facts import Recipes
 from trainers.core.prompts import Prompts, Theta, at_least_float32, normalised, readable, vit_of
+from trainers.core.ranges import MOST_TOKENS
 from trainers.core.templates import template_for, tokenize_prompts
 from trainers.core.trainer import PromptTrainer
 
@@ -115,6 +117,8 @@ class CLIPLoRA(PromptTrainer):
     paper_date = "2024-05"
     recipes = {"clip_lora": Recipes("_r2", dataset_pattern="vit_b16_r2_{}")}
     registered_name = "lora"
+    learned_names = (r"^lora\.",)
+    ranges = {"RANK": between(1, MOST_TOKENS), "LORA_ALPHA": POSITIVE, "DROPOUT": BELOW_ONE}
     defaults = dict(
         RANK=2,  # r, rank of the additions to a weight matrix
         LORA_ALPHA=1.0,  # gamma = LORA_ALPHA / RANK

@@ -75,6 +75,7 @@ class CoCoOp(PromptTrainer):
     """Conditional Context Optimization."""
 
     config_node = "COCOOP"
+    learned_names = (r"meta_net\.",)
     registered_name = learned_part = "prompt_learner"
     paper_date = "2022-03-10"
     recipes = {"cocoop": Recipes("_c4_ep10_batch1_ctxv1")}

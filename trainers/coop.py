@@ -47,6 +47,7 @@ class CoOp(PromptTrainer):
 
     config_node = "COOP"
     registered_name = learned_part = "prompt_learner"
+    learned_names = (r"(^|\.)ctx$",)
     paper_date = "2021-09"
     recipes = {"coop": Recipes("_ep50_ctxv1", few_shot_by_shots=EPOCHS_BY_SHOTS)}
     published = (

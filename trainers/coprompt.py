@@ -73,6 +73,7 @@ class CoPrompt(PromptTrainer):
     recipes = {"coprompt": Recipes("_coprompt", unprefixed="coprompt", dataset_pattern="coprompt_{}")}
     published = (PublishedRow("CoPrompt", "coprompt", (BASE_TO_NEW, CROSS_DATASET)),)
     registered_name = "MultiModalPromptLearner"
+    learned_names = (r"^adapter_(image|text)\.",)
     views = 2
     training_files = ("TRAINER.COPROMPT.DESCRIPTIONS",)
     choices = {"DISTILL": ("cosine", "mse")}

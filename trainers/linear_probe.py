@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip.model import CLIP
+from dassl.config.ranges import at_least
 from dassl.data.data_manager import build_data_loader
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.run_record import CLASSNAMES_NAME, classnames_digest, read_classnames
@@ -61,6 +62,8 @@ class LinearProbe(PromptTrainer):
     paper_date = "2023-12"
     recipes = {"linear_probe": Recipes("_ep300")}
     registered_name = "classifier"
+    learned_names = (r"^classifier\.",)
+    ranges = {"CLAP_WEIGHT": at_least(0)}
     defaults = dict(
         CLAP_WEIGHT=0.0,  # weight of the class-adaptive penalty; 0 for none
         PREC="fp16",  # fp16, bf16, fp32, amp

@@ -76,6 +76,7 @@ class MaPLe(PromptTrainer):
 
     config_node = "MAPLE"
     registered_name = "MultiModalPromptLearner"
+    learned_names = ("compound_prompt", r"^(prompt_learner\.)?proj\.")
     paper_date = "2022-10-06"
     recipes = {"maple": Recipes("_c2_ep5_batch4_2ctx", cross_dataset="_c2_ep5_batch4_2ctx_cross_datasets")}
     published = (

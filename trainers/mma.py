@@ -17,11 +17,13 @@ from clip.branched_text import EMBEDDINGS, BranchedText
 from clip.model import CLIP, VisionTransformer
 from clip.published_start import draw_clip
 from clip.towers import Branch, output_with_branches
+from dassl.config.ranges import POSITIVE, at_least, between
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from trainers.core.facts import BASE_TO_NEW, CROSS_DATASET, PublishedRow, Recipes
 from trainers.core.gradients import scaled
 from trainers.core.prompts import Prompts, Theta, linear, linear_tensors, readable, vit_of
+from trainers.core.ranges import MOST_TOKENS
 from trainers.core.templates import tokenize_prompts
 from trainers.core.trainer import PromptTrainer
 
@@ -104,7 +106,14 @@ class MultiModalAdapter(PromptTrainer):
     recipes = {"mma": Recipes("_ep5", by_dataset={"imagenet": "vit_b16_ep5_imnet"})}
     published = (PublishedRow("MMA", "vit_b16_ep5", (BASE_TO_NEW, CROSS_DATASET)),)
     registered_name = learned_part = LEARNER
+    learned_names = (r"(text|visual|shared)_adapter\.",)
     family_alias, family_has_own_settings = "MMA", True
+    ranges = {
+        "ADAPTER_START": at_least(0),
+        "ADAPTER_END": at_least(0),
+        "ADAPTER_DIM": between(1, MOST_TOKENS),
+        "ADAPTER_SCALE": POSITIVE,
+    }
     defaults = dict(
         TEXT_CTX_INIT="a photo of a",  # fixed words before the class name
         PREC="amp",  # fp16, bf16, fp32, amp

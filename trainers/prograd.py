@@ -22,6 +22,7 @@ from torch import Tensor
 
 from clip.model import CLIP
 from clip.published_start import draw_clip, draw_prompt
+from dassl.config.ranges import POSITIVE, at_least
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.utils import UserError
@@ -54,6 +55,7 @@ class ProGrad(CoOp):
     }
     published = (PublishedRow("ProGrad (as listed by KgCoOp)", "vit_b16_ep100", (BASE_TO_NEW,)),)
     choices = {"CTX_FILL": ("zeros", "noise")}
+    ranges = {"LAMBDA": at_least(0), "T": POSITIVE}
     defaults = dict(
         N_CTX=16,  # number of context tokens
         CTX_INIT=TEMPLATE,  # "template": the last ones start from its words; other words; "" for noise

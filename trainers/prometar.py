@@ -37,6 +37,7 @@ from yacs.config import CfgNode
 from clip.model import CLIP
 from clip.published_start import draw_clip
 from dassl.config import get_cfg_default
+from dassl.config.ranges import at_least
 from dassl.engine import TRAINER_REGISTRY
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
@@ -47,6 +48,7 @@ from trainers.core.gradients import Gradients, add, descend, multiply, vjp_with_
 from trainers.core.meta_monitor import MetaMonitor
 from trainers.core.modulator import GradientModulator
 from trainers.core.prompts import Prompts, Theta, normalised
+from trainers.core.ranges import IN_FLOAT32
 from trainers.core.tasks import Batch, Task, sample_task
 from trainers.core.trainer import PromptTrainer
 
@@ -248,6 +250,11 @@ class ProMetaR(MetaRegularization):
     )
     tells_only = ("TRAINER.PROMETAR.KEEP_MODULATOR", "TRAINER.PROMETAR.MONITOR")
     choices = {"REGULARIZER": REGULARIZERS}
+    ranges = {
+        **dict.fromkeys(("ADAPT_LR", "LR_RATIO"), at_least(0)),
+        **dict.fromkeys(("MIXUP_ALPHA", "MIXUP_BETA"), IN_FLOAT32),
+        "DIM_RATE": at_least(1),
+    }
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
         return build_family(self.settings.PROMPTS, clip, classnames, self.cfg.TRAINER, self.config_node)

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip.published_start import draw_clip
+from dassl.config.ranges import FINITE, POSITIVE
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import MismatchError
 from trainers.core.divergence import REDUCTIONS, divergence
@@ -56,6 +57,7 @@ class PromptSRC(PromptTrainer):
         PublishedRow("PromptSRC", "vit_b16_c2_ep20_batch4_4+4ctx_cross_datasets", TRANSFER),
         PublishedRow("PromptSRC", "vit_b16_c2_ep50_batch4_4+4ctx_few_shot", (FEW_SHOT,)),
     )
+    ranges = {"GPA_MEAN": FINITE, "GPA_STD": POSITIVE}
     choices = {"KL_REDUCTION": REDUCTIONS}
     family = staticmethod(IVLP.family)
     defaults = dict(

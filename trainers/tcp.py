@@ -15,6 +15,7 @@ from clip.class_prompts import ClassPrompts
 from clip.clip import shared_tokenizer
 from clip.model import CLIP, QuickGELU
 from clip.published_start import draw_clip
+from dassl.config.ranges import at_least
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from trainers.core.facts import BASE_TO_NEW, CROSS_DATASET, PublishedRow, Recipes
@@ -79,6 +80,8 @@ class TCP(PromptTrainer):
     }
     published = (PublishedRow("TCP", "vit_b16_ep100_ctxv1", (BASE_TO_NEW, CROSS_DATASET)),)
     registered_name = learned_part = "prompt_learner"
+    learned_names = (r"meta_net\.",)
+    ranges = {"CLASS_LAYER": at_least(1)}
     defaults = dict(
         N_CTX=4,  # number of context tokens
         CTX_INIT="",  # words that the context starts from; they then set its length

@@ -41,6 +41,7 @@ class VPT(PromptTrainer):
 
     config_node = "VPT"
     registered_name = "prompt_learner"
+    learned_names = (r"(^|\.)VPT(_shallow)?$",)
     paper_date = "2022-03-23"
     recipes = {"vpt": Recipes("_c2_ep5_batch4_4")}
     published = (PublishedRow("VPT-deep (4 ctx, 5 ep)", "vit_b16_c2_ep5_batch4_4", (BASE_TO_NEW,)),)

@@ -33,6 +33,7 @@ def between(lowest: int, highest: int) -> Range:
     return Range(lambda value: lowest <= value <= highest, f"between {lowest} and {highest}")
 
 
+FINITE = Range(math.isfinite, "a finite number")
 POSITIVE = Range(lambda value: value > 0 and math.isfinite(value), "above 0")
 BELOW_ONE = Range(lambda value: 0 <= value < 1, "at least 0 and below 1")
 _BATCH = between(1, 2**31 - 1)

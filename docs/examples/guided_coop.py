@@ -14,16 +14,14 @@ Shape legend: B images, C classes, n context tokens, d text width, e joint embed
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor, nn
-from yacs.config import CfgNode
+from torch import Tensor
 
 from clip.model import CLIP
 from clip.published_start import draw_clip
+from dassl.config.ranges import at_least
 from dassl.engine import TRAINER_REGISTRY
-from dassl.metrics import compute_accuracy
-from dassl.utils import UserError
 from trainers.core.facts import Recipes
-from trainers.core.prompts import CONTEXT, ContextPrompts, Prompts, Theta, at_least_float32, normalised
+from trainers.core.prompts import CONTEXT, ContextPrompts, Prompts, Theta, normalised
 from trainers.core.templates import template_features, template_for
 from trainers.core.trainer import PromptTrainer
 
@@ -46,6 +44,7 @@ class GuidedCoOp(PromptTrainer):
 
     config_node = "GUIDED"
     registered_name = "prompt_learner"  # checkpoints: <output folder>/prompt_learner/model.pth.tar-<epoch>
+    learned_part = "prompt_learner"  # which contain `ctx` alone
     recipes = {"guided_coop": Recipes("_ep10_ctxv1")}  # name for scripts and experiments, and its config file
     # the keys of TRAINER.GUIDED with their defaults; YAML files and KEY VALUE pairs overrule them
     defaults = dict(
@@ -54,21 +53,12 @@ class GuidedCoOp(PromptTrainer):
         PREC="fp16",  # fp16, bf16, fp32, amp
         WEIGHT=8.0,  # of the distance to the hand-written prompt
     )
-
-    def check_cfg(self, cfg: CfgNode) -> None:
-        """Bad settings end in one line, before anything is loaded."""
-        super().check_cfg(cfg)
-        if cfg.TRAINER.GUIDED.WEIGHT < 0:
-            raise UserError(f"TRAINER.GUIDED.WEIGHT is {cfg.TRAINER.GUIDED.WEIGHT}: it should be 0 or more")
+    ranges = {"WEIGHT": at_least(0)}  # another number ends in one line, before anything is loaded
 
     def build_prompts(self, clip: CLIP, classnames: list[str]) -> Prompts:
         s = self.settings  # cfg.TRAINER.GUIDED
         draw_clip(clip)  # a seed gives the start that it gives CoOp
         return GuidedPrompts(clip, ContextPrompts(clip, classnames, s.N_CTX, s.CTX_INIT))
-
-    def registered_module(self) -> nn.Module:
-        """What a checkpoint holds: `ctx` alone."""
-        return self.prompts.prompt_learner
 
     def prepare_training(self) -> None:
         """Optimiser and schedule as with every method, and w0; predicting needs neither."""
@@ -78,12 +68,9 @@ class GuidedCoOp(PromptTrainer):
         self.hand_written = normalised(features)  # [C, e]
 
     def objective(self, theta: Theta, image: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and what is averaged, logged and drawn in TensorBoard under these names."""
-        with self.precision.autocast():
-            text = normalised(self.prompts.text_features(theta))  # [C, e]
-            logits = self.prompts.logits(theta, image, text)  # [B, C]
-        cross_entropy = F.cross_entropy(at_least_float32(logits), label)
+        """The loss; its parts are averaged, logged and drawn in TensorBoard under these names."""
+        text, _, logits = self.encoded(theta, image)  # [C, e], [B, C]
         distance = (text - self.hand_written).square().sum(dim=-1).mean()
-        loss = cross_entropy + self.settings.WEIGHT * distance
-        accuracy = compute_accuracy(logits, label)[0]
-        return loss, {"loss": loss, "loss_base": cross_entropy, "distance": distance, "acc": accuracy}
+        return self.summed(
+            logits, label, loss_base=F.cross_entropy(logits, label), loss_text=self.settings.WEIGHT * distance
+        )

@@ -20,6 +20,7 @@ from dassl.utils import MismatchError, MissingFileError, UserError
 from deploy.images import batches, find_images
 from deploy.load import TrainedFolder, load_trained
 from runner.result import read_result
+from trainers.core.facts import learns
 from trainers.core.precision import Precision
 from trainers.core.prompts import Prompts, Theta, normalised
 from trainers.core.templates import readable, template_features, template_for
@@ -189,7 +190,7 @@ def _check_learns(trainer: str, folder: Path) -> None:
     if not issubclass(kind, PromptTrainer):
         why = (
             "learns nothing: before and after are the same"
-            if trainer.startswith("ZeroshotCLIP")
+            if not learns(trainer)
             else "is not built on this project's prompts: its features cannot be drawn"
         )
         raise UserError(f"{folder} is a run of {trainer}, which {why}")

@@ -16,6 +16,7 @@ from dassl.config import leaves, merge_file, plain
 from dassl.config.differences import INIT_KEY
 from experiments.plan.runs import ROOT, default_config
 from runner.result import SAME_RECIPE, WORKERS
+from trainers.core.facts import learns
 from trainers.core.record import changes_no_number
 
 from .runs import FinishedRun
@@ -58,7 +59,7 @@ class Recipe:
 
     @property
     def zero_shot(self) -> bool:
-        return self.trainer.startswith("ZeroshotCLIP")
+        return not learns(self.trainer)
 
 
 def recipes(runs: Sequence[FinishedRun]) -> dict[FinishedRun, Recipe]:

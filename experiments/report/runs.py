@@ -18,6 +18,7 @@ from jsonschema.exceptions import best_match
 from dassl.engine.found_models import folders_beside
 from dassl.utils import UnreadableFileError, UserError, printable, read_json
 from runner.result import PARTS, READABLE_SCHEMAS, RESULT_NAME, is_readable, read_plan
+from trainers.core.facts import learns
 
 MAX_DEPTH = 40
 """Levels of nested objects and lists; a run's own result has six."""
@@ -82,7 +83,7 @@ class FinishedRun:
     @property
     def zero_shot(self) -> bool:
         """Nothing is trained, so seed and shots make no difference."""
-        return self.trainer.startswith("ZeroshotCLIP")
+        return not learns(self.trainer)
 
     @property
     def trained(self) -> bool:

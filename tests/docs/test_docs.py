@@ -509,7 +509,7 @@ def test_the_worked_example_of_a_method(printed, tree):
     assert "Finish training" in scripted
     assert len(list(tree.glob("output/base2new/train_base/shapes/shots_16/GuidedCoOp/*/seed1/result.json"))) == 1
     (status,) = (status for line, (status, _) in printed.items() if "output/bad" in line)
-    assert status == "error: TRAINER.GUIDED.WEIGHT is -1.0: it should be 0 or more"
+    assert status == "error: TRAINER.GUIDED.WEIGHT is -1.0, but should be at least 0"
 
 
 def test_the_first_line_of_a_training_is_on_the_first_screen(printed, tree):

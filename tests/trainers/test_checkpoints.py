@@ -17,7 +17,7 @@ import torch
 from golden_data import COMPACT, images, method_layouts
 from golden_replay import evaluate
 from tensor_modules import TensorHolder
-from tiny_runs import CLASSNAMES, learned, load_tiny_clip, make_cfg, set_position
+from tiny_runs import CLASSNAMES, NODES, learned, load_tiny_clip, make_cfg, set_position
 from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -301,6 +301,14 @@ def test_published_vit_b16_checkpoints_load(name, vit_b16, tmp_path, monkeypatch
     save_checkpoint({"state_dict": module.state_dict(), "epoch": 1}, str(tmp_path))
     values = sum(value.numel() for value in module.state_dict().values())
     assert 4 * values < (tmp_path / "model.pth.tar-1").stat().st_size < 4 * values + 40_000  # without the frozen CLIP
+
+
+@pytest.mark.parametrize("method", NODES)
+def test_no_method_passes_over_what_another_one_learned(tiny_trainer, method):
+    """Files without a record are told by the names of their tensors, which each method's file states."""
+    for name, tensor in tiny_trainer(method).registered_module().state_dict().items():
+        with pytest.raises(UserError, match=f"contains prompt tensor {re.escape(name)}"):
+            load_learned(torch.nn.Module(), {name: tensor}, "published")
 
 
 def test_a_tiny_runs_checkpoint_is_small(tiny_trainer, tmp_path):

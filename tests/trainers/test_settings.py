@@ -14,6 +14,7 @@ from tiny_runs import CLASSNAMES, NODES, learned, load_tiny_clip, set_position
 
 from clip.clip import tokenize
 from dassl.config import get_cfg_default
+from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from datasets.eurosat import EuroSAT
 from trainers.core.prompts import ContextPrompts
@@ -90,6 +91,12 @@ def test_impossible_settings(tiny_trainer, trainer, options, words):
     message = str(caught.value)
     assert "\n" not in message and len(message) < 400
     assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("trainer", NODES)
+def test_ranges_are_of_keys_that_there_are(trainer):
+    kind = TRAINER_REGISTRY.get(trainer)
+    assert kind.ranges.keys() <= kind.defaults.keys()
 
 
 @pytest.mark.parametrize("trainer", ["VPT", "IVLP", "MaPLe", "ProMetaR", "PromptSRC", "CoPrompt"])

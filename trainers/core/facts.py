@@ -69,6 +69,12 @@ def fact(trainer: str, name: str, default: Any) -> Any:
     return TRAINER_REGISTRY.stated(trainer, name, default)
 
 
+def learns(trainer: str) -> bool:
+    """Whether a trainer learns anything: all but zero-shot CLIP do, and one that is not here is taken to."""
+    recipes = getattr(TRAINER_REGISTRY.get(trainer), "recipes", {}) if trainer in TRAINER_REGISTRY else {}
+    return all(each.learns for each in recipes.values())
+
+
 def lineage() -> list[str]:
     """Names of all registered trainers in the order of their papers; those without a date at the end."""
     names = TRAINER_REGISTRY.registered_names()

@@ -9,16 +9,17 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.found_models import found_instead
 from dassl.utils import UserError, load_checkpoint
 from dassl.utils.files import StrPath
 from dassl.utils.torchtools import BEST_NAME, POINTER_NAME, checkpoint_name, last_checkpoint_file
 
-LEARNED_NAME = re.compile(
-    r"(^|\.)(ctx|VPT|VPT_shallow)$|compound_prompt|meta_net\.|^(prompt_learner\.)?proj\."
-    r"|(text|visual|shared)_adapter\.|^adapter_(image|text)\.|^lora\.|^classifier\."
-)
-"""What published checkpoints call learned tensors; everything else in them is the frozen CLIP."""
+
+def _looks_learned(name: str) -> bool:
+    """Whether some method gives a learned tensor this name; all others in a checkpoint are the frozen CLIP's."""
+    methods = (TRAINER_REGISTRY.get(method) for method in TRAINER_REGISTRY.registered_names())
+    return any(re.search(pattern, name) for method in methods for pattern in getattr(method, "learned_names", ()))
 
 
 def load_learned(module: nn.Module, state: Mapping[str, Tensor], source: str, unused: Collection[str] = ()) -> None:
@@ -41,7 +42,7 @@ def load_learned(module: nn.Module, state: Mapping[str, Tensor], source: str, un
             shape, expected = tuple(state[name].shape), tuple(tensor.shape)
             raise UserError(f"{source}: tensor {name} has shape {shape}, but this configuration needs {expected}")
     for name in state:
-        if name not in own and name not in unused and LEARNED_NAME.search(name):
+        if name not in own and name not in unused and _looks_learned(name):
             raise UserError(f"{source}: contains prompt tensor {name}, which this configuration does not have")
     module.load_state_dict({name: state[name] for name in own})
 

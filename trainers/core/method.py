@@ -14,6 +14,7 @@ from clip.backbones.open_clip import Pixels
 from clip.clip import load_backbone
 from clip.kernel_choice import choose_kernels
 from clip.model import CLIP
+from dassl.config.ranges import Range
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from trainers.core.captured import CapturedFunctions
@@ -35,10 +36,14 @@ class Method:
     """Folder of its checkpoints, as published."""
     learned_part: str = ""
     """Submodule of the prompts whose state dict is saved; "": all of them."""
+    learned_names: Sequence[str] = ()
+    """Patterns of the names that published checkpoints give the learned tensors."""
     unused_in_checkpoints: Collection[str] = ()
     """Tensors of published checkpoints that look learned, but that nothing computes with."""
     defaults: Mapping[str, Any] = MappingProxyType({})
     """The keys of its node; the comment behind each says what it means."""
+    ranges: Mapping[str, Range] = MappingProxyType({})
+    """By key of the method's node: the numbers that it may be (see also `trainers.core.ranges`)."""
     choices: Mapping[str, Sequence[str]] = MappingProxyType({})
     """By key of the method's node: the words that it may be."""
     cfg: CfgNode

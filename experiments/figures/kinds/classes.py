@@ -17,13 +17,13 @@ from dassl.utils import BadValueError, MissingFileError, UserError
 from experiments.figures.drawing import BLUE, GREY, ORANGE, Asked, Drawing, shortened
 from experiments.report.runs import FinishedRun, read_run
 from runner.result import RESULT_NAME
+from trainers.core.facts import learns, lineage
 
 SHOWN_IN_FULL = 40
 SHOWN = 15
 """Classes that are named at each end, of more than `SHOWN_IN_FULL`."""
 HIGHEST = 6
 """Folders above a run that may contain the zero-shot run's."""
-ZERO_SHOT_FOLDER = "ZeroshotCLIP*"
 
 
 def draw(asked: Asked) -> Iterator[Drawing]:
@@ -94,9 +94,10 @@ def _given(run: FinishedRun, zero_shot: Sequence[FinishedRun]) -> FinishedRun:
 
 def _beside(run: FinishedRun) -> FinishedRun:
     """The zero-shot run in the output tree of a run, in the nearest folder above that has one that fits."""
-    folder = run.path.parent.resolve()
+    folder, zero_shot = run.path.parent.resolve(), [name for name in lineage() if not learns(name)]
     for above in folder.parents[:HIGHEST]:
-        found = [read_run(path) for path in sorted(above.glob(f"{ZERO_SHOT_FOLDER}/**/{RESULT_NAME}"))]
+        paths = [path for name in zero_shot for path in sorted(above.glob(f"{name}/**/{RESULT_NAME}"))]
+        found = [read_run(path) for path in paths]
         fitting = [each for each in found if each and each.zero_shot and _difference(run, each) is None]
         if fitting:
             return _only(run, fitting)
