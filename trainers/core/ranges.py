@@ -9,7 +9,7 @@ from dassl.config.ranges import check_ranges as check_ranges_of_dassl
 from dassl.engine import TRAINER_REGISTRY
 
 MOST_TOKENS = 10_000
-"""Far more than any tower takes; a slip of the keyboard shall not ask for terabytes."""
+"""Far more than any tower takes: a typing error must not ask for terabytes."""
 
 IN_FLOAT32 = Range(lambda value: 2.0**-126 <= value <= 2.0**127, "above 0, and within the range of float32")
 """Parameters of a Beta distribution, which draws in float32."""
