@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import http.client
 import os
-import urllib.request
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from clip.backbones import checkpoint as weights
 from clip.backbones import open_clip as open_clip_models
@@ -22,6 +18,7 @@ from clip.model import CLIP, convert_weights
 from clip.published_start import draw_clip
 from clip.simple_tokenizer import END, START, SimpleTokenizer
 from dassl.utils.devices import chosen_device
+from dassl.utils.downloads import fetch_url
 from dassl.utils.errors import UserError
 from dassl.utils.files import file_sha256
 from dassl.utils.torchtools import save_atomically
@@ -99,32 +96,17 @@ def _fetch(url: str, root: str | os.PathLike[str] | None = None) -> str:
     The address contains the expected digest, as OpenAI's do. A path to a local file is returned unchanged.
 
     Raises:
-        UserError: no connection, or the digest differs (the file is not kept).
+        UserError: no connection (the next call continues), or the digest differs (the file is not kept).
     """
     if "://" not in url:
         return url
-    folder = _folder(root)
     *_, expected, file_name = url.split("/")
-    target = folder / file_name
-    if target.is_file() and file_sha256(target) == expected:
-        return str(target)
-    partial = target.with_name(f"{target.name}.part{os.getpid()}")
+    target = _folder(root) / file_name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=60) as source, open(partial, "wb") as output:
-            size = int(source.headers.get("Content-Length", 0)) or None
-            with tqdm(total=size, unit="iB", unit_scale=True, desc=target.name, disable=None) as bar:
-                while chunk := source.read(1 << 20):
-                    output.write(chunk)
-                    bar.update(len(chunk))
-        if file_sha256(partial) != expected:
-            raise UserError(f"download of {url} is damaged (SHA-256 differs): try again")
-        partial.replace(target)
-    except (OSError, http.client.HTTPException) as error:
-        raise UserError(f"cannot download {url} to {target}: {error}; put the file there yourself") from error
-    finally:
-        with suppress(OSError):  # it may not exist
-            partial.unlink()
+        fetch_url(url, target, expected, "SHA-256")
+    except UserError as error:
+        reason = str(error).removeprefix(f"cannot download {url}: ")
+        raise UserError(f"cannot download {url} to {target}: {reason}; put the file there yourself") from error
     return str(target)
 
 
