@@ -1,4 +1,4 @@
-"""The root of the configuration tree: a yacs node that accepts whole numbers for floats."""
+"""The root of the configuration tree: a yacs node that accepts whole numbers for floats; and the tree as data."""
 
 from __future__ import annotations
 
@@ -57,3 +57,12 @@ def find(cfg: CfgNode, key: str) -> Any:
     for part in key.split("."):
         node = node.get(part) if isinstance(node, CfgNode) else None
     return node
+
+
+def plain(config: Any) -> Any:
+    """A config tree as JSON and YAML's safe form know it: nested dictionaries, lists, numbers and strings."""
+    if isinstance(config, dict):
+        return {str(key): plain(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [plain(value) for value in config]
+    return config if isinstance(config, (str, int, float, bool, type(None))) else str(config)

@@ -20,7 +20,7 @@ import yaml
 from yacs.config import CfgNode
 
 from dassl.config.differences import BACKBONE_KEY, EXTEND_KEY, INIT_KEY, Difference, leaves, without_extension
-from dassl.config.tree import plain
+from dassl.config.node import plain
 from dassl.utils.errors import MismatchError, UnreadableFileError
 from dassl.utils.files import StrPath, read_json, write_text_atomically
 from dassl.utils.torchtools import POINTER_NAME, checkpoint_name, raw_bytes
