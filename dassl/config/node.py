@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from yacs.config import CfgNode
@@ -57,6 +58,18 @@ def find(cfg: CfgNode, key: str) -> Any:
     for part in key.split("."):
         node = node.get(part) if isinstance(node, CfgNode) else None
     return node
+
+
+def nested(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """The tree with these dotted keys and values."""
+    tree: dict[str, Any] = {}
+    for key, value in pairs:
+        *nodes, leaf = key.split(".")
+        node = tree
+        for name in nodes:
+            node = node.setdefault(name, {})
+        node[leaf] = value
+    return tree
 
 
 def plain(config: Any) -> Any:
