@@ -179,10 +179,7 @@ def as_upstream(model: CLIP) -> CLIP:
 
 
 def load(
-    name: str,
-    device: str | torch.device | None = None,
-    jit: bool = False,
-    download_root: str | None = None,
+    name: str, device: str | torch.device | None = None, jit: bool = False, download_root: str | None = None
 ) -> tuple[CLIP, Compose]:
     """A frozen CLIP and the transform of its test images.
 

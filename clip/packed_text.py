@@ -152,11 +152,7 @@ def _fill(rows: Tensor, context: Tensor | None, slots: Tensor) -> Tensor:
 
 
 def encode_prompts(
-    clip: CLIP,
-    packed: PackedPrompts,
-    prefix: Tensor,
-    suffix: Tensor,
-    deep: Sequence[Tensor] = (),
+    clip: CLIP, packed: PackedPrompts, prefix: Tensor, suffix: Tensor, deep: Sequence[Tensor] = ()
 ) -> Tensor:
     """Text features of C prompts, not normalised.
 

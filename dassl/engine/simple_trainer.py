@@ -22,12 +22,7 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils.devices import chosen_device
 from dassl.utils.environment import collect_env_info
 from dassl.utils.errors import BadValueError, MissingFileError, UnwritableFileError
-from dassl.utils.files import (
-    file_sha256_if_any,
-    mkdir_if_missing,
-    remove_unfinished_files,
-    write_text_atomically,
-)
+from dassl.utils.files import file_sha256_if_any, mkdir_if_missing, remove_unfinished_files, write_text_atomically
 from dassl.utils.meters import AverageMeter, MetricMeter
 from dassl.utils.progress import print_above_bar, progress_bar
 from dassl.utils.torchtools import BEST_NAME, count_num_param, load_pretrained_weights
