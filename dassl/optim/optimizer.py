@@ -34,7 +34,8 @@ def build_optimizer(
     if param_groups is not None and optim_cfg.STAGED_LR:
         warnings.warn("OPTIM.STAGED_LR is ignored, since the parameter groups are given", stacklevel=2)
     if param_groups is None:
-        param_groups = _staged_groups(model, optim_cfg) if optim_cfg.STAGED_LR else _all_parameters(model)
+        parameters = model.parameters() if isinstance(model, nn.Module) else model
+        param_groups = _staged_groups(model, optim_cfg) if optim_cfg.STAGED_LR else list(parameters)
     try:
         return _make(param_groups, optim_cfg)
     except ValueError as error:
@@ -65,10 +66,6 @@ def _make(param_groups: list[Any], optim_cfg: CfgNode) -> optim.Optimizer:
                 dampening=optim_cfg.SGD_DAMPNING,
                 nesterov=optim_cfg.SGD_NESTEROV,
             )
-
-
-def _all_parameters(model: nn.Module | Iterable[Any]) -> list[Any]:
-    return list(model.parameters() if isinstance(model, nn.Module) else model)
 
 
 def _staged_groups(model: Any, optim_cfg: CfgNode) -> list[dict[str, Any]]:
