@@ -67,7 +67,7 @@ def available_models() -> list[str]:
 
 
 def _download(url: str, root: str | os.PathLike[str] | None = None) -> str:
-    """Path of the file behind `url`, in a format that `torch.jit.load` or `torch.load` reads, as trainer files do.
+    """Path of the file of `url`, in a format that `torch.jit.load` or `torch.load` reads, as trainer files do.
 
     A local safetensors file (such as the embedded model's) is copied into `root` as a state dict.
     Nothing in this project calls `torch.jit.load`, which runs code out of the file; trainer files that do so rely on
@@ -91,7 +91,7 @@ def _folder(root: str | os.PathLike[str] | None) -> Path:
 
 
 def _fetch(url: str, root: str | os.PathLike[str] | None = None) -> str:
-    """Path of the file behind `url`, fetched into `root` (default ~/.cache/clip) and checked by SHA-256.
+    """Path of the file of `url`, fetched into `root` (default ~/.cache/clip) and checked by SHA-256.
 
     The address contains the expected digest, as OpenAI's do. A path to a local file is returned unchanged.
 
@@ -145,7 +145,7 @@ class LoadedBackbone(NamedTuple):
 
 
 def load_backbone(name: str, root: str | os.PathLike[str] | None = None) -> LoadedBackbone:
-    """The model behind any name that `resolve` takes.
+    """The model of any name that `checkpoint_file_of` takes.
 
     Raises:
         UserError: an unknown name, no connection, a file that is damaged or does not fit.

@@ -241,7 +241,7 @@ def _empty_sum(rows: Tensor, added: Tensor) -> Tensor:
 
 
 def _residual(residual: Tensor | None, rows: Tensor, start: int) -> tuple[Tensor, tuple[int, int, int]]:
-    """The tensor (anything where there is none); rows of a sequence, number of the first residual row, and how many"""
+    """The tensor (anything if there is none); rows of a sequence, number of the first residual row, and how many"""
     kept = 0 if residual is None else residual.shape[-2]
     return rows if residual is None else residual.contiguous(), (rows.shape[-2], start, kept)
 

@@ -198,7 +198,7 @@ def split_back(
 
     Args:
         sizes: G, Q, M.
-        indices: query of each row [L] (-1: the row has no query), and key of each row [.] behind those that are the
+        indices: query of each row [L] (-1: the row has no query), and key of each row [.] after those that are the
             first keys of all problems. None: G = 1, queries and keys are the first rows.
     """
     dq, count, width = parts[0], *parts[0].shape[2:]

@@ -2,7 +2,7 @@
 
 CLIP's text tower is causal: a position depends on those before it, and only the end mark's row is read. So
 
-* rows behind the end mark are never computed;
+* rows after the end mark are never computed;
 * the start mark, the context and every other leading token that all prompts have in common give the same rows for
   every class: they are computed once (the *prefix*);
 * what remains of each class, its *suffix* (name, full stop, end mark), is packed without padding:
@@ -52,7 +52,7 @@ class PackedPrompts:
     positions: Tensor
     """[T] position in its prompt of each packed row."""
     pad: Tensor
-    """[C, S] packed row at each place of the padded suffixes; places behind a suffix repeat its last row."""
+    """[C, S] packed row at each place of the padded suffixes; places after a suffix repeat its last row."""
     unpad: Tensor
     """[T] place in the flattened [C * S] of each packed row."""
     last: Tensor
@@ -72,7 +72,7 @@ class PackedPrompts:
         lengths = tokens.argmax(dim=-1) + 1  # [C], end mark included
         shared = _shared_length(tokens, learned, lengths)
 
-        ends = (lengths - shared).cumsum(0)  # [C] one behind each class's last packed row
+        ends = (lengths - shared).cumsum(0)  # [C] one after each class's last packed row
         suffix_lengths = lengths - shared
         starts = ends - suffix_lengths
         longest = int(suffix_lengths.max())
@@ -238,7 +238,7 @@ class AttentionIndex:
     Each suffix is a problem: its queries are the suffix, padded to S; its keys the prefix and the padded suffix. The
     prefix itself makes ceil(P / S) more, in front of them: S of its rows each against the prefix.
 
-    Rows behind the end of a suffix, or of the prefix, repeat its last row. Nothing sees them as keys (`mask`), and what
+    Rows after the end of a suffix, or of the prefix, repeat its last row. Nothing sees them as keys (`mask`), and what
     they attend to as queries is not read.
     """
 
@@ -253,7 +253,7 @@ class AttentionIndex:
     occupied: Tensor
     """[G * S, 1, 1] 1 where a query is its row's own, 0 where it is a repetition; boolean"""
     hidden: Tensor
-    """[G, S, P + S] keys that stand behind a query"""
+    """[G, S, P + S] keys that come after a query"""
     ends: Tensor
     """[C] row of each end mark"""
     end_of_row: Tensor

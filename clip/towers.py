@@ -92,7 +92,7 @@ class EveryRow:
 
 @dataclass(frozen=True)
 class Appended:
-    """A prompt stands behind the rows that the layer before kept."""
+    """A prompt comes after the rows that the layer before kept."""
 
     def put(self, rows: Tensor, prompts: Tensor) -> Tensor:
         """rows [K, N, L', d], prompts [K, n, d] -> [K, N, L, d]"""
@@ -139,7 +139,7 @@ class Tower:
     before: Tensor | None
     """[N, ., d], constant rows of the first layer before `start`"""
     after: Tensor | None
-    """[N, ., d], constant rows behind it"""
+    """[N, ., d], constant rows after it"""
     layouts: Sequence[Layout]
     """one a layer"""
     place: Appended | Replacing
@@ -151,7 +151,7 @@ class Tower:
     """[d, e]"""
 
     def part(self, layers: slice) -> Tower:
-        """Some of the layers as a tower: from the rows before them [N, L, d] to the rows behind them."""
+        """Some of the layers as a tower: from the rows before them [N, L, d] to the rows after them."""
         return replace(
             self,
             blocks=list(self.blocks)[layers],
@@ -349,9 +349,9 @@ class Pulled(NamedTuple):
 
     blocks: list[Tensors]
     at_norm: Tensors
-    """[K, N, R, d], behind and before the last norm"""
+    """[K, N, R, d], after and before the last norm"""
     at_start: Tensors
-    """[K, S, m, d], behind and before the norm of `start`"""
+    """[K, S, m, d], after and before the norm of `start`"""
 
 
 class Pushed(NamedTuple):

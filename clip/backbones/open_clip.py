@@ -144,7 +144,7 @@ def _open_clip() -> ModuleType:
 
 
 def _difference_from_openai(configuration: Mapping[str, Any]) -> str:
-    """The first setting that makes a model another architecture than CLIP's; "" where there is none."""
+    """The first setting that makes a model another architecture than CLIP's; "" if there is none."""
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
     known = {"embed_dim", "quick_gelu", "custom_text", *_SIZES}
