@@ -87,7 +87,7 @@ class Classification(EvaluatorBase):
         if self._are_probabilities is None:
             self._are_probabilities = are_probabilities(mo)
         logarithms = log_probabilities(mo, self._are_probabilities)  # [batch, classes]
-        self._kept.append(*Outcomes.of_batch(mo, logarithms, gt).columns())
+        self._kept.append(*Outcomes.of_batch(mo, logarithms, gt))
         if self._space is not None:
             self._space.add(mo, logarithms, gt)
 
