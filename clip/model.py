@@ -255,10 +255,9 @@ class VisionTransformer(nn.Module):
             layouts.append(EveryRow(sequences, length + n, keep, blocks[0].heads))
         return Tower(
             blocks=blocks,
-            before=rows,
-            after=None,
             layouts=layouts,
             place=Appended(),
+            before=rows,
             start_norm=self.ln_pre,
             norm=self.ln_post,
             projection=self.proj,

@@ -190,11 +190,9 @@ def text_tower(
     every, ends = PackedRows(packed, len(start), blocks[0].heads), EndMarks(packed, len(start), blocks[0].heads)
     tower = Tower(
         blocks=blocks,
-        before=None,
-        after=after,
         layouts=[*[every] * (len(blocks) - 1), ends],
         place=Replacing(1),
-        start_norm=None,
+        after=after,
         norm=clip.ln_final,
         projection=clip.text_projection,
     )

@@ -10,7 +10,7 @@ Shape legend: as in `clip.derivatives`, and: n prompt tokens, R rows read, e joi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial, reduce, wraps
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
@@ -136,32 +136,23 @@ class Tower:
     """
 
     blocks: Sequence[ResidualAttentionBlock]
-    before: Tensor | None
-    """[N, ., d], constant rows of the first layer before `start`"""
-    after: Tensor | None
-    """[N, ., d], constant rows after it"""
     layouts: Sequence[Layout]
     """one a layer"""
     place: Appended | Replacing
-    start_norm: nn.LayerNorm | None
+    before: Tensor | None = None
+    """[N, ., d], constant rows of the first layer before `start`"""
+    after: Tensor | None = None
+    """[N, ., d], constant rows after it"""
+    start_norm: nn.LayerNorm | None = None
     """norm of `start` alone; None: without"""
-    norm: nn.LayerNorm | None
+    norm: nn.LayerNorm | None = None
     """of the rows that are read; None: this is a part of a tower, whose output is its last block's rows [N, L', d]"""
-    projection: Tensor | None
+    projection: Tensor | None = None
     """[d, e]"""
 
     def part(self, layers: slice) -> Tower:
         """Some of the layers as a tower: from the rows before them [N, L, d] to the rows after them."""
-        return replace(
-            self,
-            blocks=list(self.blocks)[layers],
-            layouts=self.layouts[layers],
-            before=None,
-            after=None,
-            start_norm=None,
-            norm=None,
-            projection=None,
-        )
+        return Tower(self.blocks[layers], self.layouts[layers], self.place)
 
     def read(self, rows: Tensor) -> Tensor:
         """The last block's rows [N, R, d] -> the tower's output [N, R, e]."""

@@ -21,13 +21,13 @@ from dassl.interruption import STOP
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils.devices import chosen_device
 from dassl.utils.environment import collect_env_info
-from dassl.utils.errors import BadValueError, MissingFileError, UnwritableFileError
+from dassl.utils.errors import BadValueError, MissingFileError
 from dassl.utils.files import file_sha256_if_any, mkdir_if_missing, remove_unfinished_files, write_text_atomically
 from dassl.utils.meters import AverageMeter, MetricMeter
 from dassl.utils.progress import print_above_bar, progress_bar
 from dassl.utils.torchtools import BEST_NAME, count_num_param, load_pretrained_weights
 
-from .anomalies import DETAILS_NAME, check_logits, image_paths, non_finite_losses, non_finite_tensors
+from .anomalies import check_logits, image_paths, non_finite_losses, non_finite_tensors
 from .found_models import folders_beside
 from .history import TENSORBOARD_NAME, EpochHistory
 from .resumable import ResumableRun
@@ -196,17 +196,6 @@ class SimpleTrainer(ResumableRun):
             raise BadValueError(f'TEST.FINAL_MODEL should be last_step or best_val, not "{self.cfg.TEST.FINAL_MODEL}"')
         if self.cfg.TEST.FINAL_MODEL == "best_val" and not self.cfg.TEST.NO_TEST and self.val_loader is None:
             raise BadValueError("TEST.FINAL_MODEL best_val needs validation images, and this data set has none")
-
-    def write_details(self, text: str) -> str | None:
-        if not self.output_dir:
-            return None
-        path = osp.join(self.output_dir, DETAILS_NAME)
-        try:
-            write_text_atomically(path, text)
-        except UnwritableFileError as error:  # the error that is explained matters more
-            print(f"Note: the details are not kept: {error}")
-            return None
-        return path
 
     @STOP.deferred()
     def train_on_batches(self, batches: Iterable[tuple], num_batches: int) -> None:
