@@ -1,7 +1,7 @@
 """Prompts that all classes share up to a layer, from which on each class has learned rows of its own.
 
-Up to that layer the shared rows are computed once (`clip.packed_text`). Behind it only the start mark is still the same
-for all classes: a class's own rows stand behind it, and every row that may look at them is the class's too.
+Up to that layer the shared rows are computed once (`clip.packed_text`). After it only the start mark is still the same
+for all classes: a class's own rows come after it, and every row that attends to them is the class's too.
 
       layers before        prefix  [SOS] v1 v2 v3 v4    suffix  cat . [EOT] sea lion . [EOT]
       layers from `layer`  prefix  [SOS]                suffix  a1 a2 a3 a4 cat . [EOT] b1 b2 b3 b4 sea lion . [EOT]

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import http.client
 import os
-import urllib.request
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from clip.backbones import checkpoint as weights
 from clip.backbones import open_clip as open_clip_models
@@ -22,6 +18,7 @@ from clip.model import CLIP, convert_weights
 from clip.published_start import draw_clip
 from clip.simple_tokenizer import END, START, SimpleTokenizer
 from dassl.utils.devices import chosen_device
+from dassl.utils.downloads import fetch_url
 from dassl.utils.errors import UserError
 from dassl.utils.files import file_sha256
 from dassl.utils.torchtools import save_atomically
@@ -70,7 +67,7 @@ def available_models() -> list[str]:
 
 
 def _download(url: str, root: str | os.PathLike[str] | None = None) -> str:
-    """Path of the file behind `url`, in a format that `torch.jit.load` or `torch.load` reads, as trainer files do.
+    """Path of the file of `url`, in a format that `torch.jit.load` or `torch.load` reads, as trainer files do.
 
     A local safetensors file (such as the embedded model's) is copied into `root` as a state dict.
     Nothing in this project calls `torch.jit.load`, which runs code out of the file; trainer files that do so rely on
@@ -94,37 +91,22 @@ def _folder(root: str | os.PathLike[str] | None) -> Path:
 
 
 def _fetch(url: str, root: str | os.PathLike[str] | None = None) -> str:
-    """Path of the file behind `url`, fetched into `root` (default ~/.cache/clip) and checked by SHA-256.
+    """Path of the file of `url`, fetched into `root` (default ~/.cache/clip) and checked by SHA-256.
 
     The address contains the expected digest, as OpenAI's do. A path to a local file is returned unchanged.
 
     Raises:
-        UserError: no connection, or the digest differs (the file is not kept).
+        UserError: no connection (the next call continues), or the digest differs (the file is not kept).
     """
     if "://" not in url:
         return url
-    folder = _folder(root)
     *_, expected, file_name = url.split("/")
-    target = folder / file_name
-    if target.is_file() and file_sha256(target) == expected:
-        return str(target)
-    partial = target.with_name(f"{target.name}.part{os.getpid()}")
+    target = _folder(root) / file_name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=60) as source, open(partial, "wb") as output:
-            size = int(source.headers.get("Content-Length", 0)) or None
-            with tqdm(total=size, unit="iB", unit_scale=True, desc=target.name, disable=None) as bar:
-                while chunk := source.read(1 << 20):
-                    output.write(chunk)
-                    bar.update(len(chunk))
-        if file_sha256(partial) != expected:
-            raise UserError(f"download of {url} is damaged (SHA-256 differs): try again")
-        partial.replace(target)
-    except (OSError, http.client.HTTPException) as error:
-        raise UserError(f"cannot download {url} to {target}: {error}; put the file there yourself") from error
-    finally:
-        with suppress(OSError):  # it may not exist
-            partial.unlink()
+        fetch_url(url, target, expected, "SHA-256")
+    except UserError as error:
+        reason = str(error).removeprefix(f"cannot download {url}: ")
+        raise UserError(f"cannot download {url} to {target}: {reason}; put the file there yourself") from error
     return str(target)
 
 
@@ -163,7 +145,7 @@ class LoadedBackbone(NamedTuple):
 
 
 def load_backbone(name: str, root: str | os.PathLike[str] | None = None) -> LoadedBackbone:
-    """The model behind any name that `resolve` takes.
+    """The model of any name that `checkpoint_file_of` takes.
 
     Raises:
         UserError: an unknown name, no connection, a file that is damaged or does not fit.
@@ -197,10 +179,7 @@ def as_upstream(model: CLIP) -> CLIP:
 
 
 def load(
-    name: str,
-    device: str | torch.device | None = None,
-    jit: bool = False,
-    download_root: str | None = None,
+    name: str, device: str | torch.device | None = None, jit: bool = False, download_root: str | None = None
 ) -> tuple[CLIP, Compose]:
     """A frozen CLIP and the transform of its test images.
 

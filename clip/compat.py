@@ -156,7 +156,7 @@ class BlockOwnPrompt(ResidualAttentionBlock):
 
 
 class VisionOwnPrompts(VisionTransformer):
-    """Image tower with prompts [n, d] of its first layers: `VPT` at layer 0, its blocks' `VPT_shallow` behind it."""
+    """Image tower with prompts [n, d] of its first layers: `VPT` at layer 0, its blocks' `VPT_shallow` after it."""
 
     def __init__(self, tower: VisionTransformer, prompts: Sequence[Tensor]) -> None:
         _take_over(self, tower)
@@ -174,7 +174,7 @@ class VisionOwnPrompts(VisionTransformer):
 
 
 class CLIPOwnTextPrompts(CLIP):
-    """CLIP whose text blocks own prompts: rows behind the start mark are replaced, whatever stands there."""
+    """CLIP whose text blocks own prompts: rows after the start mark are replaced, whatever stands there."""
 
     def __init__(self, clip: CLIP, prompts: Sequence[Tensor]) -> None:
         _take_over(self, clip)

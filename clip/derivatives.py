@@ -102,7 +102,7 @@ class Norm(NamedTuple):
         """dx = r P(w dy), and dx plus the residual rows from `start` on; dy, results [K, N, L, d].
 
         Args:
-            residual: [K, N, L', d]; rows of dx behind its end get nothing. None: the results are the same tensor.
+            residual: [K, N, L', d]; rows of dx after its end get nothing. None: the results are the same tensor.
         """
         if residual is not None and start >= residual.shape[-2]:
             residual = None

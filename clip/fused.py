@@ -101,22 +101,9 @@ def _forward_kernel(
 
 @triton.jit(do_not_specialize=["n_rows", "length", "start", "kept"])
 def _pull_kernel(
-    dy,
-    x,
-    mean,
-    rstd,
-    weight,
-    residual,
-    dx,
-    dx_and_residual,
-    n_rows,
-    length,
-    start,
-    kept,
-    width,
-    ADDS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    dy, x, mean, rstd, weight, residual, dx, dx_and_residual,
+    n_rows, length, start, kept, width, ADDS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     row, at = tl.program_id(0), tl.program_id(1) * n_rows + tl.program_id(0)
     inside = tl.arange(0, BLOCK) < width
     normed, r = _normed(x, mean, rstd, row, width, BLOCK)
@@ -129,22 +116,9 @@ def _pull_kernel(
 
 @triton.jit(do_not_specialize=["n_rows", "length", "stride"])
 def _push_kernel(
-    tangent,
-    added,
-    x,
-    mean,
-    rstd,
-    weight,
-    u,
-    t,
-    y,
-    n_rows,
-    length,
-    stride,
-    width,
-    ADDS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    tangent, added, x, mean, rstd, weight, u, t, y,
+    n_rows, length, stride, width, ADDS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     row, at = tl.program_id(0), tl.program_id(1) * n_rows + tl.program_id(0)
     inside = tl.arange(0, BLOCK) < width
     normed, r = _normed(x, mean, rstd, row, width, BLOCK)
@@ -157,26 +131,9 @@ def _push_kernel(
 
 @triton.jit(do_not_specialize=["n_rows", "length", "start", "kept"])
 def _second_kernel(
-    ddy,
-    dy,
-    dx,
-    tangent,
-    t,
-    x,
-    mean,
-    rstd,
-    weight,
-    residual,
-    ddx,
-    n_rows,
-    length,
-    start,
-    kept,
-    width,
-    ADDS: tl.constexpr,
-    K: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    ddy, dy, dx, tangent, t, x, mean, rstd, weight, residual, ddx,
+    n_rows, length, start, kept, width, ADDS: tl.constexpr, K: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0)
     inside = tl.arange(0, BLOCK) < width
     w = _row(weight, row * 0, width, BLOCK)
@@ -284,7 +241,7 @@ def _empty_sum(rows: Tensor, added: Tensor) -> Tensor:
 
 
 def _residual(residual: Tensor | None, rows: Tensor, start: int) -> tuple[Tensor, tuple[int, int, int]]:
-    """The tensor (anything where there is none); rows of a sequence, number of the first residual row, and how many"""
+    """The tensor (anything if there is none); rows of a sequence, number of the first residual row, and how many"""
     kept = 0 if residual is None else residual.shape[-2]
     return rows if residual is None else residual.contiguous(), (rows.shape[-2], start, kept)
 

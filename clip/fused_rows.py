@@ -46,25 +46,9 @@ def _of_head(at, wanted, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit(do_not_specialize=["sequences", "length", "problems", "n_queries", "n_keys", "count", "total"])
 def _split_kernel(
-    qkv,
-    queries,
-    keys,
-    q,
-    k,
-    v,
-    sequences,
-    length,
-    problems,
-    n_queries,
-    n_keys,
-    count,
-    total,
-    INDEXED: tl.constexpr,
-    HEADS: tl.constexpr,
-    WIDTH: tl.constexpr,
-    ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    qkv, queries, keys, q, k, v, sequences, length, problems, n_queries, n_keys, count, total,
+    INDEXED: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     number = tl.program_id(0) * ROWS + tl.arange(0, ROWS)  # of [N, h, G, Q + 2 M, K]
     inside = number < total
     nth, place = number % count, number // count
@@ -167,20 +151,9 @@ def _split_back_kernel(
 
 @triton.jit(do_not_specialize=["sequences", "length", "places", "count", "total"])
 def _merge_back_kernel(
-    rows,
-    queries,
-    occupied,
-    result,
-    sequences,
-    length,
-    places,
-    count,
-    total,
-    HEADS: tl.constexpr,
-    WIDTH: tl.constexpr,
-    ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    rows, queries, occupied, result, sequences, length, places, count, total,
+    HEADS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     number = tl.program_id(0) * ROWS + tl.arange(0, ROWS)  # of [N, h, G Q, K]
     inside = number < total
     nth, query, problem = number % count, number // count % places, number // count // places
@@ -225,7 +198,7 @@ def split_back(
 
     Args:
         sizes: G, Q, M.
-        indices: query of each row [L] (-1: the row has no query), and key of each row [.] behind those that are the
+        indices: query of each row [L] (-1: the row has no query), and key of each row [.] after those that are the
             first keys of all problems. None: G = 1, queries and keys are the first rows.
     """
     dq, count, width = parts[0], *parts[0].shape[2:]

@@ -73,7 +73,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def causal_mask(length: int, like: Tensor) -> Tensor:
-    """Additive mask [L, L]: 0 up to the diagonal, -inf behind it; of the dtype and on the device of `like`."""
+    """Additive mask [L, L]: 0 up to the diagonal, -inf above it; of the dtype and on the device of `like`."""
     return like.new_full((length, length), float("-inf")).triu(1)
 
 
@@ -90,7 +90,7 @@ class FeedForward(nn.Sequential):
 
 
 class ResidualAttentionBlock(nn.Module):
-    """Pre-norm transformer block. What a position may look at is decided by the caller (see `transform`).
+    """Pre-norm transformer block. What a position attends to is decided by the caller (see `transform`).
 
     Args:
         context_length: positions of a causal tower; None where every position sees every other. Only the parts that
@@ -255,10 +255,9 @@ class VisionTransformer(nn.Module):
             layouts.append(EveryRow(sequences, length + n, keep, blocks[0].heads))
         return Tower(
             blocks=blocks,
-            before=rows,
-            after=None,
             layouts=layouts,
             place=Appended(),
+            before=rows,
             start_norm=self.ln_pre,
             norm=self.ln_post,
             projection=self.proj,

@@ -2,7 +2,7 @@
 
 CLIP's text tower is causal: a position depends on those before it, and only the end mark's row is read. So
 
-* rows behind the end mark are never computed;
+* rows after the end mark are never computed;
 * the start mark, the context and every other leading token that all prompts have in common give the same rows for
   every class: they are computed once (the *prefix*);
 * what remains of each class, its *suffix* (name, full stop, end mark), is packed without padding:
@@ -52,7 +52,7 @@ class PackedPrompts:
     positions: Tensor
     """[T] position in its prompt of each packed row."""
     pad: Tensor
-    """[C, S] packed row at each place of the padded suffixes; places behind a suffix repeat its last row."""
+    """[C, S] packed row at each place of the padded suffixes; places after a suffix repeat its last row."""
     unpad: Tensor
     """[T] place in the flattened [C * S] of each packed row."""
     last: Tensor
@@ -72,7 +72,7 @@ class PackedPrompts:
         lengths = tokens.argmax(dim=-1) + 1  # [C], end mark included
         shared = _shared_length(tokens, learned, lengths)
 
-        ends = (lengths - shared).cumsum(0)  # [C] one behind each class's last packed row
+        ends = (lengths - shared).cumsum(0)  # [C] one after each class's last packed row
         suffix_lengths = lengths - shared
         starts = ends - suffix_lengths
         longest = int(suffix_lengths.max())
@@ -152,11 +152,7 @@ def _fill(rows: Tensor, context: Tensor | None, slots: Tensor) -> Tensor:
 
 
 def encode_prompts(
-    clip: CLIP,
-    packed: PackedPrompts,
-    prefix: Tensor,
-    suffix: Tensor,
-    deep: Sequence[Tensor] = (),
+    clip: CLIP, packed: PackedPrompts, prefix: Tensor, suffix: Tensor, deep: Sequence[Tensor] = ()
 ) -> Tensor:
     """Text features of C prompts, not normalised.
 
@@ -194,11 +190,9 @@ def text_tower(
     every, ends = PackedRows(packed, len(start), blocks[0].heads), EndMarks(packed, len(start), blocks[0].heads)
     tower = Tower(
         blocks=blocks,
-        before=None,
-        after=after,
         layouts=[*[every] * (len(blocks) - 1), ends],
         place=Replacing(1),
-        start_norm=None,
+        after=after,
         norm=clip.ln_final,
         projection=clip.text_projection,
     )
@@ -242,7 +236,7 @@ class AttentionIndex:
     Each suffix is a problem: its queries are the suffix, padded to S; its keys the prefix and the padded suffix. The
     prefix itself makes ceil(P / S) more, in front of them: S of its rows each against the prefix.
 
-    Rows behind the end of a suffix, or of the prefix, repeat its last row. Nothing sees them as keys (`mask`), and what
+    Rows after the end of a suffix, or of the prefix, repeat its last row. Nothing sees them as keys (`mask`), and what
     they attend to as queries is not read.
     """
 
@@ -257,7 +251,7 @@ class AttentionIndex:
     occupied: Tensor
     """[G * S, 1, 1] 1 where a query is its row's own, 0 where it is a repetition; boolean"""
     hidden: Tensor
-    """[G, S, P + S] keys that stand behind a query"""
+    """[G, S, P + S] keys that come after a query"""
     ends: Tensor
     """[C] row of each end mark"""
     end_of_row: Tensor

@@ -10,7 +10,7 @@ Shape legend: as in `clip.derivatives`, and: n prompt tokens, R rows read, e joi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial, reduce, wraps
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
@@ -92,7 +92,7 @@ class EveryRow:
 
 @dataclass(frozen=True)
 class Appended:
-    """A prompt stands behind the rows that the layer before kept."""
+    """A prompt comes after the rows that the layer before kept."""
 
     def put(self, rows: Tensor, prompts: Tensor) -> Tensor:
         """rows [K, N, L', d], prompts [K, n, d] -> [K, N, L, d]"""
@@ -136,32 +136,23 @@ class Tower:
     """
 
     blocks: Sequence[ResidualAttentionBlock]
-    before: Tensor | None
-    """[N, ., d], constant rows of the first layer before `start`"""
-    after: Tensor | None
-    """[N, ., d], constant rows behind it"""
     layouts: Sequence[Layout]
     """one a layer"""
     place: Appended | Replacing
-    start_norm: nn.LayerNorm | None
+    before: Tensor | None = None
+    """[N, ., d], constant rows of the first layer before `start`"""
+    after: Tensor | None = None
+    """[N, ., d], constant rows after it"""
+    start_norm: nn.LayerNorm | None = None
     """norm of `start` alone; None: without"""
-    norm: nn.LayerNorm | None
+    norm: nn.LayerNorm | None = None
     """of the rows that are read; None: this is a part of a tower, whose output is its last block's rows [N, L', d]"""
-    projection: Tensor | None
+    projection: Tensor | None = None
     """[d, e]"""
 
     def part(self, layers: slice) -> Tower:
-        """Some of the layers as a tower: from the rows before them [N, L, d] to the rows behind them."""
-        return replace(
-            self,
-            blocks=list(self.blocks)[layers],
-            layouts=self.layouts[layers],
-            before=None,
-            after=None,
-            start_norm=None,
-            norm=None,
-            projection=None,
-        )
+        """Some of the layers as a tower: from the rows before them [N, L, d] to the rows after them."""
+        return Tower(self.blocks[layers], self.layouts[layers], self.place)
 
     def read(self, rows: Tensor) -> Tensor:
         """The last block's rows [N, R, d] -> the tower's output [N, R, e]."""
@@ -349,9 +340,9 @@ class Pulled(NamedTuple):
 
     blocks: list[Tensors]
     at_norm: Tensors
-    """[K, N, R, d], behind and before the last norm"""
+    """[K, N, R, d], after and before the last norm"""
     at_start: Tensors
-    """[K, S, m, d], behind and before the norm of `start`"""
+    """[K, S, m, d], after and before the norm of `start`"""
 
 
 class Pushed(NamedTuple):

@@ -28,19 +28,15 @@ _DTYPES = {
 _ARCHIVE_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 
 
-class CheckpointError(UserError):
-    """A checkpoint file that cannot be used, named in the message."""
-
-
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read a CLIP checkpoint of any of the three formats.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or not a CLIP state dict.
+        UserError: the file is missing, damaged, or not a CLIP state dict.
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"backbone file not found: {path}")
+        raise UserError(f"backbone file not found: {path}")
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
@@ -49,15 +45,15 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         else:
             state = load_checkpoint(path)
     except UnreadableFileError as error:
-        raise CheckpointError(f"backbone file cannot be used: {error}") from error
+        raise UserError(f"backbone file cannot be used: {error}") from error
     except Exception as error:  # a damaged or hostile file can make each library fail in its own ways
-        raise CheckpointError(
+        raise UserError(
             f"backbone file {path} is damaged or has something else than plain tensors: {one_line(error)}"
         ) from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"backbone file has no state dict: {path}")
+        raise UserError(f"backbone file has no state dict: {path}")
     _check_are_plain(state, path)
     return _tensors_of_the_model(state)
 
@@ -68,19 +64,19 @@ def _check_are_plain(state: Mapping[str, Tensor], path: Path) -> None:
     A few bytes can describe a tensor of terabytes (all strides 0); converting it to float32 would fill the memory.
 
     Raises:
-        CheckpointError: a tensor is sparse, of an unusual type or too large.
+        UserError: a tensor is sparse, of an unusual type or too large.
     """
     stored: dict[int, int] = {}
     for name, tensor in state.items():
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype not in _DTYPES:
             kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device}"
-            raise CheckpointError(f"backbone file {path}: tensor {name} is not an ordinary tensor ({kind})")
+            raise UserError(f"backbone file {path}: tensor {name} is not an ordinary tensor ({kind})")
         storage = tensor.untyped_storage()
         stored[storage.data_ptr()] = storage.nbytes()
     claimed = sum(tensor.nbytes for tensor in state.values())
     held = min(sum(stored.values()), path.stat().st_size)
     if claimed > held:
-        raise CheckpointError(
+        raise UserError(
             f"backbone file {path}: its tensors have {claimed:,} bytes, the file holds only {held:,} bytes of values"
         )
 
@@ -119,7 +115,7 @@ def clip_from_state_dict(
         heads: what no tensor's shape tells; None: 64 channels a head, as in all of OpenAI's models.
 
     Raises:
-        CheckpointError: a tensor is missing, unknown or of the wrong shape; the message names it.
+        UserError: a tensor is missing, unknown or of the wrong shape; the message names it.
     """
     state = _tensors_of_the_model(state_dict)
     try:
@@ -127,7 +123,7 @@ def clip_from_state_dict(
         state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
         settings = _architecture(state, heads)
     except ValueError as error:
-        raise CheckpointError(f"{source} is not a CLIP with OpenAI's tensor names: {error}") from error
+        raise UserError(f"{source} is not a CLIP with OpenAI's tensor names: {error}") from error
     with torch.device("meta"):
         model = CLIP(**settings, quick_gelu=quick_gelu)
     _check_names_and_shapes(model, state, source)
@@ -204,12 +200,12 @@ def _check_names_and_shapes(model: CLIP, state: Mapping[str, Tensor], source: st
     expected = model.state_dict()
     for name, tensor in expected.items():
         if name not in state:
-            raise CheckpointError(f"{source}: tensor {name} is missing")
+            raise UserError(f"{source}: tensor {name} is missing")
         if state[name].shape != tensor.shape:
-            raise CheckpointError(
+            raise UserError(
                 f"{source}: tensor {name} has shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
             )
     unknown = sorted(set(state) - set(expected))
     if unknown:
         more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
-        raise CheckpointError(f"{source}: unknown tensor {unknown[0]}{more}")
+        raise UserError(f"{source}: unknown tensor {unknown[0]}{more}")

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from clip.backbones import checkpoint as weights
-from clip.backbones.checkpoint import CheckpointError, Heads
+from clip.backbones.checkpoint import Heads
 from clip.model import CLIP, VisionTransformer
 from dassl.utils.errors import UserError, one_line
 
@@ -144,7 +144,7 @@ def _open_clip() -> ModuleType:
 
 
 def _difference_from_openai(configuration: Mapping[str, Any]) -> str:
-    """The first setting that makes a model another architecture than CLIP's; "" where there is none."""
+    """The first setting that makes a model another architecture than CLIP's; "" if there is none."""
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
     known = {"embed_dim", "quick_gelu", "custom_text", *_SIZES}
@@ -178,7 +178,7 @@ def _check_is_the_model(model: CLIP, architecture: Mapping[str, Any], wrong: str
     """Compare the sizes of the tensors with those of the requested model.
 
     Raises:
-        CheckpointError: a size differs.
+        UserError: a size differs.
     """
     vision, text = architecture["vision_cfg"], architecture["text_cfg"]
     sizes = {
@@ -191,15 +191,15 @@ def _check_is_the_model(model: CLIP, architecture: Mapping[str, Any], wrong: str
     layers = vision.get("layers", 12)
     if isinstance(layers, int):
         if not isinstance(model.visual, VisionTransformer):
-            raise CheckpointError(f"{wrong}: its image tower is a ResNet")
+            raise UserError(f"{wrong}: its image tower is a ResNet")
         transformer = model.visual.transformer
         sizes["image width"] = transformer.width, vision.get("width", 768)
         sizes["image layers"] = transformer.layers, layers
         expected_width = int(vision.get("width", 768) * vision.get("mlp_ratio", 4.0))
         sizes["width of the image MLPs"] = transformer.blocks[0].mlp.c_fc.out_features, expected_width
     elif isinstance(model.visual, VisionTransformer):
-        raise CheckpointError(f"{wrong}: its image tower is a ViT")
+        raise UserError(f"{wrong}: its image tower is a ViT")
     for what, (found, expected) in sizes.items():
         expected = expected[0] if isinstance(expected, list | tuple) and len(set(expected)) == 1 else expected
         if found != expected:
-            raise CheckpointError(f"{wrong}: {what} {found} in place of {expected}")
+            raise UserError(f"{wrong}: {what} {found} in place of {expected}")

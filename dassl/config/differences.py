@@ -53,10 +53,7 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def config_differences(
-    there: dict[str, Any],
-    here: dict[str, Any],
-    defaults: dict[str, Any],
-    exempt: Collection[str] = CHANGES_NO_NUMBER,
+    there: dict[str, Any], here: dict[str, Any], defaults: dict[str, Any], exempt: Collection[str] = CHANGES_NO_NUMBER
 ) -> list[Difference]:
     """Keys in which a recorded configuration gives other results than the present one.
 

@@ -15,7 +15,7 @@ from dassl.utils.names import get_most_similar_str_to_a_from_b
 from dassl.utils.yaml_files import read_yaml
 
 from .differences import leaves
-from .node import find
+from .node import find, nested
 
 _FLAG = re.compile(r"--[A-Za-z]")
 _NAMED = 3  # keys that an error message suggests
@@ -113,7 +113,7 @@ def _set(cfg: CfgNode, key: str, value: Any, where: str) -> None:
         if value is None and known.get(key) is not None:
             raise TypeError("yacs would accept None for any type")
         _check_is_usable(value)
-        cfg.merge_from_other_cfg(_nested(key, value))
+        cfg.merge_from_other_cfg(CfgNode(nested([(key, value)])))
     except (
         ValueError, AssertionError, KeyError, SyntaxError, TypeError, RecursionError, MemoryError, OverflowError
     ) as error:  # fmt: skip
@@ -146,12 +146,6 @@ def _check_is_usable(value: Any) -> None:
             os.fsencode(part)
             if "\0" in part:
                 raise ValueError("it contains a null character")
-
-
-def _nested(key: str, value: Any) -> CfgNode:
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return CfgNode(value)
 
 
 def _is_new_key_allowed(cfg: CfgNode, key: str) -> bool:

@@ -1,7 +1,8 @@
-"""The root of the configuration tree: a yacs node that accepts whole numbers for floats."""
+"""The root of the configuration tree: a yacs node that accepts whole numbers for floats; and the tree as data."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from yacs.config import CfgNode
@@ -57,3 +58,24 @@ def find(cfg: CfgNode, key: str) -> Any:
     for part in key.split("."):
         node = node.get(part) if isinstance(node, CfgNode) else None
     return node
+
+
+def nested(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """The tree with these dotted keys and values."""
+    tree: dict[str, Any] = {}
+    for key, value in pairs:
+        *nodes, leaf = key.split(".")
+        node = tree
+        for name in nodes:
+            node = node.setdefault(name, {})
+        node[leaf] = value
+    return tree
+
+
+def plain(config: Any) -> Any:
+    """A config tree as JSON and YAML's safe form know it: nested dictionaries, lists, numbers and strings."""
+    if isinstance(config, dict):
+        return {str(key): plain(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [plain(value) for value in config]
+    return config if isinstance(config, (str, int, float, bool, type(None))) else str(config)

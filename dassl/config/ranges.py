@@ -13,7 +13,6 @@ from dassl.utils.errors import BadValueError
 from .node import find
 
 MAX_WORKERS = 1024
-MAX_ALLOWED_ASPECT_RATIO = 10_000  # of INPUT.MAX_ASPECT_RATIO: resized to a height of 224, such a strip takes 2 GB
 
 
 class Range(NamedTuple):
@@ -40,7 +39,7 @@ _BATCH = between(1, 2**31 - 1)
 
 _RANGES = {
     "INPUT.MAX_PIXELS": between(1, 2**31),
-    "INPUT.MAX_ASPECT_RATIO": between(1, MAX_ALLOWED_ASPECT_RATIO),
+    "INPUT.MAX_ASPECT_RATIO": between(1, 10_000),  # resized to a height of 224, such a strip takes 2 GB
     "INPUT.PIXEL_STD": POSITIVE,
     "INPUT.CROP_PADDING": at_least(0),
     "INPUT.RRCROP_SCALE": POSITIVE,

@@ -50,13 +50,9 @@ class EpochSeeds:
         dataset.__getitems__ = _SeededReader(dataset, worker_id, self._shared)
         outlive_signals()
         if self._position is not None:
-            self._continue(info.seed - worker_id, worker_id, self._position)
-
-    def _continue(self, base_seed: int, worker_id: int, position: Position) -> None:
-        seed_as_fresh_worker(base_seed, position.place(worker_id))
-        state = position.continue_worker(worker_id)
-        if state is not None:
-            restore_random_state(state)
+            seed_as_fresh_worker(info.seed - worker_id, self._position.place(worker_id))
+            if (state := self._position.continue_worker(worker_id)) is not None:
+                restore_random_state(state)
 
 
 class _SeededReader:

@@ -10,43 +10,20 @@ left, so its worker j has the place of worker (batches + j) modulo the number of
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
 from torch.utils.data import Sampler, get_worker_info
 
-from dassl.utils.random_state import random_state, restore_random_state
-
-
-@dataclass(frozen=True)
-class WorkerGenerators:
-    """State of a worker's generators. The class keeps it out of PyTorch's hands, which pins and shares tensors."""
-
-    python: Any
-    numpy: Any
-    torch: bytes
-
-    @staticmethod
-    def current() -> WorkerGenerators:
-        """The state in this process."""
-        return WorkerGenerators(random.getstate(), np.random.get_state(), torch.get_rng_state().numpy().tobytes())
-
-    def plain(self) -> dict[str, Any]:
-        """In the form of `random_state`."""
-        name, keys, *rest = self.numpy
-        state = torch.frombuffer(bytearray(self.torch), dtype=torch.uint8)
-        return {"python": self.python, "numpy": (name, keys.tolist(), *rest), "torch": state, "cuda": []}
+from dassl.utils.random_state import CpuGenerators, random_state, restore_random_state
 
 
 class Read(NamedTuple):
     """A batch from a worker, and the state of its generators afterwards."""
 
     batch: Any
-    generators: WorkerGenerators
+    generators: CpuGenerators
 
 
 @dataclass(frozen=True)
@@ -57,7 +34,7 @@ class CollateInWorker:
 
     def __call__(self, samples: list[Any]) -> Any:
         batch = self.collate(samples)
-        return batch if get_worker_info() is None else Read(batch, WorkerGenerators.current())
+        return batch if get_worker_info() is None else Read(batch, CpuGenerators.current())
 
 
 @dataclass
@@ -75,7 +52,7 @@ class Position:
     start: dict[str, Any]
     num_workers: int
     batches: int = 0
-    workers: dict[int, dict[str, Any] | WorkerGenerators] = field(default_factory=dict)
+    workers: dict[int, dict[str, Any] | CpuGenerators] = field(default_factory=dict)
     now: dict[str, Any] | None = None
 
     def take(self, read: Any) -> Any:
@@ -89,7 +66,7 @@ class Position:
     def plain(self) -> dict[str, Any]:
         """Numbers and tensors for a checkpoint; the constructor takes them back."""
         workers = {
-            worker: state.plain() if isinstance(state, WorkerGenerators) else state
+            worker: state.plain() if isinstance(state, CpuGenerators) else state
             for worker, state in self.workers.items()
         }
         return {**vars(self), "workers": workers, "now": random_state()}
@@ -97,7 +74,7 @@ class Position:
     def continue_worker(self, worker: int) -> dict[str, Any] | None:
         """State of the generators for a new worker; None: it has not read a batch."""
         state = self.workers.get(self.place(worker))
-        assert not isinstance(state, WorkerGenerators), "a position is continued in the form of `plain`"
+        assert not isinstance(state, CpuGenerators), "a position is continued in the form of `plain`"
         return state
 
     def place(self, worker: int) -> int:

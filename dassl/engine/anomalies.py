@@ -55,10 +55,7 @@ def details(losses: Sequence[str], tensors: Sequence[str], images: Sequence[str]
         "images of the batch": images,
         "images of the batch before, whose update may have spoiled the tensors": before,
     }
-    return (
-        "\n".join("\n".join([f"{title}:", *(f"  {name}" for name in names)]) for title, names in sections.items())
-        + "\n"
-    )
+    return "".join(f"{title}:\n" + "".join(f"  {name}\n" for name in names) for title, names in sections.items())
 
 
 def check_logits(
@@ -79,19 +76,17 @@ def check_logits(
         return
     rows = bad.nonzero().flatten().tolist()
     tensors = non_finite_tensors(models or {}, gradients=False)
-    named = [str(images[row]) for row in rows] if len(images) == len(bad) else []
-    raise NonFiniteError(
+    message = (
         "use another checkpoint, or TRAINER.<name>.PREC fp32 if the trainer has it: "
         f"the logits of {len(rows)} of {len(bad)} images in a batch are NaN or infinite"
-        + (f"; images: {listed(named, EXAMPLES)}" if named else "")
-        + (
-            f"; tensors: {listed(tensors, EXAMPLES)}"
-            if tensors
-            else "; all of the model's parameters are finite"
-            if models
-            else ""
-        )
     )
+    if len(images) == len(bad):
+        message += f"; images: {listed([str(images[row]) for row in rows], EXAMPLES)}"
+    if tensors:
+        message += f"; tensors: {listed(tensors, EXAMPLES)}"
+    elif models:
+        message += "; all of the model's parameters are finite"
+    raise NonFiniteError(message)
 
 
 def image_paths(batches: Iterable[Any]) -> list[str]:

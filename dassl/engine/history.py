@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from dassl.utils.errors import UnreadableFileError, UnwritableFileError
 from dassl.utils.files import StrPath, read_bytes, write_text_atomically
@@ -88,23 +87,12 @@ def _lines(path: Path) -> list[dict[str, float]]:
 
 
 def _read_line(text: str, where: str) -> dict[str, float]:
-    try:
+    with suppress(AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError):
         line = json.loads(text)
-    except (ValueError, RecursionError):
-        line = None
-    if not isinstance(line, dict) or not all(map(_is_number, line.values())) or not isinstance(line.get("epoch"), int):
-        shown = text if len(text) <= 100 else f"{text[:100]} ..."
-        remedy = "correct or delete the file (it contains only the training curve)"
-        raise UnreadableFileError(f"{where} is not an epoch's averages: {shown!r}; {remedy}")
-    return line
-
-
-def _is_number(value: Any) -> bool:
-    """Whether `value` is a number that a float can hold, nan and infinity included."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    try:
-        math.isfinite(value)
-    except OverflowError:
-        return False
-    return True
+        if type(line["epoch"]) is int and {type(value) for value in line.values()} <= {int, float}:
+            for value in line.values():
+                float(value)  # OverflowError for a number that no float can hold
+            return line
+    shown = text if len(text) <= 100 else f"{text[:100]} ..."
+    remedy = "correct or delete the file (it contains only the training curve)"
+    raise UnreadableFileError(f"{where} is not an epoch's averages: {shown!r}; {remedy}")

@@ -5,16 +5,19 @@ An update stops the run if a loss or a tensor is NaN or infinite.
 
 from __future__ import annotations
 
+import os.path as osp
 from collections import OrderedDict
 from typing import Any
 
 import torch
 from torch import nn
 
+from dassl.utils.errors import UnwritableFileError
+from dassl.utils.files import write_text_atomically
 from dassl.utils.names import listed
 from dassl.utils.tools import tolist_if_not
 
-from .anomalies import NonFiniteError, details, non_finite_tensors
+from .anomalies import DETAILS_NAME, NonFiniteError, details, non_finite_tensors
 
 
 class RegisteredModels:
@@ -143,7 +146,16 @@ class RegisteredModels:
 
     def write_details(self, text: str) -> str | None:
         """Write what is too long for an error message; returns the file, None without an output folder."""
-        return None
+        folder = getattr(self, "output_dir", "")
+        if not folder:
+            return None
+        path = osp.join(folder, DETAILS_NAME)
+        try:
+            write_text_atomically(path, text)
+        except UnwritableFileError as error:  # the error that is explained matters more
+            print(f"Note: the details are not kept: {error}")
+            return None
+        return path
 
     def _position(self) -> str:
         if not hasattr(self, "batch_idx"):

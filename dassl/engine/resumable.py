@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from dassl.data.data_manager import ImageLoader
 from dassl.interruption import STOP, Interrupted
 from dassl.utils.errors import BadValueError, MismatchError, one_line
-from dassl.utils.files import write_bytes_atomically
+from dassl.utils.files import read_bytes, write_bytes_atomically
 from dassl.utils.meters import MetricMeter
 from dassl.utils.threads import usable_cores
 from dassl.utils.torchtools import BEST_NAME, last_common_checkpoint, load_checkpoint
@@ -80,8 +80,7 @@ class ResumableRun(RunChecks):
         for name, path in best.items():
             own = osp.join(self.output_dir, name, BEST_NAME)
             if not osp.exists(own):
-                with open(path, "rb") as file:
-                    write_bytes_atomically(own, file.read())
+                write_bytes_atomically(own, read_bytes(path))
 
     def training_state(self) -> dict[str, Any]:
         """As in TrainerBase, with the best result so far and the loss scale (of `self.scaler`, if there is one)."""

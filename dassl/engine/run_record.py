@@ -20,7 +20,7 @@ import yaml
 from yacs.config import CfgNode
 
 from dassl.config.differences import BACKBONE_KEY, EXTEND_KEY, INIT_KEY, Difference, leaves, without_extension
-from dassl.config.tree import plain
+from dassl.config.node import nested, plain
 from dassl.utils.errors import MismatchError, UnreadableFileError
 from dassl.utils.files import StrPath, read_json, write_text_atomically
 from dassl.utils.torchtools import POINTER_NAME, checkpoint_name, raw_bytes
@@ -164,16 +164,7 @@ def has_checkpoints(folder: StrPath) -> bool:
 
 def counting_config(cfg: CfgNode, exempt: Collection[str]) -> dict[str, Any]:
     """The nested configuration without the keys in `exempt`."""
-    tree: dict[str, Any] = {}
-    for key, value in leaves(plain(cfg)):
-        if key in exempt:
-            continue
-        *nodes, leaf = key.split(".")
-        node = tree
-        for name in nodes:
-            node = node.setdefault(name, {})
-        node[leaf] = value
-    return tree
+    return nested((key, value) for key, value in leaves(plain(cfg)) if key not in exempt)
 
 
 def classnames_digest(classnames: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""A trainer with data, a model and an evaluator from the configuration; the loop over the batches of an epoch."""
+"""A trainer with data, a model and an evaluator from the configuration; the loops over batches."""
 
 from __future__ import annotations
 
@@ -21,19 +21,13 @@ from dassl.interruption import STOP
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils.devices import chosen_device
 from dassl.utils.environment import collect_env_info
-from dassl.utils.errors import BadValueError, MissingFileError, UnwritableFileError
-from dassl.utils.files import (
-    file_sha256_if_any,
-    mkdir_if_missing,
-    remove_unfinished_files,
-    write_text_atomically,
-)
+from dassl.utils.errors import BadValueError, MissingFileError
+from dassl.utils.files import file_sha256_if_any, mkdir_if_missing, remove_unfinished_files, write_text_atomically
 from dassl.utils.meters import AverageMeter, MetricMeter
 from dassl.utils.progress import print_above_bar, progress_bar
 from dassl.utils.torchtools import BEST_NAME, count_num_param, load_pretrained_weights
 
-from .anomalies import DETAILS_NAME, image_paths, non_finite_losses, non_finite_tensors
-from .evaluation_loop import EvaluationLoop
+from .anomalies import check_logits, image_paths, non_finite_losses, non_finite_tensors
 from .found_models import folders_beside
 from .history import TENSORBOARD_NAME, EpochHistory
 from .resumable import ResumableRun
@@ -43,7 +37,7 @@ from .unfinished_epoch import FOLDER as UNFINISHED_FOLDER
 from .unfinished_epoch import Timer, remove_unfinished_epoch
 
 
-class SimpleTrainer(ResumableRun, EvaluationLoop):
+class SimpleTrainer(ResumableRun):
     """A trainer with data, a model, an evaluator and an output folder, all from the configuration."""
 
     train_loader_x: Any  # all loaders are None in a trainer for class names alone
@@ -51,6 +45,7 @@ class SimpleTrainer(ResumableRun, EvaluationLoop):
     shown_metrics: Sequence[str] = ()
     """What log lines and the bar show of what a step reports: means over the epoch so far. Empty: all, as in Dassl."""
 
+    model: Any
     _classes_alone: list[str] | None = None  # class names in place of a data set
 
     @classmethod
@@ -68,6 +63,8 @@ class SimpleTrainer(ResumableRun, EvaluationLoop):
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
+        self.test_seconds: float | None = None  # of the last evaluation
+        self.tested_images: list[str] = []  # paths, in the order of the last evaluation
         self.check_ranges(cfg)
         self.check_cfg(cfg)
         self.device = chosen_device(cfg.USE_CUDA)
@@ -200,17 +197,6 @@ class SimpleTrainer(ResumableRun, EvaluationLoop):
         if self.cfg.TEST.FINAL_MODEL == "best_val" and not self.cfg.TEST.NO_TEST and self.val_loader is None:
             raise BadValueError("TEST.FINAL_MODEL best_val needs validation images, and this data set has none")
 
-    def write_details(self, text: str) -> str | None:
-        if not self.output_dir:
-            return None
-        path = osp.join(self.output_dir, DETAILS_NAME)
-        try:
-            write_text_atomically(path, text)
-        except UnwritableFileError as error:  # the error that is explained matters more
-            print(f"Note: the details are not kept: {error}")
-            return None
-        return path
-
     @STOP.deferred()
     def train_on_batches(self, batches: Iterable[tuple], num_batches: int) -> None:
         """One epoch: `forward_backward(*batch)` for each, with averages, log lines, TensorBoard and a bar.
@@ -263,3 +249,51 @@ class SimpleTrainer(ResumableRun, EvaluationLoop):
             f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) data {data_time.val:.3f} ({data_time.avg:.3f}) "
             f"{self._shown(losses)} lr {self.get_current_lr():.4e} eta {eta}"
         )
+
+    # Evaluation
+
+    @torch.no_grad()
+    def test(self, split: str | None = None, is_final: bool = False) -> float:
+        """Evaluate on `test` or `val` (default: TEST.SPLIT); returns the evaluator's first result.
+
+        Without validation images the test images are used, as the printed line says.
+
+        Args:
+            is_final: whether training is over. Some versions of Dassl have it for trainers that override this method;
+                here the evaluation is the same.
+        """
+        self.set_model_mode("eval")
+        self.evaluator.reset()
+        split, loader = split or self.cfg.TEST.SPLIT, self.val_loader
+        if split != "val" or loader is None:
+            split, loader = "test", self.test_loader
+        print(f"Evaluate on the *{split}* set")
+        started, self.tested_images = time.time(), []
+        for batch in progress_bar(loader, desc=f"test on {split}", unit="batch"):
+            input, label = self.parse_batch_test(batch)
+            logits = self.inferred_logits(input)
+            check_logits(logits, image_paths([batch]), self.checked_models())
+            self.evaluator.process(logits, label)
+            self.tested_images += image_paths([batch])
+        results = self.evaluator.evaluate()
+        self.test_seconds = time.time() - started
+        for name, value in results.items():
+            self.write_scalar(f"{split}/{name}", value, self.epoch)
+        return next(iter(results.values()))
+
+    def model_inference(self, input: torch.Tensor) -> torch.Tensor:
+        """Logits [batch, classes] of images."""
+        return self.model(input)
+
+    def inferred_logits(self, input: torch.Tensor) -> torch.Tensor:
+        """Logits [batch, classes] from `model_inference`, which may return a tuple of which the first is the logits."""
+        output = self.model_inference(input)
+        return output[0] if isinstance(output, tuple | list) else output
+
+    def parse_batch_test(self, batch: dict[str, Any]) -> tuple[torch.Tensor, ...]:
+        """Images and labels on the trainer's device."""
+        return self._on_device(batch["img"], batch["label"])
+
+    def _on_device(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Copies on the trainer's device; the host does not wait for copies from pinned memory."""
+        return tuple(tensor.to(self.device, non_blocking=True) for tensor in tensors)

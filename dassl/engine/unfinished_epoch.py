@@ -36,7 +36,6 @@ _KINDS: dict[str, type] = {
     "averages": dict,
     "seconds": float,
 }
-_REMEDY = "delete it to continue from the last epoch"
 _DIGEST = "sha256"
 """Key of the digest of everything else in the file: no part of it can be changed alone."""
 
@@ -73,39 +72,39 @@ def read_unfinished_epoch(folder: StrPath) -> dict[str, Any] | None:
     path = unfinished_epoch_path(folder)
     if not os.path.lexists(path):
         return None
-    if not os.path.isfile(path):
-        raise UnreadableFileError(f"{path} is not a file: {_REMEDY}")
     try:
+        if not os.path.isfile(path):
+            raise UnreadableFileError(f"{path} is not a file")
         content = load_checkpoint(path)
+        _check_content(content, path)
     except UnreadableFileError as error:
-        raise UnreadableFileError(f"{error}: {_REMEDY}") from error
+        raise UnreadableFileError(f"{error}: delete it to continue from the last epoch") from error
+    return content
+
+
+def _check_content(content: dict[str, Any], path: str) -> None:
+    """Check the parts of the file and their digest, which is removed; and that they agree about epoch and batches.
+
+    Raises:
+        UnreadableFileError: a part is missing or damaged, or the parts do not agree.
+    """
     for key, kind in _KINDS.items():
         if not isinstance(content.get(key), kind):
-            raise UnreadableFileError(f'{path} is damaged: "{key}" is missing or not a {kind.__name__}: {_REMEDY}')
+            raise UnreadableFileError(f'{path} is damaged: "{key}" is missing or not a {kind.__name__}')
     recorded = content.pop(_DIGEST, None)
     try:
         is_whole = recorded == content_digest(content)
     except (RuntimeError, TypeError) as error:  # lists that contain themselves, tensors without values
-        raise UnreadableFileError(f"{path} is damaged ({one_line(error)}): {_REMEDY}") from error
+        raise UnreadableFileError(f"{path} is damaged ({one_line(error)})") from error
     if not is_whole:
-        raise UnreadableFileError(f"{path} is damaged or was edited: its content does not match its digest: {_REMEDY}")
-    _check_counts(content, path)
-    return content
-
-
-def _check_counts(content: Mapping[str, Any], path: str) -> None:
-    """Check that the parts of the file agree about epoch and batches.
-
-    Raises:
-        UnreadableFileError: they do not.
-    """
+        raise UnreadableFileError(f"{path} is damaged or was edited: its content does not match its digest")
     epoch, batches = content["epoch"], content["batches"]
     models, position = content["models"].values(), content["position"]
     counts_fit = not isinstance(epoch, bool) and not isinstance(batches, bool) and epoch >= 0 and batches >= 0
     models_fit = all(isinstance(model, dict) and model.get("epoch") == epoch for model in models)
     position_fits = not batches or position.get("batches") == batches
     if not (counts_fit and models_fit and position_fits):
-        raise UnreadableFileError(f"{path} is damaged: its parts are not from one step: {_REMEDY}")
+        raise UnreadableFileError(f"{path} is damaged: its parts are not from one step")
 
 
 def content_digest(content: Mapping[str, Any]) -> str:

@@ -49,6 +49,16 @@ class Confusion:
         """Number of images of each label [size]."""
         return self._summed(self.labels)
 
+    def accuracies(self) -> dict[int, float]:
+        """Accuracy in percent of each class that occurs as a label."""
+        pairs = enumerate(zip(self.hits.tolist(), self.labelled.tolist(), strict=True))
+        return {label: 100.0 * correct / total for label, (correct, total) in pairs if total}
+
+    def macro_accuracy(self) -> float:
+        """Mean of `accuracies`."""
+        accuracies = self.accuracies()
+        return sum(accuracies.values()) / len(accuracies)
+
     def macro_f1(self) -> float:
         """Mean of the F1 scores of the classes that occur as labels, from 0 to 1."""
         f1 = 2 * self.hits / (self.labelled + self._summed(self.predicted)).clamp(min=1)

@@ -87,7 +87,7 @@ class Classification(EvaluatorBase):
         if self._are_probabilities is None:
             self._are_probabilities = are_probabilities(mo)
         logarithms = log_probabilities(mo, self._are_probabilities)  # [batch, classes]
-        self._kept.append(*Outcomes.of_batch(mo, logarithms, gt).columns())
+        self._kept.append(*Outcomes.of_batch(mo, logarithms, gt))
         if self._space is not None:
             self._space.add(mo, logarithms, gt)
 
@@ -131,9 +131,8 @@ class Classification(EvaluatorBase):
 
     def _further_results(self, outcomes: Outcomes, confusion: Confusion) -> dict[str, float]:
         """Print what Dassl does not measure, one line each."""
-        accuracies = _accuracies(confusion)
         results = dict(
-            macro_accuracy=_mean(accuracies.values()),
+            macro_accuracy=confusion.macro_accuracy(),
             nll=-outcomes.log_likelihood.mean().item(),
             ece=100.0 * expected_calibration_error(outcomes.confidence, outcomes.correct),
             adaptive_ece=100.0 * adaptive_calibration_error(outcomes.confidence, outcomes.correct),
@@ -150,12 +149,17 @@ class Classification(EvaluatorBase):
             print("Note: the model returns probabilities instead of logits; nll, ece and brier use them as they are")
         if self._lab2cname:
             names = self._distinct_names()
-            self.per_class = {names[label]: accuracy for label, accuracy in accuracies.items()}
+            self.per_class = {names[label]: accuracy for label, accuracy in confusion.accuracies().items()}
             self.confusion_pairs = [
                 {"true": names[label], "predicted": names[predicted], "count": count}
                 for label, predicted, count in confusion.most_confused(PAIRS_KEPT)
             ]
-            self._print_confusion_pairs()
+            shown = [
+                f"{printable(pair['true'])} as {printable(pair['predicted'])} ({pair['count']})"
+                for pair in self.confusion_pairs[:PAIRS_PRINTED]
+            ]
+            if shown:
+                print(f"* most confused: {', '.join(shown)}")
         if self._space is not None:
             self.joint = self._space.results(outcomes.correct)
             print("\n".join(f"* {name}: {value:.1f}%" for name, value in self.joint.items()))
@@ -164,24 +168,14 @@ class Classification(EvaluatorBase):
     def _print_classes(self, confusion: Confusion) -> float:
         """Print a line per class; returns the mean accuracy of the classes."""
         print("=> per-class result")
-        accuracies = _accuracies(confusion)
-        hits, labelled = confusion.hits, confusion.labelled
-        for label, accuracy in accuracies.items():
+        hits, labelled, mean = confusion.hits, confusion.labelled, confusion.macro_accuracy()
+        for label, accuracy in confusion.accuracies().items():
             print(
                 f"* class: {label} ({printable(self._lab2cname[label])})\ttotal: {int(labelled[label]):,}\t"
                 f"correct: {int(hits[label]):,}\tacc: {accuracy:.1f}%"
             )
-        mean = _mean(accuracies.values())
         print(f"* average: {mean:.1f}%")
         return mean
-
-    def _print_confusion_pairs(self) -> None:
-        shown = [
-            f"{printable(pair['true'])} as {printable(pair['predicted'])} ({pair['count']})"
-            for pair in (self.confusion_pairs or [])[:PAIRS_PRINTED]
-        ]
-        if shown:
-            print(f"* most confused: {', '.join(shown)}")
 
     def _distinct_names(self) -> dict[int, str]:
         """Class names by label; those that several classes share, with their label."""
@@ -194,18 +188,3 @@ class Classification(EvaluatorBase):
         path = osp.join(self.cfg.OUTPUT_DIR, "cmat.pt")
         save_atomically(confusion.matrix(), path)
         print(f"Confusion matrix is saved to {path}")
-
-
-def _accuracies(confusion: Confusion) -> dict[int, float]:
-    """Accuracy in percent of each class that occurs as a label."""
-    hits, labelled = confusion.hits.tolist(), confusion.labelled.tolist()
-    return {
-        label: 100.0 * correct / total
-        for label, (correct, total) in enumerate(zip(hits, labelled, strict=True))
-        if total
-    }
-
-
-def _mean(values: Iterable[float]) -> float:
-    values = list(values)
-    return sum(values) / len(values)

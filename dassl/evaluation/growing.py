@@ -26,15 +26,11 @@ class GrowingTensors:
             self._columns = [tensor.new_empty(0, *tensor.shape[1:], device="cpu") for tensor in batch]
         end = self._length + len(batch[0])
         if end > len(self._columns[0]):
-            self._columns = [self._enlarged(column, max(2 * end, 4096)) for column in self._columns]
+            more = max(2 * end, 4096) - len(self._columns[0])
+            self._columns = [torch.cat([column, column.new_empty(more, *column.shape[1:])]) for column in self._columns]
         for column, tensor in zip(self._columns, batch, strict=True):
             column[self._length : end] = tensor
         self._length = end
-
-    def _enlarged(self, column: Tensor, capacity: int) -> Tensor:
-        larger = torch.empty(capacity, *column.shape[1:], dtype=column.dtype)
-        larger[: self._length] = column[: self._length]
-        return larger
 
     def columns(self) -> tuple[Tensor, ...]:
         """Views of what was appended [N, ...]."""

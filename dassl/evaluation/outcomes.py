@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,8 +13,7 @@ TOP = 5
 """Number of classes that are kept of each image."""
 
 
-@dataclass(frozen=True)
-class Outcomes:
+class Outcomes(NamedTuple):
     """N images with K = min(5, classes) of their classes. Probabilities are float64, everything lies on the CPU."""
 
     labels: Tensor
@@ -60,10 +59,6 @@ class Outcomes:
             probabilities.square().sum(dim=1) - 2 * label_scores + 1,
         )
         return Outcomes(on_cpu.long(), *(tensor.cpu() for tensor in found))
-
-    def columns(self) -> tuple[Tensor, ...]:
-        """The tensors in the order of the fields."""
-        return tuple(getattr(self, field.name) for field in fields(self))
 
     @property
     def predicted(self) -> Tensor:

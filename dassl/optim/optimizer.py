@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from torch import nn, optim
@@ -13,6 +14,12 @@ from dassl.utils.errors import BadValueError
 from dassl.utils.names import check_availability
 
 AVAI_OPTIMS = ["adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw"]
+_ADAMS: dict[str, Callable[..., optim.Optimizer]] = {
+    "adam": optim.Adam,
+    "amsgrad": partial(optim.Adam, amsgrad=True),
+    "radam": optim.RAdam,
+    "adamw": optim.AdamW,
+}
 
 
 def build_optimizer(
@@ -33,10 +40,11 @@ def build_optimizer(
     check_availability(optim_cfg.NAME, AVAI_OPTIMS, kind="optimizer")
     if param_groups is not None and optim_cfg.STAGED_LR:
         warnings.warn("OPTIM.STAGED_LR is ignored, since the parameter groups are given", stacklevel=2)
-    if param_groups is None:
-        param_groups = _staged_groups(model, optim_cfg) if optim_cfg.STAGED_LR else _all_parameters(model)
+    if param_groups is None and optim_cfg.STAGED_LR:
+        param_groups = _staged_groups(model, optim_cfg)
+    parameters = model.parameters() if isinstance(model, nn.Module) else model
     try:
-        return _make(param_groups, optim_cfg)
+        return _make(list(parameters if param_groups is None else param_groups), optim_cfg)
     except ValueError as error:
         raise BadValueError(f"the optimizer {optim_cfg.NAME} does not accept these settings: {error}") from error
 
@@ -45,30 +53,13 @@ def _make(param_groups: list[Any], optim_cfg: CfgNode) -> optim.Optimizer:
     # foreach: one operation updates all tensors, instead of one operation per tensor; faster on CPUs as well
     common = {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY, "foreach": True}
     eps = getattr(optim_cfg, "ADAM_EPS", 1e-8)  # nodes that other repositories add do not have this key
-    adam = {"betas": (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2), "eps": eps}
-    match optim_cfg.NAME:
-        case "adam":
-            return optim.Adam(param_groups, **common, **adam)
-        case "amsgrad":
-            return optim.Adam(param_groups, **common, **adam, amsgrad=True)
-        case "radam":
-            return optim.RAdam(param_groups, **common, **adam)
-        case "adamw":
-            return optim.AdamW(param_groups, **common, **adam)
-        case "rmsprop":
-            return optim.RMSprop(param_groups, **common, momentum=optim_cfg.MOMENTUM, alpha=optim_cfg.RMSPROP_ALPHA)
-        case _:
-            return optim.SGD(
-                param_groups,
-                **common,
-                momentum=optim_cfg.MOMENTUM,
-                dampening=optim_cfg.SGD_DAMPNING,
-                nesterov=optim_cfg.SGD_NESTEROV,
-            )
-
-
-def _all_parameters(model: nn.Module | Iterable[Any]) -> list[Any]:
-    return list(model.parameters() if isinstance(model, nn.Module) else model)
+    if optim_cfg.NAME in _ADAMS:
+        betas = optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2
+        return _ADAMS[optim_cfg.NAME](param_groups, **common, betas=betas, eps=eps)
+    common["momentum"] = optim_cfg.MOMENTUM
+    if optim_cfg.NAME == "rmsprop":
+        return optim.RMSprop(param_groups, **common, alpha=optim_cfg.RMSPROP_ALPHA)
+    return optim.SGD(param_groups, **common, dampening=optim_cfg.SGD_DAMPNING, nesterov=optim_cfg.SGD_NESTEROV)
 
 
 def _staged_groups(model: Any, optim_cfg: CfgNode) -> list[dict[str, Any]]:

@@ -6,18 +6,22 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from .errors import MissingFileError, UnwritableFileError, one_line
-from .files import StrPath, file_digest, mkdir_if_missing
+from .files import StrPath, file_digest
+from .locks import locked_while_writing
 from .progress import progress_bar
 
 ATTEMPTS = 5
 PAUSE = 2.0  # seconds before the next attempt
 TIMEOUT = 60.0  # seconds without a byte
 CHUNK = 1 << 16  # bytes; a broken connection loses one chunk at most
+_DIGESTS = {"MD5": "md5", "SHA-256": "sha256"}
 
 
 def download_url(url: str, dst: str, from_gdrive: bool = True) -> None:
@@ -28,7 +32,7 @@ def download_url(url: str, dst: str, from_gdrive: bool = True) -> None:
 
     Raises:
         MissingFileError: the file cannot be downloaded; the address is named.
-        UnwritableFileError: the disk is full or the folder cannot be written.
+        UserError: the disk is full, or the folder cannot be written or locked.
     """
     print(f"Downloading {url} to {dst}")
     if from_gdrive:
@@ -37,31 +41,56 @@ def download_url(url: str, dst: str, from_gdrive: bool = True) -> None:
         fetch_url(url, os.path.abspath(dst))
 
 
-def fetch_url(url: str, path: StrPath, md5: str = "") -> None:
-    """Download a file from a web server.
+def fetch_url(url: str, path: StrPath, digest: str = "", kind: str = "MD5") -> None:
+    """Download a file from a web server, unless `path` has the expected digest already.
 
     Received bytes are kept in `<path>.part`, also between runs. The rest is requested with a range request; a
-    server without ranges sends the file from the start.
+    server without ranges sends the file from the start. A second process that wants the same file waits.
 
     Args:
-        path: absolute path of the new file.
-        md5: of the file, if known.
+        path: of the new file.
+        digest: of the file in hexadecimal digits, if known.
+        kind: of the digest, MD5 or SHA-256.
 
     Raises:
-        MissingFileError: the server does not send the file, the connection keeps failing, or the MD5 is wrong.
-        UnwritableFileError: the disk is full or the folder cannot be written.
+        MissingFileError: the server does not send the file, the connection keeps failing, or the digest is wrong.
+        UserError: the disk is full, or the folder cannot be written or locked.
     """
+    if _has_digest(path, digest, kind):
+        return
+    with _part_of(path) as part:
+        if _has_digest(path, digest, kind):  # another process has fetched it
+            return
+        _fetch(url, part)
+        if digest and (found := file_digest(part, _DIGESTS[kind])) != digest:
+            part.unlink()
+            raise MissingFileError(f"{url} gave a file with {kind} {found}, not {digest}; it was removed")
+        part.replace(path)
+
+
+def _has_digest(path: StrPath, digest: str, kind: str) -> bool:
+    return bool(digest) and os.path.isfile(path) and file_digest(path, _DIGESTS[kind]) == digest
+
+
+@contextmanager
+def _part_of(path: StrPath) -> Iterator[Path]:
+    """The part file of a download, for this process alone."""
+    part = Path(f"{path}.part")
+    with locked_while_writing(part.parent, f"{part.name}.lock", wait=True):
+        yield part
+
+
+def _fetch(url: str, part: Path) -> None:
+    """Append the missing bytes to `part`, with several attempts."""
     import requests  # slow to import
 
-    part = _part_of(path)
-    mkdir_if_missing(part.parent)
     reason = ""
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(PAUSE)
         try:
             if _fetch_rest(url, part):
-                break
+                return
             reason = "the connection was lost"
         except requests.RequestException as error:
             reason = _reason(error)
@@ -69,16 +98,7 @@ def fetch_url(url: str, path: StrPath, md5: str = "") -> None:
             raise
         except OSError as error:
             raise UnwritableFileError(f"cannot write {part}: {error.strerror or error}") from error
-    else:
-        received = _size(part)
-        raise MissingFileError(f"cannot download {url}: {reason} ({received:,} bytes so far); run again to continue")
-    if md5:
-        _check_md5(part, md5, url)
-    part.replace(path)
-
-
-def _part_of(path: StrPath) -> Path:
-    return Path(f"{path}.part")
+    raise MissingFileError(f"cannot download {url}: {reason} ({_size(part):,} bytes so far); run again to continue")
 
 
 def _size(part: Path) -> int:
@@ -128,14 +148,6 @@ def _check_space(part: Path, needed: int | None, url: str) -> None:
         raise UnwritableFileError(f"{url} needs {needed:,} bytes more, but {part.parent} has only {free:,} bytes free")
 
 
-def _check_md5(path: Path, expected: str, origin: str) -> None:
-    """Remove `path` and raise MissingFileError if it is not the expected file."""
-    found = file_digest(path, "md5")
-    if found != expected:
-        path.unlink()
-        raise MissingFileError(f"{origin} gave a file with MD5 {found}, not {expected}; it was removed")
-
-
 def fetch_drive(drive_id: str, path: StrPath) -> None:
     """Download a Google Drive file with gdown.
 
@@ -151,16 +163,15 @@ def fetch_drive(drive_id: str, path: StrPath) -> None:
 def _fetch_with_gdown(path: StrPath, page: str, **source: Any) -> None:
     import gdown  # slow to import
 
-    part = _part_of(path)
-    mkdir_if_missing(part.parent)
     reason = "Google Drive did not send it"
-    try:
-        received = gdown.download(**source, output=str(part), quiet=not sys.stderr.isatty(), resume=True)
-    except Exception as error:  # gdown lets through whatever its libraries raise
-        received, reason = None, _reason(error)
-    if received is None:
-        raise MissingFileError(f"cannot download {part.stem} from {page}: {reason}")
-    part.replace(path)
+    with _part_of(path) as part:
+        try:
+            received = gdown.download(**source, output=str(part), quiet=not sys.stderr.isatty(), resume=True)
+        except Exception as error:  # gdown lets through whatever its libraries raise
+            received, reason = None, _reason(error)
+        if received is None:
+            raise MissingFileError(f"cannot download {part.stem} from {page}: {reason}")
+        part.replace(path)
 
 
 def _reason(error: Exception) -> str:

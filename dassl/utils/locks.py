@@ -30,21 +30,23 @@ class BusyError(UserError):
     """Another process is working on the run."""
 
 
-def lock(folder: StrPath, again: bool = False) -> FileLock:
+def lock(folder: StrPath, again: bool = False, name: str = LOCK_NAME, wait: bool = False) -> FileLock:
     """The lock of a folder, taken. The folder is created if missing.
 
     Args:
         folder: where the lock file is.
         again: whether this process may take it several times; it then has to release it as often.
+        name: of the lock file.
+        wait: whether to wait for a process that holds it.
 
     Raises:
         BusyError: another process holds it; its process number and computer are named.
         UserError: the folder cannot be written, or its file system does not support locks.
     """
-    path = Path(os.path.realpath(folder), LOCK_NAME)  # the same for every way to write the folder
+    path = Path(os.path.realpath(folder), name)  # the same for every way to write the folder
     for _ in range(ATTEMPTS):
         mkdir_if_missing(path.parent)
-        taken = FileLock(path, timeout=0, is_singleton=again, on_acquired=_sign)
+        taken = FileLock(path, timeout=-1 if wait else 0, is_singleton=again, on_acquired=_sign)
         try:
             taken.acquire()
             return taken
@@ -81,8 +83,8 @@ def locked(folder: StrPath) -> Iterator[None]:
 
 
 @contextmanager
-def locked_while_writing(folder: StrPath) -> Iterator[None]:
-    """As `locked`, for a folder in which no lock file should stay.
+def locked_while_writing(folder: StrPath, name: str = LOCK_NAME, wait: bool = False) -> Iterator[None]:
+    """As `locked`, for a folder in which no lock file should stay. `name` and `wait` are those of `lock`.
 
     The file is removed before the lock is released. So is the folder, if it is new and empty. A killed process leaves
     the file, which does not stop the next process.
@@ -92,12 +94,12 @@ def locked_while_writing(folder: StrPath) -> Iterator[None]:
         UserError: the folder cannot be locked.
     """
     made = _missing(folder)
-    taken = lock(folder)
+    taken = lock(folder, name=name, wait=wait)
     try:
         yield
     finally:
         with suppress(OSError):
-            Path(folder, LOCK_NAME).unlink()
+            Path(folder, name).unlink()
         _remove_unused(made)
         taken.release()
 

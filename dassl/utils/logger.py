@@ -37,7 +37,6 @@ class Logger:
         self.console = console_of(sys.stdout) if console is None else console
         self.file = file
         if fpath:
-            mkdir_if_missing(os.path.dirname(os.path.abspath(fpath)))
             self.file = _open_new(fpath)
 
     def write(self, msg: str) -> int:
@@ -112,7 +111,6 @@ def setup_logger(output: str | None = None) -> None:
     if not output:
         return
     path = output if output.endswith((".txt", ".log")) else os.path.join(output, LOG_NAME)
-    mkdir_if_missing(os.path.dirname(os.path.abspath(path)))
     file = _open_new(path)
     sys.stdout = Logger(console=console_of(sys.stdout), file=file)
     sys.stderr = Logger(console=console_of(sys.stderr), file=file)
@@ -124,6 +122,7 @@ def console_of(stream: IO[str] | Logger) -> IO[str]:
 
 
 def _open_new(path: str) -> _LogFile:
+    mkdir_if_missing(os.path.dirname(os.path.abspath(path)))
     stamp = time.strftime("-%Y-%m-%d-%H-%M-%S")
     candidates = [path, path + stamp, *(f"{path}{stamp}-{k}" for k in range(2, 100))]
     for candidate in candidates:

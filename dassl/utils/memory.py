@@ -10,19 +10,14 @@ _MAX_INT = 2**31 - 1
 _TOP_PAD = 64 << 20
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory() -> None:
     """Let malloc keep freed memory instead of returning it to the kernel at once.
 
     By default glibc maps every large block again and unmaps it when freed. So each step of a CPU run faults in the same
-    gigabytes page by page, which is slow in a virtual machine. With these settings the process keeps its size.
-
-    Returns:
-        Whether it took effect (only glibc has these settings).
+    gigabytes page by page, which is slow in a virtual machine. With these settings the process keeps its size. Only
+    glibc has them.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _MAX_INT), (_M_TOP_PAD, _TOP_PAD))
-    return all([mallopt(option, value) for option, value in settings])
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
+    if mallopt is not None:
+        for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _MAX_INT), (_M_TOP_PAD, _TOP_PAD)):
+            mallopt(option, value)

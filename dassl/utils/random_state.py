@@ -5,23 +5,40 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 
+@dataclass(frozen=True)
+class CpuGenerators:
+    """State of a process's generators on the CPU, copied fast.
+
+    A loader's worker sends it with each batch: a class keeps it out of PyTorch's hands, which pins and shares tensors.
+    """
+
+    python: Any
+    numpy: Any
+    torch: bytes
+
+    @staticmethod
+    def current() -> CpuGenerators:
+        """The state in this process."""
+        return CpuGenerators(random.getstate(), np.random.get_state(), torch.get_rng_state().numpy().tobytes())
+
+    def plain(self) -> dict[str, Any]:
+        """In the form of `random_state`, without GPUs."""
+        name, keys, *rest = self.numpy
+        state = torch.frombuffer(bytearray(self.torch), dtype=torch.uint8)
+        return {"python": self.python, "numpy": (name, keys.tolist(), *rest), "torch": state, "cuda": []}
+
+
 def random_state() -> dict[str, Any]:
     """State of Python's, NumPy's and PyTorch's (CPU, and every GPU in use) global generators: numbers and tensors."""
-    of_numpy = np.random.get_state()
-    assert isinstance(of_numpy, tuple)
-    name, keys, *rest = of_numpy
-    return {
-        "python": random.getstate(),
-        "numpy": (name, keys.tolist(), *rest),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-    }
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return CpuGenerators.current().plain() | {"cuda": cuda}
 
 
 def restore_random_state(state: dict[str, Any]) -> None:

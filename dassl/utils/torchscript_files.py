@@ -12,7 +12,7 @@ import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
@@ -24,13 +24,8 @@ _CLASS = re.compile(
     r"^class (\w+)\(Module\):\n  __parameters__ = \[([^\]\n]*)\]\n(?:  __buffers__ = \[([^\]\n]*)\]\n)?", re.MULTILINE
 )
 _QUOTED = re.compile(r'"([^"\\]*)"')
-
-
-class _Declared(NamedTuple):
-    """The attributes of a module class that belong to its state dict."""
-
-    parameters: tuple[str, ...]
-    buffers: tuple[str, ...]
+_Declared = tuple[list[str], list[str]]
+"""The attributes of a module class that belong to its state dict: parameters and buffers."""
 
 
 def is_torchscript(path: str | os.PathLike) -> bool:
@@ -67,9 +62,7 @@ def _module_classes(path: str | os.PathLike) -> dict[str, _Declared]:
     with open_checked(path) as archive:
         for module, text in _sources(archive, f"{top_folder(archive)}/code/"):
             for name, parameters, buffers in _CLASS.findall(text):
-                found[f"{module}.{name}"] = _Declared(
-                    tuple(_QUOTED.findall(parameters)), tuple(_QUOTED.findall(buffers))
-                )
+                found[f"{module}.{name}"] = _QUOTED.findall(parameters), _QUOTED.findall(buffers)
     return found
 
 

@@ -134,19 +134,15 @@ def resume_from_checkpoint(
     model: nn.Module,
     optimizer: torch.optim.Optimizer | None = None,
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
-    file_name: str = "",
 ) -> int:
-    """Load a checkpoint in `fdir` into model, optimiser and scheduler; returns the number of completed epochs.
-
-    Args:
-        file_name: name of the checkpoint (default: the last one).
+    """Load the last checkpoint in `fdir` into model, optimiser and scheduler; returns the number of completed epochs.
 
     Raises:
         MissingFileError: there is no checkpoint.
         UnreadableFileError: the checkpoint is damaged.
         MismatchError: it belongs to another model, optimiser or scheduler.
     """
-    fpath = osp.join(fdir, file_name or last_checkpoint_file(fdir))
+    fpath = osp.join(fdir, last_checkpoint_file(fdir))
     checkpoint = read_training_checkpoint(fpath)
     load_training_checkpoint(checkpoint, fpath, model, optimizer, scheduler)
     return checkpoint["epoch"]

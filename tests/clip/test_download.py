@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import multiprocessing
 import threading
 
 import pytest
 
 from clip import clip
-from dassl.utils import UserError
+from dassl.utils import UserError, downloads
 
 CONTENT = b"weights of a model " * 200_000
+HALF = len(CONTENT) // 2
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT, half of it under /short/, and counts requests."""
+    """Serves CONTENT or a range of it, half of it under /short/, and counts requests."""
 
-    requests: list[str] = []
+    requests: list[tuple[str, str | None]] = []
 
     def do_GET(self):
-        self.requests.append(self.path)
+        wanted = self.headers.get("Range")
+        self.requests.append((self.path, wanted))
         if self.path.startswith("/missing/"):
             self.send_error(404)
             return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(CONTENT)))
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
+        self.send_header("Content-Length", str(len(CONTENT) - start))
         self.end_headers()
-        self.wfile.write(CONTENT[: len(CONTENT) // 2] if self.path.startswith("/short/") else CONTENT)
+        self.wfile.write(CONTENT[start:HALF] if self.path.startswith("/short/") else CONTENT[start:])
 
     def log_message(self, *arguments):
         pass
@@ -44,7 +49,9 @@ def server():
 
 
 @pytest.fixture(autouse=True)
-def no_requests_yet():
+def no_requests_yet(monkeypatch):
+    monkeypatch.setattr(downloads, "PAUSE", 0.0)
+    monkeypatch.setattr(downloads, "CHUNK", 1000)
     Handler.requests.clear()
 
 
@@ -83,7 +90,28 @@ def test_a_wrong_digest_is_refused_and_the_old_file_kept(server, tmp_path):
 
 
 def test_a_connection_that_breaks_off(server, tmp_path):
-    refused(f"{server}/short/{DIGEST}/model.pt", tmp_path / "cache")
+    """The next call continues with the second half."""
+    with pytest.raises(UserError, match=f"cannot download .*{HALF:,} bytes so far.*put the file there yourself"):
+        clip._download(f"{server}/short/{DIGEST}/model.pt", tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.pt.part"]
+    clip._download(f"{server}/{DIGEST}/model.pt", tmp_path)
+    assert Handler.requests[-1] == (f"/{DIGEST}/model.pt", f"bytes={HALF}-")
+    assert (tmp_path / "model.pt").read_bytes() == CONTENT
+    assert [file.name for file in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_processes_that_want_one_file_at_once(server, tmp_path):
+    """One of them fetches it; the others wait and find it."""
+    url, context = f"{server}/{DIGEST}/model.pt", multiprocessing.get_context("fork")
+    processes = [context.Process(target=clip._download, args=(url, tmp_path)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert (tmp_path / "model.pt").read_bytes() == CONTENT
+    assert [file.name for file in tmp_path.iterdir()] == ["model.pt"]
+    assert Handler.requests == [(f"/{DIGEST}/model.pt", None)]
 
 
 def test_a_missing_file_and_an_unreachable_server(server, tmp_path):

@@ -271,7 +271,7 @@ def test_memory_does_not_grow_with_the_classes(tmp_path):
         judge.process(logits, labels)
     assert resident_memory() - before < 60e6
     judge.evaluate()
-    assert sum(tensor.nbytes for tensor in judge.outcomes.columns()) < 7e6
+    assert sum(tensor.nbytes for tensor in judge.outcomes) < 7e6
 
 
 # predictions.npz

@@ -6,11 +6,16 @@ import os.path as osp
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 from dassl.utils.archives import unpack_archive
 from dassl.utils.downloads import download_url
 from dassl.utils.errors import BadValueError, MissingFileError
+
+
+def _read_only(attribute: str) -> Any:
+    return property(attrgetter(attribute))
 
 
 class Datum:
@@ -27,6 +32,11 @@ class Datum:
         TypeError: an argument has another type.
     """
 
+    impath: str = _read_only("_impath")
+    label: int = _read_only("_label")
+    domain: int = _read_only("_domain")
+    classname: str = _read_only("_classname")
+
     def __init__(self, impath: str = "", label: int = 0, domain: int = 0, classname: str = "") -> None:
         for name, value, wanted in (
             ("impath", impath, str),
@@ -42,22 +52,6 @@ class Datum:
         self._label = label
         self._domain = domain
         self._classname = classname
-
-    @property
-    def impath(self) -> str:
-        return self._impath
-
-    @property
-    def label(self) -> int:
-        return self._label
-
-    @property
-    def domain(self) -> int:
-        return self._domain
-
-    @property
-    def classname(self) -> str:
-        return self._classname
 
     def __repr__(self) -> str:
         return f"Datum({self._impath!r}, label={self._label}, domain={self._domain}, classname={self._classname!r})"
@@ -78,6 +72,14 @@ class DatasetBase:
     dataset_dir = ""  # folder below DATASET.ROOT
     domains: Sequence[str] = []  # names of all domains
 
+    train_x: list[Datum] | None = _read_only("_train_x")
+    train_u: list[Datum] | None = _read_only("_train_u")
+    val: list[Datum] | None = _read_only("_val")
+    test: list[Datum] | None = _read_only("_test")
+    lab2cname: dict[int, str] = _read_only("_lab2cname")  # class name of each label
+    classnames: list[str] = _read_only("_classnames")  # in ascending order of label
+    num_classes: int = _read_only("_num_classes")  # largest label plus one
+
     def __init__(
         self,
         train_x: list[Datum] | None = None,
@@ -91,37 +93,6 @@ class DatasetBase:
         self._test = test
         self._num_classes = self.get_num_classes(train_x)
         self._lab2cname, self._classnames = self.get_lab2cname(train_x)
-
-    @property
-    def train_x(self) -> list[Datum] | None:
-        return self._train_x
-
-    @property
-    def train_u(self) -> list[Datum] | None:
-        return self._train_u
-
-    @property
-    def val(self) -> list[Datum] | None:
-        return self._val
-
-    @property
-    def test(self) -> list[Datum] | None:
-        return self._test
-
-    @property
-    def lab2cname(self) -> dict[int, str]:
-        """Class name of each label."""
-        return self._lab2cname
-
-    @property
-    def classnames(self) -> list[str]:
-        """Class names in ascending order of label."""
-        return self._classnames
-
-    @property
-    def num_classes(self) -> int:
-        """Largest label plus one."""
-        return self._num_classes
 
     @staticmethod
     def get_num_classes(data_source: Iterable[Datum] | None) -> int:

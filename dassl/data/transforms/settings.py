@@ -1,4 +1,7 @@
-"""Valid values of the settings in `cfg.INPUT`, checked before the first image is read."""
+"""Valid values of the settings in `cfg.INPUT`, checked before the first image is read.
+
+Those whose range is all that matters are in `dassl.config.ranges`, which a trainer checks first.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,8 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from dassl.config.ranges import MAX_ALLOWED_ASPECT_RATIO
 from dassl.utils.errors import BadValueError
 
-_ALWAYS = ("SIZE", "MAX_PIXELS", "MAX_ASPECT_RATIO")
 _USED_BY = {
     "random_crop": ("CROP_PADDING",),
     "random_resized_crop": ("RRCROP_SCALE",),
@@ -19,8 +20,7 @@ _USED_BY = {
     "randaugment_fixmatch": ("RANDAUGMENT_N",),
     "randaugment2": ("RANDAUGMENT_N",),
     "colorjitter": ("COLORJITTER_B", "COLORJITTER_C", "COLORJITTER_S", "COLORJITTER_H"),
-    "randomgrayscale": ("RGS_P",),
-    "gaussian_blur": ("GB_K", "GB_P"),
+    "gaussian_blur": ("GB_K",),
     "cutout": ("CUTOUT_N", "CUTOUT_LEN"),
     "normalize": ("PIXEL_MEAN", "PIXEL_STD"),
     "gaussian_noise": ("GN_MEAN", "GN_STD"),
@@ -44,11 +44,6 @@ def _each(rule: Callable[[Any], bool], count: int) -> Callable[[Any], bool]:
 _TINY = 1e-6
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "SIZE": (_each(_whole(1, _MAX_LENGTH), 2), f"height and width, from 1 to {_MAX_LENGTH}"),
-    "MAX_PIXELS": (_whole(1, 2**31), "a number of pixels"),
-    "MAX_ASPECT_RATIO": (
-        _whole(1, MAX_ALLOWED_ASPECT_RATIO),
-        f"the largest ratio of an image's sides, from 1 to {MAX_ALLOWED_ASPECT_RATIO}",
-    ),
     "CROP_PADDING": (_whole(0, _MAX_LENGTH), "a number of pixels"),
     "RRCROP_SCALE": (
         lambda value: _each(_number(_TINY, 100), 2)(value) and value[0] <= value[1],
@@ -58,9 +53,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "RANDAUGMENT_M": (_whole(0, 30), "a strength from 0 to 30"),
     **{f"COLORJITTER_{part}": (_number(0, 100), "a strength of at least 0") for part in "BCS"},
     "COLORJITTER_H": (_number(0, 0.5), "a strength from 0 to 0.5"),
-    "RGS_P": (_number(0, 1), "a probability"),
     "GB_K": (lambda value: _whole(1, _MAX_LENGTH)(value) and value % 2 == 1, "an odd number of pixels"),
-    "GB_P": (_number(0, 1), "a probability"),
     "CUTOUT_N": (_whole(0, 10_000), "a number of holes"),
     "CUTOUT_LEN": (_whole(0, _MAX_LENGTH), "a number of pixels"),
     "PIXEL_MEAN": (_each(_number(-1e6, 1e6), 3), "three numbers, one for each colour"),
@@ -73,7 +66,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 def check_input_settings(settings: CfgNode, choices: Iterable[str]) -> None:
     """Raise BadValueError when a setting of `cfg.INPUT` that the chosen transforms use is invalid."""
     used = {key for choice in choices for key in _USED_BY.get(choice, ())}
-    for key in (*_ALWAYS, *sorted(used)):
+    for key in ("SIZE", *sorted(used)):
         fits, expected = _RULES[key]
         if not fits(settings[key]):
             raise BadValueError(f"INPUT.{key} should be {expected}, not {settings[key]!r}")

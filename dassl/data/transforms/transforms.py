@@ -10,12 +10,7 @@ from yacs.config import CfgNode
 
 from dassl.utils.names import check_availability
 
-from .augmentations import (
-    Cutout,
-    GaussianNoise,
-    InstanceNormalization,
-    Random2DTranslation,
-)
+from .augmentations import Cutout, GaussianNoise, InstanceNormalization, Random2DTranslation
 from .randaugment import RandAugment, RandAugment2, RandAugmentFixMatch
 from .settings import check_input_settings
 

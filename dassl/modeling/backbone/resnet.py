@@ -24,13 +24,9 @@ class ResNet(Backbone):
         name: torchvision's name.
         pretrained: load torchvision's first ImageNet weights, downloaded when needed.
         ms_layers: stages after which the features go through MixStyle.
-        ms_p: its probability.
-        ms_a: its alpha.
     """
 
-    def __init__(
-        self, name: str, pretrained: bool, ms_layers: Collection[str] = (), ms_p: float = 0.5, ms_a: float = 0.1
-    ) -> None:
+    def __init__(self, name: str, pretrained: bool, ms_layers: Collection[str] = ()) -> None:
         import torchvision  # slow to import, and only these backbones need it
 
         super().__init__()
@@ -45,7 +41,7 @@ class ResNet(Backbone):
         for child_name, child in net.named_children():
             if child_name != "fc":
                 self.add_module(child_name, child)
-        self.mixstyle = MixStyle(ms_p, ms_a) if ms_layers else None
+        self.mixstyle = MixStyle(p=0.5, alpha=0.1) if ms_layers else None
         self.ms_layers = tuple(ms_layers)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
