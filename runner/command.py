@@ -96,6 +96,7 @@ def run(args: argparse.Namespace, cfg: CfgNode, recording: Recording) -> None:
     print_environment(collect_env_info(), trains=not (args.eval_only or args.no_train))
     print(use_threads(args.threads, weights_in_bytes(cfg.MODEL.BACKBONE.NAME), cfg.DETERMINISTIC))
     trainer = build_trainer(cfg)
+    trainer.commits = [recording.commit] if recording.commit else []
     trainer.keeps_recorded_threads = args.threads is None and THREADS_VARIABLE not in os.environ
     tracker = None
     if not args.no_train:

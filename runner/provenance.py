@@ -53,6 +53,12 @@ def git_state() -> dict[str, Any]:
     return {"git_commit": commit, "git_dirty": bool(changed or added)}
 
 
+def commit_name() -> str | None:
+    """The commit of `git_state`, with a + if the code is another one; None outside a repository."""
+    state = git_state()
+    return None if state["git_commit"] is None else state["git_commit"] + "+" * state["git_dirty"]
+
+
 def _git(*arguments: str) -> str:
     """The output of git; empty without git or a repository."""
     try:

@@ -16,7 +16,7 @@ from dassl.evaluation import PREDICTIONS_NAME, Classification, write_predictions
 from dassl.utils.errors import BadValueError
 from datasets.layout.classes import base_and_new
 from runner import plugins
-from runner.provenance import draw_digest, git_state, learned_values, peak_memory, versions
+from runner.provenance import commit_name, draw_digest, git_state, learned_values, peak_memory, versions
 from runner.result import JOINT, PARTS, read_result, write_result
 from runner.same_files import by_content_of_files, file_digests
 from runner.step_cost import flops_of_step
@@ -65,7 +65,7 @@ class Recording:
     def __init__(self, args: argparse.Namespace, cfg: CfgNode) -> None:
         self._args, self._cfg = args, cfg
         self._setting, self._part = setting_and_part(args.setting)
-        self._git = git_state()
+        self._git, self.commit = git_state(), commit_name()
         self._files = file_digests(plain(cfg), trains=not args.eval_only)
         classes = CLASSES.get((self._setting, self._part))
         if classes not in (None, cfg.DATASET.SUBSAMPLE_CLASSES):
@@ -235,6 +235,7 @@ class Recording:
             "history": trainer.epoch_history.epochs if trained else [],
             "train_seconds": trainer.epoch_history.seconds if trained else None,
             "extended_after": trainer.extended_after if trained else [],
+            "earlier_commits": [each for each in trainer.commits if each != self.commit] if trained else [],
             "test_seconds": trainer.test_seconds,
             "model": None if trained or not self._args.model_dir else self._scored_model(trainer.scored_run),
         }

@@ -30,6 +30,7 @@ from deploy import load_classifier
 from experiments.launch.single import Request
 from experiments.plan.settings import Places, PlannedMethod
 from experiments.plan.status import is_finished
+from runner import recording
 from runner.same_files import file_digests
 from trainers.core.record import frozen_digest
 from trainers.prometar import MODULATOR
@@ -356,6 +357,18 @@ def test_an_edited_draw_is_refused_in_a_used_folder(scene, tmp_path):
     draw.write_text(json.dumps(items))
     with pytest.raises(BadValueError, match=r"DATASET.FEWSHOT_SPLIT is .*\(SHA-256 .* there, .*\(SHA-256 .* here"):
         scene(folder, "DATASET.FEWSHOT_SPLIT", draw)
+
+
+def test_a_run_that_other_code_continued_says_so(scene, monkeypatch):
+    folder = scene.folder / "two commits"
+    monkeypatch.setattr(recording, "commit_name", lambda: "aaaa+")
+    assert scene(folder)["earlier_commits"] == []
+    monkeypatch.setattr(recording, "commit_name", lambda: "bbbb")
+    (folder / "result.json").unlink()  # killed before it was written
+    assert scene(folder)["earlier_commits"] == ["aaaa+"]
+    assert scene(folder, "OPTIM.MAX_EPOCH", 3, flags="--extend")["earlier_commits"] == ["aaaa+"]
+    (checkpoint,) = folder.glob("prompt_learner/model.pth.tar-3")
+    assert json.loads(torch.load(checkpoint, weights_only=True)["run"])["commits"] == ["aaaa+", "bbbb"]
 
 
 def test_one_file_read_as_two_models_is_not_one_backbone():
