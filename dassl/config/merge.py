@@ -68,7 +68,11 @@ def clean_cfg(cfg: CfgNode, trainer: str) -> None:
 
 
 def _check_pairs(words: list[Any], known: dict[str, Any]) -> None:
-    """Raise BadValueError for words that are not KEY VALUE pairs, naming the wrong word."""
+    """Check that words are KEY VALUE pairs.
+
+    Raises:
+        BadValueError: they are not; the wrong word is named.
+    """
     for word in map(str, words):
         if _FLAG.match(word):
             raise BadValueError(f"{word} comes after the pair of {words[0]}: flags go before the KEY VALUE pairs")
@@ -136,7 +140,11 @@ def _nearest(key: str, known: dict[str, Any]) -> str:
 
 
 def _check_is_usable(value: Any) -> None:
-    """Raise ValueError for whole numbers beyond 64 bits, NaN, infinity, and text that cannot be a file name."""
+    """Check that a value can be computed with, or be a file name.
+
+    Raises:
+        ValueError: a whole number beyond 64 bits, NaN, infinity, or text that cannot be a file name.
+    """
     for part in value if isinstance(value, (list, tuple)) else [value]:
         if isinstance(part, int) and not -(2**63) <= part < 2**63:
             raise ValueError("the number is too large")

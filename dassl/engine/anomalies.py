@@ -61,7 +61,7 @@ def details(losses: Sequence[str], tensors: Sequence[str], images: Sequence[str]
 def check_logits(
     logits: torch.Tensor, images: Sequence[Any] = (), models: Mapping[str, nn.Module | None] | None = None
 ) -> None:
-    """Raise when logits are NaN or infinite: their maximum is not a prediction.
+    """Check that logits are finite: the maximum of others is not a prediction.
 
     Args:
         logits: [B, C].
@@ -69,7 +69,7 @@ def check_logits(
         models: searched for tensors that are not finite.
 
     Raises:
-        NonFiniteError: the message names the images and the tensors.
+        NonFiniteError: one is infinite or NaN; the message names the images and the tensors.
     """
     bad = (~torch.isfinite(logits)).flatten(1).any(dim=1)  # [B]
     if not bad.any():

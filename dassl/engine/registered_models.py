@@ -125,7 +125,11 @@ class RegisteredModels:
         self.model_update(names)
 
     def detect_anomaly(self, loss: torch.Tensor, name: str = "loss") -> None:
-        """Raise NonFiniteError when the loss is infinite or NaN; `name` is its name in the message."""
+        """Check that a loss is finite; `name` is its name in the message.
+
+        Raises:
+            NonFiniteError: it is infinite or NaN.
+        """
         if not torch.isfinite(loss).all():
             self._stop_for_anomaly([f"{name} = {loss.detach().float().sum().item()}"])
 
@@ -134,7 +138,11 @@ class RegisteredModels:
         return dict(self._models)
 
     def _stop_for_anomaly(self, losses: list[str]) -> None:
-        """Raise NonFiniteError with the step, a loss and a tensor; a file gets all of them and the images."""
+        """Stop the run; a file gets all losses, tensors and images.
+
+        Raises:
+            NonFiniteError: always; it names the step, a loss and a tensor.
+        """
         tensors = non_finite_tensors(self.checked_models())
         current, before = [*reversed(self._last_images), [], []][:2]
         path = self.write_details(details(losses, tensors, current, before))

@@ -216,11 +216,14 @@ class ResumableRun(RunChecks):
         self._stop_if_asked(f"after epoch {self.epoch + 1} of {self.max_epoch}", path)
 
     def _stop_if_asked(self, after: str, path: str | None) -> None:
-        """Raise Interrupted if a signal has asked for it.
+        """Stop here if a signal has asked for it.
 
         Args:
             after: the step that was made last.
             path: the checkpoint that was written after it; None: none was.
+
+        Raises:
+            Interrupted: a signal has asked for it.
         """
         if STOP.number is None:
             return

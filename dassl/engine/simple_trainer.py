@@ -92,7 +92,11 @@ class SimpleTrainer(ResumableRun):
         check_ranges(cfg)
 
     def check_cfg(self, cfg: CfgNode) -> None:
-        """Raise an error if the trainer does not support the configuration."""
+        """Check that the trainer supports the configuration.
+
+        Raises:
+            Exception: it does not; the trainer chooses which.
+        """
 
     def build_data_loader(self) -> None:
         """Create `train_loader_x`, `train_loader_u`, `val_loader`, `test_loader`, `lab2cname`, `dm`."""

@@ -70,7 +70,11 @@ def unpack_archive(path: StrPath, folder: StrPath) -> None:
 
 
 def require_plain_tree(folder: str) -> None:
-    """Raise UnreadableFileError unless everything below `folder` is a folder or a regular file without hard links."""
+    """Check that everything below `folder` is a folder or a regular file without hard links.
+
+    Raises:
+        UnreadableFileError: something is not.
+    """
     for here, folders, files in os.walk(folder):
         for name in (*folders, *files):
             status = os.lstat(os.path.join(here, name))

@@ -99,7 +99,11 @@ def read_image(
 
 
 def _check_size(image: Image.Image, path: str | os.PathLike, max_pixels: int, max_aspect_ratio: int) -> None:
-    """Raise UnreadableFileError for an image that is too large or too long; only its header has been read."""
+    """Check the size of an image, of which only the header has been read.
+
+    Raises:
+        UnreadableFileError: it is too large or too long.
+    """
     width, height = image.size
     size = f"{path} has {width:,} x {height:,} pixels"
     if width * height > max_pixels:

@@ -30,6 +30,10 @@ def listed(names: Iterable[str], shown: int) -> str:
 
 
 def check_availability(requested: str, available: list[str], kind: str = "name") -> None:
-    """Raise UnknownNameError when `requested` is not in `available`."""
+    """Check that `requested` is in `available`.
+
+    Raises:
+        UnknownNameError: it is not.
+    """
     if requested not in available:
         raise UnknownNameError(unknown_name_message(kind, requested, available))

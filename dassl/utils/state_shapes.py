@@ -19,7 +19,11 @@ _SHAPED_LIKE_PARAMETER = ("momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_a
 
 
 def check_optimizer_state(optimizer: torch.optim.Optimizer, state: Any) -> None:
-    """Raise ValueError if `state` does not fit the optimiser; missing settings are taken from the optimiser."""
+    """Check that `state` fits the optimiser, from which missing settings are taken.
+
+    Raises:
+        ValueError: it does not.
+    """
     if not isinstance(state, dict) or not isinstance(state.get("param_groups"), list):
         raise ValueError("it has no parameter groups")
     if not isinstance(state.get("state"), dict):
@@ -56,7 +60,11 @@ def _check_tensors(index: Any, values: dict[str, Any], parameter: torch.Tensor |
 
 
 def check_scheduler_state(scheduler: Any, state: Any) -> None:
-    """Raise ValueError if `state` has other kinds of values than the schedule's own state."""
+    """Check that `state` has the kinds of values of the schedule's own state.
+
+    Raises:
+        ValueError: it does not.
+    """
     if not isinstance(state, dict):
         raise ValueError("it is not a dictionary")
     _check_like(scheduler.state_dict(), state, "state")

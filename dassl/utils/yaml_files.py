@@ -89,7 +89,11 @@ class _Check:
         return [part for pair in node.value for part in pair]
 
     def _check_keys(self, node: MappingNode) -> None:
-        """Raise ValueError for a key that occurs twice; YAML forbids it, but PyYAML uses the last value."""
+        """Check that no key occurs twice; YAML forbids it, but PyYAML uses the last value.
+
+        Raises:
+            ValueError: one does.
+        """
         seen = set()
         for key, _ in node.value:
             if not isinstance(key, ScalarNode):
@@ -102,7 +106,11 @@ class _Check:
 
 
 def _check_number(node: ScalarNode) -> None:
-    """Raise ValueError for a number that YAML 1.1 does not read as it looks: 010 is 8, and 1:30 is 90."""
+    """Check that YAML 1.1 reads a number as it looks: 010 is 8, and 1:30 is 90.
+
+    Raises:
+        ValueError: it does not.
+    """
     if node.tag not in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
         return
     digits = node.value.lstrip("+-").replace("_", "")

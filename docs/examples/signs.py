@@ -31,7 +31,12 @@ class Signs(CoOpDataset):
     counts = Counts(classes=8, train=32, val=8, test=40)  # what `datasets.check` expects
 
     def read_annotations(self) -> Parts:
-        """All images with their labels. Raises MissingDataError or BadDataError, which name the file."""
+        """All images with their labels.
+
+        Raises:
+            MissingDataError: a file is missing; it is named.
+            BadDataError: a file is damaged; it is named.
+        """
         names = read_lines(os.path.join(self.dataset_dir, "classes.txt"))
         path = os.path.join(self.dataset_dir, "labels.txt")
         parts = Parts([], [], [])

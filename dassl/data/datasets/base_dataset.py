@@ -116,12 +116,20 @@ class DatasetBase:
         return mapping, list(mapping.values())
 
     def check_input_domains(self, source_domains: Sequence[str], target_domains: Sequence[str]) -> None:
-        """Raise BadValueError when a domain is not one of the data set's."""
+        """Check that all domains are the data set's.
+
+        Raises:
+            BadValueError: one is not.
+        """
         self.is_input_domain_valid(source_domains)
         self.is_input_domain_valid(target_domains)
 
     def is_input_domain_valid(self, input_domains: Sequence[str]) -> None:
-        """Raise BadValueError when a domain is not one of the data set's."""
+        """Check that all domains are the data set's.
+
+        Raises:
+            BadValueError: one is not.
+        """
         for domain in input_domains:
             if domain not in self.domains:
                 raise BadValueError(f'unknown domain "{domain}" of {type(self).__name__}; it has {list(self.domains)}')

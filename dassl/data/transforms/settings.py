@@ -64,7 +64,11 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def check_input_settings(settings: CfgNode, choices: Iterable[str]) -> None:
-    """Raise BadValueError when a setting of `cfg.INPUT` that the chosen transforms use is invalid."""
+    """Check the settings of `cfg.INPUT` that the chosen transforms use.
+
+    Raises:
+        BadValueError: one is invalid.
+    """
     used = {key for choice in choices for key in _USED_BY.get(choice, ())}
     for key in ("SIZE", *sorted(used)):
         fits, expected = _RULES[key]
