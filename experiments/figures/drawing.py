@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from dassl.utils import printable, write_bytes_atomically
 
 BLUE, ORANGE, GREEN, GREY, LIGHT = "#0072b2", "#d55e00", "#009e73", "#8c8c8c", "#d9d9d9"  # Okabe and Ito's, and greys
-FORMATS = ("png", "pdf")
+METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
+"""By format: equal figures are equal files."""
 COMMON_STYLE: dict[Any, Any] = {  # keys of matplotlib's rcParams
     "legend.frameon": False,
     "axes.spines.top": False,
@@ -64,17 +65,20 @@ class Drawing:
     summary: str
 
 
-def write(figure: Figure, path: Path) -> list[Path]:
-    """Write all formats of a figure; `path` has no suffix.
+def write(figure: Figure, path: Path, **options: Any) -> list[Path]:
+    """Write all formats of a figure.
+
+    Args:
+        path: without suffix.
+        options: of matplotlib's `savefig`.
 
     Raises:
         UnwritableFileError: a file cannot be written.
     """
     written = []
-    for suffix in FORMATS:
+    for suffix, metadata in METADATA.items():
         content = io.BytesIO()
-        metadata = {"CreationDate": None} if suffix == "pdf" else None  # equal figures are equal files
-        figure.savefig(content, format=suffix, metadata=metadata)
+        figure.savefig(content, format=suffix, metadata=metadata, **options)
         written.append(path.with_name(f"{path.name}.{suffix}"))
         write_bytes_atomically(written[-1], content.getbuffer())
     return written

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.figures.kinds.reliability import reliability_bins
+from experiments.figures.predictions import Predictions
 
-from .evaluations import Evaluation, Evaluations
+from .evaluations import Evaluations
 from .frame import RunFrame
 from .recipes import Recipe
 from .runs import FinishedRun
@@ -35,7 +36,7 @@ class Curves:
     risk: Float
 
 
-def curves(evaluations: Sequence[Evaluation]) -> Curves:
+def curves(evaluations: Sequence[Predictions]) -> Curves:
     """The curves of the evaluations together, in the bins of `reliability_bins`.
 
     Images of equal confidence are kept or dropped together, so the risk does not
@@ -58,7 +59,7 @@ def curves_by_images(frame: RunFrame, evaluations: Evaluations) -> dict[tuple[st
     Args:
         evaluations: their predictions.
     """
-    grouped: dict[tuple[str, ...], dict[Recipe, list[Evaluation]]] = {}
+    grouped: dict[tuple[str, ...], dict[Recipe, list[Predictions]]] = {}
     runs: Sequence[FinishedRun] = list(frame["run"])
     for run, recipe in zip(runs, frame["recipe"], strict=True):
         found = evaluations.of(run.path.parent)

@@ -20,7 +20,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from .evaluations import Evaluation, Evaluations
+from experiments.figures.predictions import Predictions
+
+from .evaluations import Evaluations
 from .recipes import Recipe
 from .runs import FinishedRun
 from .scores import Float, Place, Sheet, combined, seed_list
@@ -184,7 +186,7 @@ class Pairing:
         return compared(pair[0], pair[1])
 
 
-def compared(first: Evaluation, second: Evaluation) -> PairedOutcomes:
+def compared(first: Predictions, second: Predictions) -> PairedOutcomes:
     """How two evaluations of the same images compare."""
     a, b, labels = first.predicted, second.predicted, first.labels
     kind = np.select([(a == labels) & (b == labels), a == labels, b == labels], [BOTH, FIRST, SECOND], NEITHER)
