@@ -95,15 +95,12 @@ def copied_section(tables: Sequence[ScoreTable], averages_only: bool) -> Section
         here = "yes" if (setting, method) in run else "no"
         values = {figure.metric: figure.value for figure in figures}
         halves = [values.pop(metric, math.nan) for metric in ("base", "new", "H")]
-        others = {metric: value for metric, value in values.items()} or {"": math.nan}
         statuses = ", ".join(dict.fromkeys(figure.status for figure in figures))
         sources = "; ".join(dict.fromkeys(figure.provenance for figure in figures))
-        for metric, value in others.items():
+        for metric, value in (values or {"accuracy": math.nan}).items():
             name = metric.removeprefix("accuracy@").replace("shot", " shots").replace("accuracy", "16 shots")
             rows.append((TITLES[setting], method, dataset, here, name, *halves, value, statuses, sources))
     columns = ["setting", "published as", "data set", "run here", "shots", "base", "new", "H", "accuracy"]
-    values = pd.DataFrame(rows, columns=[*columns, "status", "provenance"])
-    values["shots"] = values["shots"].replace("", "16 shots")
-    empty = [name for name in ("base", "new", "H", "accuracy") if all(values[name].isna())]
-    formats = {name: 2 for name in ("base", "new", "H", "accuracy") if name not in empty}
-    return section_of("copied", "Copied from papers, not run here", values.drop(columns=empty), formats, COPIED_LEGEND)
+    values = pd.DataFrame(rows, columns=[*columns, "status", "provenance"]).dropna(axis="columns", how="all")
+    formats = {name: 2 for name in ("base", "new", "H", "accuracy") if name in values}
+    return section_of("copied", "Copied from papers, not run here", values, formats, COPIED_LEGEND)

@@ -11,11 +11,6 @@ from numpy.typing import NDArray
 from experiments.figures.kinds.reliability import reliability_bins
 from experiments.figures.predictions import Predictions
 
-from .evaluations import Evaluations
-from .frame import RunFrame
-from .recipes import Recipe
-from .runs import FinishedRun
-
 Float = NDArray[np.float64]
 
 
@@ -51,19 +46,3 @@ def curves(evaluations: Sequence[Predictions]) -> Curves:
     return Curves(
         bins["confidence"].to_numpy(), bins["accuracy"].to_numpy(), kept[ends] / len(order), errors[ends] / kept[ends]
     )
-
-
-def curves_by_images(frame: RunFrame, evaluations: Evaluations) -> dict[tuple[str, ...], dict[Recipe, Curves]]:
-    """Curves of each method, by setting, backbone, data set, part and number of shots, where there are predictions.
-
-    Args:
-        evaluations: their predictions.
-    """
-    grouped: dict[tuple[str, ...], dict[Recipe, list[Predictions]]] = {}
-    runs: Sequence[FinishedRun] = list(frame["run"])
-    for run, recipe in zip(runs, frame["recipe"], strict=True):
-        found = evaluations.of(run.path.parent)
-        if found is not None:
-            key = (run.setting, run.backbone, run.dataset, run.part, str(run.shots))
-            grouped.setdefault(key, {}).setdefault(recipe, []).append(found)
-    return {key: {recipe: curves(found) for recipe, found in by_recipe.items()} for key, by_recipe in grouped.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -13,11 +13,11 @@ import pandas as pd
 from trainers.core.facts import TRANSFER
 
 from . import figures
-from .calibration import Curves
+from .calibration import curves
+from .evaluations import Evaluations
 from .figures import Chart
 from .frame import TITLES, RunFrame
 from .papers import in_order, short_name
-from .recipes import Recipe
 from .tables import ScoreTable, in_shots
 
 LONGEST_STEM = 100
@@ -65,43 +65,38 @@ def training_charts(frame: RunFrame) -> list[ChartGroup]:
     frame = pd.DataFrame(frame[[run.trained for run in frame["run"]]])
     few_shot = frame["setting"] == "few_shot"
     frame = pd.DataFrame(frame[~few_shot | (frame["shots"] == frame["shots"][few_shot].max())])
-    return _groups({setting: _training_of(setting, frame) for setting in TITLES})
+    return _by_setting(frame, ["backbone", "shots"], _training)
 
 
-def _training_of(setting: str, frame: pd.DataFrame) -> Iterator[Chart]:
-    runs = frame[frame["setting"] == setting]
-    for dataset in in_order(runs["dataset"]):
-        own = runs[runs["dataset"] == dataset]
-        for backbone, shots in sorted(set(zip(own["backbone"], own["shots"], strict=True))):
-            found = pd.DataFrame(own[(own["backbone"] == backbone) & (own["shots"] == shots)])
-            caption = f"{short_name(dataset)}, {backbone}, {in_shots(shots)}"
-            name, recipes = f"training-{_stem(setting, dataset, backbone, shots)}", list(found["recipe"].unique())
-            yield Chart(name, caption, f"Training on {caption}", partial(figures.training, found), recipes)
+def _training(runs: RunFrame, setting: str, dataset: str, backbone: str, shots: int) -> Chart:
+    caption = f"{short_name(dataset)}, {backbone}, {in_shots(shots)}"
+    name, recipes = f"training-{_stem(setting, dataset, backbone, shots)}", list(runs["recipe"].unique())
+    return Chart(name, caption, f"Training on {caption}", partial(figures.training, runs), recipes)
 
 
-def calibration_charts(curves: Mapping[tuple[str, ...], Mapping[Recipe, Curves]]) -> list[ChartGroup]:
-    """A chart for each data set and part, by setting.
-
-    Args:
-        curves: as `curves_by_images` returns them.
-    """
-    return _groups({setting: _calibration_of(setting, curves) for setting in TITLES})
+def calibration_charts(frame: RunFrame, evaluations: Evaluations) -> list[ChartGroup]:
+    """A chart for each data set, backbone, part and number of shots, by setting, of the runs with predictions."""
+    frame = frame.assign(predictions=[evaluations.of(run.path.parent) for run in frame["run"]])
+    return _by_setting(frame.dropna(subset="predictions"), ["backbone", "part", "shots"], _calibration)
 
 
-def _calibration_of(setting: str, curves: Mapping[tuple[str, ...], Mapping[Recipe, Curves]]) -> Iterator[Chart]:
-    keys = [key for key in curves if key[0] == setting]
-    datasets = in_order(key[2] for key in keys)
-    for key in sorted(keys, key=lambda key: (datasets.index(key[2]), key)):
-        _, backbone, dataset, part, shots = key
-        caption = f"{short_name(dataset)}, {part.replace('_', ' ')}, {backbone}, {in_shots(int(shots))}"
-        draw = partial(figures.calibration, curves[key])
-        yield Chart(f"calibration-{_stem(*key)}", caption, f"Calibration: {caption}", draw, list(curves[key]))
+def _calibration(runs: pd.DataFrame, setting: str, dataset: str, backbone: str, part: str, shots: int) -> Chart:
+    caption = f"{short_name(dataset)}, {part.replace('_', ' ')}, {backbone}, {in_shots(shots)}"
+    name = f"calibration-{_stem(setting, backbone, dataset, part, shots)}"
+    found = {recipe: curves(list(own)) for recipe, own in runs.groupby("recipe", sort=False)["predictions"]}
+    return Chart(name, caption, f"Calibration: {caption}", partial(figures.calibration, found), list(found))
 
 
-def _groups(charts: Mapping[str, Iterable[Chart]]) -> list[ChartGroup]:
-    """The charts of each setting that has some."""
-    groups = [ChartGroup(TITLES[setting], list(found)) for setting, found in charts.items()]
-    return [group for group in groups if group.charts]
+def _by_setting(frame: pd.DataFrame, keys: list[str], chart: Callable[..., Chart]) -> list[ChartGroup]:
+    """A chart for each data set and each value of the `keys`, in a group for each setting that has some."""
+    groups = []
+    for setting, title in TITLES.items():
+        rows = frame[frame["setting"] == setting]
+        datasets = in_order(rows["dataset"])
+        found = sorted(rows.groupby(["dataset", *keys]), key=lambda group: datasets.index(group[0][0]))
+        if found:
+            groups.append(ChartGroup(title, [chart(runs, setting, *place) for place, runs in found]))
+    return groups
 
 
 def all_charts(of_tables: Sequence[Sequence[Chart]], *groups: Sequence[ChartGroup]) -> list[Chart]:

@@ -17,7 +17,6 @@ from dassl.utils.names import listed
 from experiments.arguments import make_parser
 
 from .averages import averages_section, copied_section
-from .calibration import curves_by_images
 from .charts import all_charts, calibration_charts, table_charts, training_charts
 from .comparisons import LEGEND as PAIRS_LEGEND
 from .comparisons import Comparisons, signed
@@ -197,7 +196,7 @@ class Report:
         on_page = [*beside, pairs, self.short, published, copied, measures, cost, classes, recipes_used, every_run]
         charts = [table_charts(table, index) for index, table in enumerate(tables, 1)]
         training = training_charts(frame)
-        calibration = calibration_charts(curves_by_images(frame, self.comparisons.evaluations))
+        calibration = calibration_charts(frame, self.comparisons.evaluations)
         files = {
             "report.md": markdown(filter(None, in_text), TITLE, self.facts),
             "report.csv": scores_csv(every_score, self.baselines),

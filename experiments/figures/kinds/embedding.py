@@ -74,12 +74,11 @@ class Plane(NamedTuple):
 
 
 def principal_plane(rows: Tensor) -> Plane:
-    """The plane of rows [N, e] that are centred already. Of rows along one line, the second direction is any."""
-    variances, axes = torch.linalg.eigh(rows.double().mT @ rows.double())  # [e], ascending; [e, e], a column for each
-    shares = variances.clamp(min=0) / variances.sum().clamp(min=1e-300)
-    axes = axes.mT.flip(0)[:2]
+    """The plane of two or more rows [N, e] that are centred already. If they are along one line, the second is any."""
+    _, lengths, axes = torch.linalg.svd(rows.double(), full_matrices=False)  # [K], [K, e]
+    axes, variances = axes[:2], lengths.square()
     signs = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True)).sign()  # [2, 1]; the decomposition leaves it open
-    return Plane(axes * signs, shares.flip(0)[:2])
+    return Plane(axes * signs, variances[:2] / variances.sum().clamp(min=1e-300))
 
 
 def centred_rows(rows: Tensor) -> Tensor:
