@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dassl.evaluation import PREDICTIONS_NAME
-from dassl.utils import MissingFileError, UnreadableFileError, file_sha256, one_line
+from dassl.utils import MissingFileError, UnreadableFileError, UserError, file_sha256, one_line
 from dassl.utils.files import read_bytes
 from runner.result import RESULT_NAME, read_result
 
@@ -155,3 +155,23 @@ def _problem(arrays: Mapping[str, NDArray]) -> str | None:
     if (np.diff(scores.astype(np.float64)) > 0).any() or scores.sum(axis=1, dtype=np.float64).max() > MAX_SUM:
         return "scores are not the largest probabilities of a class each"
     return None
+
+
+class Evaluations:
+    """The predictions of runs, each read once. A file that cannot be used is a problem and counts as missing."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self._read: dict[Path, Predictions | None] = {}
+
+    def of(self, folder: Path) -> Predictions | None:
+        """The predictions in a run's folder; None if there are none, or none that can be used."""
+        if folder not in self._read:
+            self._read[folder] = None
+            try:
+                self._read[folder] = read_predictions(folder)
+            except MissingFileError:
+                pass
+            except UserError as error:
+                self.problems.append(str(error))
+        return self._read[folder]

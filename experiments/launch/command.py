@@ -20,7 +20,7 @@ from dassl.utils.locks import locked_while_writing
 from dassl.utils.numerals import whole_number
 from experiments.arguments import PROGRAM
 from experiments.launch.estimate import Estimate, seconds_of_result
-from experiments.launch.gpus import check_per_gpu, runs_per_gpu, shared_gpus, visible_gpus
+from experiments.launch.gpus import runs_per_gpu, shared_gpus, visible_gpus
 from experiments.launch.launcher import Launch, SlurmLaunch
 from experiments.launch.progress import PlainView, Tally, make_view, report_failures
 from experiments.launch.workers import Worker, make_workers
@@ -132,7 +132,10 @@ def check_launch_flags(args: argparse.Namespace) -> None:
     if args.launcher == "slurm" or args.workers is not None:
         other = "--workers" if args.workers is not None else f"--launcher {args.launcher}"
         raise BadValueError(f"--per-gpu and {other} exclude each other: give one of them")
-    check_per_gpu(args.per_gpu, visible_gpus())
+    if args.per_gpu < 1:
+        raise BadValueError(f"--per-gpu should be at least 1, not {args.per_gpu}")
+    if not visible_gpus():
+        raise BadValueError("--per-gpu needs a GPU, and PyTorch sees none: use --workers")
 
 
 def work_on_cluster(args: argparse.Namespace, runs: Sequence[PlannedRun], view: PlainView, tally: Tally) -> None:

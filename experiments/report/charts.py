@@ -10,13 +10,13 @@ from functools import partial
 
 import pandas as pd
 
+from experiments.figures.predictions import Evaluations
 from trainers.core.facts import TRANSFER
 
 from . import figures
 from .calibration import curves
-from .evaluations import Evaluations
 from .figures import Chart
-from .frame import TITLES, RunFrame
+from .frame import TITLES, RunFrame, grouped
 from .papers import in_order, short_name
 from .tables import ScoreTable, in_shots
 
@@ -83,7 +83,7 @@ def calibration_charts(frame: RunFrame, evaluations: Evaluations) -> list[ChartG
 def _calibration(runs: pd.DataFrame, setting: str, dataset: str, backbone: str, part: str, shots: int) -> Chart:
     caption = f"{short_name(dataset)}, {part.replace('_', ' ')}, {backbone}, {in_shots(shots)}"
     name = f"calibration-{_stem(setting, backbone, dataset, part, shots)}"
-    found = {recipe: curves(list(own)) for recipe, own in runs.groupby("recipe", sort=False)["predictions"]}
+    found = {recipe: curves(list(own["predictions"])) for recipe, own in grouped(runs, "recipe", sort=False)}
     return Chart(name, caption, f"Calibration: {caption}", partial(figures.calibration, found), list(found))
 
 
@@ -93,7 +93,7 @@ def _by_setting(frame: pd.DataFrame, keys: list[str], chart: Callable[..., Chart
     for setting, title in TITLES.items():
         rows = frame[frame["setting"] == setting]
         datasets = in_order(rows["dataset"])
-        found = sorted(rows.groupby(["dataset", *keys]), key=lambda group: datasets.index(group[0][0]))
+        found = sorted(grouped(rows, ["dataset", *keys]), key=lambda group: datasets.index(group[0][0]))
         if found:
             groups.append(ChartGroup(title, [chart(runs, setting, *place) for place, runs in found]))
     return groups

@@ -20,7 +20,6 @@ from .averages import averages_section, copied_section
 from .charts import all_charts, calibration_charts, table_charts, training_charts
 from .comparisons import LEGEND as PAIRS_LEGEND
 from .comparisons import Comparisons, signed
-from .conflicts import without_conflicts
 from .figures import Palette
 from .frame import recipe_order, run_frame
 from .latex import latex
@@ -29,6 +28,7 @@ from .names import names_of
 from .own_data import with_own_names
 from .page import html_page
 from .recipes import Recipe, recipes
+from .run_places import shared_runs, without_conflicts
 from .runs import FinishedRun, Found, find_runs
 from .sections import (
     LEGEND,
@@ -44,7 +44,6 @@ from .sections import (
     summary_section,
     with_published,
 )
-from .shared import shared_runs
 from .tables import tables_of
 from .text import as_csv, markdown, scores_csv, terminal
 
@@ -125,8 +124,8 @@ class Report:
     ) -> None:
         names = names_of(recipe_of)
         self.facts = facts
-        self.frame = run_frame(runs, recipe_of, names)
-        self.tables = tables_of(run_frame([*runs, *shared], recipe_of, names))
+        self.frame = run_frame(runs, recipe_of)
+        self.tables = tables_of(run_frame([*runs, *shared], recipe_of))
         self.palette = Palette({recipe: names[recipe] for recipe in sorted(names, key=recipe_order)})
         self.comparisons = Comparisons()
         found = [self.comparisons.to_baseline(table, baseline) if baseline else None for table in self.tables]

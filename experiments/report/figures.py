@@ -26,7 +26,7 @@ from matplotlib.lines import Line2D
 from experiments.figures.drawing import COMMON_STYLE, write
 
 from .calibration import Curves
-from .frame import RunFrame
+from .frame import RunFrame, grouped
 from .papers import AVERAGE
 from .recipes import Recipe
 from .runs import FinishedRun
@@ -317,9 +317,7 @@ def training(frame: RunFrame, palette: Palette) -> Figure:
     if any(_meter(run, VALIDATION) for run in frame["run"]):
         panels.append(("validation accuracy", VALIDATION))
     figure, panes = _panels(palette, len(panels), 2.6)
-    by_recipe: dict[Recipe, list[FinishedRun]] = {}
-    for recipe, run in zip(frame["recipe"], frame["run"], strict=True):
-        by_recipe.setdefault(recipe, []).append(run)
+    by_recipe = {recipe: list(own["run"]) for recipe, own in grouped(frame, "recipe")}
     for axes, (label, meters) in zip(panes, panels, strict=True):
         for recipe in sorted(by_recipe, key=palette.order):
             points = _by_epoch(by_recipe[recipe], meters)

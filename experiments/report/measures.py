@@ -63,10 +63,10 @@ def joint_section(frame: RunFrame) -> Section | None:
     by_seed = pd.DataFrame(rows[["dataset", *group, "seed", *columns]])  # one run for each seed
     by_seed = by_seed.sort_values("dataset", key=lambda names: names.map(datasets.index), kind="stable")
     if len(datasets) > 1:  # averages over the data sets, of the seeds that have all of them
-        complete = by_seed.groupby([*group, "seed"]).filter(lambda runs: len(runs) == len(datasets))
+        complete: Any = by_seed.groupby([*group, "seed"]).filter(lambda runs: len(runs) == len(datasets))
         averages = complete.groupby([*group, "seed"], sort=False, as_index=False)[columns].mean()
         by_seed = pd.concat([averages.assign(**{"dataset": AVERAGE, "joint H": _harmonic_means(averages)}), by_seed])
-    found = by_seed.groupby(["dataset", *group], sort=False)
+    found: Any = by_seed.groupby(["dataset", *group], sort=False)
     means, deviations = found[columns].apply(pd.DataFrame.mean), found[columns].std()
     means["joint H"] = _harmonic_means(means)  # of the means, as in the other tables
     values = means.assign(seeds=found.size()).reset_index()

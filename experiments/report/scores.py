@@ -190,8 +190,7 @@ class Sheet:
         return compare_with_papers(self.setting, recipe, place.dataset, place.metric, place.shots, mean)
 
     def _runs(self, recipe: Recipe, cells: Iterable[tuple[str, str, int]]) -> list[FinishedRun]:
-        table = self._run[recipe]
-        return [run for cell in cells if cell in table.columns for run in table[cell].dropna()]
+        return [run for cell in cells for run in self.runs_by_seed(recipe, cell).values()]
 
     def runs_by_seed(self, recipe: Recipe, cell: tuple[str, str, int]) -> dict[int, FinishedRun]:
         """The runs of one cell."""

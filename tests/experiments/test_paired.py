@@ -14,10 +14,10 @@ import pytest
 
 from dassl.utils import UnknownNameError
 from experiments import report
+from experiments.figures.predictions import Evaluations
 from experiments.report.averages import averages
 from experiments.report.calibration import curves
 from experiments.report.comparisons import Comparisons, find_row
-from experiments.report.evaluations import Evaluations
 from experiments.report.frame import run_frame
 from experiments.report.measures import joint_section, measures_section
 from experiments.report.names import names_of

@@ -42,7 +42,7 @@ def reliability_bins(confidence: NDArray[np.float64], correct: NDArray[np.bool_]
         number of images.
     """
     bins = pd.cut(confidence, np.arange(BINS + 1) / BINS, labels=False, include_lowest=True)  # [N], a bin has its end
-    by_bin = pd.DataFrame({"accuracy": correct.astype(float), "confidence": confidence}).groupby(bins)
+    by_bin: Any = pd.DataFrame({"accuracy": correct.astype(float), "confidence": confidence}).groupby(bins)
     return by_bin.mean().reindex(range(BINS)).assign(images=by_bin.size().reindex(range(BINS), fill_value=0))
 
 
