@@ -91,7 +91,7 @@ def _by_setting(frame: pd.DataFrame, keys: list[str], chart: Callable[..., Chart
     """A chart for each data set and each value of the `keys`, in a group for each setting that has some."""
     groups = []
     for setting, title in TITLES.items():
-        rows = frame[frame["setting"] == setting]
+        rows = pd.DataFrame(frame[frame["setting"] == setting])
         datasets = in_order(rows["dataset"])
         found = sorted(grouped(rows, ["dataset", *keys]), key=lambda group: datasets.index(group[0][0]))
         if found:

@@ -195,9 +195,8 @@ def other(frame: pd.DataFrame) -> Iterator[ScoreTable]:
     frame = pd.DataFrame(frame[frame["setting"] == "other"])
     labels = _labels(in_order(frame["dataset"]), [])
     sheets: defaultdict[str, list[tuple[Sheet, list[Place]]]] = defaultdict(list)
-    for (backbone, dataset, which, shots), rows in grouped(
-        frame, ["backbone", "dataset", "subsample_classes", "shots"]
-    ):
+    alike = ["backbone", "dataset", "subsample_classes", "shots"]
+    for (backbone, dataset, which, shots), rows in grouped(frame, alike):
         name = f"{labels[dataset]}, {which} classes, {in_shots(shots)}"
         places = [Place(name, "accuracy", name, "accuracy", shots, [("all", dataset, 0)], cell_name=name)]
         sheets[f"{TITLES['other']}, {backbone}"].append((Sheet("other", rows, papers=False), places))
