@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dassl.utils import printable, write_bytes_atomically
@@ -82,6 +83,22 @@ def write(figure: Figure, path: Path, **options: Any) -> list[Path]:
         written.append(path.with_name(f"{path.name}.{suffix}"))
         write_bytes_atomically(written[-1], content.getbuffer())
     return written
+
+
+def named_bars(axes: Axes, values: Sequence[float], names: Sequence[str], texts: Sequence[str], **style: Any) -> None:
+    """A bar for each value, the first on top, with its name beside the axis and its text at the end of the bar.
+
+    Args:
+        style: keywords of matplotlib's `barh`.
+    """
+    axes.barh(range(len(values)), values, **style)
+    axes.set_yticks(range(len(values)), names)
+    for place, (value, text) in enumerate(zip(values, texts, strict=True)):
+        side, edge = (1, "left") if value >= 0 else (-1, "right")
+        behind: dict[str, Any] = {"xytext": (3 * side, 0), "textcoords": "offset points", "ha": edge, "va": "center"}
+        axes.annotate(text, (value, place), **behind, fontsize=6)
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
 
 
 def shortened(text: str, length: int = 28) -> str:

@@ -33,13 +33,6 @@ from runner.result import PLAN_NAME, read_plan, read_result
 from trainers import check_all_ranges
 
 
-def plan_of(args: argparse.Namespace) -> list[PlannedRun]:
-    """The runs of all given files. Raises UserError."""
-    places = Places(Path(args.root).absolute(), Path(args.output_dir).absolute())
-    selection = Selection(*map(tuple, (args.trainers, args.settings, args.datasets, args.seeds)))
-    return declared_runs(args.files, selection, places)
-
-
 def check_configs(runs: Sequence[PlannedRun]) -> None:
     """Read each config file once with each set of overrides. Raises UserError for what would fail hours later."""
     seen = set()
@@ -150,14 +143,15 @@ def work_on_cluster(args: argparse.Namespace, runs: Sequence[PlannedRun], view: 
 def main(args: argparse.Namespace) -> int:
     """Exit status: 0 when all is done, 1 when a run failed, 130 after Ctrl-C. Raises UserError."""
     check_launch_flags(args)
-    runs = plan_of(args)
+    output = Path(args.output_dir).absolute()
+    selection = Selection(*map(tuple, (args.trainers, args.settings, args.datasets, args.seeds)))
+    runs = declared_runs(args.files, selection, Places(Path(args.root).absolute(), output))
     check_configs(runs)
     tally = Tally(len(runs))
     left = split_finished(runs, tally)
     if args.dry_run:
         print("\n".join([*generate_commands(left), *(run.command for run in left)]))
         return 0
-    output = Path(args.output_dir).absolute()
     record_plan(output, runs)
     generate_data(left)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends a launch as Ctrl-C does

@@ -17,13 +17,11 @@ from dassl.utils.numerals import whole_number
 from experiments.plan.generated import generate_data
 from experiments.plan.methods import default_source, setting_of_target
 from experiments.plan.runs import ROOT, PlannedRun, short_path
-from experiments.plan.settings import Places, PlannedMethod, PlannedSetting
+from experiments.plan.settings import DEFAULT_SHOTS, Places, PlannedMethod, PlannedSetting
 from experiments.plan.status import check_model, is_finished
 from runner.arguments import parse_args
 from runner.command import main as train
 from runner.result import PARTS, read_result
-
-DEFAULT_SHOTS = 16
 
 
 @dataclass(frozen=True)
@@ -106,15 +104,10 @@ def run_one(request: Request) -> None:
     generate_data([run])
     if run.trains and (run.folder / "log.txt").is_file():
         print(f"{short_path(run.folder)} has an unfinished run: continuing from its last checkpoint, if there is one")
-    with locked(run.folder):
-        train_here(run)
-
-
-def train_here(run: PlannedRun) -> None:
-    """What train.py does, without loading everything a second time."""
-    os.chdir(ROOT)
-    keep_freed_memory()
-    train(parse_args(run.arguments))
+    with locked(run.folder):  # what train.py does, without loading everything a second time
+        os.chdir(ROOT)
+        keep_freed_memory()
+        train(parse_args(run.arguments))
 
 
 def main(arguments: argparse.Namespace) -> int:

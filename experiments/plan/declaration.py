@@ -26,10 +26,10 @@ from dassl.utils.yaml_files import read_yaml
 from experiments.plan.methods import METHODS
 from experiments.plan.runs import ROOT, PlannedRun
 from experiments.plan.schema_errors import first_problem, suggestion
-from experiments.plan.settings import Places, PlannedMethod, PlannedSetting, add_run, make_plan
+from experiments.plan.settings import DEFAULT_SHOTS, Places, PlannedMethod, PlannedSetting, add_run, make_plan
 
 SHIPPED = ROOT / "configs" / "experiments"
-DEFAULT_SEEDS, DEFAULT_SHOTS = (1, 2, 3), 16
+DEFAULT_SEEDS = (1, 2, 3)
 _NAME = {"type": "string", "pattern": r"^[\w.+=-]+$", "description": "a name of letters, digits and . + = - _"}
 _COUNT = {"type": "integer", "minimum": 1}
 _KEY = {"pattern": r"^[A-Z][\w.]*$", "description": "a config key, such as OPTIM.LR"}
@@ -88,7 +88,7 @@ def read_experiment(path: Path) -> Experiment:
     """The experiment declared in a file; a bare name may also be one of configs/experiments.
 
     Raises:
-        UserError: no such file, no YAML, or content that is not as described above; the file and the place are named.
+        UserError: no such file, not YAML, or content that is not as described above; the file and the place are named.
     """
     if not path.exists() and path.name == str(path) and (SHIPPED / path).is_file():
         path = SHIPPED / path

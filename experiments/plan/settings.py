@@ -23,6 +23,8 @@ from runner.result import WORKERS
 from trainers.core.facts import TRANSFER
 from trainers.core.record import changes_no_number
 
+DEFAULT_SHOTS = 16
+
 
 @dataclass(frozen=True)
 class Places:
@@ -133,7 +135,7 @@ class PlannedSetting:
 
     name: str
     datasets: tuple[str, ...]
-    shots: tuple[int, ...] = (16,)
+    shots: tuple[int, ...] = (DEFAULT_SHOTS,)
     source: str = ""
 
     def runs(self, method: PlannedMethod, places: Places, seed: int) -> Iterator[PlannedRun]:

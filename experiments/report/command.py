@@ -176,23 +176,13 @@ class Report:
         frame, tables, every_score = self.frame, self.tables, self.every_score
         joint, measures, averages = joint_section(frame), measures_section(frame), averages_section(tables)
         pairs, short_pairs = self._pairs(headline_only=False), self._pairs(headline_only=True)
-        published, cost, recipes_used = comparison_section(every_score), cost_section(frame), recipes_section(frame)
+        published, cost, names = comparison_section(every_score), cost_section(frame), recipes_section(frame)
         classes = classes_section(frame)
         copied, copied_averages = (copied_section(tables, averages_only) for averages_only in (False, True))
         beside = [joint, averages]
-        in_text = [
-            *self.scores,
-            *beside,
-            short_pairs,
-            self.short,
-            published,
-            copied_averages,
-            measures,
-            cost,
-            recipes_used,
-        ]
+        in_text = [*self.scores, *beside, short_pairs, self.short, published, copied_averages, measures, cost, names]
         in_latex = [*self.scores, *beside, *([short_pairs] if self.baselines else []), copied_averages, measures, cost]
-        on_page = [*beside, pairs, self.short, published, copied, measures, cost, classes, recipes_used, every_run]
+        on_page = [*beside, pairs, self.short, published, copied, measures, cost, classes, names, every_run]
         charts = [table_charts(table, index) for index, table in enumerate(tables, 1)]
         training = training_charts(frame)
         calibration = calibration_charts(frame, self.comparisons.evaluations)

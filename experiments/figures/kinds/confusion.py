@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from dassl.evaluation.confusion import Confusion
-from experiments.figures.drawing import ORANGE, Asked, Drawing, shortened
+from experiments.figures.drawing import ORANGE, Asked, Drawing, named_bars, shortened
 from experiments.figures.predictions import Predictions, read_predictions
 
 SHOWN_IN_FULL = 25
@@ -108,15 +108,9 @@ def _matrix(axes: Axes, percent: NDArray[np.float64], rows: Sequence[str], colum
 
 
 def _pairs(axes: Axes, pairs: Sequence[tuple[int, int, int]], names: Sequence[str]) -> None:
-    places = range(len(pairs))
-    axes.barh(places, [count for *_, count in pairs], color=ORANGE)
-    axes.set_yticks(
-        places, [f"{shortened(names[true], 20)} → {shortened(names[other], 20)}" for true, other, _ in pairs]
-    )
-    for place, (*_, count) in zip(places, pairs, strict=True):
-        axes.annotate(f"{count:,}", (count, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=6)
-    axes.invert_yaxis()
-    axes.tick_params(axis="y", length=0)
+    labels = [f"{shortened(names[true], 20)} → {shortened(names[other], 20)}" for true, other, _ in pairs]
+    counts = [count for *_, count in pairs]
+    named_bars(axes, counts, labels, [f"{count:,}" for count in counts], color=ORANGE)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("images")
     axes.set_title("the most frequent mistakes (true → predicted)", loc="left")
