@@ -19,7 +19,7 @@ FIGURES = Path(__file__).parent.parent / "paper_figures.csv"
 
 
 @cache
-def _rows() -> list[dict[str, str]]:
+def _rows() -> list[dict[str, Any]]:
     """The table of published figures as it is written."""
     with FIGURES.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
@@ -106,8 +106,8 @@ def published_figures() -> dict[tuple[str, str, str, str], Published]:
     """All published figures by setting, method, data set and metric."""
     figures = {}
     for row in _rows():
-        read: dict[str, Any] = row | {"dataset": row["dataset"].removesuffix(AVERAGE_OVER_TARGETS)}
-        figure = Published(**read | {"value": float(row["value"])})
+        dataset, value = row["dataset"].removesuffix(AVERAGE_OVER_TARGETS), float(row["value"])
+        figure = Published(**row | {"dataset": dataset, "value": value})
         figures[figure.setting, figure.method, figure.dataset, figure.metric] = figure
     return figures
 
