@@ -62,12 +62,11 @@ def _rows(table: ScoreTable, sheet: Sheet, place: Place) -> Iterable[tuple[objec
     over = f"without {LEFT_OUT}" if place.without else "all data sets"
     for recipe in sheet.recipes:
         score = sheet.score(recipe, place)
-        covered, seeds = score["covered"], score["seeds"]
         remark = f" ({score['remark']})" if score["remark"] else ""
         name, shots = table.names[recipe], in_shots(place.shots)
         yield (
             *(TITLES[table.setting], name, shots, number, over + remark),
-            *(score["mean"], score["deviation"], covered, len(seeds) if isinstance(seeds, tuple) else 0),
+            *(score["mean"], score["deviation"], score["covered"], len(score["seeds"])),
         )
 
 

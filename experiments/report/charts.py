@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -32,27 +32,18 @@ class ChartGroup:
     charts: list[Chart]
 
 
-def table_charts(table: ScoreTable, index: int) -> list[Chart]:
+def table_charts(table: ScoreTable, index: int) -> Iterator[Chart]:
     """The papers' figures of a table; none of other runs."""
     name, recipes = f"{table.setting}-{index}", table.recipes()
     if table.setting == "base2new":
-        return [Chart(name, "", f"Base and new accuracy by method: {table.title}", partial(figures.bars, table))]
-    if table.setting == "few_shot":
-        return [
-            Chart(
-                f"{name}-{_stem(block.name)}",
-                block.name,
-                f"Accuracy by shots: {table.title}, {block.name}",
-                partial(figures.shots_curves, block),
-                recipes,
-            )
-            for block in table.blocks
-        ]
-    if table.setting in TRANSFER:
-        return [
-            Chart(name, "", f"Accuracy by data set: {table.title}", partial(figures.transfer_figure, table), recipes)
-        ]
-    return []
+        yield Chart(name, "", f"Base and new accuracy by method: {table.title}", partial(figures.bars, table))
+    elif table.setting == "few_shot":
+        for block in table.blocks:
+            stem, description = f"{name}-{_stem(block.name)}", f"Accuracy by shots: {table.title}, {block.name}"
+            yield Chart(stem, block.name, description, partial(figures.shots_curves, block), recipes)
+    elif table.setting in TRANSFER:
+        draw = partial(figures.transfer_figure, table)
+        yield Chart(name, "", f"Accuracy by data set: {table.title}", draw, recipes)
 
 
 def _stem(*names: object) -> str:

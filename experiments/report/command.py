@@ -183,7 +183,7 @@ class Report:
         in_text = [*self.scores, *beside, short_pairs, self.short, published, copied_averages, measures, cost, names]
         in_latex = [*self.scores, *beside, *([short_pairs] if self.baselines else []), copied_averages, measures, cost]
         on_page = [*beside, pairs, self.short, published, copied, measures, cost, classes, names, every_run]
-        charts = [table_charts(table, index) for index, table in enumerate(tables, 1)]
+        charts = [list(table_charts(table, index)) for index, table in enumerate(tables, 1)]
         training = training_charts(frame)
         calibration = calibration_charts(frame, self.comparisons.evaluations)
         files = {

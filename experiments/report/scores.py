@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -142,7 +143,7 @@ class Sheet:
         trained = pd.DataFrame(frame[~zero_shot])
         return pd.concat([trained, *(once.assign(shots=shots) for shots in self.shots)])
 
-    def score(self, recipe: Recipe, place: Place) -> dict[str, object]:
+    def score(self, recipe: Recipe, place: Place) -> dict[str, Any]:
         """A row of the table of scores: the number of a recipe at a place, and what it stands on; NaN if missing."""
         wanted = pd.MultiIndex.from_tuples(place.cells, names=CELL)
         cells = self._accuracy[recipe].reindex(columns=wanted)
@@ -165,12 +166,12 @@ class Sheet:
             mean = float(combined(cells.mean().to_numpy(), parts, place.mean_of_h))
             by_seed = [combined(row, parts, place.mean_of_h) for row in common.to_numpy()]
             deviation = pd.Series(by_seed, dtype=float).std()  # n - 1 in the denominator; NaN of one seed
-        if not place.is_average and place.cell_name:
+        if place.cell_name:
             self._note_cell(recipe, place, sorted(common.index))
         return {
-            **{"setting": self.setting, "recipe": recipe, "block": place.block, "column": place.column},
-            **{"dataset": place.dataset, "metric": place.metric, "shots": place.shots, "mean": mean},
-            "deviation": deviation,
+            **{"setting": self.setting, "recipe": recipe},
+            **{name: getattr(place, name) for name in ("block", "column", "dataset", "metric", "shots")},
+            **{"mean": mean, "deviation": deviation},
             "seeds": tuple(common.index),
             "expected": len(common) if recipe.zero_shot else len(self.seeds),
             "partial": bool(partial),
