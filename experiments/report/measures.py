@@ -60,7 +60,7 @@ def joint_section(frame: RunFrame) -> Section | None:
     if rows.empty:
         return None
     datasets = in_order(rows["dataset"])
-    by_seed = pd.DataFrame(rows[["dataset", *group, "seed", *columns]])  # one run for each seed
+    by_seed = pd.DataFrame(rows[["dataset", *group, "seed", *columns]])  # one run of each data set and seed
     by_seed = by_seed.sort_values("dataset", key=lambda names: names.map(datasets.index), kind="stable")
     if len(datasets) > 1:  # averages over the data sets, of the seeds that have all of them
         complete: Any = by_seed.groupby([*group, "seed"]).filter(lambda runs: len(runs) == len(datasets))
