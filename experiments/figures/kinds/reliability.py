@@ -41,7 +41,8 @@ def reliability_bins(confidence: NDArray[np.float64], correct: NDArray[np.bool_]
         Columns `images`, `accuracy` and `confidence` (means, NaN in an empty bin), all as numbers from 0 to 1 but the
         number of images.
     """
-    bins = pd.cut(confidence, np.arange(BINS + 1) / BINS, labels=False, include_lowest=True)  # [N]; a bin has its upper end
+    edges = np.arange(BINS + 1) / BINS
+    bins = pd.cut(confidence, edges, labels=False, include_lowest=True)  # [N]; a bin contains its upper end
     by_bin: Any = pd.DataFrame({"accuracy": correct.astype(float), "confidence": confidence}).groupby(bins)
     return by_bin.mean().reindex(range(BINS)).assign(images=by_bin.size().reindex(range(BINS), fill_value=0))
 
