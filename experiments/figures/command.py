@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 
 import matplotlib
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     args = make_parser().parse_args(["figures", *arguments])
     kind = importlib.import_module(f"{kinds.__name__}.{args.kind}")
-    _check(args.runs, kind, args.kind, args.images, args.root)
+    _check(args, kind)
     below = dict(zip(args.runs, names_by_place(args.runs), strict=True))  # in --output-dir, runs keep their own folders
     with matplotlib.rc_context(STYLE):
         for drawing in kind.draw(Asked(args.runs, args.images, args.root)):
@@ -42,16 +42,16 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _check(runs: Sequence[Path], kind: ModuleType, name: str, images: Path | None, root: str) -> None:
+def _check(args: argparse.Namespace, kind: ModuleType) -> None:
     """Raise UserError if the arguments do not fit together."""
     takes_images = getattr(kind, "TAKES_IMAGES", False)
-    for flag, given in (("--images", images is not None), ("--root", bool(root))):
+    for flag, given in (("--images", args.images is not None), ("--root", bool(args.root))):
         if given and not takes_images:
-            raise UserError(f"{flag} has no effect on --kind {name}, which reads no images: leave it out")
-    if images is not None and root:
+            raise UserError(f"{flag} has no effect on --kind {args.kind}, which reads no images: leave it out")
+    if args.images is not None and args.root:
         raise UserError("--images and --root name two sources of images: give one of them")
-    for run in runs:
+    for run in args.runs:
         if not run.is_dir():
             raise MissingFileError(f"no such folder: {run} (give the output folder of a run); {folders_beside(run)}")
-    if len({run.resolve() for run in runs}) < len(runs):
+    if len({run.resolve() for run in args.runs}) < len(args.runs):
         raise UserError("a run's folder is given twice: give it once")

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dassl.utils import printable, write_bytes_atomically
 
 BLUE, ORANGE, GREEN, GREY, LIGHT = "#0072b2", "#d55e00", "#009e73", "#8c8c8c", "#d9d9d9"  # Okabe and Ito's, and greys
-FORMATS = ("png", "pdf")
+METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
+"""By format: equal figures are equal files."""
 COMMON_STYLE: dict[Any, Any] = {  # keys of matplotlib's rcParams
     "legend.frameon": False,
     "axes.spines.top": False,
@@ -64,20 +66,39 @@ class Drawing:
     summary: str
 
 
-def write(figure: Figure, path: Path) -> list[Path]:
-    """Write all formats of a figure; `path` has no suffix.
+def write(figure: Figure, path: Path, **options: Any) -> list[Path]:
+    """Write all formats of a figure.
+
+    Args:
+        path: without suffix.
+        options: of matplotlib's `savefig`.
 
     Raises:
         UnwritableFileError: a file cannot be written.
     """
     written = []
-    for suffix in FORMATS:
+    for suffix, metadata in METADATA.items():
         content = io.BytesIO()
-        metadata = {"CreationDate": None} if suffix == "pdf" else None  # equal figures are equal files
-        figure.savefig(content, format=suffix, metadata=metadata)
+        figure.savefig(content, format=suffix, metadata=metadata, **options)
         written.append(path.with_name(f"{path.name}.{suffix}"))
         write_bytes_atomically(written[-1], content.getbuffer())
     return written
+
+
+def named_bars(axes: Axes, values: Sequence[float], names: Sequence[str], texts: Sequence[str], **style: Any) -> None:
+    """A bar for each value, the first on top, with its name beside the axis and its text at the end of the bar.
+
+    Args:
+        style: keywords of matplotlib's `barh`.
+    """
+    axes.barh(range(len(values)), values, **style)
+    axes.set_yticks(range(len(values)), names)
+    for place, (value, text) in enumerate(zip(values, texts, strict=True)):
+        side, edge = (1, "left") if value >= 0 else (-1, "right")
+        behind: dict[str, Any] = {"xytext": (3 * side, 0), "textcoords": "offset points", "ha": edge, "va": "center"}
+        axes.annotate(text, (value, place), **behind, fontsize=6)
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
 
 
 def shortened(text: str, length: int = 28) -> str:

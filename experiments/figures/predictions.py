@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import zipfile
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dassl.evaluation import PREDICTIONS_NAME
-from dassl.utils import MissingFileError, UnreadableFileError, file_sha256, one_line
+from dassl.utils import MissingFileError, UnreadableFileError, UserError, file_sha256, one_line
 from dassl.utils.files import read_bytes
 from runner.result import RESULT_NAME, read_result
 
@@ -29,35 +30,25 @@ _KINDS = {"images": "U", "labels": "iu", "top5": "iu", "scores": "f", "classname
 
 @dataclass(frozen=True)
 class Predictions:
-    """What an evaluation predicted.
+    """What an evaluation predicted, in the order of the images' names; a few bytes for each image.
 
     Args:
-        images: [N] paths.
+        subject: digest of images, labels and class names; evaluations with one subject can be compared image by image.
         labels: [N] the true classes.
-        top: [N, k] the most probable classes, best first.
-        scores: [N, k] their probabilities.
+        predicted: [N] the most probable classes.
+        confidence: [N] their probabilities.
         classnames: [C] names.
     """
 
-    images: NDArray[np.str_]
-    labels: NDArray[np.int64]
-    top: NDArray[np.int64]
-    scores: NDArray[np.float64]
+    subject: str
+    labels: NDArray[np.int32]
+    predicted: NDArray[np.int32]
+    confidence: NDArray[np.float32]
     classnames: list[str]
 
     @property
-    def predicted(self) -> NDArray[np.int64]:
-        """[N] the most probable class."""
-        return self.top[:, 0]
-
-    @property
-    def confidence(self) -> NDArray[np.float64]:
-        """[N] its probability."""
-        return self.scores[:, 0]
-
-    @property
     def correct(self) -> NDArray[np.bool_]:
-        """[N] whether it is the true one."""
+        """[N] whether the most probable class is the true one."""
         return self.predicted == self.labels
 
 
@@ -79,15 +70,20 @@ def read_predictions(run: Path) -> Predictions:
     problem = _problem(arrays)
     if problem is not None:
         raise UnreadableFileError(f"{path} is damaged: {problem}; evaluate the model again")
-    found = Predictions(
-        images=arrays["images"],
-        labels=arrays["labels"].astype(np.int64),
-        top=arrays["top5"].astype(np.int64),
-        scores=arrays["scores"].astype(np.float64),
-        classnames=arrays["classnames"].tolist(),
-    )
+    found = _predictions(arrays)
     _check_accuracy(path, found, result)
     return found
+
+
+def _predictions(arrays: Mapping[str, NDArray]) -> Predictions:
+    order, classnames = np.argsort(arrays["images"], kind="stable"), arrays["classnames"].tolist()
+    labels = arrays["labels"][order].astype(np.int32)
+    subject = hashlib.sha256()
+    for part in ("\0".join(arrays["images"][order]), "\0".join(classnames)):
+        subject.update(f"{part}\0\0".encode("utf-8", "surrogatepass"))
+    subject.update(labels.tobytes())
+    predicted, confidence = arrays["top5"][order, 0].astype(np.int32), arrays["scores"][order, 0].astype(np.float32)
+    return Predictions(subject.hexdigest(), labels, predicted, confidence, classnames)
 
 
 def _check_accuracy(path: Path, found: Predictions, result: Mapping[str, Any]) -> None:
@@ -159,3 +155,23 @@ def _problem(arrays: Mapping[str, NDArray]) -> str | None:
     if (np.diff(scores.astype(np.float64)) > 0).any() or scores.sum(axis=1, dtype=np.float64).max() > MAX_SUM:
         return "scores are not the largest probabilities of a class each"
     return None
+
+
+class Evaluations:
+    """The predictions of runs, each read once. A file that cannot be used is a problem and counts as missing."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self._read: dict[Path, Predictions | None] = {}
+
+    def of(self, folder: Path) -> Predictions | None:
+        """The predictions in a run's folder; None if there are none, or none that can be used."""
+        if folder not in self._read:
+            self._read[folder] = None
+            try:
+                self._read[folder] = read_predictions(folder)
+            except MissingFileError:
+                pass
+            except UserError as error:
+                self.problems.append(str(error))
+        return self._read[folder]

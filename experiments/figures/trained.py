@@ -70,7 +70,7 @@ class TrainedRun:
 
     @cached_property
     def transform(self) -> Callable[[Image], Tensor]:
-        """From an RGB image to a tensor [3, H, W], as in the run's evaluation."""
+        """From an RGB image to a tensor [3, H, W], as in the run's evaluation. Raises UserError if it has none."""
         from dassl.data.transforms import build_transform  # which waits for torchvision
 
         transform = build_transform(self.cfg, is_train=False)

@@ -20,7 +20,7 @@ from dassl.utils.locks import locked_while_writing
 from dassl.utils.numerals import whole_number
 from experiments.arguments import PROGRAM
 from experiments.launch.estimate import Estimate, seconds_of_result
-from experiments.launch.gpus import check_per_gpu, runs_per_gpu, shared_gpus, visible_gpus
+from experiments.launch.gpus import runs_per_gpu, shared_gpus, visible_gpus
 from experiments.launch.launcher import Launch, SlurmLaunch
 from experiments.launch.progress import PlainView, Tally, make_view, report_failures
 from experiments.launch.workers import Worker, make_workers
@@ -31,13 +31,6 @@ from experiments.plan.settings import Places
 from experiments.plan.status import is_finished
 from runner.result import PLAN_NAME, read_plan, read_result
 from trainers import check_all_ranges
-
-
-def plan_of(args: argparse.Namespace) -> list[PlannedRun]:
-    """The runs of all given files. Raises UserError."""
-    places = Places(Path(args.root).absolute(), Path(args.output_dir).absolute())
-    selection = Selection(*map(tuple, (args.trainers, args.settings, args.datasets, args.seeds)))
-    return declared_runs(args.files, selection, places)
 
 
 def check_configs(runs: Sequence[PlannedRun]) -> None:
@@ -132,7 +125,10 @@ def check_launch_flags(args: argparse.Namespace) -> None:
     if args.launcher == "slurm" or args.workers is not None:
         other = "--workers" if args.workers is not None else f"--launcher {args.launcher}"
         raise BadValueError(f"--per-gpu and {other} exclude each other: give one of them")
-    check_per_gpu(args.per_gpu, visible_gpus())
+    if args.per_gpu < 1:
+        raise BadValueError(f"--per-gpu should be at least 1, not {args.per_gpu}")
+    if not visible_gpus():
+        raise BadValueError("--per-gpu needs a GPU, and PyTorch sees none: use --workers")
 
 
 def work_on_cluster(args: argparse.Namespace, runs: Sequence[PlannedRun], view: PlainView, tally: Tally) -> None:
@@ -147,14 +143,15 @@ def work_on_cluster(args: argparse.Namespace, runs: Sequence[PlannedRun], view: 
 def main(args: argparse.Namespace) -> int:
     """Exit status: 0 when all is done, 1 when a run failed, 130 after Ctrl-C. Raises UserError."""
     check_launch_flags(args)
-    runs = plan_of(args)
+    output = Path(args.output_dir).absolute()
+    selection = Selection(*map(tuple, (args.trainers, args.settings, args.datasets, args.seeds)))
+    runs = declared_runs(args.files, selection, Places(Path(args.root).absolute(), output))
     check_configs(runs)
     tally = Tally(len(runs))
     left = split_finished(runs, tally)
     if args.dry_run:
         print("\n".join([*generate_commands(left), *(run.command for run in left)]))
         return 0
-    output = Path(args.output_dir).absolute()
     record_plan(output, runs)
     generate_data(left)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends a launch as Ctrl-C does

@@ -57,7 +57,7 @@ class Estimate:
                 unknown += 1
             else:
                 total += max(0.0, seconds - so_far)
-        runs = f"{unknown} run{'s' if unknown > 1 else ''}"
+        runs = number_of_runs(unknown)
         if not total:
             return f"time left: not known before a run of each kind has ended ({runs})" if unknown else ""
         return f"about {duration(total / workers)} left" + (
@@ -69,6 +69,11 @@ def seconds_of_result(result: Mapping[str, Any]) -> float:
     """Seconds of training and test that a result.json states."""
     parts = (result.get("train_seconds"), result.get("test_seconds"))
     return sum(float(part) for part in parts if isinstance(part, (int, float)))
+
+
+def number_of_runs(count: int) -> str:
+    """Such as "1 run" or "2 runs"."""
+    return f"{count} run" if count == 1 else f"{count} runs"
 
 
 def duration(seconds: float) -> str:

@@ -15,8 +15,6 @@ from contextlib import contextmanager
 
 import torch
 
-from dassl.utils.errors import BadValueError
-
 MEMORY_PER_RUN_MIB = 12 * 1024
 """Room for a captured ProMetaR step on ViT-B/16 with 1,000 classes, and for CUDA itself."""
 CORES_PER_RUN = 4
@@ -56,14 +54,6 @@ def _free_memory_mib() -> dict[tuple[str, str], int]:
         return {(number.strip(), uuid.strip()): int(mib) for number, uuid, mib in rows}
     except (OSError, ValueError, subprocess.SubprocessError):
         return {}
-
-
-def check_per_gpu(count: int | None, gpus: Sequence[str]) -> None:
-    """Raises BadValueError unless `count` runs can share each of the GPUs."""
-    if count is not None and count < 1:
-        raise BadValueError(f"--per-gpu should be at least 1, not {count}")
-    if count is not None and not gpus:
-        raise BadValueError("--per-gpu needs a GPU, and PyTorch sees none: use --workers")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from rich.table import Column
 
 from dassl.engine.history import HISTORY_NAME
 from dassl.utils.safe_text import printable
+from experiments.launch.estimate import number_of_runs
 from experiments.plan.runs import PlannedRun, short_path
 from runner.result import read_result
 
@@ -36,11 +37,6 @@ class Tally:
         left = self.total - self.done
         ended = f"{self.finished} finished now, {self.skipped} before, {len(self.failures)} failed"
         return f"{number_of_runs(self.total)}: {ended}" + (f", {left} left" if left else "")
-
-
-def number_of_runs(count: int) -> str:
-    """Such as "1 run" or "2 runs"."""
-    return f"{count} run" if count == 1 else f"{count} runs"
 
 
 def outcome(run: PlannedRun) -> str:

@@ -17,13 +17,11 @@ from dassl.utils.numerals import whole_number
 from experiments.plan.generated import generate_data
 from experiments.plan.methods import default_source, setting_of_target
 from experiments.plan.runs import ROOT, PlannedRun, short_path
-from experiments.plan.settings import Places, PlannedMethod, PlannedSetting
+from experiments.plan.settings import DEFAULT_SHOTS, Places, PlannedMethod, PlannedSetting
 from experiments.plan.status import check_model, is_finished
 from runner.arguments import parse_args
 from runner.command import main as train
 from runner.result import PARTS, read_result
-
-DEFAULT_SHOTS = 16
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Request:
     """What a script was asked for."""
 
     kind: str
-    row: PlannedMethod
+    method: PlannedMethod
     dataset: str
     seed: int
     shots: int
@@ -42,17 +40,18 @@ class Request:
         """The run that is meant. Raises UserError: unknown data set or config."""
         own = {"all": "few_shot"} | dict.fromkeys(PARTS["base2new"], "base2new")
         setting = own.get(self.kind) or setting_of_target(self.dataset)
-        task = PlannedSetting(setting, () if self.kind == "source" else (self.dataset,), (self.shots,), self.source)
-        return next(run for run in task.runs(self.row, self.places, self.seed) if run.part == self.kind)
+        planned = PlannedSetting(setting, () if self.kind == "source" else (self.dataset,), (self.shots,), self.source)
+        return next(run for run in planned.runs(self.method, self.places, self.seed) if run.part == self.kind)
 
     @property
     def training_script(self) -> str:
         """The command that trains the model which this request tests."""
         script, dataset = ("xd_train", self.source) if self.kind == "target" else ("base2new_train", self.dataset)
-        words = [self.row.config] * bool(self.row.config)
-        words += [word for option in self.row.options for word in option]
+        words = [self.method.config] * bool(self.method.config)
+        words += [word for option in self.method.options for word in option]
         shots = "" if self.shots == DEFAULT_SHOTS else f"SHOTS={self.shots} "
-        return f"{shots}{shlex.join(['bash', f'scripts/{self.row.name}/{script}.sh', dataset, str(self.seed), *words])}"
+        path = f"scripts/{self.method.name}/{script}.sh"
+        return f"{shots}{shlex.join(['bash', path, dataset, str(self.seed), *words])}"
 
 
 def read_request(kind: str, method: str, words: Sequence[str]) -> Request:
@@ -71,11 +70,11 @@ def read_request(kind: str, method: str, words: Sequence[str]) -> Request:
     config, options = (words[0] if words else ""), words[1:]
     if config.isupper() or len(options) % 2:
         raise BadValueError(f"config options are pairs KEY VALUE that come after CFG, not {' '.join(words)}")
-    row = PlannedMethod(method, config, tuple(zip(options[::2], options[1::2], strict=True)))
+    planned = PlannedMethod(method, config, tuple(zip(options[::2], options[1::2], strict=True)))
     source = dataset if kind == "source" else environment.get("SOURCE") or default_source((dataset,))
     data = Path(environment.get("DATA") or "data").absolute()
     output = Path(environment.get("OUTPUT") or "output").absolute()
-    return Request(kind, row, dataset, seed, shots, source, Places(data, output))
+    return Request(kind, planned, dataset, seed, shots, source, Places(data, output))
 
 
 def number(name: str, text: str) -> int:
@@ -105,15 +104,10 @@ def run_one(request: Request) -> None:
     generate_data([run])
     if run.trains and (run.folder / "log.txt").is_file():
         print(f"{short_path(run.folder)} has an unfinished run: continuing from its last checkpoint, if there is one")
-    with locked(run.folder):
-        train_here(run)
-
-
-def train_here(run: PlannedRun) -> None:
-    """What train.py does, without loading everything a second time."""
-    os.chdir(ROOT)
-    keep_freed_memory()
-    train(parse_args(run.arguments))
+    with locked(run.folder):  # what train.py does, without loading everything a second time
+        os.chdir(ROOT)
+        keep_freed_memory()
+        train(parse_args(run.arguments))
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -26,10 +26,10 @@ from dassl.utils.yaml_files import read_yaml
 from experiments.plan.methods import METHODS
 from experiments.plan.runs import ROOT, PlannedRun
 from experiments.plan.schema_errors import first_problem, suggestion
-from experiments.plan.settings import Places, PlannedMethod, PlannedSetting, add_run, make_plan
+from experiments.plan.settings import DEFAULT_SHOTS, Places, PlannedMethod, PlannedSetting, add_run, make_plan
 
 SHIPPED = ROOT / "configs" / "experiments"
-DEFAULT_SEEDS, DEFAULT_SHOTS = (1, 2, 3), 16
+DEFAULT_SEEDS = (1, 2, 3)
 _NAME = {"type": "string", "pattern": r"^[\w.+=-]+$", "description": "a name of letters, digits and . + = - _"}
 _COUNT = {"type": "integer", "minimum": 1}
 _KEY = {"pattern": r"^[A-Z][\w.]*$", "description": "a config key, such as OPTIM.LR"}
@@ -77,10 +77,10 @@ DECLARATION_SCHEMA = _mapping(
 
 @dataclass(frozen=True)
 class Experiment:
-    """Tasks x rows x seeds."""
+    """Methods x settings x seeds."""
 
-    rows: tuple[PlannedMethod, ...]
-    tasks: tuple[PlannedSetting, ...]
+    methods: tuple[PlannedMethod, ...]
+    settings: tuple[PlannedSetting, ...]
     seeds: tuple[int, ...]
 
 
@@ -88,7 +88,7 @@ def read_experiment(path: Path) -> Experiment:
     """The experiment declared in a file; a bare name may also be one of configs/experiments.
 
     Raises:
-        UserError: no such file, no YAML, or content that is not as described above; the file and the place are named.
+        UserError: no such file, not YAML, or content that is not as described above; the file and the place are named.
     """
     if not path.exists() and path.name == str(path) and (SHIPPED / path).is_file():
         path = SHIPPED / path
@@ -97,13 +97,13 @@ def read_experiment(path: Path) -> Experiment:
     if problem:
         raise BadValueError(f"{path}: {problem}")
     return Experiment(
-        tuple(_rows(content)),
-        tuple(_task(name, setting) for name, setting in content["settings"].items()),
+        tuple(_methods(content)),
+        tuple(_planned(name, setting) for name, setting in content["settings"].items()),
         tuple(content.get("seeds", DEFAULT_SEEDS)),
     )
 
 
-def _rows(content: dict[str, Any]) -> Iterator[PlannedMethod]:
+def _methods(content: dict[str, Any]) -> Iterator[PlannedMethod]:
     variants = content.get("variants") or {"": {}}
     for trainer in content["trainers"]:
         entry = {"method": trainer} if isinstance(trainer, str) else trainer
@@ -114,7 +114,7 @@ def _rows(content: dict[str, Any]) -> Iterator[PlannedMethod]:
             yield PlannedMethod(entry["method"], entry.get("config", ""), options, "-".join(names))
 
 
-def _task(name: str, setting: dict[str, Any]) -> PlannedSetting:
+def _planned(name: str, setting: dict[str, Any]) -> PlannedSetting:
     shots = setting.get("shots", DEFAULT_SHOTS)
     return PlannedSetting(
         name,
@@ -135,23 +135,23 @@ class Selection:
 
     def check(self, experiments: Sequence[Experiment]) -> None:
         """Raises BadValueError for a name that occurs in none of the experiments."""
-        tasks = [task for experiment in experiments for task in experiment.tasks]
-        _check(self.methods, [row.name for experiment in experiments for row in experiment.rows], "trainer")
-        _check(self.settings, [task.setting for task in tasks], "setting")
-        _check(self.datasets, [name for task in tasks for name in task.datasets], "data set")
+        settings = [setting for experiment in experiments for setting in experiment.settings]
+        _check(self.methods, [method.name for experiment in experiments for method in experiment.methods], "trainer")
+        _check(self.settings, [setting.name for setting in settings], "setting")
+        _check(self.datasets, [name for setting in settings for name in setting.datasets], "data set")
         _check(self.seeds, [seed for experiment in experiments for seed in experiment.seeds], "seed")
 
     def of(self, experiment: Experiment) -> Experiment:
         """The selected part of one experiment."""
-        tasks = [
-            replace(task, datasets=tuple(name for name in task.datasets if not self.datasets or name in self.datasets))
-            for task in experiment.tasks
-            if not self.settings or task.setting in self.settings
+        settings = [
+            replace(setting, datasets=_selected(setting.datasets, self.datasets))
+            for setting in experiment.settings
+            if not self.settings or setting.name in self.settings
         ]
         return Experiment(
-            tuple(row for row in experiment.rows if not self.methods or row.name in self.methods),
-            tuple(task for task in tasks if task.datasets),
-            tuple(seed for seed in experiment.seeds if not self.seeds or seed in self.seeds),
+            tuple(method for method in experiment.methods if not self.methods or method.name in self.methods),
+            tuple(setting for setting in settings if setting.datasets),
+            _selected(experiment.seeds, self.seeds),
         )
 
 
@@ -161,9 +161,13 @@ def declared_runs(files: Iterable[Path], selection: Selection, places: Places) -
     selection.check(experiments)
     runs: dict[Path, PlannedRun] = {}
     for part in map(selection.of, experiments):
-        for run in make_plan(part.tasks, part.rows, part.seeds, places):
+        for run in make_plan(part.settings, part.methods, part.seeds, places):
             add_run(runs, run)
     return list(runs.values())
+
+
+def _selected(declared: tuple[Any, ...], wanted: Collection[Any]) -> tuple[Any, ...]:
+    return tuple(each for each in declared if not wanted or each in wanted)
 
 
 def _check(wanted: Collection[Any], declared: Collection[Any], kind: str) -> None:

@@ -10,7 +10,7 @@ from datasets.acquire.names import generated, readers
 from datasets.layout.target import TargetDataset
 from experiments.plan.schema_errors import suggestion
 from runner.provenance import ROOT
-from trainers.core.facts import Recipes, fact, lineage
+from trainers.core.facts import TRANSFER, Recipes, fact, lineage
 
 BACKBONE, EMBEDDED_BACKBONE = "vit_b16", "vit_shapes"
 EMBEDDED = frozenset(readers()[name].dataset_dir for name in generated())
@@ -98,7 +98,7 @@ def _usual_config_file(method: NamedMethod, setting: str, dataset: str, shots: i
     backbone = EMBEDDED_BACKBONE if embedded else BACKBONE
     recipes = method.recipes
     usual = recipes.unprefixed if recipes.unprefixed and not embedded else backbone + recipes.config
-    if setting in ("cross_dataset", "domain_generalization"):
+    if setting in TRANSFER:
         return ConfigFile(backbone + recipes.cross_dataset if recipes.cross_dataset else usual)
     if setting == "few_shot" and not embedded:
         if recipes.few_shot_by_shots:

@@ -59,17 +59,18 @@ class PlannedRun:
     @property
     def label(self) -> str:
         """The run in a line of progress."""
-        shots = f" {self.shots} shots" if self.setting == "few_shot" else ""
         config = config_variant(self.config_file.stem, self.variant)
-        data = data_name(self.dataset, self.options)
-        return f"{self.setting}/{self.part} {self.method.trainer} {config} {data}{shots} seed {self.seed}"
+        return f"{self.setting}/{self.part} {self.method.trainer} {config} {self._data_and_seed}"
 
     @property
     def short_label(self) -> str:
         """The same for a narrow terminal."""
+        return f"{self.method.trainer} {self._data_and_seed} {self.part}"
+
+    @property
+    def _data_and_seed(self) -> str:
         shots = f" {self.shots} shots" if self.setting == "few_shot" else ""
-        data = data_name(self.dataset, self.options)
-        return f"{self.method.trainer} {data}{shots} seed {self.seed} {self.part}"
+        return f"{data_name(self.dataset, self.options)}{shots} seed {self.seed}"
 
     @property
     def arguments(self) -> list[str]:

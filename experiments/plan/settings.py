@@ -9,6 +9,7 @@ Below the output folder, runs lie where the lineage's scripts put them:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,9 +20,10 @@ from experiments.plan.methods import ConfigFile, NamedMethod, default_config_fil
 from experiments.plan.runs import ROOT, Options, PlannedRun, config_variant, data_name, method_subfolder
 from experiments.plan.schema_errors import suggestion
 from runner.result import WORKERS
+from trainers.core.facts import TRANSFER
 from trainers.core.record import changes_no_number
 
-SETTINGS = ("base2new", "cross_dataset", "domain_generalization", "few_shot")
+DEFAULT_SHOTS = 16
 
 
 @dataclass(frozen=True)
@@ -59,75 +61,66 @@ class PlannedMethod:
             )
         return config_file
 
+    def base2new(self, places: Places, dataset: str, seed: int, shots: int) -> Iterator[PlannedRun]:
+        """Train on the base classes and test on them; test that model on the new classes, and on all together."""
+        on_all = self._trained_on_all(places, "base2new", "train_base", dataset, seed, shots)
+        config = config_variant(on_all.config_file.stem, self.variant)
+        below = Path(self._data_name(dataset), f"shots_{shots}", self.method.trainer, config, f"seed{seed}")
+        folder = places.output / "base2new"
+        on_base = replace(on_all, classes="base", folder=folder / "train_base" / below)
+        yield on_base
+        needs = on_base.folder if self.method.learns else None
+        for part, classes in (("test_new", "new"), ("test_all", "all")):
+            yield replace(on_base, part=part, classes=classes, folder=folder / part / below, needs=needs)
 
-def check_dataset(name: str) -> None:
-    """Raises MissingFileError when a data set has no config file."""
-    path = ROOT / "configs" / "datasets" / f"{name}.yaml"
-    if not path.is_file():
-        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
-        raise MissingFileError(f"no config file of a data set {name}; {suggestion(name, known)}")
+    def few_shot(self, places: Places, dataset: str, seed: int, shots: int) -> Iterator[PlannedRun]:
+        """Train on all classes and test on them. Zero-shot CLIP sees no images: its number of shots is 0."""
+        yield self._trained_on_all(places, "few_shot", "all", dataset, seed, shots if self.method.learns else 0)
 
+    def transfer(
+        self, places: Places, setting: str, source: str, targets: Iterable[str], seed: int, shots: int
+    ) -> Iterator[PlannedRun]:
+        """Cross-dataset or domain generalisation: train on all classes of the source, test there and on the targets."""
+        trained = self._trained_on_all(places, setting, "source", source, seed, shots)
+        yield trained
+        seen, needs = self._data_name(source), trained.folder if self.method.learns else None
+        config = f"{config_variant(trained.config_file.stem, self.variant)}_{shots}shots"
+        config += "" if seen in ("imagenet", "shapes") else f"_from_{seen}"
+        above = places.output / "evaluation" / self.method.trainer / config
+        above /= method_subfolder(self.method, trained.config_file, self.options)
+        for target in targets:
+            folder = above / self._data_name(target) / f"seed{seed}"
+            yield replace(trained, part="target", dataset=target, folder=folder, needs=needs)
 
-def base2new(row: PlannedMethod, places: Places, dataset: str, seed: int, shots: int) -> Iterator[PlannedRun]:
-    """Train on the base classes and test on them; test that model on the new classes, and on all classes together."""
-    on_all = _trained_on_all(row, places, "base2new", "train_base", dataset, seed, shots)
-    config = config_variant(on_all.config_file.stem, row.variant)
-    below = Path(_data_name(row, dataset), f"shots_{shots}", row.method.trainer, config, f"seed{seed}")
-    folder = places.output / "base2new"
-    on_base = replace(on_all, classes="base", folder=folder / "train_base" / below)
-    yield on_base
-    needs = on_base.folder if row.method.learns else None
-    for part, classes in (("test_new", "new"), ("test_all", "all")):
-        yield replace(on_base, part=part, classes=classes, folder=folder / part / below, needs=needs)
+    def _trained_on_all(
+        self, places: Places, setting: str, part: str, dataset: str, seed: int, shots: int
+    ) -> PlannedRun:
+        config_file = self.config_file(setting, dataset, shots)
+        config = f"{config_variant(config_file.stem, self.variant)}_{shots}shots"
+        subfolder = method_subfolder(self.method, config_file, self.options)
+        folder = places.output / self._data_name(dataset) / self.method.trainer / config / subfolder / f"seed{seed}"
+        return PlannedRun(
+            setting=setting,
+            part=part,
+            method=self.method,
+            config_file=config_file,
+            dataset=dataset,
+            seed=seed,
+            shots=shots,
+            classes="all",
+            options=self.options,
+            data=places.data,
+            folder=folder,
+            variant=self.variant,
+        )
 
-
-def few_shot(row: PlannedMethod, places: Places, dataset: str, seed: int, shots: int) -> Iterator[PlannedRun]:
-    """Train on all classes and test on them. Zero-shot CLIP sees no images: its number of shots is 0."""
-    yield _trained_on_all(row, places, "few_shot", "all", dataset, seed, shots if row.method.learns else 0)
-
-
-def transfer(
-    row: PlannedMethod, places: Places, setting: str, source: str, targets: Iterable[str], seed: int, shots: int
-) -> Iterator[PlannedRun]:
-    """Cross-dataset or domain generalisation: train on all classes of the source, test there and on the targets."""
-    trained = _trained_on_all(row, places, setting, "source", source, seed, shots)
-    yield trained
-    seen, needs = _data_name(row, source), trained.folder if row.method.learns else None
-    config = f"{config_variant(trained.config_file.stem, row.variant)}_{shots}shots"
-    config += "" if seen in ("imagenet", "shapes") else f"_from_{seen}"
-    above = places.output / "evaluation" / row.method.trainer / config
-    above /= method_subfolder(row.method, trained.config_file, row.options)
-    for target in targets:
-        folder = above / _data_name(row, target) / f"seed{seed}"
-        yield replace(trained, part="target", dataset=target, folder=folder, needs=needs)
-
-
-def _trained_on_all(
-    row: PlannedMethod, places: Places, setting: str, part: str, dataset: str, seed: int, shots: int
-) -> PlannedRun:
-    config_file = row.config_file(setting, dataset, shots)
-    config = f"{config_variant(config_file.stem, row.variant)}_{shots}shots"
-    subfolder = method_subfolder(row.method, config_file, row.options)
-    folder = places.output / _data_name(row, dataset) / row.method.trainer / config / subfolder / f"seed{seed}"
-    return PlannedRun(
-        setting=setting,
-        part=part,
-        method=row.method,
-        config_file=config_file,
-        dataset=dataset,
-        seed=seed,
-        shots=shots,
-        classes="all",
-        options=row.options,
-        data=places.data,
-        folder=folder,
-        variant=row.variant,
-    )
-
-
-def _data_name(row: PlannedMethod, dataset: str) -> str:
-    check_dataset(dataset)
-    return data_name(dataset, row.options)
+    def _data_name(self, dataset: str) -> str:
+        """Raises MissingFileError when the data set has no config file."""
+        path = ROOT / "configs" / "datasets" / f"{dataset}.yaml"
+        if not path.is_file():
+            known = sorted(file.stem for file in path.parent.glob("*.yaml"))
+            raise MissingFileError(f"no config file of a data set {dataset}; {suggestion(dataset, known)}")
+        return data_name(dataset, self.options)
 
 
 @dataclass(frozen=True)
@@ -140,25 +133,25 @@ class PlannedSetting:
         source: what is trained on before the targets are tested on; empty for ImageNet, or Shapes for generated ones.
     """
 
-    setting: str
+    name: str
     datasets: tuple[str, ...]
-    shots: tuple[int, ...] = (16,)
+    shots: tuple[int, ...] = (DEFAULT_SHOTS,)
     source: str = ""
 
-    def runs(self, row: PlannedMethod, places: Places, seed: int) -> Iterator[PlannedRun]:
+    def runs(self, method: PlannedMethod, places: Places, seed: int) -> Iterator[PlannedRun]:
         """The runs of one method and seed."""
         for shots in self.shots:
-            if self.setting in ("cross_dataset", "domain_generalization"):
+            if self.name in TRANSFER:
                 source = self.source or default_source(self.datasets)
-                yield from transfer(row, places, self.setting, source, self.datasets, seed, shots)
+                yield from method.transfer(places, self.name, source, self.datasets, seed, shots)
             else:
-                make = base2new if self.setting == "base2new" else few_shot
+                make = method.base2new if self.name == "base2new" else method.few_shot
                 for dataset in self.datasets:
-                    yield from make(row, places, dataset, seed, shots)
+                    yield from make(places, dataset, seed, shots)
 
 
 def make_plan(
-    tasks: Sequence[PlannedSetting], rows: Sequence[PlannedMethod], seeds: Sequence[int], places: Places
+    settings: Sequence[PlannedSetting], methods: Sequence[PlannedMethod], seeds: Sequence[int], places: Places
 ) -> list[PlannedRun]:
     """All runs, without repetitions: seed by seed, so that a whole table of one seed is there early.
 
@@ -169,12 +162,10 @@ def make_plan(
     """
     runs: dict[Path, PlannedRun] = {}
     for number, seed in enumerate(seeds):
-        for task in tasks:
-            for row in rows:
-                if number and not row.method.learns:
-                    continue
-                for run in task.runs(row, places, seed):
-                    add_run(runs, run)
+        learning = [method for method in methods if not number or method.method.learns]
+        for setting, method in itertools.product(settings, learning):
+            for run in setting.runs(method, places, seed):
+                add_run(runs, run)
     return list(runs.values())
 
 

@@ -62,12 +62,11 @@ def _rows(table: ScoreTable, sheet: Sheet, place: Place) -> Iterable[tuple[objec
     over = f"without {LEFT_OUT}" if place.without else "all data sets"
     for recipe in sheet.recipes:
         score = sheet.score(recipe, place)
-        covered, seeds = score["covered"], score["seeds"]
         remark = f" ({score['remark']})" if score["remark"] else ""
         name, shots = table.names[recipe], in_shots(place.shots)
         yield (
             *(TITLES[table.setting], name, shots, number, over + remark),
-            *(score["mean"], score["deviation"], covered, len(seeds) if isinstance(seeds, tuple) else 0),
+            *(score["mean"], score["deviation"], score["covered"], len(score["seeds"])),
         )
 
 
@@ -95,15 +94,12 @@ def copied_section(tables: Sequence[ScoreTable], averages_only: bool) -> Section
         here = "yes" if (setting, method) in run else "no"
         values = {figure.metric: figure.value for figure in figures}
         halves = [values.pop(metric, math.nan) for metric in ("base", "new", "H")]
-        others = {metric: value for metric, value in values.items()} or {"": math.nan}
         statuses = ", ".join(dict.fromkeys(figure.status for figure in figures))
         sources = "; ".join(dict.fromkeys(figure.provenance for figure in figures))
-        for metric, value in others.items():
+        for metric, value in (values or {"accuracy": math.nan}).items():
             name = metric.removeprefix("accuracy@").replace("shot", " shots").replace("accuracy", "16 shots")
             rows.append((TITLES[setting], method, dataset, here, name, *halves, value, statuses, sources))
     columns = ["setting", "published as", "data set", "run here", "shots", "base", "new", "H", "accuracy"]
-    values = pd.DataFrame(rows, columns=[*columns, "status", "provenance"])
-    values["shots"] = values["shots"].replace("", "16 shots")
-    empty = [name for name in ("base", "new", "H", "accuracy") if all(values[name].isna())]
-    formats = {name: 2 for name in ("base", "new", "H", "accuracy") if name not in empty}
-    return section_of("copied", "Copied from papers, not run here", values.drop(columns=empty), formats, COPIED_LEGEND)
+    values = pd.DataFrame(rows, columns=[*columns, "status", "provenance"]).dropna(axis="columns", how="all")
+    formats = {name: 2 for name in ("base", "new", "H", "accuracy") if name in values}
+    return section_of("copied", "Copied from papers, not run here", values, formats, COPIED_LEGEND)

@@ -9,11 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.figures.kinds.reliability import reliability_bins
-
-from .evaluations import Evaluation, Evaluations
-from .frame import RunFrame
-from .recipes import Recipe
-from .runs import FinishedRun
+from experiments.figures.predictions import Predictions
 
 Float = NDArray[np.float64]
 
@@ -35,7 +31,7 @@ class Curves:
     risk: Float
 
 
-def curves(evaluations: Sequence[Evaluation]) -> Curves:
+def curves(evaluations: Sequence[Predictions]) -> Curves:
     """The curves of the evaluations together, in the bins of `reliability_bins`.
 
     Images of equal confidence are kept or dropped together, so the risk does not
@@ -50,19 +46,3 @@ def curves(evaluations: Sequence[Evaluation]) -> Curves:
     return Curves(
         bins["confidence"].to_numpy(), bins["accuracy"].to_numpy(), kept[ends] / len(order), errors[ends] / kept[ends]
     )
-
-
-def curves_by_images(frame: RunFrame, evaluations: Evaluations) -> dict[tuple[str, ...], dict[Recipe, Curves]]:
-    """Curves of each method, by setting, backbone, data set, part and number of shots, where there are predictions.
-
-    Args:
-        evaluations: their predictions.
-    """
-    grouped: dict[tuple[str, ...], dict[Recipe, list[Evaluation]]] = {}
-    runs: Sequence[FinishedRun] = list(frame["run"])
-    for run, recipe in zip(runs, frame["recipe"], strict=True):
-        found = evaluations.of(run.path.parent)
-        if found is not None:
-            key = (run.setting, run.backbone, run.dataset, run.part, str(run.shots))
-            grouped.setdefault(key, {}).setdefault(recipe, []).append(found)
-    return {key: {recipe: curves(found) for recipe, found in by_recipe.items()} for key, by_recipe in grouped.items()}

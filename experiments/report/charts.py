@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import pandas as pd
 
+from experiments.figures.predictions import Evaluations
 from trainers.core.facts import TRANSFER
 
 from . import figures
-from .calibration import Curves
+from .calibration import curves
 from .figures import Chart
-from .frame import TITLES, RunFrame
+from .frame import TITLES, RunFrame, grouped
 from .papers import in_order, short_name
-from .recipes import Recipe
 from .tables import ScoreTable, in_shots
 
 LONGEST_STEM = 100
@@ -32,27 +32,18 @@ class ChartGroup:
     charts: list[Chart]
 
 
-def table_charts(table: ScoreTable, index: int) -> list[Chart]:
+def table_charts(table: ScoreTable, index: int) -> Iterator[Chart]:
     """The papers' figures of a table; none of other runs."""
     name, recipes = f"{table.setting}-{index}", table.recipes()
     if table.setting == "base2new":
-        return [Chart(name, "", f"Base and new accuracy by method: {table.title}", partial(figures.bars, table))]
-    if table.setting == "few_shot":
-        return [
-            Chart(
-                f"{name}-{_stem(block.name)}",
-                block.name,
-                f"Accuracy by shots: {table.title}, {block.name}",
-                partial(figures.shots_curves, block),
-                recipes,
-            )
-            for block in table.blocks
-        ]
-    if table.setting in TRANSFER:
-        return [
-            Chart(name, "", f"Accuracy by data set: {table.title}", partial(figures.transfer_figure, table), recipes)
-        ]
-    return []
+        yield Chart(name, "", f"Base and new accuracy by method: {table.title}", partial(figures.bars, table))
+    elif table.setting == "few_shot":
+        for block in table.blocks:
+            stem, description = f"{name}-{_stem(block.name)}", f"Accuracy by shots: {table.title}, {block.name}"
+            yield Chart(stem, block.name, description, partial(figures.shots_curves, block), recipes)
+    elif table.setting in TRANSFER:
+        draw = partial(figures.transfer_figure, table)
+        yield Chart(name, "", f"Accuracy by data set: {table.title}", draw, recipes)
 
 
 def _stem(*names: object) -> str:
@@ -65,43 +56,38 @@ def training_charts(frame: RunFrame) -> list[ChartGroup]:
     frame = pd.DataFrame(frame[[run.trained for run in frame["run"]]])
     few_shot = frame["setting"] == "few_shot"
     frame = pd.DataFrame(frame[~few_shot | (frame["shots"] == frame["shots"][few_shot].max())])
-    return _groups({setting: _training_of(setting, frame) for setting in TITLES})
+    return _by_setting(frame, ["backbone", "shots"], _training)
 
 
-def _training_of(setting: str, frame: pd.DataFrame) -> Iterator[Chart]:
-    runs = frame[frame["setting"] == setting]
-    for dataset in in_order(runs["dataset"]):
-        own = runs[runs["dataset"] == dataset]
-        for backbone, shots in sorted(set(zip(own["backbone"], own["shots"], strict=True))):
-            found = pd.DataFrame(own[(own["backbone"] == backbone) & (own["shots"] == shots)])
-            caption = f"{short_name(dataset)}, {backbone}, {in_shots(shots)}"
-            name, recipes = f"training-{_stem(setting, dataset, backbone, shots)}", list(found["recipe"].unique())
-            yield Chart(name, caption, f"Training on {caption}", partial(figures.training, found), recipes)
+def _training(runs: RunFrame, setting: str, dataset: str, backbone: str, shots: int) -> Chart:
+    caption = f"{short_name(dataset)}, {backbone}, {in_shots(shots)}"
+    name, recipes = f"training-{_stem(setting, dataset, backbone, shots)}", list(runs["recipe"].unique())
+    return Chart(name, caption, f"Training on {caption}", partial(figures.training, runs), recipes)
 
 
-def calibration_charts(curves: Mapping[tuple[str, ...], Mapping[Recipe, Curves]]) -> list[ChartGroup]:
-    """A chart for each data set and part, by setting.
-
-    Args:
-        curves: as `curves_by_images` returns them.
-    """
-    return _groups({setting: _calibration_of(setting, curves) for setting in TITLES})
+def calibration_charts(frame: RunFrame, evaluations: Evaluations) -> list[ChartGroup]:
+    """A chart for each data set, backbone, part and number of shots, by setting, of the runs with predictions."""
+    frame = frame.assign(predictions=[evaluations.of(run.path.parent) for run in frame["run"]])
+    return _by_setting(frame.dropna(subset="predictions"), ["backbone", "part", "shots"], _calibration)
 
 
-def _calibration_of(setting: str, curves: Mapping[tuple[str, ...], Mapping[Recipe, Curves]]) -> Iterator[Chart]:
-    keys = [key for key in curves if key[0] == setting]
-    datasets = in_order(key[2] for key in keys)
-    for key in sorted(keys, key=lambda key: (datasets.index(key[2]), key)):
-        _, backbone, dataset, part, shots = key
-        caption = f"{short_name(dataset)}, {part.replace('_', ' ')}, {backbone}, {in_shots(int(shots))}"
-        draw = partial(figures.calibration, curves[key])
-        yield Chart(f"calibration-{_stem(*key)}", caption, f"Calibration: {caption}", draw, list(curves[key]))
+def _calibration(runs: pd.DataFrame, setting: str, dataset: str, backbone: str, part: str, shots: int) -> Chart:
+    caption = f"{short_name(dataset)}, {part.replace('_', ' ')}, {backbone}, {in_shots(shots)}"
+    name = f"calibration-{_stem(setting, backbone, dataset, part, shots)}"
+    found = {recipe: curves(list(own["predictions"])) for recipe, own in grouped(runs, "recipe", sort=False)}
+    return Chart(name, caption, f"Calibration: {caption}", partial(figures.calibration, found), list(found))
 
 
-def _groups(charts: Mapping[str, Iterable[Chart]]) -> list[ChartGroup]:
-    """The charts of each setting that has some."""
-    groups = [ChartGroup(TITLES[setting], list(found)) for setting, found in charts.items()]
-    return [group for group in groups if group.charts]
+def _by_setting(frame: pd.DataFrame, keys: list[str], chart: Callable[..., Chart]) -> list[ChartGroup]:
+    """A chart for each data set and each value of the `keys`, in a group for each setting that has some."""
+    groups = []
+    for setting, title in TITLES.items():
+        rows = pd.DataFrame(frame[frame["setting"] == setting])
+        datasets = in_order(rows["dataset"])
+        found = sorted(grouped(rows, ["dataset", *keys]), key=lambda group: datasets.index(group[0][0]))
+        if found:
+            groups.append(ChartGroup(title, [chart(runs, setting, *place) for place, runs in found]))
+    return groups
 
 
 def all_charts(of_tables: Sequence[Sequence[Chart]], *groups: Sequence[ChartGroup]) -> list[Chart]:

@@ -17,11 +17,9 @@ from dassl.utils.names import listed
 from experiments.arguments import make_parser
 
 from .averages import averages_section, copied_section
-from .calibration import curves_by_images
 from .charts import all_charts, calibration_charts, table_charts, training_charts
 from .comparisons import LEGEND as PAIRS_LEGEND
 from .comparisons import Comparisons, signed
-from .conflicts import without_conflicts
 from .figures import Palette
 from .frame import recipe_order, run_frame
 from .latex import latex
@@ -30,6 +28,7 @@ from .names import names_of
 from .own_data import with_own_names
 from .page import html_page
 from .recipes import Recipe, recipes
+from .run_places import shared_runs, without_conflicts
 from .runs import FinishedRun, Found, find_runs
 from .sections import (
     LEGEND,
@@ -45,7 +44,6 @@ from .sections import (
     summary_section,
     with_published,
 )
-from .shared import shared_runs
 from .tables import tables_of
 from .text import as_csv, markdown, scores_csv, terminal
 
@@ -126,8 +124,8 @@ class Report:
     ) -> None:
         names = names_of(recipe_of)
         self.facts = facts
-        self.frame = run_frame(runs, recipe_of, names)
-        self.tables = tables_of(run_frame([*runs, *shared], recipe_of, names))
+        self.frame = run_frame(runs, recipe_of)
+        self.tables = tables_of(run_frame([*runs, *shared], recipe_of))
         self.palette = Palette({recipe: names[recipe] for recipe in sorted(names, key=recipe_order)})
         self.comparisons = Comparisons()
         found = [self.comparisons.to_baseline(table, baseline) if baseline else None for table in self.tables]
@@ -178,26 +176,16 @@ class Report:
         frame, tables, every_score = self.frame, self.tables, self.every_score
         joint, measures, averages = joint_section(frame), measures_section(frame), averages_section(tables)
         pairs, short_pairs = self._pairs(headline_only=False), self._pairs(headline_only=True)
-        published, cost, recipes_used = comparison_section(every_score), cost_section(frame), recipes_section(frame)
+        published, cost, names = comparison_section(every_score), cost_section(frame), recipes_section(frame)
         classes = classes_section(frame)
         copied, copied_averages = (copied_section(tables, averages_only) for averages_only in (False, True))
         beside = [joint, averages]
-        in_text = [
-            *self.scores,
-            *beside,
-            short_pairs,
-            self.short,
-            published,
-            copied_averages,
-            measures,
-            cost,
-            recipes_used,
-        ]
+        in_text = [*self.scores, *beside, short_pairs, self.short, published, copied_averages, measures, cost, names]
         in_latex = [*self.scores, *beside, *([short_pairs] if self.baselines else []), copied_averages, measures, cost]
-        on_page = [*beside, pairs, self.short, published, copied, measures, cost, classes, recipes_used, every_run]
-        charts = [table_charts(table, index) for index, table in enumerate(tables, 1)]
+        on_page = [*beside, pairs, self.short, published, copied, measures, cost, classes, names, every_run]
+        charts = [list(table_charts(table, index)) for index, table in enumerate(tables, 1)]
         training = training_charts(frame)
-        calibration = calibration_charts(curves_by_images(frame, self.comparisons.evaluations))
+        calibration = calibration_charts(frame, self.comparisons.evaluations)
         files = {
             "report.md": markdown(filter(None, in_text), TITLE, self.facts),
             "report.csv": scores_csv(every_score, self.baselines),

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from dassl.utils import UnknownNameError
+from experiments.figures.predictions import Evaluations
 
-from .evaluations import Evaluations
 from .paired import DRAWS, LEVEL, Paired, Pairing
 from .recipes import Recipe
 from .scores import Place, Sheet

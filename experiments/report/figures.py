@@ -23,11 +23,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dassl.utils import write_bytes_atomically
-from experiments.figures.drawing import COMMON_STYLE
+from experiments.figures.drawing import COMMON_STYLE, write
 
 from .calibration import Curves
-from .frame import RunFrame
+from .frame import RunFrame, grouped
 from .papers import AVERAGE
 from .recipes import Recipe
 from .runs import FinishedRun
@@ -90,25 +89,13 @@ ACCURACIES = ("acc", "accuracy", "acc_x")
 VALIDATION = ("val_accuracy",)
 
 
+@dataclass(frozen=True)
 class Palette:
-    """Colour, marker and dash of each method: the same in all settings and for all backbones.
+    """Colour, marker and dash of each method: the same in all settings and for all backbones."""
 
-    Args:
-        names: how each recipe is called, in the order of the tables.
-        theme: the colours.
-    """
-
-    def __init__(self, names: Mapping[Recipe, str], theme: Theme = PAGE) -> None:
-        self.names, self.theme = names, theme
-        self.place = {name: place for place, name in enumerate(dict.fromkeys(names.values()))}
-
-    def printed(self) -> Palette:
-        """The same for files."""
-        return Palette(self.names, PRINT)
-
-    def narrow(self) -> Palette:
-        """The same for a phone."""
-        return Palette(self.names, replace(self.theme, narrow=True))
+    names: Mapping[Recipe, str]
+    """How each recipe is called, in the order of the tables."""
+    theme: Theme = PAGE
 
     @property
     def width(self) -> float:
@@ -117,7 +104,7 @@ class Palette:
 
     def order(self, recipe: Recipe) -> int:
         """The place of a recipe's method among all."""
-        return self.place[self.names[recipe]]
+        return list(dict.fromkeys(self.names.values())).index(self.names[recipe])
 
     def line(self, recipe: Recipe) -> dict[str, Any]:
         """Keywords of matplotlib's plot()."""
@@ -169,24 +156,18 @@ class Chart:
             drawing = _svg(wide, self.description)
             if wide.get_figwidth() < WIDE:
                 return drawing
-            for_phone = _svg(self.draw(palette.narrow()), f"{self.description}, for a phone")
+            narrow = replace(palette, theme=replace(palette.theme, narrow=True))
+            for_phone = _svg(self.draw(narrow), f"{self.description}, for a phone")
             return Markup('<div class="on-wide">{}</div><div class="on-phone">{}</div>').format(drawing, for_phone)
 
-    def save(self, folder: Path, palette: Palette) -> list[Path]:
-        """Write `<folder>/<name>.pdf` and `.png`, atomically; returns the files.
+    def save(self, folder: Path, palette: Palette) -> None:
+        """Write `<folder>/<name>.pdf` and `.png`, atomically.
 
         Raises:
             UnwritableFileError: a file cannot be written.
         """
-        files = []
-        with matplotlib.rc_context(palette.printed().theme.style()):
-            figure = self.draw(palette.printed())
-            for kind, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
-                content = io.BytesIO()
-                figure.savefig(content, format=kind, dpi=200, bbox_inches="tight", metadata=metadata)
-                files.append(folder / f"{self.name}.{kind}")
-                write_bytes_atomically(files[-1], content.getvalue())
-        return files
+        with matplotlib.rc_context(PRINT.style()):
+            write(self.draw(replace(palette, theme=PRINT)), folder / self.name, dpi=200, bbox_inches="tight")
 
 
 def _svg(figure: Figure, description: str) -> Markup:
@@ -336,9 +317,7 @@ def training(frame: RunFrame, palette: Palette) -> Figure:
     if any(_meter(run, VALIDATION) for run in frame["run"]):
         panels.append(("validation accuracy", VALIDATION))
     figure, panes = _panels(palette, len(panels), 2.6)
-    by_recipe: dict[Recipe, list[FinishedRun]] = {}
-    for recipe, run in zip(frame["recipe"], frame["run"], strict=True):
-        by_recipe.setdefault(recipe, []).append(run)
+    by_recipe = {recipe: list(own["run"]) for recipe, own in grouped(frame, "recipe")}
     for axes, (label, meters) in zip(panes, panels, strict=True):
         for recipe in sorted(by_recipe, key=palette.order):
             points = _by_epoch(by_recipe[recipe], meters)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
 
 import pandas as pd
 
@@ -33,8 +33,11 @@ def recipe_order(recipe: Recipe) -> tuple[object, ...]:
     return rank, recipe
 
 
-OF_RUN = ("setting", "backbone", "trainer", "dataset", "part", "shots", "seed", "accuracy", "device")
-"""Columns that are called as in a `Run`."""
+OF_RUN = (
+    *("setting", "part", "trainer", "backbone", "dataset", "subsample_classes", "shots", "seed"),
+    *("accuracy", "device"),
+)
+"""Columns that are called as in a `FinishedRun`."""
 MEASURES = {
     "macro_accuracy": "macro acc.",
     "nll": "NLL",
@@ -53,18 +56,13 @@ JOINT = {
 """The same for base and new classes together."""
 
 
-def run_frame(
-    runs: Iterable[FinishedRun], recipes: Mapping[FinishedRun, Recipe], names: Mapping[Recipe, str] | None = None
-) -> RunFrame:
+def run_frame(runs: Iterable[FinishedRun], recipes: Mapping[FinishedRun, Recipe]) -> RunFrame:
     """A row for each run, in the order of `runs`: where it belongs, and what it measured.
 
     Accuracy in percent, times in seconds, memory in MiB; NaN where a run did not measure it. All tables are made from
     this one, so a new quantity starts here.
-
-    Args:
-        names: how tables call each recipe; default: `names_of(recipes)`.
     """
-    names = names_of(recipes) if names is None else names
+    names = names_of(recipes)
     rows = [
         {name: getattr(run, name) for name in OF_RUN}
         | {
@@ -84,6 +82,11 @@ def run_frame(
     ]
     frame = pd.DataFrame(rows)
     return frame.astype({name: float for name in MEASURED}) if rows else frame
+
+
+def grouped(frame: pd.DataFrame, keys: Any, sort: bool = True) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """Each group of rows with its key; pandas' stubs do not know the types of keys."""
+    yield from frame.groupby(keys, sort=sort)
 
 
 COSTS = ("training s", "test s", "peak MiB", "learned values", "GFLOP a step")

@@ -55,38 +55,32 @@ def joint_section(frame: RunFrame) -> Section | None:
 
     An average stands where a method has every data set of the section.
     """
-    columns = {f"joint {name}": name for name in JOINT.values()}
-    rows = pd.DataFrame(frame[frame[[*columns]].notna().all(axis=1)])
+    columns, group = [f"joint {name}" for name in JOINT.values()], ["backbone", "method", "shots"]
+    rows = in_order_of_papers(frame.dropna(subset=columns))
     if rows.empty:
         return None
-    rows = in_order_of_papers(rows)
-    datasets = {dataset: place for place, dataset in enumerate(in_order(rows["dataset"]))}
-    found, deviations = [], []
-    groups = list(dict.fromkeys(zip(rows["backbone"], rows["method"], rows["shots"], strict=True)))
-    for dataset in datasets if len(datasets) == 1 else [AVERAGE, *datasets]:
-        over = list(datasets) if dataset == AVERAGE else [dataset]
-        for backbone, method, shots in groups:
-            group = [rows["backbone"] == backbone, rows["method"] == method, rows["shots"] == shots]
-            kept = pd.DataFrame(rows[group[0] & group[1] & group[2] & rows["dataset"].isin(over)])
-            by_seed = _by_seed(kept, list(columns), len(over))
-            if by_seed.empty:
-                continue
-            means = pd.DataFrame(by_seed.mean()).T
-            means["joint H"] = _harmonic_means(means)  # of the means, as in the other tables
-            name = AVERAGE if dataset == AVERAGE else short_name(dataset)
-            found.append((name, backbone, method, shots, *means.iloc[0].tolist(), len(by_seed)))
-            deviations.append(pd.DataFrame(by_seed.std()).iloc[:, 0].tolist())
-    keys = ["data set", "backbone", "method", "shots"]
-    values = pd.DataFrame(found, columns=[*keys, *columns.values(), "seeds"])
-    formats = {"shots": 0, **dict.fromkeys(columns.values(), 2), "seeds": 0}
+    datasets = in_order(rows["dataset"])
+    by_seed = pd.DataFrame(rows[["dataset", *group, "seed", *columns]])  # one run of each data set and seed
+    by_seed = by_seed.sort_values("dataset", key=lambda names: names.map(datasets.index), kind="stable")
+    if len(datasets) > 1:  # averages over the data sets, of the seeds that have all of them
+        complete: Any = by_seed.groupby([*group, "seed"]).filter(lambda runs: len(runs) == len(datasets))
+        averages = complete.groupby([*group, "seed"], sort=False, as_index=False)[columns].mean()
+        by_seed = pd.concat([averages.assign(**{"dataset": AVERAGE, "joint H": _harmonic_means(averages)}), by_seed])
+    found: Any = by_seed.groupby(["dataset", *group], sort=False)
+    means, deviations = found[columns].apply(pd.DataFrame.mean), found[columns].std()
+    means["joint H"] = _harmonic_means(means)  # of the means, as in the other tables
+    values = means.assign(seeds=found.size()).reset_index()
+    values = values.set_axis(["data set", *group, *JOINT.values(), "seeds"], axis="columns")
+    values["data set"] = values["data set"].map(short_name)
+    formats = {"shots": 0, **dict.fromkeys(JOINT.values(), 2), "seeds": 0}
     section = section_of("joint", "Base and new classes together", values, formats, JOINT_LEGEND)
     if section is None:
         return None
-    for place, name in enumerate(columns.values()):
+    for name in JOINT.values():
         section.tones[name] = _tones(section.values.groupby(["data set", "backbone", "shots"])[name], True)
         section.texts[name] = [
-            text if math.isnan(deviation[place]) else f"{text} ± {deviation[place]:.2f}"
-            for text, deviation in zip(section.texts[name], deviations, strict=True)
+            text if math.isnan(deviation) else f"{text} ± {deviation:.2f}"
+            for text, deviation in zip(section.texts[name], deviations[f"joint {name}"], strict=True)
         ]
     return section
 
@@ -95,15 +89,6 @@ def _tones(group: Any, higher_is_better: bool) -> list[str]:
     """Best and second of each group of a column, by pandas' `groupby`."""
     ranked = zip(group.rank(method="min", ascending=not higher_is_better), group.transform("count"), strict=True)
     return [place_tone(*each) for each in ranked]
-
-
-def _by_seed(runs: pd.DataFrame, columns: list[str], datasets: int) -> pd.DataFrame:
-    """Measures averaged over the data sets within each seed that has all of them."""
-    complete = [seed for seed, rows in runs.groupby("seed") if len(set(rows["dataset"])) == datasets]
-    means = pd.DataFrame(runs[runs["seed"].isin(complete)].groupby("seed")[columns].mean())
-    if datasets > 1:
-        means["joint H"] = _harmonic_means(means)
-    return means
 
 
 def _harmonic_means(means: pd.DataFrame) -> pd.Series:

@@ -20,7 +20,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from .evaluations import Evaluation, Evaluations
+from experiments.figures.predictions import Evaluations, Predictions
+
 from .recipes import Recipe
 from .runs import FinishedRun
 from .scores import Float, Place, Sheet, combined, seed_list
@@ -29,7 +30,8 @@ DRAWS = 2000
 """Bootstrap samples of an interval."""
 LEVEL = 95
 """Percent of the samples that an interval covers."""
-BOTH, FIRST, SECOND, NEITHER = range(4)
+BOTH, FIRST, SECOND, NEITHER, DIFFERENTLY_WRONG = range(5)
+"""Which of two methods gets an image right; if neither does, whether their classes differ."""
 NOT_DISTINGUISHABLE = "not distinguishable"
 
 
@@ -64,24 +66,12 @@ class Paired:
 
 
 @dataclass
-class PairedOutcomes:
-    """How the classes of two evaluations of the same images compare.
-
-    Args:
-        counts: [4] images that both, the first, the second or neither gets right.
-        differing: images that get different classes.
-    """
-
-    counts: NDArray[np.int64]
-    differing: int
-
-
-@dataclass
 class _Cell:
     """The pairs of one part of one data set, by seed: accuracies in percent, outcomes where both have predictions."""
 
     accuracies: dict[int, tuple[float, float]] = field(default_factory=dict)
-    outcomes: dict[int, PairedOutcomes] = field(default_factory=dict)
+    outcomes: dict[int, NDArray[np.int64]] = field(default_factory=dict)
+    """[5] numbers of images by outcome."""
 
 
 class Pairing:
@@ -128,11 +118,12 @@ class Pairing:
             numbers = combined(draws, parts, place.mean_of_h)  # of [cells, DRAWS, 2]
             tail = (100 - LEVEL) / 2
             low, high = np.percentile(numbers[:, 0] - numbers[:, 1], [tail, 100 - tail])
-        counts = np.sum([each.counts for each in outcomes], axis=0) if outcomes else np.zeros(4, dtype=int)
+        counts = np.sum(outcomes, axis=0) if outcomes else np.zeros(5, dtype=int)
         return Paired(
             float(first - second),
             *(float(low), float(high), tuple(sorted(set().union(*seeds.values()))), len(seeds), resampled),
-            *(int(counts.sum()), sum(each.differing for each in outcomes), int(counts[FIRST]), int(counts[SECOND])),
+            *(int(counts.sum()), int(counts[[FIRST, SECOND, DIFFERENTLY_WRONG]].sum())),
+            *(int(counts[FIRST]), int(counts[SECOND])),
         )
 
     def _sampled(self, cell: tuple[str, str, int], seeds: tuple[int, ...], images: bool) -> Float:
@@ -173,7 +164,7 @@ class Pairing:
             self.notes.append(f"other few-shot draws of {cell[1]}: {what} ({seed_list(other_draws)})")
         return found
 
-    def _outcomes(self, first: FinishedRun, second: FinishedRun) -> PairedOutcomes | None:
+    def _outcomes(self, first: FinishedRun, second: FinishedRun) -> NDArray[np.int64] | None:
         """How the predictions of two runs compare; None if one of them has none, or they are of different images."""
         pair = [self._evaluations.of(run.path.parent) for run in (first, second)]
         if pair[0] is None or pair[1] is None:
@@ -184,11 +175,11 @@ class Pairing:
         return compared(pair[0], pair[1])
 
 
-def compared(first: Evaluation, second: Evaluation) -> PairedOutcomes:
-    """How two evaluations of the same images compare."""
+def compared(first: Predictions, second: Predictions) -> NDArray[np.int64]:
+    """[5] numbers of images by outcome, from two evaluations of the same images."""
     a, b, labels = first.predicted, second.predicted, first.labels
-    kind = np.select([(a == labels) & (b == labels), a == labels, b == labels], [BOTH, FIRST, SECOND], NEITHER)
-    return PairedOutcomes(np.bincount(kind, minlength=4), int((a != b).sum()))
+    cases = [(a == labels) & (b == labels), a == labels, b == labels, a == b]
+    return np.bincount(np.select(cases, [BOTH, FIRST, SECOND, NEITHER], DIFFERENTLY_WRONG), minlength=5)
 
 
 def _generator(*names: object) -> np.random.Generator:
@@ -197,18 +188,18 @@ def _generator(*names: object) -> np.random.Generator:
 
 
 def _drawn_images(
-    outcomes: Sequence[PairedOutcomes], chosen: NDArray[np.int64], generator: np.random.Generator
+    outcomes: Sequence[NDArray[np.int64]], chosen: NDArray[np.int64], generator: np.random.Generator
 ) -> Float:
     """Accuracies in percent of both methods on images drawn with replacement, [draws, seeds, 2].
 
     A seed that is drawn twice has its images drawn twice as well.
 
     Args:
-        outcomes: of each seed.
+        outcomes: numbers of images by outcome [5], of each seed.
         chosen: [draws, seeds] indices of the drawn seeds.
         generator: random numbers.
     """
-    counts = np.stack([each.counts for each in outcomes])  # [seeds, 4]
+    counts = np.stack([[*each[:NEITHER], each[NEITHER:].sum()] for each in outcomes])  # [seeds, 4]
     totals = counts.sum(axis=1)
     drawn = generator.multinomial(totals[chosen], (counts / totals[:, None])[chosen])  # [draws, seeds, 4]
     right = np.stack([drawn[..., BOTH] + drawn[..., FIRST], drawn[..., BOTH] + drawn[..., SECOND]], axis=-1)

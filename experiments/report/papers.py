@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import trainers  # noqa: F401  registers the methods
 from datasets.acquire.names import readers_of_papers
@@ -18,7 +19,7 @@ FIGURES = Path(__file__).parent.parent / "paper_figures.csv"
 
 
 @cache
-def _rows() -> list[dict[str, str]]:
+def _rows() -> list[dict[str, Any]]:
     """The table of published figures as it is written."""
     with FIGURES.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
@@ -100,17 +101,15 @@ class Comparison:
         return None if band is None else abs(self.difference) <= band + 1e-9
 
 
-def _published(row: dict[str, str]) -> Published:
-    dataset = row["dataset"].removesuffix(AVERAGE_OVER_TARGETS)
-    texts = (row[name] for name in ("provenance", "status"))
-    return Published(row["setting"], row["method"], dataset, row["metric"], float(row["value"]), *texts)
-
-
 @cache
 def published_figures() -> dict[tuple[str, str, str, str], Published]:
     """All published figures by setting, method, data set and metric."""
-    rows = [_published(row) for row in _rows()]
-    return {(row.setting, row.method, row.dataset, row.metric): row for row in rows}
+    figures = {}
+    for row in _rows():
+        dataset, value = row["dataset"].removesuffix(AVERAGE_OVER_TARGETS), float(row["value"])
+        figure = Published(**row | {"dataset": dataset, "value": value})
+        figures[figure.setting, figure.method, figure.dataset, figure.metric] = figure
+    return figures
 
 
 def methods(setting: str, recipe: Recipe) -> list[str]:

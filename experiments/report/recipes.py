@@ -16,7 +16,7 @@ from dassl.config import leaves, merge_file, plain
 from dassl.config.differences import INIT_KEY
 from experiments.plan.runs import ROOT, default_config
 from runner.result import SAME_RECIPE, WORKERS
-from trainers.core.facts import learns
+from trainers.core.facts import TRANSFER, learns
 from trainers.core.record import changes_no_number
 
 from .runs import FinishedRun
@@ -121,7 +121,7 @@ def _settings(group: Iterable[FinishedRun]) -> dict[FinishedRun, dict[str, str]]
 
 def _origin(run: FinishedRun) -> tuple[object, ...]:
     """Equal for a training run and the evaluations of its model."""
-    transfer = run.setting in ("cross_dataset", "domain_generalization")
+    transfer = run.setting in TRANSFER
     return ("transfer",) * transfer or (run.setting, run.dataset), run.shots, run.seed
 
 

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -145,7 +146,7 @@ class Sheet:
         trained = pd.DataFrame(frame[~zero_shot])
         return pd.concat([trained, *(once.assign(shots=shots) for shots in self.shots)])
 
-    def score(self, recipe: Recipe, place: Place) -> dict[str, object]:
+    def score(self, recipe: Recipe, place: Place) -> dict[str, Any]:
         """A row of the table of scores: the number of a recipe at a place, and what it stands on; NaN if missing."""
         wanted = pd.MultiIndex.from_tuples(place.cells, names=CELL)
         cells = self._accuracy[recipe].reindex(columns=wanted)
@@ -168,12 +169,12 @@ class Sheet:
             mean = float(combined(cells.mean().to_numpy(), parts, place.mean_of_h))
             by_seed = [combined(row, parts, place.mean_of_h) for row in common.to_numpy()]
             deviation = pd.Series(by_seed, dtype=float).std()  # n - 1 in the denominator; NaN of one seed
-        if not place.is_average and place.cell_name:
+        if place.cell_name:
             self._note_cell(recipe, place, sorted(common.index))
         return {
-            **{"setting": self.setting, "recipe": recipe, "block": place.block, "column": place.column},
-            **{"dataset": place.dataset, "metric": place.metric, "shots": place.shots, "mean": mean},
-            "deviation": deviation,
+            **{"setting": self.setting, "recipe": recipe},
+            **{name: getattr(place, name) for name in ("block", "column", "dataset", "metric", "shots")},
+            **{"mean": mean, "deviation": deviation},
             "seeds": tuple(common.index),
             "expected": len(common) if recipe.zero_shot else len(self.seeds),
             "partial": bool(partial),
@@ -193,8 +194,7 @@ class Sheet:
         return compare_with_papers(self.setting, recipe, place.dataset, place.metric, place.shots, mean)
 
     def _runs(self, recipe: Recipe, cells: Iterable[tuple[str, str, int]]) -> list[FinishedRun]:
-        table = self._run[recipe]
-        return [run for cell in cells if cell in table.columns for run in table[cell].dropna()]
+        return [run for cell in cells for run in self.runs_by_seed(recipe, cell).values()]
 
     def runs_by_seed(self, recipe: Recipe, cell: tuple[str, str, int]) -> dict[int, FinishedRun]:
         """The runs of one cell."""

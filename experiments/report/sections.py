@@ -311,13 +311,12 @@ def cost_section(frame: RunFrame) -> Section | None:
             device=("device", lambda devices: ", ".join(sorted(set(devices)))),
         )
     )
-    unmeasured = [name for name in COST if all(values[name].isna())]
     legend = (
         "Wall time in seconds, mean over the runs; peak memory, the largest of them (of the GPU, or of the process); "
         "learned values and GFLOP of a training step (torch.utils.flop_counter), where the runs recorded them."
     )
-    values = values.reset_index().drop(columns=unmeasured)
-    formats = {"shots": 0, **{name: how for name, how in COST.items() if name not in unmeasured}, "runs": 0}
+    values = values.reset_index().dropna(axis="columns", how="all")
+    formats = {"shots": 0, **{name: how for name, how in COST.items() if name in values}, "runs": 0}
     return section_of("cost", "Cost of a run", values, formats, legend)
 
 

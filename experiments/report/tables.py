@@ -5,7 +5,9 @@ A table contains recipes that can be compared: same backbone, same shots, and ei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,10 +15,9 @@ import pandas as pd
 
 from trainers.core.facts import TRANSFER
 
-from .frame import TITLES, RunFrame, recipe_order
+from .frame import TITLES, RunFrame, grouped, recipe_order
 from .papers import AVERAGE, OOD_AVERAGE, SHORT, in_order, short_name
 from .recipes import Recipe
-from .runs import FinishedRun
 from .scores import Place, Sheet
 
 PARTS_OF = {"base": ("train_base",), "new": ("test_new",), "H": ("train_base", "test_new")}
@@ -86,15 +87,14 @@ def _score_table(setting: str, title: str, sheets: Sequence[tuple[Sheet, Sequenc
 
 def _split(setting: str, frame: pd.DataFrame, by_shots: bool = True) -> Iterator[tuple[str, int, Sheet]]:
     """Runs as sheets of what can be compared, with a title and the number of shots."""
-    papers = frame["dataset"].isin(SHORT)
+    others = ~frame["dataset"].isin(SHORT)
     shots_of = frame["shots"] if by_shots else 0 * frame["shots"]
-    keys: list[tuple[str, int, bool]] = list(zip(frame["backbone"], shots_of, papers, strict=True))
-    groups = {key: pd.DataFrame(frame[[each == key for each in keys]]) for key in dict.fromkeys(keys)}
-    for backbone, shots, known in sorted(groups, key=lambda key: (not key[2], key[0], key[1])):
+    groups = dict(grouped(frame, [others, "backbone", shots_of]))
+    for (is_other, backbone, shots), rows in groups.items():
         title = f"{TITLES[setting]}, {backbone}" + (f", {in_shots(shots)}" if by_shots else "")
-        if (backbone, shots, not known) in groups:
-            title += ", the papers' data sets" if known else ", other data sets"
-        yield title, int(shots), Sheet(setting, groups[backbone, shots, known], bool(known))
+        if (not is_other, backbone, shots) in groups:
+            title += ", other data sets" if is_other else ", the papers' data sets"
+        yield title, int(shots), Sheet(setting, rows, papers=not is_other)
 
 
 def _labels(datasets: Iterable[str], taken: Sequence[str], suffix: str = "") -> dict[str, str]:
@@ -135,17 +135,15 @@ def _by_dataset(sheet: Sheet, columns: Sequence[Column]) -> list[Place]:
     ]
 
 
-def base_to_new(frame: pd.DataFrame) -> list[ScoreTable]:
+def base_to_new(frame: pd.DataFrame) -> Iterator[ScoreTable]:
     """Base, new and H of each data set, and their average."""
     apart = pd.DataFrame(frame[(frame["setting"] == "base2new") & frame["part"].isin(PARTS_OF["H"])])
-    tables = []
     for title, shots, sheet in _split("base2new", apart):
         columns = [Column(name, name, shots, parts) for name, parts in PARTS_OF.items()]
-        tables.append(_score_table("base2new", title, [(sheet, _by_dataset(sheet, columns))]))
-    return tables
+        yield _score_table("base2new", title, [(sheet, _by_dataset(sheet, columns))])
 
 
-def transfer_table(setting: str, frame: pd.DataFrame) -> list[ScoreTable]:
+def transfer(setting: str, frame: pd.DataFrame) -> Iterator[ScoreTable]:
     """Accuracy on the source and on each target, and the targets' average.
 
     One training on the source serves both settings of this kind, so a source run of the other one counts here too.
@@ -157,14 +155,12 @@ def transfer_table(setting: str, frame: pd.DataFrame) -> list[ScoreTable]:
     of_other = frame["setting"].isin(TRANSFER) & ~own & (frame["part"] == "source")
     borrowed = pd.DataFrame(frame[of_other & frame["recipe"].isin(list(targets["recipe"]))])
     sources = pd.concat([sources, borrowed]).drop_duplicates(place)  # its own source, where it has one
-    tables = []
     for title, shots, sheet in _split(setting, sources if targets.empty else targets):
         fitting = sources[(sources["shots"] == shots) & (sources["backbone"] == sheet.recipes[0].backbone)]
         everything = pd.concat([pd.DataFrame(fitting), pd.DataFrame(frame[frame["run"].isin(sheet.runs)])])
         everything = everything.drop_duplicates("run")
         whole = Sheet(setting, everything, sheet.papers)
-        tables.append(_score_table(setting, title, [(whole, _transfer(whole, everything, shots))]))
-    return tables
+        yield _score_table(setting, title, [(whole, _transfer(whole, everything, shots))])
 
 
 def _transfer(sheet: Sheet, frame: pd.DataFrame, shots: int) -> list[Place]:
@@ -182,13 +178,11 @@ def _transfer(sheet: Sheet, frame: pd.DataFrame, shots: int) -> list[Place]:
     return places
 
 
-def few_shot_table(frame: pd.DataFrame) -> list[ScoreTable]:
+def few_shot(frame: pd.DataFrame) -> Iterator[ScoreTable]:
     """Accuracy by number of shots, for each data set and on average."""
-    tables = []
     for title, _, sheet in _split("few_shot", pd.DataFrame(frame[frame["setting"] == "few_shot"]), by_shots=False):
         columns = [Column(in_shots(shots), "accuracy", shots, ["all"], shots) for shots in sheet.shots]
-        tables.append(_score_table("few_shot", title, [(sheet, _by_dataset(sheet, columns))]))
-    return tables
+        yield _score_table("few_shot", title, [(sheet, _by_dataset(sheet, columns))])
 
 
 def in_shots(shots: int) -> str:
@@ -196,31 +190,21 @@ def in_shots(shots: int) -> str:
     return f"{shots} {'shot' if shots == 1 else 'shots'}" if shots > 0 else "all images"
 
 
-def other(frame: pd.DataFrame) -> list[ScoreTable]:
+def other(frame: pd.DataFrame) -> Iterator[ScoreTable]:
     """Runs of no setting, such as train.py called by hand: accuracy by data set, classes and shots."""
     frame = pd.DataFrame(frame[frame["setting"] == "other"])
-    runs: list[FinishedRun] = list(frame["run"])
-    keys = [(run.backbone, run.dataset, run.subsample_classes, run.shots) for run in runs]
     labels = _labels(in_order(frame["dataset"]), [])
-    sheets: dict[str, list[tuple[Sheet, list[Place]]]] = {}
-    for key in sorted(set(keys)):
-        backbone, dataset, which, shots = key
-        rows = pd.DataFrame(frame[[each == key for each in keys]])
+    sheets: defaultdict[str, list[tuple[Sheet, list[Place]]]] = defaultdict(list)
+    alike = ["backbone", "dataset", "subsample_classes", "shots"]
+    for (backbone, dataset, which, shots), rows in grouped(frame, alike):
         name = f"{labels[dataset]}, {which} classes, {in_shots(shots)}"
         places = [Place(name, "accuracy", name, "accuracy", shots, [("all", dataset, 0)], cell_name=name)]
-        sheets.setdefault(f"{TITLES['other']}, {backbone}", []).append((Sheet("other", rows, papers=False), places))
-    return [_score_table("other", title, found) for title, found in sheets.items()]
-
-
-BUILDERS: dict[str, Callable[[pd.DataFrame], list[ScoreTable]]] = {
-    "base2new": base_to_new,
-    "cross_dataset": lambda frame: transfer_table("cross_dataset", frame),
-    "domain_generalization": lambda frame: transfer_table("domain_generalization", frame),
-    "few_shot": few_shot_table,
-    "other": other,
-}
+        sheets[f"{TITLES['other']}, {backbone}"].append((Sheet("other", rows, papers=False), places))
+    for title, found in sheets.items():
+        yield _score_table("other", title, found)
 
 
 def tables_of(frame: RunFrame) -> list[ScoreTable]:
     """The tables of every setting that has runs, those that two settings share in both."""
-    return [table for build in BUILDERS.values() for table in build(frame)]
+    transfers = [transfer(setting, frame) for setting in TRANSFER]
+    return list(itertools.chain(base_to_new(frame), *transfers, few_shot(frame), other(frame)))

@@ -13,11 +13,12 @@ from .comparisons import Baseline
 from .recipes import Recipe
 from .sections import LEGEND, PUBLISHED, ScoreFrame, Section, in_words
 
+BASELINE = ["baseline", "baseline_difference", "baseline_low", "baseline_high", "baseline_verdict"]
 CSV_COLUMNS = [
     *("setting", "backbone", "method", "trainer", "config", "changes", "dataset", "metric", "shots"),
     *("mean", "deviation", "n_seeds", "seeds", "expected_seeds", "partial", "mixed", "remark"),
     *PUBLISHED,
-    *("baseline", "baseline_difference", "baseline_low", "baseline_high", "baseline_verdict"),
+    *BASELINE,
 ]
 
 
@@ -87,10 +88,12 @@ def scores_csv(scores: ScoreFrame, baselines: Sequence[Baseline] = ()) -> str:
     """
     recipes: Sequence[Recipe] = list(scores["recipe"])
     differences = {
-        (each.table, *cell): (each.name, found) for each in baselines for cell, found in each.differences.items()
+        (each.table, *cell): (each.name, found.difference, found.low, found.high, found.verdict)
+        for each in baselines
+        for cell, found in each.differences.items()
     }
     cells = zip(scores["table"], recipes, scores["block"], scores["column"], strict=True)
-    beside = [differences.get(cell) for cell in cells]
+    beside = [differences.get(cell, [math.nan] * len(BASELINE)) for cell in cells]
     frame = scores.assign(
         backbone=[recipe.backbone for recipe in recipes],
         config=[recipe.config for recipe in recipes],
@@ -101,12 +104,7 @@ def scores_csv(scores: ScoreFrame, baselines: Sequence[Baseline] = ()) -> str:
         partial=scores["partial"].astype(int),
         mixed=scores["mixed"].astype(int),
         within_band=["" if pd.isna(within) else int(within) for within in scores["within_band"]],
-        baseline=[each[0] if each else "" for each in beside],
-        baseline_difference=[each[1].difference if each else math.nan for each in beside],
-        baseline_low=[each[1].low if each else math.nan for each in beside],
-        baseline_high=[each[1].high if each else math.nan for each in beside],
-        baseline_verdict=[each[1].verdict if each else "" for each in beside],
-    )
+    ).join(pd.DataFrame(beside, scores.index, BASELINE))
     return as_csv(pd.DataFrame(frame[CSV_COLUMNS]))
 
 

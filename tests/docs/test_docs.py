@@ -37,11 +37,11 @@ from datasets.layout.errors import BadDataError
 from experiments.__main__ import main as experiments_main
 from experiments.launch.single import read_request
 from experiments.plan.declaration import read_experiment
-from experiments.plan.settings import SETTINGS as SETTING_NAMES
 from experiments.report.papers import AVERAGE, RECIPES, published_figures
 from shapes_world.suites import SUITES
 from tools import describe_classes
 from tools.reference.files import file_groups
+from trainers.core.facts import ALL_SETTINGS
 from trainers.core.imagenet_templates import IMAGENET_TEMPLATES_SELECT
 from trainers.core.modulator import GradientModulator, shape_as_read
 from trainers.core.trainer import PromptTrainer
@@ -552,7 +552,7 @@ def test_further_declarations_of_the_page_are_valid(tmp_path):
     *_, ablation = re.findall(r"```yaml\n(.*?)```", read(DOCS / "experiments.md"), re.DOTALL)
     (tmp_path / "x.yaml").write_text(ablation)
     experiment = read_experiment(tmp_path / "x.yaml")
-    assert [row.variant for row in experiment.rows] == ["first-order", "rate-4"]
+    assert [method.variant for method in experiment.methods] == ["first-order", "rate-4"]
 
 
 def test_errors_of_a_declaration_are_those_of_the_page(tmp_path):
@@ -577,7 +577,7 @@ def test_settings_and_scripts_are_those_of_the_page():
     named = set(re.findall(r"`(\w+)`", text.partition("| in `scripts")[0]))
     assert named == {path.name for path in (ROOT / "scripts").iterdir() if path.is_dir()}
     first_cells = " ".join(cells[0] for cells in rows(section("experiments", "What a declaration may say")))
-    assert all(f"`{name}`" in first_cells for name in SETTING_NAMES)
+    assert all(f"`{name}`" in first_cells for name in ALL_SETTINGS)
 
 
 def test_the_quick_start_from_photos_to_wrong_photos(printed, tree):

@@ -13,8 +13,10 @@ from experiments.plan.work import work_of
 PLACES = Places(Path("data"), Path("output"))
 
 
-def plan(*rows, datasets=("eurosat",), seeds=(1, 2, 3)):
-    return make_plan([PlannedSetting("base2new", datasets)], [PlannedMethod(row) for row in rows], list(seeds), PLACES)
+def plan(*methods, datasets=("eurosat",), seeds=(1, 2, 3)):
+    return make_plan(
+        [PlannedSetting("base2new", datasets)], [PlannedMethod(name) for name in methods], list(seeds), PLACES
+    )
 
 
 def test_runs_of_a_kind_on_one_data_set_need_the_same():
@@ -47,7 +49,7 @@ def test_other_data_sets_count_by_their_images():
 
 
 def test_other_methods_say_nothing():
-    coop, zero_shot = (plan(row)[0] for row in ("coop", "zsclip"))
+    coop, zero_shot = (plan(name)[0] for name in ("coop", "zsclip"))
     estimate = Estimate()
     assert "not known before" in estimate.left([coop, zero_shot], {}, 1) and "2 runs" in estimate.left(
         [coop, coop], {}, 1

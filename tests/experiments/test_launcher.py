@@ -66,9 +66,9 @@ def stand_in(tmp_path, monkeypatch):
     monkeypatch.setattr(launcher, "TRAIN_PROGRAM", install(program) / "train.py")
 
 
-def train_and_test(rows, seeds, places) -> list:
-    """Two runs of each row and seed: a training, and the test of its model on the new classes."""
-    return [run for run in make_plan([BASE2NEW], rows, seeds, places) if run.part != "test_all"]
+def train_and_test(methods, seeds, places) -> list:
+    """Two runs of each method and seed: a training, and the test of its model on the new classes."""
+    return [run for run in make_plan([BASE2NEW], methods, seeds, places) if run.part != "test_all"]
 
 
 def folders(runs, places) -> list[str]:
@@ -104,8 +104,8 @@ def test_a_shipped_file_is_found_by_its_name(tmp_path, monkeypatch):
 
 def test_every_shipped_experiment_can_go_on_from_the_middle_of_a_training():
     for file in SHIPPED:
-        for row in declaration.read_experiment(file).rows:
-            assert 1 <= int(dict(row.options)["TRAIN.CHECKPOINT_FREQ"]) <= 10
+        for method in declaration.read_experiment(file).methods:
+            assert 1 <= int(dict(method.options)["TRAIN.CHECKPOINT_FREQ"]) <= 10
 
 
 def test_a_launch_records_what_it_plans(stand_in, tmp_path):
@@ -152,13 +152,13 @@ def test_base_to_new(places):
     ],
 )
 def test_own_data_is_called_by_its_folder_or_file(places, dataset, path, name):
-    row = PlannedMethod("maple", options=(("DATASET.PATH", path),))
-    tasks = [
+    method = PlannedMethod("maple", options=(("DATASET.PATH", path),))
+    settings = [
         PlannedSetting("base2new", (dataset,)),
         PlannedSetting("few_shot", (dataset,)),
         PlannedSetting("cross_dataset", (dataset,)),
     ]
-    runs = make_plan(tasks, [row], [1], places)
+    runs = make_plan(settings, [method], [1], places)
     config = "vit_b16_c2_ep5_batch4_2ctx"
     assert folders(runs, places) == [
         f"base2new/train_base/{name}/shots_16/MaPLe/{config}/seed1",
@@ -171,22 +171,22 @@ def test_own_data_is_called_by_its_folder_or_file(places, dataset, path, name):
     assert (
         name in runs[0].label and name in runs[0].short_label and f"configs/datasets/{dataset}.yaml" in runs[0].command
     )
-    source = make_plan([PlannedSetting("cross_dataset", ("dtd",), source=dataset)], [row], [1], places)
+    source = make_plan([PlannedSetting("cross_dataset", ("dtd",), source=dataset)], [method], [1], places)
     assert f"_from_{name}/dtd/seed1" in str(source[1].folder)
 
 
 def test_two_own_data_sets_of_one_name_do_not_share_a_folder_in_silence(places):
-    rows = [PlannedMethod("maple", options=(("DATASET.PATH", path),)) for path in ("a/images", "b/images")]
+    methods = [PlannedMethod("maple", options=(("DATASET.PATH", path),)) for path in ("a/images", "b/images")]
     with pytest.raises(UserError, match=r"DATASET.PATH is '.*a/images' there, '.*b/images' here"):
-        make_plan([PlannedSetting("few_shot", ("folder",))], rows, [1], places)
+        make_plan([PlannedSetting("few_shot", ("folder",))], methods, [1], places)
 
 
 def test_cross_dataset_and_domain_generalisation_share_their_source(places):
-    tasks = [
+    settings = [
         PlannedSetting("cross_dataset", ("dtd", "ucf101")),
         PlannedSetting("domain_generalization", ("imagenet_a",)),
     ]
-    runs = make_plan(tasks, [PlannedMethod("maple")], [1], places)
+    runs = make_plan(settings, [PlannedMethod("maple")], [1], places)
     config = "vit_b16_c2_ep5_batch4_2ctx_cross_datasets_16shots"
     assert folders(runs, places) == [
         f"imagenet/MaPLe/{config}/seed1",
@@ -200,9 +200,9 @@ def test_cross_dataset_and_domain_generalisation_share_their_source(places):
 
 def test_a_training_that_two_settings_share_is_reported_in_both(places):
     few_shot, transfer = PlannedSetting("few_shot", ("imagenet",), (1, 16)), PlannedSetting("cross_dataset", ("dtd",))
-    for tasks in ((few_shot, transfer), (transfer, few_shot)):
-        output = Places(places.data, places.output / tasks[0].setting)
-        runs = make_plan(tasks, [PlannedMethod("vpt")], [1], output)
+    for settings in ((few_shot, transfer), (transfer, few_shot)):
+        output = Places(places.data, places.output / settings[0].name)
+        runs = make_plan(settings, [PlannedMethod("vpt")], [1], output)
         assert len(runs) == 3  # 16 shots once
         for accuracy, run in enumerate(sorted(runs, key=lambda run: (run.part == "target", run.shots)), 61):
             finish(run, accuracy, **reported(run))
@@ -244,7 +244,7 @@ def test_overrides_and_variants(places, tmp_path):
         seeds=[5],
     )
     experiment = declaration.read_experiment(path)
-    runs = make_plan(experiment.tasks, experiment.rows, experiment.seeds, places)
+    runs = make_plan(experiment.settings, experiment.methods, experiment.seeds, places)
     assert [config_variant(run.config_file.stem, run.variant).partition("@")[2] for run in runs[::3]] == [
         "slow",
         "fast",
@@ -258,9 +258,9 @@ def test_overrides_and_variants(places, tmp_path):
 
 
 def test_two_runs_in_one_folder_are_refused(places):
-    rows = [PlannedMethod("coop"), PlannedMethod("coop", options=(("OPTIM.LR", "0.5"),))]
+    methods = [PlannedMethod("coop"), PlannedMethod("coop", options=(("OPTIM.LR", "0.5"),))]
     with pytest.raises(UserError, match="OPTIM.LR"):
-        make_plan([BASE2NEW], rows, [1], places)
+        make_plan([BASE2NEW], methods, [1], places)
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,8 @@ def test_a_part_of_an_experiment(tmp_path):
     selection = declaration.Selection(methods=("vpt",), seeds=(2,))
     selection.check([experiment])
     part = selection.of(experiment)
-    assert [row.name for row in part.rows] == ["vpt"] and part.seeds == (2,) and part.tasks == experiment.tasks
+    assert [method.name for method in part.methods] == ["vpt"] and part.seeds == (2,)
+    assert part.settings == experiment.settings
     with pytest.raises(UserError, match="no data set dtd is declared; choose from eurosat"):
         declaration.Selection(datasets=("dtd",)).check([experiment])
 
@@ -340,8 +341,8 @@ def test_shipped_experiment(path, places):
     first = path.read_text().splitlines()[0]
     assert first == f"# python -m experiments run configs/experiments/{path.name}"
     experiment = declaration.read_experiment(path)
-    runs = make_plan(experiment.tasks, experiment.rows, experiment.seeds, places)
-    assert path.stem.endswith(experiment.tasks[0].setting) and experiment.seeds == (1, 2, 3)
+    runs = make_plan(experiment.settings, experiment.methods, experiment.seeds, places)
+    assert path.stem.endswith(experiment.settings[0].name) and experiment.seeds == (1, 2, 3)
     launch.check_configs(runs)
     backbone = "ViT-Shapes" if path.stem.startswith("embedded") else "ViT-B/16"
     assert {run.config()["MODEL"]["BACKBONE"]["NAME"] for run in runs[:5]} == {backbone}
@@ -647,8 +648,8 @@ def test_the_live_view(places, stand_in, tmp_path):
 def test_the_time_left_is_shown(places, stand_in, tmp_path, capsys):
     """Zero-shot CLIP: one run, and then four, of which that one has finished."""
     words = ["--root", str(places.data), "--output-dir", str(places.output), "--workers", "1"]
-    tasks = [PlannedSetting("few_shot", ("eurosat",), (1,)), BASE2NEW]
-    for run in make_plan(tasks, [PlannedMethod("zsclip")], [1], places):
+    settings = [PlannedSetting("few_shot", ("eurosat",), (1,)), BASE2NEW]
+    for run in make_plan(settings, [PlannedMethod("zsclip")], [1], places):
         lay_out(run, seconds=0.1)
     one, three = FEW_SHOT, FEW_SHOT | {"base2new": {"datasets": ["eurosat"]}}
     for settings, expected in ((one, "not known before a run of each kind has ended (1 run)"), (three, "about")):

@@ -14,10 +14,11 @@ import pytest
 
 from dassl.utils import UnknownNameError
 from experiments import report
+from experiments.figures.predictions import Evaluations
 from experiments.report.averages import averages
 from experiments.report.calibration import curves
+from experiments.report.charts import calibration_charts
 from experiments.report.comparisons import Comparisons, find_row
-from experiments.report.evaluations import Evaluations
 from experiments.report.frame import run_frame
 from experiments.report.measures import joint_section, measures_section
 from experiments.report.names import names_of
@@ -289,6 +290,24 @@ def test_measures_and_joint_results_are_shown(output):
     assert together.values["H"][at] == pytest.approx(harmonic(71.5, 60)) and together.tones["AUROC"][at] == "best"
 
 
+def test_joint_averages_are_of_the_seeds_with_every_data_set(output):
+    given = [("MaPLe", "A", 1, 80), ("MaPLe", "A", 2, 70), ("MaPLe", "B", 1, 60), ("IVLP", "A", 1, 50)]
+    for trainer, dataset, seed, base in given:
+        joint = {"base_accuracy": base, "new_accuracy": 40.0, "harmonic_mean": harmonic(base, 40)}
+        joint |= {"auroc": 80.0, "openworld_auc": 50.0}
+        output.add("base2new", "test_all", dataset, seed, 65, trainer=trainer, joint=joint)
+    runs = find_runs(output.folder).runs
+    found = joint_section(run_frame(runs, recipes(runs)))
+    assert found is not None
+    rows = [(row["data set"], row["method"], row["base"], row["H"], row["seeds"]) for _, row in found.values.iterrows()]
+    assert rows == [
+        ("Average", "MaPLe", 70, pytest.approx(harmonic(70, 40)), 1),
+        ("A", "IVLP", 50, pytest.approx(harmonic(50, 40)), 1),
+        ("A", "MaPLe", 75, pytest.approx(harmonic(75, 40)), 2),
+        ("B", "MaPLe", 60, pytest.approx(harmonic(60, 40)), 1),
+    ]
+
+
 def test_results_of_earlier_versions_have_neither(output):
     output.pair("A", 1, 70, 60)
     runs = find_runs(output.folder).runs
@@ -306,3 +325,14 @@ def test_calibration_curves_by_hand(output):
     assert found.confidence == pytest.approx([0.055, (0.95 + 0.95 + 1) / 3], abs=1e-3)
     assert found.coverage == pytest.approx([0.2, 0.6, 0.8, 1.0])  # the two of 0.95 together
     assert found.risk == pytest.approx([0, 1 / 3, 1 / 4, 2 / 5])
+
+
+def test_calibration_is_shown_by_number_of_shots(output):
+    for shots in (16, 2, 1):
+        predicted(output, "few_shot", "all", "A", 1, first(0.8), shots=shots)
+    output.add("few_shot", "all", "A", 1, 80, shots=4)  # without predictions
+    runs = find_runs(output.folder).runs
+    (group,) = calibration_charts(run_frame(runs, recipes(runs)), Evaluations())
+    assert [chart.caption for chart in group.charts] == [
+        f"A, all, ViT-Shapes, {shots}" for shots in ("1 shot", "2 shots", "16 shots")
+    ]

@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -873,7 +874,7 @@ def test_a_method_has_one_colour_and_marker_in_all_settings():
     found.append(Recipe("CoOp", "vit_b16_ep50_ctxv1", "ViT-B/16"))
     palette = Palette(dict(zip(found, ("MaPLe", "MaPLe", "CoOp"), strict=True)))
     assert palette.line(found[0]) == palette.line(found[1]) != palette.line(found[2])
-    assert palette.line(found[0])["color"] != palette.printed().line(found[0])["color"]
+    assert palette.line(found[0])["color"] != replace(palette, theme=PRINT).line(found[0])["color"]
 
 
 def test_the_printed_colours_are_the_page_s():

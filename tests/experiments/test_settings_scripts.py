@@ -22,7 +22,8 @@ from dassl.utils.locks import lock
 from experiments import __main__ as program
 from experiments.launch import single as one
 from experiments.plan.methods import EMBEDDED, METHODS, VARIANTS, ConfigFile, default_config_file
-from experiments.plan.settings import SETTINGS, PlannedMethod
+from experiments.plan.settings import PlannedMethod
+from trainers.core.facts import ALL_SETTINGS
 
 ROOT = Path(train.__file__).parent
 SCRIPTS = {
@@ -64,7 +65,7 @@ def test_every_method_has_every_script(method, script):
     assert lines[2:] == [*(f"{call} || exit" for call in calls[:-1]), last]
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("setting", ALL_SETTINGS)
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_has_a_config_for_every_setting(name, setting):
     method = METHODS[name]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from experiments.report.conflicts import without_conflicts
 from experiments.report.frame import run_frame
 from experiments.report.recipes import recipes
-from experiments.report.shared import shared_runs
+from experiments.report.run_places import shared_runs, without_conflicts
 from experiments.report.tables import tables_of
 
 

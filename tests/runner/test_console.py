@@ -22,9 +22,9 @@ from deploy import arguments as deploy_arguments
 from deploy.export import FORMATS
 from experiments import arguments as experiment_arguments
 from experiments.plan.methods import METHODS
-from experiments.plan.settings import SETTINGS
 from runner.result import PARTS
 from tools import benchmark_arguments
+from trainers.core.facts import ALL_SETTINGS
 
 ROOT = Path(prometar.__file__).parent
 
@@ -86,7 +86,7 @@ def test_one_name_for_one_thing():
 
 
 def test_lists_that_the_help_repeats_are_complete():
-    assert set(experiment_arguments.SETTINGS) == set(PARTS) == {*SETTINGS, "other"}
+    assert set(experiment_arguments.SETTINGS) == set(PARTS) == {*ALL_SETTINGS, "other"}
     assert set(experiment_arguments.KINDS) == {part for parts in PARTS.values() for part in parts}
     assert set(deploy_arguments.GRAPH_FORMATS) == set(FORMATS)
     assert set(METHODS) <= {path.name for path in (ROOT / "scripts").iterdir()}

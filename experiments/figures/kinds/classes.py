@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dassl.utils import BadValueError, MissingFileError, UserError
-from experiments.figures.drawing import BLUE, GREY, ORANGE, Asked, Drawing, shortened
+from experiments.figures.drawing import BLUE, GREY, ORANGE, Asked, Drawing, named_bars, shortened
 from experiments.report.runs import FinishedRun, read_run
 from runner.result import RESULT_NAME
 from trainers.core.facts import learns, lineage
@@ -61,11 +61,10 @@ def _result(folder: Path) -> FinishedRun:
 
 def _measured_on(run: FinishedRun) -> dict[str, str]:
     """What two runs need to have in common, so that their accuracies can be compared class by class."""
-    tree = run.full_config
     return {
         "data set": run.dataset,
         "classes (DATASET.SUBSAMPLE_CLASSES)": run.subsample_classes,
-        "images (TEST.SPLIT)": str(tree.get("TEST", {}).get("SPLIT")),
+        "images (TEST.SPLIT)": str(run.full_config.get("TEST", {}).get("SPLIT")),
         "backbone": run.weights_sha256 or run.backbone,
         "class names": ", ".join(sorted(run.per_class)),
     }
@@ -149,23 +148,10 @@ def _figure_of_many(gain: pd.Series, title: str, label: str) -> Figure:
 
 def _named(axes: Axes, gain: pd.Series, label: str) -> None:
     """A bar for each class, with its name and its value."""
-    places = range(len(gain))
-    axes.barh(places, gain.to_numpy(), color=[BLUE if value > 0 else ORANGE for value in gain])
-    axes.set_yticks(places, [shortened(str(name)) for name in gain.index])
-    for place, value in zip(places, gain, strict=True):
-        side = 1 if value >= 0 else -1
-        axes.annotate(
-            f"{value:+.1f}".replace("-", "−"),
-            (value, place),
-            xytext=(3 * side, 0),
-            textcoords="offset points",
-            ha="left" if side > 0 else "right",
-            va="center",
-            fontsize=6,
-        )
+    colours, names = [BLUE if value > 0 else ORANGE for value in gain], [shortened(str(name)) for name in gain.index]
+    texts = [f"{value:+.1f}".replace("-", "−") for value in gain]
+    named_bars(axes, gain.tolist(), names, texts, color=colours)
     axes.axvline(0, color=GREY, linewidth=0.7)
     axes.margins(x=0.15, y=0.01)
-    axes.invert_yaxis()
-    axes.tick_params(axis="y", length=0)
     axes.grid(visible=True, axis="x")
     axes.set_xlabel(label)

@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from experiments.figures.drawing import ORANGE, Asked, Drawing, shortened
+from dassl.evaluation.confusion import Confusion
+from experiments.figures.drawing import ORANGE, Asked, Drawing, named_bars, shortened
 from experiments.figures.predictions import Predictions, read_predictions
 
 SHOWN_IN_FULL = 25
@@ -32,22 +34,20 @@ def draw(asked: Asked) -> Iterator[Drawing]:
 def confusion_counts(predictions: Predictions) -> NDArray[np.int64]:
     """[C, C] how often the images of a class (row) are taken for a class (column)."""
     size = len(predictions.classnames)
-    return np.bincount(predictions.labels * size + predictions.predicted, minlength=size * size).reshape(size, size)
+    pairs = np.ravel_multi_index((predictions.labels, predictions.predicted), (size, size))
+    return np.bincount(pairs, minlength=size * size).reshape(size, size)
 
 
-def confused_pairs(counts: NDArray[np.int64], most: int) -> list[tuple[int, int, int]]:
+def confused_pairs(predictions: Predictions, most: int) -> list[tuple[int, int, int]]:
     """(true class, predicted class, number of images) of the most frequent mistakes, the most frequent first."""
-    mistakes = counts.copy()
-    np.fill_diagonal(mistakes, 0)
-    order = np.argsort(-mistakes, axis=None, kind="stable")[:most]  # of equal ones, that of the lower class
-    pairs = [divmod(int(place), len(counts)) for place in order]
-    return [(true, predicted, int(mistakes[true, predicted])) for true, predicted in pairs if mistakes[true, predicted]]
+    classes = (torch.from_numpy(each).long() for each in (predictions.labels, predictions.predicted))
+    return Confusion.of(*classes).most_confused(most)
 
 
-def most_confused(counts: NDArray[np.int64], most: int) -> list[int]:
+def most_confused(predictions: Predictions, most: int) -> list[int]:
     """Classes of the most frequent mistakes, in ascending order; as many as fit into `most`."""
     chosen: set[int] = set()
-    for true, predicted, _ in confused_pairs(counts, most * most):
+    for true, predicted, _ in confused_pairs(predictions, most * most):
         if len(chosen | {true, predicted}) <= most:
             chosen |= {true, predicted}
     return sorted(chosen)
@@ -76,7 +76,7 @@ def _drawing(run: Path, predictions: Predictions) -> Drawing:
         figure = Figure(figsize=(inches + 1, inches + 0.4))
         _matrix(figure.subplots(), percentages(counts, range(size))[:, :size], names, names)
         return Drawing(run, figure, summary)
-    shown = most_confused(counts, SHOWN)
+    shown = most_confused(predictions, SHOWN)
     figure = Figure(figsize=(12.5, 6.3))
     left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
     if not shown:
@@ -85,7 +85,7 @@ def _drawing(run: Path, predictions: Predictions) -> Drawing:
         rows = [names[label] for label in shown]
         _matrix(left, percentages(counts, shown), rows, [*rows, OTHERS])
         left.set_title(f"the {len(shown)} of {size:,} classes with the most frequent mistakes", loc="left")
-    _pairs(right, confused_pairs(counts, SHOWN), predictions.classnames)
+    _pairs(right, confused_pairs(predictions, SHOWN), predictions.classnames)
     return Drawing(run, figure, summary)
 
 
@@ -108,15 +108,9 @@ def _matrix(axes: Axes, percent: NDArray[np.float64], rows: Sequence[str], colum
 
 
 def _pairs(axes: Axes, pairs: Sequence[tuple[int, int, int]], names: Sequence[str]) -> None:
-    places = range(len(pairs))
-    axes.barh(places, [count for *_, count in pairs], color=ORANGE)
-    axes.set_yticks(
-        places, [f"{shortened(names[true], 20)} → {shortened(names[other], 20)}" for true, other, _ in pairs]
-    )
-    for place, (*_, count) in zip(places, pairs, strict=True):
-        axes.annotate(f"{count:,}", (count, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=6)
-    axes.invert_yaxis()
-    axes.tick_params(axis="y", length=0)
+    labels = [f"{shortened(names[true], 20)} → {shortened(names[other], 20)}" for true, other, _ in pairs]
+    counts = [count for *_, count in pairs]
+    named_bars(axes, counts, labels, [f"{count:,}" for count in counts], color=ORANGE)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("images")
     axes.set_title("the most frequent mistakes (true → predicted)", loc="left")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import torch
@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments.figures.drawing import GREY, LIGHT, Asked, Drawing, shortened, spread
-from experiments.figures.projection import Plane, centred_rows, principal_plane
 from experiments.figures.trained import UNKNOWN, Features, Labelled, TrainedRun, load_run
 
 TAKES_IMAGES = True
@@ -56,6 +55,36 @@ def images_to_project(images: Sequence[Labelled], named: Sequence[int]) -> list[
         for label, of_class in sorted(by_label.items())
         for place in spread(len(of_class), in_colour if label in named else in_grey)
     ]
+
+
+class Plane(NamedTuple):
+    """The two directions of the largest variance of some rows.
+
+    Args:
+        axes: [2, e] unit vectors, the first of the largest variance; their largest entry is positive.
+        shares: [2] of the variance.
+    """
+
+    axes: Tensor
+    shares: Tensor
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Coordinates [N, 2] of centred rows [N, e]."""
+        return rows.to(self.axes.dtype) @ self.axes.t()
+
+
+def principal_plane(rows: Tensor) -> Plane:
+    """The plane of two or more rows [N, e] that are centred already. If they are along one line, the second is any."""
+    _, lengths, axes = torch.linalg.svd(rows.double(), full_matrices=False)  # [K], [K, e]
+    axes, variances = axes[:2], lengths.square()
+    signs = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True)).sign()  # [2, 1]; the decomposition leaves it open
+    return Plane(axes * signs, variances[:2] / variances.sum().clamp(min=1e-300))
+
+
+def centred_rows(rows: Tensor) -> Tensor:
+    """Rows [N, e] less their mean."""
+    rows = rows.double()
+    return rows - rows.mean(dim=0)
 
 
 def planar(before: Features, after: Features) -> tuple[Plane, list[tuple[Tensor, Tensor | None]]]:

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from dassl.metrics.calibration import BINS, expected_calibration_error
 from experiments.figures.drawing import BLUE, GREY, LIGHT, ORANGE, Asked, Drawing
 from experiments.figures.predictions import Predictions, read_predictions
-
-BINS = 15
 
 
 def draw(asked: Asked) -> Iterator[Drawing]:
@@ -42,27 +42,16 @@ def reliability_bins(confidence: NDArray[np.float64], correct: NDArray[np.bool_]
         number of images.
     """
     edges = np.arange(BINS + 1) / BINS
-    places = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, BINS - 1)  # [N], a bin holds its end
-    images = np.bincount(places, minlength=BINS)
-    with np.errstate(invalid="ignore"):
-        means = {
-            name: np.bincount(places, weights=values, minlength=BINS) / images
-            for name, values in (("accuracy", correct.astype(float)), ("confidence", confidence))
-        }
-    return pd.DataFrame({"images": images, **means})
-
-
-def calibration_error(bins: pd.DataFrame) -> float:
-    """ECE of bins, from 0 to 1."""
-    accuracy, confidence, images = (bins[name].to_numpy() for name in ("accuracy", "confidence", "images"))
-    filled = images > 0
-    return float(np.average(np.abs(accuracy - confidence)[filled], weights=images[filled]))
+    bins = pd.cut(confidence, edges, labels=False, include_lowest=True)  # [N]; a bin contains its upper end
+    by_bin: Any = pd.DataFrame({"accuracy": correct.astype(float), "confidence": confidence}).groupby(bins)
+    return by_bin.mean().reindex(range(BINS)).assign(images=by_bin.size().reindex(range(BINS), fill_value=0))
 
 
 def _drawing(run: Path, predictions: Predictions) -> Drawing:
-    bins = reliability_bins(predictions.confidence, predictions.correct)
-    error, accuracy = calibration_error(bins), predictions.correct.mean()
-    confidence = predictions.confidence.mean()
+    confidences, correct = predictions.confidence.astype(np.float64), predictions.correct
+    bins = reliability_bins(confidences, correct)
+    error = expected_calibration_error(torch.from_numpy(confidences), torch.from_numpy(correct))
+    accuracy, confidence = correct.mean(), confidences.mean()
     figure = Figure(figsize=(3.3, 4.4))
     diagram, histogram = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     _diagram(diagram, bins, f"ECE {error:.1%}")
