@@ -86,7 +86,11 @@ def _percentage(text: str, where: str) -> float:
 
 
 def latest_result(run: Path, keyword: str, evaluation_only: bool) -> tuple[Path, float] | None:
-    """Newest log of a run (log.txt, log.txt-<time>) that has a result. Raises UnreadableFileError."""
+    """Newest log of a run (log.txt, log.txt-<time>) that has a result.
+
+    Raises:
+        UnreadableFileError: a log cannot be read.
+    """
     for log in sorted(run.glob("log.txt*"), key=lambda path: (path.lstat().st_mtime, path.name), reverse=True):
         result = read_logged_result(log, keyword, evaluation_only)
         if result is not None:
@@ -106,7 +110,11 @@ def seed_of(run: Path) -> int | str:
 
 
 def folders_in(directory: Path) -> list[Path]:
-    """Folders in a folder, in the order of their names. Raises UnreadableFileError."""
+    """Folders in a folder, in the order of their names.
+
+    Raises:
+        UnreadableFileError: it cannot be read.
+    """
     try:
         return sorted((path for path in directory.iterdir() if path.is_dir()), key=natural)
     except OSError as error:
@@ -168,7 +176,11 @@ def summarise(directory: Path, args: argparse.Namespace, problems: list[str]) ->
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0, or 1 when something could not be used. Raises UserError if there is no result."""
+    """Exit status: 0, or 1 when something could not be used.
+
+    Raises:
+        UserError: there is no result.
+    """
     args = make_parser().parse_args(arguments)
     if not args.directory.is_dir():
         raise UserError(f"no such folder: {args.directory}")
@@ -185,7 +197,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def summarise_experiments(args: argparse.Namespace, problems: list[str]) -> None:
-    """Print each experiment's mean, and the mean of these. Raises UserError if there is none."""
+    """Print each experiment's mean, and the mean of these.
+
+    Raises:
+        UserError: there is none.
+    """
     experiments, means = folders_in(args.directory), []
     for path in experiments:
         try:

@@ -16,7 +16,11 @@ from experiments.arguments import make_parser
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status. Raises UserError."""
+    """Exit status.
+
+    Raises:
+        UserError: an error that the user can fix, on one line.
+    """
     given = make_parser().parse_args(arguments)  # before the imports that take seconds
     if given.command == "one":
         print(f"{' '.join(arguments[1:4])}: loading PyTorch", flush=True)

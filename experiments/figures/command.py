@@ -43,7 +43,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _check(args: argparse.Namespace, kind: ModuleType) -> None:
-    """Raise UserError if the arguments do not fit together."""
+    """Check that the arguments fit together.
+
+    Raises:
+        UserError: they do not.
+    """
     takes_images = getattr(kind, "TAKES_IMAGES", False)
     for flag, given in (("--images", args.images is not None), ("--root", bool(args.root))):
         if given and not takes_images:

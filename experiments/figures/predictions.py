@@ -87,7 +87,11 @@ def _predictions(arrays: Mapping[str, NDArray]) -> Predictions:
 
 
 def _check_accuracy(path: Path, found: Predictions, result: Mapping[str, Any]) -> None:
-    """Raise UnreadableFileError if the result beside it has another accuracy: then it is of another evaluation."""
+    """Check that the result beside it has the same accuracy.
+
+    Raises:
+        UnreadableFileError: it has another one, so it is of another evaluation.
+    """
     recorded, accuracy = result.get("results", {}).get("accuracy"), 100 * float(found.correct.mean())
     if recorded is not None and not math.isclose(recorded, accuracy, abs_tol=1e-4):
         raise UnreadableFileError(
@@ -96,7 +100,11 @@ def _check_accuracy(path: Path, found: Predictions, result: Mapping[str, Any]) -
 
 
 def _check_digest(path: Path, result: Mapping[str, Any]) -> None:
-    """Raise UnreadableFileError if the result beside it records another SHA-256."""
+    """Check the SHA-256 that the result beside it records.
+
+    Raises:
+        UnreadableFileError: it is another one.
+    """
     recorded = result.get("predictions")
     if isinstance(recorded, dict) and recorded.get("sha256") not in (None, file_sha256(path)):
         raise UnreadableFileError(
@@ -124,7 +132,11 @@ def _arrays(path: Path) -> dict[str, NDArray]:
 
 
 def _check_members(path: Path) -> None:
-    """Raise ValueError if the zip file unpacks to more than `MAX_BYTES`, or has an array twice."""
+    """Check the members of the zip file.
+
+    Raises:
+        ValueError: it unpacks to more than `MAX_BYTES`, or has an array twice.
+    """
     with zipfile.ZipFile(path) as file:
         members = file.infolist()
     if sum(member.file_size for member in members) > MAX_BYTES:

@@ -70,7 +70,11 @@ class TrainedRun:
 
     @cached_property
     def transform(self) -> Callable[[Image], Tensor]:
-        """From an RGB image to a tensor [3, H, W], as in the run's evaluation. Raises UserError if it has none."""
+        """From an RGB image to a tensor [3, H, W], as in the run's evaluation.
+
+        Raises:
+            UserError: it has none.
+        """
         from dassl.data.transforms import build_transform  # which waits for torchvision
 
         transform = build_transform(self.cfg, is_train=False)
@@ -175,7 +179,11 @@ def load_run(folder: Path, root: str = "") -> TrainedRun:
 
 
 def _check_is_recorded(model: Path, folder: Path) -> None:
-    """Raise MissingFileError unless the model's folder has the record of a run of this project."""
+    """Check that the model's folder has the record of a run of this project.
+
+    Raises:
+        MissingFileError: it does not.
+    """
     if not model.is_dir():
         raise MissingFileError(
             f"the model that {folder} evaluated is not at {model}: move it there, or give its folder"
@@ -185,7 +193,11 @@ def _check_is_recorded(model: Path, folder: Path) -> None:
 
 
 def _check_learns(trainer: str, folder: Path) -> None:
-    """Raise UserError unless the trainer learns prompts of this project."""
+    """Check that the trainer learns prompts of this project.
+
+    Raises:
+        UserError: it does not.
+    """
     kind = TRAINER_REGISTRY.get(trainer)
     if not issubclass(kind, PromptTrainer):
         why = (

@@ -34,7 +34,11 @@ from trainers import check_all_ranges
 
 
 def check_configs(runs: Sequence[PlannedRun]) -> None:
-    """Read each config file once with each set of overrides. Raises UserError for what would fail hours later."""
+    """Read each config file once with each set of overrides.
+
+    Raises:
+        UserError: what would fail hours later.
+    """
     seen = set()
     for run in runs:
         key = (run.method, run.config_file, run.options)
@@ -70,7 +74,11 @@ def split_finished(runs: Sequence[PlannedRun], tally: Tally) -> list[PlannedRun]
 
 
 def parameters(pairs: Sequence[str]) -> dict[str, str | int]:
-    """KEY=VALUE pairs. Raises BadValueError."""
+    """KEY=VALUE pairs.
+
+    Raises:
+        BadValueError: a text is not such a pair.
+    """
     found: dict[str, str | int] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -94,7 +102,11 @@ def estimate_from(finished: Iterable[PlannedRun]) -> Estimate:
 def work_here(
     workers: Sequence[Worker], runs: Sequence[PlannedRun], view: PlainView, tally: Tally, estimate: Estimate
 ) -> None:
-    """Do the runs on this machine, several at a time on each GPU. Raises KeyboardInterrupt after Ctrl-C."""
+    """Do the runs on this machine, several at a time on each GPU.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C.
+    """
     names = [worker.environment.get("CUDA_VISIBLE_DEVICES") for worker in workers]
     sharing = max(names.count(name) for name in names) if names[0] is not None else 1
     folder = tempfile.TemporaryDirectory(prefix="jobs-", ignore_cleanup_errors=True)
@@ -113,7 +125,11 @@ def runs_at_a_time(args: argparse.Namespace) -> int:
 
 
 def check_launch_flags(args: argparse.Namespace) -> None:
-    """Raises BadValueError for numbers of workers that make no sense, and for flags that would have no effect."""
+    """Check the flags of a launch.
+
+    Raises:
+        BadValueError: a number of workers makes no sense, or a flag would have no effect.
+    """
     if args.workers is not None and args.workers < 1:
         raise BadValueError(f"--workers should be at least 1, not {args.workers}")
     if args.launcher == "local" and (args.slurm or args.no_wait):
@@ -132,7 +148,12 @@ def check_launch_flags(args: argparse.Namespace) -> None:
 
 
 def work_on_cluster(args: argparse.Namespace, runs: Sequence[PlannedRun], view: PlainView, tally: Tally) -> None:
-    """Hand the runs to Slurm. Raises UserError, or KeyboardInterrupt after Ctrl-C."""
+    """Hand the runs to Slurm.
+
+    Raises:
+        UserError: the cluster refuses one.
+        KeyboardInterrupt: after Ctrl-C.
+    """
     launch = SlurmLaunch(Path(args.output_dir).absolute(), parameters(args.slurm), view, tally)
     if args.no_wait:
         launch.submit(runs)
@@ -141,7 +162,11 @@ def work_on_cluster(args: argparse.Namespace, runs: Sequence[PlannedRun], view: 
 
 
 def main(args: argparse.Namespace) -> int:
-    """Exit status: 0 when all is done, 1 when a run failed, 130 after Ctrl-C. Raises UserError."""
+    """Exit status: 0 when all is done, 1 when a run failed, 130 after Ctrl-C.
+
+    Raises:
+        UserError: an error that the user can fix, on one line.
+    """
     check_launch_flags(args)
     output = Path(args.output_dir).absolute()
     selection = Selection(*map(tuple, (args.trainers, args.settings, args.datasets, args.seeds)))

@@ -86,7 +86,11 @@ class Launch:
         self._busy_until: dict[PlannedRun, float] = {}
 
     def work(self, runs: Sequence[PlannedRun]) -> None:
-        """Run until the queue is empty. Raises UserError when a job cannot be submitted."""
+        """Run until the queue is empty.
+
+        Raises:
+            UserError: a job cannot be submitted.
+        """
         self._waiting = list(runs)
         try:
             while self._waiting or self._jobs:
@@ -106,7 +110,12 @@ class Launch:
         return {run.folder for run in [*self._waiting, *(job.run for job in self._jobs)]}
 
     def _prepare(self, run: PlannedRun) -> None:
-        """Raises UserError when the run cannot begin, BusyError when it cannot begin now."""
+        """Check that a run can begin, and prepare its folder.
+
+        Raises:
+            UserError: it cannot.
+            BusyError: it cannot begin now.
+        """
         claim(run)
 
     def _submit(self, run: PlannedRun, worker: Worker) -> submitit.Job[Any]:
@@ -217,7 +226,11 @@ class SlurmLaunch(Launch):
         make_executor("slurm", folder, parameters)  # a wrong parameter is named before the first submission
 
     def submit(self, runs: Sequence[PlannedRun]) -> None:
-        """Submit all runs and return. Raises UserError when the cluster refuses one."""
+        """Submit all runs and return.
+
+        Raises:
+            UserError: the cluster refuses one.
+        """
         self._waiting = list(runs)
         self._begin()
 
@@ -305,9 +318,12 @@ def make_executor(cluster: str, folder: Path, parameters: Mapping[str, str | int
 def submit(
     cluster: str, folder: Path, parameters: Mapping[str, str | int], run: PlannedRun, function: Any, *arguments: Any
 ) -> submitit.Job[Any]:
-    """Submit a job, which finds this project wherever it runs. Raises UserError when it is refused.
+    """Submit a job, which finds this project wherever it runs.
 
     Each job has its own executor: submitit's keeps a dependency once it is set.
+
+    Raises:
+        UserError: it is refused.
     """
     paths = os.pathsep.join(path for path in (str(ROOT), os.environ.get("PYTHONPATH", "")) if path)
     executor = make_executor(cluster, folder, parameters)

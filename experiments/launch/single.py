@@ -37,7 +37,11 @@ class Request:
     places: Places
 
     def run(self) -> PlannedRun:
-        """The run that is meant. Raises UserError: unknown data set or config."""
+        """The run that is meant.
+
+        Raises:
+            UserError: unknown data set or config.
+        """
         own = {"all": "few_shot"} | dict.fromkeys(PARTS["base2new"], "base2new")
         setting = own.get(self.kind) or setting_of_target(self.dataset)
         planned = PlannedSetting(setting, () if self.kind == "source" else (self.dataset,), (self.shots,), self.source)
@@ -55,7 +59,11 @@ class Request:
 
 
 def read_request(kind: str, method: str, words: Sequence[str]) -> Request:
-    """The request in a script's arguments and environment. Raises BadValueError for missing or invalid arguments."""
+    """The request in a script's arguments and environment.
+
+    Raises:
+        BadValueError: an argument is missing or invalid.
+    """
     words, environment = list(words), os.environ
     if kind == "source" and words and words[0].isdecimal():
         words.insert(0, "imagenet")
@@ -78,7 +86,11 @@ def read_request(kind: str, method: str, words: Sequence[str]) -> Request:
 
 
 def number(name: str, text: str) -> int:
-    """Raises BadValueError unless `text` is a number from 0 on."""
+    """The number in `text`.
+
+    Raises:
+        BadValueError: it is not a number from 0 on.
+    """
     value = whole_number(text)
     if value is None:
         raise BadValueError(f"{name} should be a number, not {text!r}")
@@ -111,6 +123,10 @@ def run_one(request: Request) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Exit status 0. Raises UserError."""
+    """Exit status 0.
+
+    Raises:
+        UserError: an error that the user can fix, on one line.
+    """
     run_one(read_request(arguments.kind, arguments.method, arguments.words))
     return 0

@@ -134,7 +134,11 @@ class Selection:
     seeds: tuple[int, ...] = ()
 
     def check(self, experiments: Sequence[Experiment]) -> None:
-        """Raises BadValueError for a name that occurs in none of the experiments."""
+        """Check that each name occurs in one of the experiments.
+
+        Raises:
+            BadValueError: one does not.
+        """
         settings = [setting for experiment in experiments for setting in experiment.settings]
         _check(self.methods, [method.name for experiment in experiments for method in experiment.methods], "trainer")
         _check(self.settings, [setting.name for setting in settings], "setting")
@@ -156,7 +160,11 @@ class Selection:
 
 
 def declared_runs(files: Iterable[Path], selection: Selection, places: Places) -> list[PlannedRun]:
-    """The selected runs of all files, each once. Raises UserError."""
+    """The selected runs of all files, each once.
+
+    Raises:
+        UserError: a file cannot be read, or what it declares is not possible.
+    """
     experiments = [read_experiment(file) for file in files]
     selection.check(experiments)
     runs: dict[Path, PlannedRun] = {}

@@ -21,7 +21,11 @@ def missing_data(runs: Iterable[PlannedRun]) -> list[tuple[Path, str]]:
 
 
 def generate_data(runs: Sequence[PlannedRun]) -> None:
-    """Write what is missing. Raises UserError when that is not possible."""
+    """Write what is missing.
+
+    Raises:
+        UserError: that is not possible.
+    """
     for root, name in missing_data(runs):
         generate(root, [name])
 

@@ -62,7 +62,11 @@ METHODS: dict[str, NamedMethod] = {
 
 
 def find_method(name: str) -> NamedMethod:
-    """The method of that name. Raises UnknownNameError, which suggests the nearest name or lists all."""
+    """The method of that name.
+
+    Raises:
+        UnknownNameError: there is none; the message suggests the nearest name or lists all.
+    """
     if name not in METHODS:
         raise UnknownNameError(f"unknown method {name}; {suggestion(name, list(METHODS))}")
     return METHODS[name]

@@ -102,7 +102,11 @@ class PlannedRun:
         return shlex.join(["python", "train.py", *self.arguments])
 
     def config(self) -> dict[str, Any]:
-        """The configuration that train.py will have. Raises UserError for a missing file, a bad key or value."""
+        """The configuration that train.py will have.
+
+        Raises:
+            UserError: a file is missing, or a key or value is invalid.
+        """
         of_any_seed = replace(self, seed=0, data=ROOT, folder=ROOT)  # read once for all seeds
         return deepcopy(_config(tuple(of_any_seed.arguments))) | {"SEED": self.seed}
 

@@ -48,7 +48,11 @@ class PlannedMethod:
         return find_method(self.name)
 
     def config_file(self, setting: str, dataset: str, shots: int) -> ConfigFile:
-        """The config file for training on `dataset`. Raises MissingFileError when there is no such config file."""
+        """The config file for training on `dataset`.
+
+        Raises:
+            MissingFileError: there is no such config file.
+        """
         config_file = (
             ConfigFile(self.config) if self.config else default_config_file(self.method, setting, dataset, shots)
         )
@@ -115,7 +119,11 @@ class PlannedMethod:
         )
 
     def _data_name(self, dataset: str) -> str:
-        """Raises MissingFileError when the data set has no config file."""
+        """Name of the data set in output folders.
+
+        Raises:
+            MissingFileError: the data set has no config file.
+        """
         path = ROOT / "configs" / "datasets" / f"{dataset}.yaml"
         if not path.is_file():
             known = sorted(file.stem for file in path.parent.glob("*.yaml"))
@@ -172,7 +180,8 @@ def make_plan(
 def add_run(runs: dict[Path, PlannedRun], run: PlannedRun) -> None:
     """Add a run to those of a plan, by folder; a model that two settings need is trained once.
 
-    Raises BadValueError when a different run has that folder.
+    Raises:
+        BadValueError: a different run has that folder.
     """
     same = runs.setdefault(run.folder, run)
     exempt = changes_no_number() if run.trains else changes_no_number() | {WORKERS}

@@ -67,6 +67,10 @@ def _check_interrupted(run: PlannedRun) -> None:
 
 
 def check_model(run: PlannedRun) -> None:
-    """Raises MissingFileError when the model that `run` tests has not been trained to its end."""
+    """Check that the model that `run` tests has been trained to its end.
+
+    Raises:
+        MissingFileError: it has not.
+    """
     if run.needs is not None and read_result(run.needs) is None:
         raise MissingFileError(f"{short_path(run.needs)} has no finished training: run it first ({run.label} needs it)")

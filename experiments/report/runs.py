@@ -79,6 +79,8 @@ class FinishedRun:
     step_flops: int | None = None
     files_sha256: Mapping[str, str] = field(default_factory=dict)
     """Of further files that the configuration names, by key."""
+    earlier_commits: tuple[str, ...] = ()
+    """Of the processes that began the training, as `commit`, if the code has changed since."""
 
     @property
     def zero_shot(self) -> bool:
@@ -93,7 +95,11 @@ class FinishedRun:
     @property
     def commit(self) -> str:
         """The commit that ran, with a + when there were changes that were not committed."""
-        return "unknown" if self.git_commit is None else self.git_commit[:9] + "+" * bool(self.git_dirty)
+        return "unknown" if self.git_commit is None else _short(self.git_commit + "+" * bool(self.git_dirty))
+
+
+def _short(commit: str) -> str:
+    return commit[:9] + "+" * commit.endswith("+")
 
 
 def read_run(path: Path) -> FinishedRun | None:
@@ -128,6 +134,7 @@ def _run(path: Path, content: Any) -> FinishedRun:
     values |= {"path": path, "accuracy": float(results["accuracy"]), "history": tuple(history)}
     values |= {"per_class": content["per_class"] or {}, "joint": content.get("joint") or {}}
     values["files_sha256"] = content.get("files_sha256") or {}
+    values["earlier_commits"] = tuple(map(_short, content.get("earlier_commits") or ()))
     values["measures"] = {key: value for key, value in results.items() if _is_number(None, value)}
     return FinishedRun(**values)
 

@@ -87,7 +87,7 @@ def mixture(runs: Iterable[FinishedRun]) -> list[str]:
     """What differs between runs though it should not, for example "torch 2.11 (seed 1), 2.15 (seeds 2, 3)"."""
     seeds: defaultdict[str, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        for name, value in origin(run).items():
+        for name, value in (*origin(run).items(), *(("commit", commit) for commit in run.earlier_commits)):
             seeds[name][value].append(run.seed)
     return [
         f"{name} " + ", ".join(f"{value} ({seed_list(found)})" for value, found in by_value.items())

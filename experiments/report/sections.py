@@ -331,11 +331,11 @@ def runs_section(frame: RunFrame, output: Path) -> Section | None:
     names = ["setting", "method", "trainer", "config", "data set", "part"]
     values = with_display_names(frame)[[*names, "shots", "seed", "accuracy", *costs, "device"]].assign(
         torch=[str(run.versions.get("torch", UNKNOWN)) for run in runs],
-        commit=[run.commit for run in runs],
+        commit=[", ".join((*run.earlier_commits, run.commit)) for run in runs],
         date=[run.date[:16].replace("T", " ") for run in runs],
         folder=[printable(run.path.parent.relative_to(output)) for run in runs],
     )
-    legend = "A commit with + had changes that were not committed."
+    legend = "A commit with + had changes that were not committed. Several: the training was continued with other code."
     formats = {"shots": 0, "seed": 0, "accuracy": 2, **costs}
     return section_of("runs", "Every run", pd.DataFrame(values), formats, legend)
 

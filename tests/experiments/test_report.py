@@ -173,6 +173,13 @@ def test_mixed_origins_are_flagged(output, change):
     assert any(note.startswith("Mixed: CoOp (vit_shapes), A base: ") and "(seed 2)" in note for note in table.notes)
 
 
+def test_a_training_by_two_commits_is_flagged(output):
+    output.pair("A", 1, 80, 60, earlier_commits=["b94f3c1d9e77+"])
+    (table,) = output.tables()
+    assert all(score.mixed for score in scores(table, "A").values())
+    assert "Mixed: CoOp (vit_shapes), A base: commit a84f3c1d9 (seed 1), b94f3c1d9+ (seed 1)." in table.notes
+
+
 def test_seeds_with_other_descriptions_or_class_names_are_flagged(output):
     """Draws may differ: the published ones are one file a seed."""
     for seed, digest in ((1, "ab"), (2, "cd")):
