@@ -27,7 +27,7 @@ from dassl.utils import UserError
 from dassl.utils.devices import chosen_device
 from dassl.utils.memory import keep_freed_memory
 from tools import plan_hours
-from tools.bench import BACKBONES, OPTIONS, Bench, interleaved, settings_of, wait_for
+from tools.bench import BACKBONES, RECIPES, Bench, interleaved, settings_of, wait_for
 from trainers.core.captured import CapturedFunctions
 from trainers.core.trainer import PromptTrainer
 
@@ -212,7 +212,7 @@ def as_table(rows: Sequence[dict[str, Any]]) -> str:
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser()
     args = parser.parse_args(arguments)
-    for flag, given, known in (("--trainer", args.trainer, OPTIONS), ("--backbone", args.backbone, BACKBONES)):
+    for flag, given, known in (("--trainer", args.trainer, RECIPES), ("--backbone", args.backbone, BACKBONES)):
         if given not in known:
             parser.error(f"{flag} {given} is unknown: choose from {', '.join(known)}")
     args.device = args.device or chosen_device(True).type

@@ -32,7 +32,7 @@ from tabulate import tabulate
 from dassl.utils import UserError
 from experiments.launch.gpus import shared_gpus
 from experiments.plan.declaration import Selection, declared_runs
-from experiments.plan.runs import ROOT, PlannedRun
+from experiments.plan.runs import PlannedRun
 from experiments.plan.settings import Places
 from experiments.plan.work import Work, work_of
 from tools.bench import Bench, settings_of
@@ -58,7 +58,7 @@ class StepKind:
 
 def kind_of(run: PlannedRun, work: Work) -> StepKind:
     """The recipe of a run."""
-    config_file = str(ROOT / "configs" / "trainers" / run.method.folder / f"{run.config_file.stem}.yaml")
+    config_file = str(run.method.config_path(run.config_file.stem))
     return StepKind(run.method.trainer, config_file, run.options, work.batch_size, work.test_batch_size)
 
 

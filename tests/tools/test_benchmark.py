@@ -18,7 +18,7 @@ PARTS = {"text tower", "image tower", "optimiser", "rest", "backward"}
 META_PARTS = PARTS - {"backward"} | {"teacher", "base gradient", "query gradient", "outer gradient"}
 
 
-@pytest.mark.parametrize("trainer", benchmark.OPTIONS)
+@pytest.mark.parametrize("trainer", benchmark.RECIPES)
 def test_step_and_evaluation_equal_the_plain_ones(trainer, tmp_path):
     report = tmp_path / "report.json"
     options = ["--trainer", trainer, "--backbone", "tiny", "--device", "cpu", "--threads", "1", "--classes", "5"]
