@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from collections import defaultdict
@@ -19,7 +20,7 @@ from clip.model import CLIP
 from dassl.config import merge_file, merge_opts
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import UserError, set_random_seed
+from dassl.utils import UserError, set_random_seed, write_text_atomically
 from experiments.plan.methods import METHODS, default_config_file
 from runner.config import default_cfg
 from tools.baseline import plain_evaluation, plain_step
@@ -211,3 +212,10 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     if args.device == "cuda":
         settings["gpu"] = torch.cuda.get_device_name()
     return settings
+
+
+def write_report(args: argparse.Namespace, **content: Any) -> None:
+    """Write the figures into the file of --json, if there is one. Raises UnwritableFileError."""
+    if args.json:
+        report = {"settings": settings_of(args), "torch": torch.__version__} | content
+        write_text_atomically(args.json, json.dumps(report, indent=1))

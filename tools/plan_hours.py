@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import math
 import multiprocessing
 import os
@@ -35,7 +34,7 @@ from experiments.plan.declaration import Selection, declared_runs
 from experiments.plan.runs import PlannedRun
 from experiments.plan.settings import Places
 from experiments.plan.work import Work, work_of
-from tools.bench import Bench, settings_of
+from tools.bench import Bench, write_report
 from trainers.core.captured import CudaRecorder
 from trainers.core.replay import CpuRecorder
 
@@ -181,9 +180,7 @@ def main(args: argparse.Namespace) -> None:
         table, measured = hours(args, runs)
     rows = table.to_dict("index")
     total = {name: table[name].sum().item() for name in table}
-    if args.json:
-        report = {"settings": settings_of(args), "torch": torch.__version__, "total": total}
-        args.json.write_text(json.dumps(report | {"rows": rows, "measured": measured}, indent=1))
+    write_report(args, total=total, rows=rows, measured=measured)
     lines = [{"data set": name, **row} for name, row in [*rows.items(), ("total", total)]]
     print(tabulate(lines, headers="keys", floatfmt=".4f", intfmt=","))
     print(f"{args.per_gpu} at a time; without the starts of the processes and the loading of images")

@@ -1,21 +1,11 @@
-"""Verify data sets on disk.
-
-    python -m datasets.check --root DATA                      # all data sets, every image decoded
-    python -m datasets.check --root DATA --fast Caltech101    # one, a sample of images
-    python -m datasets.check --path my_images/                # custom data
-
-Prints one line per data set, then one for each unreadable file and for ignored files, then the number of images of each
-class. Exit status 1 if anything is wrong.
-"""
+"""Verifies a data set on disk, and says what is wrong."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import os
 import random
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from multiprocessing.pool import ThreadPool
@@ -24,12 +14,9 @@ from typing import NamedTuple
 from dassl.data.datasets import Datum
 from dassl.utils import MAX_ASPECT_RATIO, MAX_PIXELS, UserError, file_sha256, printable, read_image
 from dassl.utils.progress import progress_bar
-from datasets.acquire.arguments import FAST_SAMPLE, parse_check
-from datasets.acquire.class_counts import ClassCount, compact_lines, count_classes, table_lines
-from datasets.acquire.names import downloadable, expected_counts, generated, reader_name, readers
-from datasets.custom_csv import ImageCSV
-from datasets.custom_folder import ImageFolder
-from datasets.layout.base import CoOpLayout, full_path
+from datasets.acquire import FAST_SAMPLE
+from datasets.acquire.class_counts import ClassCount, count_classes
+from datasets.layout.base import CoOpLayout
 from datasets.layout.custom_data import CustomData
 from datasets.layout.errors import BadDataError, MissingDataError, with_remedy
 from datasets.layout.sources import Counts
@@ -197,34 +184,3 @@ def _reason_unreadable(path: str, bounds: ImageBounds) -> str:
     except UserError as error:
         return str(error)
     return ""
-
-
-def run(args: argparse.Namespace) -> bool:
-    """Check the data that the arguments name; returns whether all is valid."""
-    describe = table_lines if args.per_class else compact_lines
-    bounds = ImageBounds(args.max_pixels, args.max_aspect_ratio)
-    if args.path:
-        path = full_path(args.path)
-        reader = (ImageFolder if os.path.isdir(path) else ImageCSV).at(path)
-        return print_report(reader, args.fast, None, describe, bounds)
-    if not args.root:
-        raise UserError("which data? give --root DATA (or set DATA), or --path for custom data")
-    root = full_path(args.root)
-    if not os.path.isdir(root):
-        raise UserError(f"data folder {root} is missing; check --root")
-    there = [name for name in generated() if os.path.isdir(os.path.join(root, readers()[name].dataset_dir))]
-    names = [reader_name(name) for name in args.names] or [*downloadable(), *there]
-    results = []
-    for name in names:
-        cls = readers()[name]
-        reader = cls.at(os.path.join(root, cls.dataset_dir))
-        results.append(print_report(reader, args.fast, expected_counts(name), describe, bounds))
-    return all(results)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        return 0 if run(parse_check(argv)) else 1
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
