@@ -14,6 +14,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from dassl.command_line import ArgumentParser, errors_in_one_line, number_from
 from dassl.image_bounds import MAX_ASPECT_RATIO, MAX_PIXELS
@@ -63,8 +64,8 @@ def parse_check(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":  # before the imports that take seconds
     parse_check()
 
-from dassl.utils import UserError
-from datasets.acquire.check import ImageBounds, print_report
+from dassl.utils import UserError, read_image
+from datasets.acquire.check import print_report
 from datasets.acquire.class_counts import compact_lines, table_lines
 from datasets.acquire.names import downloadable, expected_counts, generated, reader_name, readers
 from datasets.custom_csv import ImageCSV
@@ -75,11 +76,11 @@ from datasets.layout.base import full_path
 def run(args: argparse.Namespace) -> bool:
     """Check the data that the arguments name; returns whether all is valid."""
     describe = table_lines if args.per_class else compact_lines
-    bounds = ImageBounds(args.max_pixels, args.max_aspect_ratio)
+    read = partial(read_image, max_pixels=args.max_pixels, max_aspect_ratio=args.max_aspect_ratio)
     if args.path:
         path = full_path(args.path)
         reader = (ImageFolder if os.path.isdir(path) else ImageCSV).at(path)
-        return print_report(reader, args.fast, None, describe, bounds)
+        return print_report(reader, args.fast, None, describe, read)
     if not args.root:
         raise UserError("which data? give --root DATA (or set DATA), or --path for custom data")
     root = full_path(args.root)
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace) -> bool:
     for name in names:
         cls = readers()[name]
         reader = cls.at(os.path.join(root, cls.dataset_dir))
-        results.append(print_report(reader, args.fast, expected_counts(name), describe, bounds))
+        results.append(print_report(reader, args.fast, expected_counts(name), describe, read))
     return all(results)
 
 

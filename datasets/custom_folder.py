@@ -7,8 +7,6 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from yacs.config import CfgNode
-
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets.layout.custom_data import CustomData, complete
 from datasets.layout.errors import BadDataError, MissingDataError
@@ -37,10 +35,6 @@ class ImageFolder(CustomData):
     """
 
     split_file = "split_folder.json"
-
-    @classmethod
-    def folder_of(cls, cfg: CfgNode) -> str:
-        return cls.data_path(cfg)
 
     @property
     def display_name(self) -> str:

@@ -72,12 +72,7 @@ def save_pt2(program: ExportedProgram, path: Path) -> None:
 
 
 def save_onnx(program: ExportedProgram, path: Path) -> None:
-    """Write an ONNX file.
-
-    Raises:
-        UserError: a package that this needs is missing.
-    """
-    require_onnx()
+    """Write an ONNX file; needs the packages of `require_onnx`."""
     size = sum(tensor.nbytes for tensor in program.state_dict.values())
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # it prints a page about its progress
         warnings.simplefilter("ignore")

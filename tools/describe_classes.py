@@ -38,15 +38,14 @@ def describe(classnames: Sequence[str], templates: Sequence[str]) -> dict[str, l
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the file. Raises UserError: unusable data or an unwritable file."""
-    from dassl.config import get_cfg_default, merge_file
+    from dassl.config import merge_file
     from dassl.data.datasets import build_dataset
     from dassl.utils import write_json
-    from runner.config import extend_cfg
+    from runner.config import default_cfg
     from trainers.core.imagenet_templates import IMAGENET_TEMPLATES, IMAGENET_TEMPLATES_SELECT
 
     args = parse_args(argv)
-    cfg = get_cfg_default()
-    extend_cfg(cfg)
+    cfg = default_cfg()
     merge_file(cfg, args.dataset_config_file)
     cfg.DATASET.ROOT = args.root
     classnames = build_dataset(cfg).classnames

@@ -9,10 +9,9 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from multiprocessing.pool import ThreadPool
-from typing import NamedTuple
 
 from dassl.data.datasets import Datum
-from dassl.utils import MAX_ASPECT_RATIO, MAX_PIXELS, UserError, file_sha256, printable, read_image
+from dassl.utils import UserError, file_sha256, printable, read_image
 from dassl.utils.progress import progress_bar
 from datasets.acquire import FAST_SAMPLE
 from datasets.acquire.class_counts import ClassCount, count_classes
@@ -25,22 +24,12 @@ from datasets.layout.splits import PART_NAMES, Parts
 MAX_NAMED = 10  # absent classes named in one line
 
 
-class ImageBounds(NamedTuple):
-    """Limits for the size of an image; the defaults are those of INPUT.MAX_PIXELS and INPUT.MAX_ASPECT_RATIO."""
-
-    pixels: int = MAX_PIXELS
-    aspect_ratio: int = MAX_ASPECT_RATIO
-
-
-_DEFAULT_BOUNDS = ImageBounds()
-
-
 def print_report(
     reader: CoOpLayout,
     fast: bool,
     counts: Counts | None,
     describe_classes: Callable[[Sequence[ClassCount]], list[str]] | None = None,
-    bounds: ImageBounds = _DEFAULT_BOUNDS,
+    read: Callable[[str], object] = read_image,
 ) -> bool:
     """Verify one data set and print the lines about it; returns whether it is valid.
 
@@ -49,14 +38,14 @@ def print_report(
         fast: decode a sample of the images instead of all.
         counts: the expected numbers, None if unknown.
         describe_classes: returns the lines about the number of images of each class; None: no lines.
-        bounds: a larger image cannot be read.
+        read: raises UserError for an image that cannot be decoded.
     """
     bad_files: list[str] = []
     class_counts: list[ClassCount] = []
     state = "ok"
     try:
         with with_remedy(reader.name, reader.remedy), contextlib.redirect_stdout(io.StringIO()):
-            message = _verify(reader, fast, counts, bounds, bad_files, class_counts)
+            message = _verify(reader, fast, counts, read, bad_files, class_counts)
     except UserError as error:
         state = "missing" if isinstance(error, MissingDataError) else "wrong"
         message = str(error).removeprefix(reader.name + ": ")
@@ -73,7 +62,7 @@ def _verify(
     reader: CoOpLayout,
     fast: bool,
     counts: Counts | None,
-    bounds: ImageBounds,
+    read: Callable[[str], object],
     bad_files: list[str],
     class_counts: list[ClassCount],
 ) -> str:
@@ -93,7 +82,7 @@ def _verify(
     wrong += _wrong_names(reader, parts)
     items = list(dict.fromkeys(item.impath for part in parts for item in part))
     checked = random.Random(0).sample(items, min(FAST_SAMPLE, len(items))) if fast else items
-    bad_files += _unreadable(checked, reader.name, bounds)
+    bad_files += _unreadable(checked, reader.name, read)
     wrong += [reader.listed_twice] if reader.listed_twice else []
     if bad_files:
         wrong.append(f"{len(bad_files):,} of {len(checked):,} images cannot be read, first: {bad_files[0]}")
@@ -170,17 +159,17 @@ def _wrong_counts(reader: CoOpLayout, parts: Parts, classes: int, counts: Counts
     return [f"{reader.dataset_dir} has {', '.join(wrong)}"] if wrong else []
 
 
-def _unreadable(paths: Sequence[str], name: str, bounds: ImageBounds) -> list[str]:
+def _unreadable(paths: Sequence[str], name: str, read: Callable[[str], object]) -> list[str]:
     """A message for each image that cannot be decoded."""
     with ThreadPool(os.cpu_count()) as pool:  # decoding releases the interpreter lock
-        results = pool.imap(partial(_reason_unreadable, bounds=bounds), paths, chunksize=16)
+        results = pool.imap(partial(_reason_unreadable, read), paths, chunksize=16)
         return [reason for reason in progress_bar(results, total=len(paths), desc=name, unit="image") if reason]
 
 
-def _reason_unreadable(path: str, bounds: ImageBounds) -> str:
+def _reason_unreadable(read: Callable[[str], object], path: str) -> str:
     """Empty if the image can be decoded."""
     try:
-        read_image(path, bounds.pixels, bounds.aspect_ratio)
+        read(path)
     except UserError as error:
         return str(error)
     return ""

@@ -32,8 +32,12 @@ class CustomData(CoOpDataset):
         super().__init__(cfg)
 
     @classmethod
-    def data_path(cls, cfg: CfgNode) -> str:
-        """DATASET.PATH as an absolute path."""
+    def folder_of(cls, cfg: CfgNode) -> str:
+        """DATASET.PATH as an absolute path.
+
+        Raises:
+            BadValueError: it is not set.
+        """
         if not cfg.DATASET.get("PATH", ""):
             raise BadValueError(f"{cls.__name__}: DATASET.PATH is not set; append: DATASET.PATH my_images/")
         return full_path(cfg.DATASET.PATH)
