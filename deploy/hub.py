@@ -20,7 +20,6 @@ import importlib.util
 import os
 import re
 import shlex
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,7 +35,7 @@ from dassl.engine.found_models import found_instead
 from dassl.engine.run_record import has_checkpoints, read_config, weights_digest
 from dassl.utils import BadValueError, MissingFileError, UnwritableFileError, UserError, one_line, write_text_atomically
 from dassl.utils.locks import LOCK_NAME, locked_while_writing
-from deploy.export import export
+from deploy.export import export, put_in_place, staging_folder
 from deploy.load import MANIFEST_NAME, PROMPTS_NAME, TrainedFolder
 from deploy.model_card import Shared, model_card
 from deploy.prompt_folder import (
@@ -220,14 +219,13 @@ def pull(repository: str, folder: Path, client: HfApi, revision: str | None = No
     if folder.exists() and not folder.is_dir():
         raise UnwritableFileError(f"{folder} is not a folder: choose another --output-dir")
     with locked_while_writing(folder):
-        _clear_remains(folder)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=STAGING_PREFIX) as scratch:
-            staging = Path(scratch)
+        if any(path.name != LOCK_NAME and not path.name.startswith(STAGING_PREFIX) for path in folder.iterdir()):
+            raise UserError(f"{folder} is not empty: choose a new --output-dir")
+        with staging_folder(folder, STAGING_PREFIX) as staging:
             with hub_errors(repository):
-                names = _download(repository, staging, client, revision)
+                files = _download(repository, staging, client, revision)
             manifest = _checked(staging, repository)
-            for name in sorted(names, key=lambda name: name == MANIFEST_NAME):  # last: then the folder is complete
-                (staging / name).replace(folder / name)
+            put_in_place(files, folder)
     return manifest
 
 
@@ -240,28 +238,20 @@ def _checked(staging: Path, repository: str) -> dict[str, Any]:
         raise UserError(f"{text}; nothing was written") from error
 
 
-def _clear_remains(folder: Path) -> None:
-    """Remove what a killed pull left; raise UserError for a folder with anything else."""
-    for path in folder.glob(f"{STAGING_PREFIX}*"):
-        shutil.rmtree(path, ignore_errors=True)
-    if any(path.name != LOCK_NAME for path in folder.iterdir()):
-        raise UserError(f"{folder} is not empty: choose a new --output-dir")
-
-
-def _download(repository: str, folder: Path, client: HfApi, revision: str | None) -> list[str]:
-    """Download the expected files of one commit; returns their names."""
+def _download(repository: str, folder: Path, client: HfApi, revision: str | None) -> list[Path]:
+    """Download the expected files of one commit."""
     info = client.model_info(repository, revision=revision, files_metadata=True)
     sizes = {each.rfilename: each.size for each in info.siblings or ()}
     check_sizes(sizes, repository)
-    names = [name for name in MAX_BYTES if name in sizes]
-    for name in names:
+    files = [folder / name for name in MAX_BYTES if name in sizes]
+    for path in files:
+        name = path.name
         client.hf_hub_download(repository, name, revision=info.sha, local_dir=str(folder))
-        path = folder / name
         if path.is_symlink() or not path.is_file():
             raise UserError(f"{repository}: {name} did not arrive as a regular file")
         if path.stat().st_size != sizes[name]:
             raise UserError(f"{repository}: {name} has {path.stat().st_size:,} bytes, not {sizes[name]:,}: pull again")
-    return names
+    return files
 
 
 @contextmanager
