@@ -8,7 +8,7 @@ from pathlib import Path
 import trainers  # noqa: F401  registers the methods
 from dassl.utils.errors import UnknownNameError
 from datasets.acquire.names import generated, readers
-from datasets.layout.target import TargetDataset
+from datasets.layout.base import TargetDataset
 from experiments.plan.schema_errors import suggestion
 from runner.provenance import ROOT
 from trainers.core.facts import Recipes, fact, lineage

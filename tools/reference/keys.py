@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import datasets
 import trainers
 from dassl.config import defaults, leaves
 from dassl.engine import TRAINER_REGISTRY
-from datasets.layout import config as datasets_config
 from runner.config import default_cfg
 from tools.reference.comments import ANY, comments_of_keys
 from tools.reference.errors import undocumented
@@ -98,7 +98,7 @@ def _note_on_absent(absent: Mapping[str, Iterable[str]]) -> str:
 def _meanings() -> dict[str, str]:
     """Comments of all keys."""
     found: dict[str, str] = {}
-    for module in (defaults, datasets_config, trainers):
+    for module in (defaults, datasets, trainers):
         found |= comments_of_keys(Path(inspect.getfile(module)))
     for kind in _kinds():
         comments = comments_of_keys(Path(inspect.getfile(kind)))
