@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,9 +47,9 @@ def read_class_names(given: str | None) -> list[str] | None:
             raise UserError(f"--classes {given!r} has an empty name: put one comma between two names")
     else:
         where, names = given, _lines_of(given)
-    repeated = _first_repeated(names)
-    if repeated is not None:
-        raise UserError(f"{where} names {repeated!r} twice")
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise UserError(f"{where} names {repeated[0]!r} twice")
     described = describe_same_text(names)
     if described:
         raise UserError(f"{where}: class names have {described}")
@@ -74,12 +75,3 @@ def _lines_of(path: str) -> list[str]:
     if not names:
         raise UserError(f"{path} has no class name: expected one per line")
     return names
-
-
-def _first_repeated(names: Sequence[str]) -> str | None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return None

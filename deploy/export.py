@@ -29,14 +29,7 @@ from yacs.config import CfgNode
 
 from dassl.engine.anomalies import EXAMPLES
 from dassl.engine.run_record import has_checkpoints
-from dassl.utils import (
-    UnwritableFileError,
-    UserError,
-    file_sha256,
-    one_line,
-    write_bytes_atomically,
-    write_json,
-)
+from dassl.utils import UnwritableFileError, UserError, file_sha256, one_line, write_bytes_atomically, write_json
 from dassl.utils.locks import locked_while_writing
 from dassl.utils.logger import LOG_NAME
 from dassl.utils.names import listed

@@ -66,9 +66,6 @@ class Scale:
             yield Bench(benchmark.parse_args(args), classes, folder)
 
 
-Part = Callable[[Scale, Path], None]
-
-
 def kernels(scale: Scale, output: Path) -> None:
     """Every Triton kernel against its plain form, and the seconds until they can be used.
 
@@ -278,14 +275,7 @@ def read_junit(report: Path) -> dict[str, Any]:
     return {"passed": passed, "failed": len(failed), "skipped": skipped, "names": names}
 
 
-PARTS: dict[str, Part] = {
-    "kernels": kernels,
-    "captured": captured,
-    "steps": steps,
-    "end_to_end": end_to_end,
-    "plan": plan,
-    "tests": tests,
-}
+PARTS = {part.__name__: part for part in (kernels, captured, steps, end_to_end, plan, tests)}
 
 
 def check_device(device: str) -> None:

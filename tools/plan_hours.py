@@ -55,12 +55,6 @@ class StepKind:
     test_batch_size: int
 
 
-def kind_of(run: PlannedRun, work: Work) -> StepKind:
-    """The recipe of a run."""
-    config_file = str(run.method.config_path(run.config_file.stem))
-    return StepKind(run.method.trainer, config_file, run.options, work.batch_size, work.test_batch_size)
-
-
 def measured_counts(counts: Iterable[int]) -> list[int]:
     """The smallest and the largest number of classes, and the one nearest to their geometric mean."""
     known = sorted(set(counts))
@@ -150,7 +144,9 @@ def hours(args: argparse.Namespace, runs: Iterable[PlannedRun]) -> tuple[pd.Data
     by_kind: dict[StepKind, list[tuple[str, Work]]] = defaultdict(list)
     for run in runs:
         work = work_of(run)
-        by_kind[kind_of(run, work)].append((run.dataset, work))
+        config_file = str(run.method.config_path(run.config_file.stem))
+        kind = StepKind(run.method.trainer, config_file, run.options, work.batch_size, work.test_batch_size)
+        by_kind[kind].append((run.dataset, work))
     rows, measured = [], []
     for kind, works in by_kind.items():
         counts = measured_counts(work.classes for _, work in works)

@@ -11,12 +11,7 @@ class UndocumentedError(UserError):
     """Something in the code has no description."""
 
 
-def undocumented(what: str, names: Sequence[str], remedy: str) -> UndocumentedError:
-    """The error to raise.
-
-    Args:
-        what: kind of the things, in the plural.
-        names: of the things.
-        remedy: where to describe them.
-    """
-    return UndocumentedError(f"{what} without a description: {', '.join(names)}; {remedy}")
+def refuse_undocumented(what: str, names: Sequence[str], remedy: str) -> None:
+    """Raise UndocumentedError for things (`what`) without a description, if there are any."""
+    if names:
+        raise UndocumentedError(f"{what} without a description: {', '.join(names)}; {remedy}")

@@ -13,7 +13,7 @@ from dassl.config import defaults, leaves
 from dassl.engine import TRAINER_REGISTRY
 from runner.config import default_cfg
 from tools.reference.comments import ANY, comments_of_keys
-from tools.reference.errors import undocumented
+from tools.reference.errors import refuse_undocumented
 
 OPTIMISER = "OPTIM"
 
@@ -53,8 +53,7 @@ def key_groups() -> list[Group]:
         group = groups.setdefault(node, Group(node, _note(node, users), []))
         group.keys.append(Key(name, default, _meaning(name, meanings)))
     silent = [key.name for group in groups.values() for key in group.keys if not key.meaning]
-    if silent:
-        raise undocumented("config keys", silent, "write a comment behind each, where its default is")
+    refuse_undocumented("config keys", silent, "write a comment behind each, where its default is")
     return [*groups.values(), Group("Nodes of trainers that are not here", _note_on_absent(absent), [])]
 
 
