@@ -122,7 +122,9 @@ def _check_has_no_run(folder: Path, source: TrainedFolder) -> None:
 def _write_export(cfg: CfgNode, model: PromptedClip, folder: Path, formats: Sequence[str]) -> dict[str, Any]:
     """Write every file of an export to an empty folder; returns the manifest."""
     manifest = _description(cfg, model)
-    manifest["files"] |= _write_class_weights(model, folder)
+    if not model.prompts.text_depends_on_image:
+        weights = {"weights": model.text_features(), "scale": model.clip.logit_scale.exp()}
+        manifest["files"] |= _write_tensors(folder / WEIGHTS_NAME, weights, {"classes": json.dumps(model.classes)})
     if model.prompts.tensors():
         state = model.learned.module.state_dict()
         manifest["files"] |= _write_tensors(folder / PROMPTS_NAME, state, {"trainer": cfg.TRAINER.NAME})
@@ -176,13 +178,6 @@ def _description(cfg: CfgNode, model: PromptedClip) -> dict[str, Any]:
         },
         "files": {},
     }
-
-
-def _write_class_weights(model: PromptedClip, folder: Path) -> dict[str, Any]:
-    if model.prompts.text_depends_on_image:
-        return {}
-    tensors = {"weights": model.text_features(), "scale": model.clip.logit_scale.exp()}
-    return _write_tensors(folder / WEIGHTS_NAME, tensors, {"classes": json.dumps(model.classes)})
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> dict[str, Any]:

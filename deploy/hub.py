@@ -26,7 +26,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import load_file
 from yacs.config import CfgNode
 
 from clip.clip import available_models
@@ -36,7 +35,7 @@ from dassl.engine.run_record import has_checkpoints, read_config, weights_digest
 from dassl.utils import BadValueError, MissingFileError, UnwritableFileError, UserError, one_line, write_text_atomically
 from dassl.utils.locks import LOCK_NAME, locked_while_writing
 from deploy.export import export, put_in_place, staging_folder
-from deploy.load import MANIFEST_NAME, PROMPTS_NAME, TrainedFolder
+from deploy.load import MANIFEST_NAME, PROMPTS_NAME, TrainedFolder, read_tensors
 from deploy.model_card import Shared, model_card
 from deploy.prompt_folder import (
     CARD_NAME,
@@ -81,7 +80,7 @@ def push(
         evaluations: folders of evaluations of this model.
 
     Returns:
-        Keys of the configuration whose paths were shortened to the file's name.
+        Keys of the configuration whose paths were shortened to the file's name, if a number depends on them.
 
     Raises:
         UserError: nothing to share, an evaluation of another model, a repository with other files, or the Hub refuses.
@@ -110,12 +109,12 @@ def check_repository_name(name: str) -> None:
 
 
 def _shorten(cfg: CfgNode) -> list[str]:
-    """Leave the folders of this computer out of a configuration; returns the keys that changed."""
+    """Leave the folders of this computer out of a configuration; returns the changed keys that matter to a number."""
     shortened = [(key, value, without_folders(value)) for key, value in leaves(plain(cfg))]
     changed = {key: short for key, value, short in shortened if short != value}
     for key, short in changed.items():
         set_key(cfg, key, short)
-    return list(changed)
+    return [key for key in changed if key not in changes_no_number()]
 
 
 def _exported(source: TrainedFolder, folder: Path) -> Path:
@@ -156,7 +155,7 @@ def _results_of(evaluations: Sequence[str], folder: Path) -> Iterator[Mapping[st
     Raises:
         UserError: an evaluation has not ended, or was of another model.
     """
-    own = weights_digest(load_file(folder / PROMPTS_NAME))
+    own = weights_digest(read_tensors(folder / PROMPTS_NAME))
     for each in evaluations:
         result = read_result(Path(each))
         if result is None:
@@ -302,9 +301,8 @@ def main(args: argparse.Namespace) -> None:
         shortened = push(
             TrainedFolder(args.source, options=options), args.repository, client, args.private, args.evaluations
         )
-        named = [key for key in shortened if key not in changes_no_number()]
-        if named:
-            print(f"Note: shared with the names of files alone, without their folders: {', '.join(named)}")
+        if shortened:
+            print(f"Note: shared with the names of files alone, without their folders: {', '.join(shortened)}")
         print(f"Pushed to https://huggingface.co/{args.repository}")
         return
     folder = Path(args.output_dir)

@@ -181,10 +181,15 @@ def _load_weights(model: PromptedClip, name: str, cfg: CfgNode, source: TrainedF
         return
     if Path(source.folder, MANIFEST_NAME).is_file():
         _check_manifest(source.folder, cfg.MODEL.BACKBONE.NAME)
+    model.take(read_tensors(prompts), str(prompts), str(source.folder), classnames=None)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises UnreadableFileError."""
     try:
-        model.take(load_file(prompts), str(prompts), str(source.folder), classnames=None)
+        return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UnreadableFileError(f"cannot read {prompts}: {error}") from error
+        raise UnreadableFileError(f"cannot read {path}: {error}") from error
 
 
 def _load_checkpoint(model: PromptedClip, name: str, cfg: CfgNode, source: TrainedFolder) -> None:
