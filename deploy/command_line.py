@@ -41,7 +41,8 @@ def read_class_names(given: str | None) -> list[str] | None:
     """
     if given is None:
         return None
-    if _is_list(given):
+    # what exists, has a folder in its name or ends in .txt is a file
+    if "," in given and not (os.path.lexists(given) or os.sep in given or given.lower().endswith(".txt")):
         where, names = "--classes", [name.strip() for name in given.split(",")]
         if not all(names):
             raise UserError(f"--classes {given!r} has an empty name: put one comma between two names")
@@ -54,11 +55,6 @@ def read_class_names(given: str | None) -> list[str] | None:
     if described:
         raise UserError(f"{where}: class names have {described}")
     return names
-
-
-def _is_list(given: str) -> bool:
-    """Whether it is a list of names; what exists, has a folder in its name or ends in .txt is a file."""
-    return "," in given and not (os.path.lexists(given) or os.sep in given or given.lower().endswith(".txt"))
 
 
 def _lines_of(path: str) -> list[str]:

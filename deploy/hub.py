@@ -22,7 +22,7 @@ import re
 import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,10 +172,11 @@ def _upload(folder: Path, repository: str, client: HfApi, private: bool) -> None
     Raises:
         UserError: the repository has other files, or is public although a private one is asked for.
     """
+    from huggingface_hub.errors import RepositoryNotFoundError
+
     with hub_errors(repository):
-        info = _info_if_any(client, repository)
-        if info is not None:
-            _check_repository(info, repository, private)
+        with suppress(RepositoryNotFoundError):  # it is created
+            _check_repository(client.model_info(repository), repository, private)
         client.create_repo(repository, private=True if private else None, exist_ok=True)
         if private and not client.model_info(repository).private:
             raise UserError(f"{repository} is public although --private was given: nothing was pushed")
@@ -185,15 +186,6 @@ def _upload(folder: Path, repository: str, client: HfApi, private: bool) -> None
             allow_patterns=list(MAX_BYTES),
             commit_message="Learned prompts",
         )
-
-
-def _info_if_any(client: HfApi, repository: str) -> Any:
-    from huggingface_hub.errors import RepositoryNotFoundError
-
-    try:
-        return client.model_info(repository)
-    except RepositoryNotFoundError:
-        return None
 
 
 def _check_repository(info: Any, repository: str, private: bool) -> None:

@@ -7,7 +7,6 @@ import io
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from multiprocessing.pool import ThreadPool
 
 from dassl.data.datasets import Datum
@@ -79,7 +78,10 @@ def _verify(
     if counts and reader.split_file and not reader.split_in_use():
         raise MissingDataError(f"split file {reader.split_path} is missing")
     wrong = _wrong_counts(reader, parts, len(labels), counts) if counts else []
-    wrong += _wrong_names(reader, parts)
+    try:
+        reader.check_names(parts)
+    except BadDataError as error:  # training would refuse them
+        wrong.append(str(error))
     items = list(dict.fromkeys(item.impath for part in parts for item in part))
     checked = random.Random(0).sample(items, min(FAST_SAMPLE, len(items))) if fast else items
     bad_files += _unreadable(checked, reader.name, read)
@@ -138,15 +140,6 @@ def _distinct(parts: Parts) -> Parts:
     return parts._replace(val=[]) if parts.val is parts.test else parts
 
 
-def _wrong_names(reader: CoOpLayout, parts: Parts) -> list[str]:
-    """Class names that training would refuse."""
-    try:
-        reader.check_names(parts)
-    except BadDataError as error:
-        return [str(error)]
-    return []
-
-
 def _wrong_counts(reader: CoOpLayout, parts: Parts, classes: int, counts: Counts) -> list[str]:
     """Differences from the published counts, in one clause."""
     wrong = []
@@ -161,15 +154,14 @@ def _wrong_counts(reader: CoOpLayout, parts: Parts, classes: int, counts: Counts
 
 def _unreadable(paths: Sequence[str], name: str, read: Callable[[str], object]) -> list[str]:
     """A message for each image that cannot be decoded."""
+
+    def reason_unreadable(path: str) -> str:
+        try:
+            read(path)
+        except UserError as error:
+            return str(error)
+        return ""
+
     with ThreadPool(os.cpu_count()) as pool:  # decoding releases the interpreter lock
-        results = pool.imap(partial(_reason_unreadable, read), paths, chunksize=16)
+        results = pool.imap(reason_unreadable, paths, chunksize=16)
         return [reason for reason in progress_bar(results, total=len(paths), desc=name, unit="image") if reason]
-
-
-def _reason_unreadable(read: Callable[[str], object], path: str) -> str:
-    """Empty if the image can be decoded."""
-    try:
-        read(path)
-    except UserError as error:
-        return str(error)
-    return ""
