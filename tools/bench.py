@@ -44,12 +44,12 @@ BACKBONES = {
     "tiny": dict(TEXT, embed_dim=64, image_resolution=32, vision_layers=3, vision_width=64,
                  vision_patch_size=8, transformer_width=64, transformer_heads=1, transformer_layers=3),
 }  # fmt: skip
-RECIPES = {
-    method.trainer: str(method.config_path(default_config_file(method, BASE_TO_NEW, "", shots=16).stem))
-    for method in reversed(METHODS.values())  # a trainer's first method is the one that bears its name
-    if method.learns
-}
-"""The config file of each trainer that learns, for base-to-new on any data set."""
+RECIPES: dict[str, str] = {}
+"""The config file of each trainer that learns: its first method's, for base-to-new on any data set."""
+for _method in METHODS.values():
+    if _method.learns:
+        _config = default_config_file(_method, BASE_TO_NEW, "", shots=16)
+        RECIPES.setdefault(_method.trainer, str(_method.config_path(_config.stem)))
 ONE_OPTIMISER = ["OPTIM.NAME", "sgd", "OPTIM.LR", 0.0025, "OPTIM.WARMUP_EPOCH", -1]
 """The same for every method, and without warm-up, so that one step changes enough to be compared."""
 LAYER_KEYS = (
