@@ -10,7 +10,7 @@ import argparse
 import csv
 import io
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 
 from dassl.command_line import end_imports_in_one_line, errors_in_one_line, tell_of_imports
@@ -45,25 +45,16 @@ def main(args: argparse.Namespace) -> None:
     show = json_line if args.json else csv_lines() if args.csv else prediction_table(classifier, images)
     errors: list[str] = []
     try:
-        print_predictions(classifier.predict(images, args.topk, args.batch_size, args.workers), show, errors)
+        for prediction in classifier.predict(images, args.topk, args.batch_size, args.workers):
+            if prediction.error is not None:
+                errors.append(prediction.error)
+            for line in show(prediction):
+                print_above_bar(line)
     finally:  # also when it is interrupted
         for error in errors:
             print(f"error: {error}", file=sys.stderr)
     if errors:
         raise UserError(f"{len(errors):,} of {len(images):,} images could not be read, see above")
-
-
-def print_predictions(predictions: Iterable[Prediction], show: Rows, errors: list[str]) -> None:
-    """Print what `show` makes of each prediction.
-
-    Args:
-        errors: receives what is wrong with each image that could not be read.
-    """
-    for prediction in predictions:
-        if prediction.error is not None:
-            errors.append(prediction.error)
-        for line in show(prediction):
-            print_above_bar(line)
 
 
 def json_line(prediction: Prediction) -> list[str]:

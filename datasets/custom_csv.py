@@ -7,8 +7,6 @@ import io
 import os
 from typing import NamedTuple
 
-from yacs.config import CfgNode
-
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import is_image_name
 from dassl.utils.numerals import whole_number
@@ -29,10 +27,6 @@ class ImageCSV(CustomData):
     Paths are absolute or relative to the file; labels are class names, or the keys of DATASET.CLASSNAMES. Without split
     column the images are cut 50/20/30 with a fixed seed, so the same file always gives the same split.
     """
-
-    @classmethod
-    def folder_of(cls, cfg: CfgNode) -> str:
-        return cls.data_path(cfg)
 
     def open(self, folder: str, output_dir: str = "") -> None:
         """Here `folder` is the CSV file."""
@@ -66,7 +60,11 @@ class ImageCSV(CustomData):
         return complete(parts)
 
     def _refuse_other_split(self, table: Table) -> None:
-        """Raise BadDataError for an unused column that assigns the images to parts, if there is no split column."""
+        """Check that no unused column assigns the images to parts, if there is no split column.
+
+        Raises:
+            BadDataError: one does.
+        """
         if table.has_split:
             return
         for column, values in table.unused_columns.items():

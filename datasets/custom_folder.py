@@ -7,8 +7,6 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from yacs.config import CfgNode
-
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets.layout.custom_data import CustomData, complete
 from datasets.layout.errors import BadDataError, MissingDataError
@@ -37,10 +35,6 @@ class ImageFolder(CustomData):
     """
 
     split_file = "split_folder.json"
-
-    @classmethod
-    def folder_of(cls, cfg: CfgNode) -> str:
-        return cls.data_path(cfg)
 
     @property
     def display_name(self) -> str:
@@ -92,7 +86,11 @@ class ImageFolder(CustomData):
         return found or {"train": self.dataset_dir}
 
     def _check_unnamed_test(self, train: str) -> None:
-        """Raise BadDataError if val would serve as the test set although another folder has classes of train."""
+        """Check that no folder has classes of train where val would serve as the test set.
+
+        Raises:
+            BadDataError: one has.
+        """
         classes = set(self._classes_in(train))
         for path in self._beside_parts():
             if path.endswith("/") and classes.intersection(self._classes_in(path)):
@@ -126,7 +124,11 @@ class ImageFolder(CustomData):
         return images
 
     def _check_classes(self, parts: Parts, path: str) -> None:
-        """Raise BadDataError if the split file names missing classes: it is old, or folders were moved."""
+        """Check that the classes in the split file exist.
+
+        Raises:
+            BadDataError: one does not: the file is old, or folders were moved.
+        """
         folder = self._part_dirs()["train"]
         gone = {item.classname for item in parts.train}.difference(self._classes_in(folder))
         if gone:

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from dassl.utils.files import StrPath
-from datasets.layout.base import CoOpDataset, CoOpLayout
+from datasets.layout.base import CoOpDataset, CoOpLayout, TargetDataset
 from datasets.layout.errors import BadDataError, MissingDataError
 from datasets.layout.files import class_folders, image_names, lookup, read_lines
 from datasets.layout.items import Item
 from datasets.layout.sources import CLASSNAMES, Counts, Download, Piece
 from datasets.layout.splits import Parts, list_images
-from datasets.layout.target import TargetDataset
 
 _NEEDS_ACCOUNT = "ImageNet needs an account at https://image-net.org (ILSVRC2012, task 1 and 2)"
 _TRAIN, _VAL, _DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"

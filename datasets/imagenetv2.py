@@ -6,11 +6,11 @@ from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.imagenet import read_class, read_wnids
+from datasets.layout.base import TargetDataset
 from datasets.layout.errors import BadDataError
 from datasets.layout.files import require_folder
 from datasets.layout.sources import CLASSNAMES, Counts, web
 from datasets.layout.splits import Parts
-from datasets.layout.target import TargetDataset
 
 NUM_CLASSES = 1000
 

@@ -6,9 +6,8 @@ import shlex
 from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY
-from datasets.layout.base import CoOpDataset, CoOpLayout
+from datasets.layout.base import CoOpDataset, CoOpLayout, TargetDataset
 from datasets.layout.sources import Counts
-from datasets.layout.target import TargetDataset
 from shapes_world.suites import SUITES
 
 

@@ -50,10 +50,6 @@ class SUN397(CoOpDataset):
             image = line.removeprefix("/")
             scene = os.path.dirname(image)
             label = lookup(labels, scene, path, "scene")
-            items.append(Item(os.path.join(self.image_dir, image), label, scene_name(scene)))
+            name = " ".join(reversed(scene.split("/")[1:]))  # c/casino/indoor is called "indoor casino"
+            items.append(Item(os.path.join(self.image_dir, image), label, name))
         return items
-
-
-def scene_name(scene: str) -> str:
-    """ "c/casino/indoor" -> "indoor casino"."""
-    return " ".join(reversed(scene.split("/")[1:]))

@@ -44,7 +44,7 @@ class UCF101(CoOpDataset):
         items = []
         for line in read_lines(path):
             action, _, video = line.split(" ")[0].partition("/")
-            name = action_name(action)
+            name = "_".join(re.findall("[A-Z][^A-Z]*", action))  # TaiChi is called Tai_Chi
             impath = os.path.join(self.image_dir, name, video.replace(".avi", ".jpg"))
             items.append(Item(impath, lookup(labels, action, path, "action"), name))
         return items
@@ -60,8 +60,3 @@ def read_class_index(path: StrPath) -> dict[str, int]:
             raise BadDataError(f"{path}: line {line!r} is not a number and an action")
         labels[action] = number - 1
     return labels
-
-
-def action_name(action: str) -> str:
-    """ "TaiChi" -> "Tai_Chi"."""
-    return "_".join(re.findall("[A-Z][^A-Z]*", action))

@@ -12,8 +12,6 @@ from dassl.command_line import ArgumentParser, number_from
 
 GRAPH_FORMATS = ("pt2", "onnx")
 """File name endings of the exported image tower."""
-HUB = "python -m deploy.hub"
-WEB = "python -m deploy.web"
 _HUB_DESCRIPTION = """Prompts to and from the Hugging Face Hub, in a folder of kilobytes with a model card.
 
 The package huggingface_hub does the transfer. `hf auth login` or the variable HF_TOKEN gives it your token."""
@@ -81,7 +79,7 @@ def parse_export_args(arguments: Sequence[str] | None = None) -> argparse.Namesp
 def make_hub_parser() -> ArgumentParser:
     """The parser of `python -m deploy.hub`."""
     parser = ArgumentParser(
-        prog=HUB,
+        prog="python -m deploy.hub",
         description=_HUB_DESCRIPTION,
         examples=("push output/try owner/name --private", "pull owner/name --output-dir pulled"),
     )
@@ -132,7 +130,7 @@ def _add_repository_argument(parser: ArgumentParser) -> None:
 def make_web_parser() -> ArgumentParser:
     """The parser of `python -m deploy.web`."""
     parser = ArgumentParser(
-        prog=WEB,
+        prog="python -m deploy.web",
         description="A page in the browser to try a trained classifier on pictures; needs the package gradio.",
         examples=("--model-dir output/try", '--model-dir output/try --classes "cat, dog, tea kettle" --port 8000'),
     )

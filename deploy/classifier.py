@@ -87,7 +87,11 @@ class Classifier:
                 bar.update(len(paths))
 
     def _best(self, paths: Sequence[str], pixels: Tensor, topk: int) -> Iterator[tuple[list[float], list[int]]]:
-        """Probabilities and labels of each image's best classes. Raises NonFiniteError for NaN or infinity."""
+        """Probabilities and labels of each image's best classes.
+
+        Raises:
+            NonFiniteError: a value is infinite or NaN.
+        """
         logits = self.logits(pixels).float()  # [B, C]
         check_logits(logits, paths, self.model.checked_models())
         probabilities, labels = logits.softmax(dim=-1).topk(topk)  # [B, k] each

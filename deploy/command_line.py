@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,11 @@ def source_of(args: argparse.Namespace) -> TrainedFolder:
 
 
 def classifier_of(args: argparse.Namespace, classnames: Sequence[str] | None) -> Classifier:
-    """The trained model that the flags name, as a classifier for these classes. Raises UserError."""
+    """The trained model that the flags name, as a classifier for these classes.
+
+    Raises:
+        UserError: there is no such model, or it does not fit.
+    """
     source = source_of(args)
     options = source.epoch, source.config_file, source.trainer, source.options
     return load_classifier(source.folder, classnames, args.device, *options)
@@ -40,24 +45,20 @@ def read_class_names(given: str | None) -> list[str] | None:
     """
     if given is None:
         return None
-    if _is_list(given):
+    # what exists, has a folder in its name or ends in .txt is a file
+    if "," in given and not (os.path.lexists(given) or os.sep in given or given.lower().endswith(".txt")):
         where, names = "--classes", [name.strip() for name in given.split(",")]
         if not all(names):
             raise UserError(f"--classes {given!r} has an empty name: put one comma between two names")
     else:
         where, names = given, _lines_of(given)
-    repeated = _first_repeated(names)
-    if repeated is not None:
-        raise UserError(f"{where} names {repeated!r} twice")
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise UserError(f"{where} names {repeated[0]!r} twice")
     described = describe_same_text(names)
     if described:
         raise UserError(f"{where}: class names have {described}")
     return names
-
-
-def _is_list(given: str) -> bool:
-    """Whether it is a list of names; what exists, has a folder in its name or ends in .txt is a file."""
-    return "," in given and not (os.path.lexists(given) or os.sep in given or given.lower().endswith(".txt"))
 
 
 def _lines_of(path: str) -> list[str]:
@@ -74,12 +75,3 @@ def _lines_of(path: str) -> list[str]:
     if not names:
         raise UserError(f"{path} has no class name: expected one per line")
     return names
-
-
-def _first_repeated(names: Sequence[str]) -> str | None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return None

@@ -17,7 +17,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,7 @@ from yacs.config import CfgNode
 
 from dassl.engine.anomalies import EXAMPLES
 from dassl.engine.run_record import has_checkpoints
-from dassl.utils import (
-    UnwritableFileError,
-    UserError,
-    file_sha256,
-    one_line,
-    write_bytes_atomically,
-    write_json,
-)
+from dassl.utils import UnwritableFileError, UserError, file_sha256, one_line, write_bytes_atomically, write_json
 from dassl.utils.locks import locked_while_writing
 from dassl.utils.logger import LOG_NAME
 from dassl.utils.names import listed
@@ -80,35 +74,61 @@ def export(
         cfg, model = load_trained(source, classnames, use_cuda=False, precision="fp32")
         if not isinstance(model, PromptedClip):
             raise UserError(f"{cfg.TRAINER.NAME} is not built on this project's prompts: it cannot be exported")
-        _remove_unfinished_exports(folder)
-        try:
-            staging = tempfile.TemporaryDirectory(dir=folder, prefix=STAGING_PREFIX)
-        except OSError as error:
-            raise UnwritableFileError(f"cannot write to {folder}: {error.strerror or error}") from error
-        with staging as complete:
-            manifest = _write_export(cfg, model, Path(complete), formats)
-            _replace_earlier_export(folder, Path(complete))
+        with staging_folder(folder, STAGING_PREFIX) as staging:
+            manifest = _write_export(cfg, model, staging, formats)
+            _remove_earlier_export(folder)
+            put_in_place(staging.iterdir(), folder)
     return manifest
 
 
+@contextmanager
+def staging_folder(folder: Path, prefix: str) -> Iterator[Path]:
+    """A new folder inside `folder`, which is locked, for files in the making; without those that a kill has left.
+
+    Raises:
+        UnwritableFileError: it cannot be created.
+    """
+    for left in folder.glob(f"{prefix}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        staging = tempfile.TemporaryDirectory(dir=folder, prefix=prefix)
+    except OSError as error:
+        raise UnwritableFileError(f"cannot write to {folder}: {error.strerror or error}") from error
+    with staging as name:
+        yield Path(name)
+
+
+def put_in_place(files: Iterable[Path], folder: Path) -> None:
+    """Move complete files into a folder, the manifest last: if it is there, the folder is complete.
+
+    Raises:
+        UnwritableFileError: a file cannot be replaced.
+    """
+    for path in sorted(files, key=lambda path: (path.name == MANIFEST_NAME, path)):
+        try:
+            path.replace(folder / path.name)
+        except OSError as error:
+            raise UnwritableFileError(f"cannot replace {folder / path.name}: {error.strerror or error}") from error
+
+
 def _check_has_no_run(folder: Path, source: TrainedFolder) -> None:
-    """Raise UserError if an export would replace the record of a run."""
+    """Check that an export does not replace the record of a run.
+
+    Raises:
+        UserError: it would.
+    """
     if folder.exists() and Path(source.folder).is_dir() and folder.samefile(source.folder):
         raise UserError(f"{folder} is the run itself: export to another folder")
     if has_checkpoints(folder) or (folder / LOG_NAME).is_file():
         raise UserError(f"{folder} has a run, whose record would be replaced: export to another folder")
 
 
-def _remove_unfinished_exports(folder: Path) -> None:
-    """Remove the files of exports that were killed; the lock shows that no other export is running."""
-    for path in folder.glob(f"{STAGING_PREFIX}*"):
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def _write_export(cfg: CfgNode, model: PromptedClip, folder: Path, formats: Sequence[str]) -> dict[str, Any]:
     """Write every file of an export to an empty folder; returns the manifest."""
     manifest = _description(cfg, model)
-    manifest["files"] |= _write_class_weights(model, folder)
+    if not model.prompts.text_depends_on_image:
+        weights = {"weights": model.text_features(), "scale": model.clip.logit_scale.exp()}
+        manifest["files"] |= _write_tensors(folder / WEIGHTS_NAME, weights, {"classes": json.dumps(model.classes)})
     if model.prompts.tensors():
         state = model.learned.module.state_dict()
         manifest["files"] |= _write_tensors(folder / PROMPTS_NAME, state, {"trainer": cfg.TRAINER.NAME})
@@ -119,16 +139,6 @@ def _write_export(cfg: CfgNode, model: PromptedClip, folder: Path, formats: Sequ
         manifest["files"][name] = fingerprint(folder / name)
     write_json(manifest, folder / MANIFEST_NAME)  # last: if it exists, the export is complete
     return manifest
-
-
-def _replace_earlier_export(folder: Path, complete: Path) -> None:
-    """Move the files of a complete export, the manifest last, over those of an earlier one."""
-    _remove_earlier_export(folder)
-    for path in sorted(complete.iterdir(), key=lambda path: path.name == MANIFEST_NAME):
-        try:
-            path.replace(folder / path.name)
-        except OSError as error:
-            raise UnwritableFileError(f"cannot replace {folder / path.name}: {error.strerror or error}") from error
 
 
 def _remove_earlier_export(folder: Path) -> None:
@@ -172,13 +182,6 @@ def _description(cfg: CfgNode, model: PromptedClip) -> dict[str, Any]:
         },
         "files": {},
     }
-
-
-def _write_class_weights(model: PromptedClip, folder: Path) -> dict[str, Any]:
-    if model.prompts.text_depends_on_image:
-        return {}
-    tensors = {"weights": model.text_features(), "scale": model.clip.logit_scale.exp()}
-    return _write_tensors(folder / WEIGHTS_NAME, tensors, {"classes": json.dumps(model.classes)})
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> dict[str, Any]:

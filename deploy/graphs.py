@@ -72,12 +72,7 @@ def save_pt2(program: ExportedProgram, path: Path) -> None:
 
 
 def save_onnx(program: ExportedProgram, path: Path) -> None:
-    """Write an ONNX file.
-
-    Raises:
-        UserError: a package that this needs is missing.
-    """
-    require_onnx()
+    """Write an ONNX file; needs the packages of `require_onnx`."""
     size = sum(tensor.nbytes for tensor in program.state_dict.values())
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # it prints a page about its progress
         warnings.simplefilter("ignore")
@@ -95,7 +90,11 @@ def save_onnx(program: ExportedProgram, path: Path) -> None:
 
 
 def require_onnx() -> None:
-    """Raise UserError unless all packages for ONNX files are installed."""
+    """Check that all packages for ONNX files are installed.
+
+    Raises:
+        UserError: one is not.
+    """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
@@ -104,7 +103,11 @@ def require_onnx() -> None:
 
 
 def pt2_deviation(tower: ImageTower, path: Path) -> float:
-    """Largest difference of a saved graph's features, over batches of several sizes. Raises as `_largest_deviation`."""
+    """Largest difference of a saved graph's features, over batches of several sizes.
+
+    Raises:
+        UserError: it is not mere rounding.
+    """
     loaded = torch.export.load(path).module()
     return _largest_deviation(tower, loaded, path)
 
@@ -119,7 +122,11 @@ def onnx_deviation(tower: ImageTower, path: Path) -> float:
 
 @torch.no_grad()
 def _largest_deviation(tower: ImageTower, other: Callable[[Tensor], Tensor], path: Path) -> float:
-    """Largest difference of normalised features. Raises UserError if it is not mere rounding."""
+    """Largest difference of normalised features.
+
+    Raises:
+        UserError: it is not mere rounding.
+    """
     largest = 0.0
     for batch in CHECKED_BATCHES:
         images = tower.example(batch)

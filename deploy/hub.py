@@ -20,14 +20,12 @@ import importlib.util
 import os
 import re
 import shlex
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import load_file
 from yacs.config import CfgNode
 
 from clip.clip import available_models
@@ -36,8 +34,8 @@ from dassl.engine.found_models import found_instead
 from dassl.engine.run_record import has_checkpoints, read_config, weights_digest
 from dassl.utils import BadValueError, MissingFileError, UnwritableFileError, UserError, one_line, write_text_atomically
 from dassl.utils.locks import LOCK_NAME, locked_while_writing
-from deploy.export import export
-from deploy.load import MANIFEST_NAME, PROMPTS_NAME, TrainedFolder
+from deploy.export import export, put_in_place, staging_folder
+from deploy.load import MANIFEST_NAME, PROMPTS_NAME, TrainedFolder, read_tensors
 from deploy.model_card import Shared, model_card
 from deploy.prompt_folder import (
     CARD_NAME,
@@ -65,7 +63,11 @@ _TOKEN = re.compile(r"hf_\w{4,}|(?i:bearer)\s+\S+")
 
 
 def connect() -> HfApi:
-    """The Hub's client. Raises BadValueError if its package is not installed."""
+    """The Hub's client.
+
+    Raises:
+        BadValueError: its package is not installed.
+    """
     if importlib.util.find_spec(PACKAGE) is None:
         raise BadValueError(f"the Hub needs a package that is not installed: pip install {PACKAGE}")
     return importlib.import_module(PACKAGE).HfApi()
@@ -82,7 +84,7 @@ def push(
         evaluations: folders of evaluations of this model.
 
     Returns:
-        Keys of the configuration whose paths were shortened to the file's name.
+        Keys of the configuration whose paths were shortened to the file's name, if a number depends on them.
 
     Raises:
         UserError: nothing to share, an evaluation of another model, a repository with other files, or the Hub refuses.
@@ -105,18 +107,22 @@ def push(
 
 
 def check_repository_name(name: str) -> None:
-    """Raise BadValueError unless a repository is named as owner/name."""
+    """Check that a repository is named as owner/name.
+
+    Raises:
+        BadValueError: it is not.
+    """
     if not _REPOSITORY.fullmatch(name):
         raise BadValueError(f"{name!r} is not a repository on the Hub: write OWNER/NAME, with letters, digits, - _ .")
 
 
 def _shorten(cfg: CfgNode) -> list[str]:
-    """Leave the folders of this computer out of a configuration; returns the keys that changed."""
+    """Leave the folders of this computer out of a configuration; returns the changed keys that matter to a number."""
     shortened = [(key, value, without_folders(value)) for key, value in leaves(plain(cfg))]
     changed = {key: short for key, value, short in shortened if short != value}
     for key, short in changed.items():
         set_key(cfg, key, short)
-    return list(changed)
+    return [key for key in changed if key not in changes_no_number()]
 
 
 def _exported(source: TrainedFolder, folder: Path) -> Path:
@@ -157,7 +163,7 @@ def _results_of(evaluations: Sequence[str], folder: Path) -> Iterator[Mapping[st
     Raises:
         UserError: an evaluation has not ended, or was of another model.
     """
-    own = weights_digest(load_file(folder / PROMPTS_NAME))
+    own = weights_digest(read_tensors(folder / PROMPTS_NAME))
     for each in evaluations:
         result = read_result(Path(each))
         if result is None:
@@ -174,10 +180,11 @@ def _upload(folder: Path, repository: str, client: HfApi, private: bool) -> None
     Raises:
         UserError: the repository has other files, or is public although a private one is asked for.
     """
+    from huggingface_hub.errors import RepositoryNotFoundError
+
     with hub_errors(repository):
-        info = _info_if_any(client, repository)
-        if info is not None:
-            _check_repository(info, repository, private)
+        with suppress(RepositoryNotFoundError):  # it is created
+            _check_repository(client.model_info(repository), repository, private)
         client.create_repo(repository, private=True if private else None, exist_ok=True)
         if private and not client.model_info(repository).private:
             raise UserError(f"{repository} is public although --private was given: nothing was pushed")
@@ -187,15 +194,6 @@ def _upload(folder: Path, repository: str, client: HfApi, private: bool) -> None
             allow_patterns=list(MAX_BYTES),
             commit_message="Learned prompts",
         )
-
-
-def _info_if_any(client: HfApi, repository: str) -> Any:
-    from huggingface_hub.errors import RepositoryNotFoundError
-
-    try:
-        return client.model_info(repository)
-    except RepositoryNotFoundError:
-        return None
 
 
 def _check_repository(info: Any, repository: str, private: bool) -> None:
@@ -220,14 +218,13 @@ def pull(repository: str, folder: Path, client: HfApi, revision: str | None = No
     if folder.exists() and not folder.is_dir():
         raise UnwritableFileError(f"{folder} is not a folder: choose another --output-dir")
     with locked_while_writing(folder):
-        _clear_remains(folder)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=STAGING_PREFIX) as scratch:
-            staging = Path(scratch)
+        if any(path.name != LOCK_NAME and not path.name.startswith(STAGING_PREFIX) for path in folder.iterdir()):
+            raise UserError(f"{folder} is not empty: choose a new --output-dir")
+        with staging_folder(folder, STAGING_PREFIX) as staging:
             with hub_errors(repository):
-                names = _download(repository, staging, client, revision)
+                files = _download(repository, staging, client, revision)
             manifest = _checked(staging, repository)
-            for name in sorted(names, key=lambda name: name == MANIFEST_NAME):  # last: then the folder is complete
-                (staging / name).replace(folder / name)
+            put_in_place(files, folder)
     return manifest
 
 
@@ -240,28 +237,20 @@ def _checked(staging: Path, repository: str) -> dict[str, Any]:
         raise UserError(f"{text}; nothing was written") from error
 
 
-def _clear_remains(folder: Path) -> None:
-    """Remove what a killed pull left; raise UserError for a folder with anything else."""
-    for path in folder.glob(f"{STAGING_PREFIX}*"):
-        shutil.rmtree(path, ignore_errors=True)
-    if any(path.name != LOCK_NAME for path in folder.iterdir()):
-        raise UserError(f"{folder} is not empty: choose a new --output-dir")
-
-
-def _download(repository: str, folder: Path, client: HfApi, revision: str | None) -> list[str]:
-    """Download the expected files of one commit; returns their names."""
+def _download(repository: str, folder: Path, client: HfApi, revision: str | None) -> list[Path]:
+    """Download the expected files of one commit."""
     info = client.model_info(repository, revision=revision, files_metadata=True)
     sizes = {each.rfilename: each.size for each in info.siblings or ()}
     check_sizes(sizes, repository)
-    names = [name for name in MAX_BYTES if name in sizes]
-    for name in names:
+    files = [folder / name for name in MAX_BYTES if name in sizes]
+    for path in files:
+        name = path.name
         client.hf_hub_download(repository, name, revision=info.sha, local_dir=str(folder))
-        path = folder / name
         if path.is_symlink() or not path.is_file():
             raise UserError(f"{repository}: {name} did not arrive as a regular file")
         if path.stat().st_size != sizes[name]:
             raise UserError(f"{repository}: {name} has {path.stat().st_size:,} bytes, not {sizes[name]:,}: pull again")
-    return names
+    return files
 
 
 @contextmanager
@@ -312,9 +301,8 @@ def main(args: argparse.Namespace) -> None:
         shortened = push(
             TrainedFolder(args.source, options=options), args.repository, client, args.private, args.evaluations
         )
-        named = [key for key in shortened if key not in changes_no_number()]
-        if named:
-            print(f"Note: shared with the names of files alone, without their folders: {', '.join(named)}")
+        if shortened:
+            print(f"Note: shared with the names of files alone, without their folders: {', '.join(shortened)}")
         print(f"Pushed to https://huggingface.co/{args.repository}")
         return
     folder = Path(args.output_dir)

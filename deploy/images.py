@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -28,11 +29,6 @@ MAX_WORKERS = 4
 MIN_BATCHES_PER_WORKER = 4
 
 
-def paths_of(places: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """The places as strings."""
-    return [os.fspath(place) for place in places]
-
-
 def find_images(places: Sequence[str | os.PathLike[str]]) -> list[str]:
     """Paths of the images: files as given, and those in folders and their subfolders, in ascending order.
 
@@ -40,7 +36,7 @@ def find_images(places: Sequence[str | os.PathLike[str]]) -> list[str]:
         UserError: a place does not exist, or a folder has no image.
     """
     found: list[str] = []
-    for place in paths_of(places):
+    for place in [os.fspath(each) for each in places]:
         if os.path.isdir(place):
             inside = images_below(place)[0]
             if not inside:
@@ -56,7 +52,7 @@ def find_images(places: Sequence[str | os.PathLike[str]]) -> list[str]:
 def left_out_below(places: Sequence[str | os.PathLike[str]], used: Sequence[str]) -> list[str]:
     """A line for each given folder with files that are not classified."""
     lines, used_paths = [], set(used)
-    for folder in filter(os.path.isdir, paths_of(places)):
+    for folder in [os.fspath(place) for place in places if os.path.isdir(place)]:
         others = [path for path in images_below(folder)[1] if path not in used_paths]
         if others:
             lines.append(left_out(others, folder))
@@ -107,14 +103,14 @@ def batches(
     )
 
 
+@dataclass
 class _Images(Dataset):
     """Path and pixels of each image, or path and error."""
 
-    def __init__(
-        self, paths: Sequence[str], transform: Callable[[Image], Tensor], max_pixels: int, max_aspect_ratio: int
-    ) -> None:
-        self.paths, self.transform = paths, transform
-        self.max_pixels, self.max_aspect_ratio = max_pixels, max_aspect_ratio
+    paths: Sequence[str]
+    transform: Callable[[Image], Tensor]
+    max_pixels: int
+    max_aspect_ratio: int
 
     def __len__(self) -> int:
         return len(self.paths)

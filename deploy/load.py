@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,14 +14,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from dassl.config import get_cfg_default, merge_file, merge_opts
+from dassl.config import merge_file, merge_opts
 from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.found_models import folders_beside, found_instead
 from dassl.engine.run_record import check_piece, check_record_files, read_config
 from dassl.utils import BadValueError, MissingFileError, UnreadableFileError, UserError, file_sha256, read_json
 from dassl.utils.devices import chosen_device
 from datasets.layout.classes import describe_same_text
-from runner.config import extend_cfg
+from runner.config import default_cfg
 from runner.plugins import check_recorded
 from trainers.core.learned import find_checkpoint, read_checkpoint
 from trainers.core.method import Method, prompted_clip
@@ -57,7 +57,7 @@ class TrainedFolder:
     """None: the best or last, as in an evaluation."""
     config_file: str = ""
     trainer: str = ""
-    options: Sequence[str] = field(default=())
+    options: Sequence[str] = ()
     """KEY VALUE pairs that override the configuration."""
 
     def record(self, classnames: Sequence[str] | None) -> Record:
@@ -66,8 +66,7 @@ class TrainedFolder:
         Raises:
             UserError: neither recorded nor given; or the record names a backbone file that lies in the folder.
         """
-        defaults = get_cfg_default()
-        extend_cfg(defaults)
+        defaults = default_cfg()
         if Path(self.folder, CONFIG_NAME).is_file():
             check_recorded(read_config(self.folder).get("PLUGINS", ()), str(self.folder))
             record = read_record(self.folder, defaults)
@@ -85,7 +84,11 @@ class TrainedFolder:
         return record
 
     def _check_says_what_is_not_recorded(self, classnames: Sequence[str] | None) -> None:
-        """Raise MissingFileError that names the flags which are needed and were not given."""
+        """Check that what is not recorded was given.
+
+        Raises:
+            MissingFileError: it was not; the flags are named.
+        """
         needed = {
             "--config-file FILE": bool(self.config_file),
             "--trainer NAME": bool(self.trainer),
@@ -182,10 +185,19 @@ def _load_weights(model: PromptedClip, name: str, cfg: CfgNode, source: TrainedF
         return
     if Path(source.folder, MANIFEST_NAME).is_file():
         _check_manifest(source.folder, cfg.MODEL.BACKBONE.NAME)
+    model.take(read_tensors(prompts), str(prompts), str(source.folder), classnames=None)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        UnreadableFileError: it cannot be read.
+    """
     try:
-        model.take(load_file(prompts), str(prompts), str(source.folder), classnames=None)
+        return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UnreadableFileError(f"cannot read {prompts}: {error}") from error
+        raise UnreadableFileError(f"cannot read {path}: {error}") from error
 
 
 def _load_checkpoint(model: PromptedClip, name: str, cfg: CfgNode, source: TrainedFolder) -> None:

@@ -36,7 +36,7 @@ class Shared(NamedTuple):
     results: Sequence[Mapping[str, Any]]
     """`result.json` of the training (first, if it is there) and of evaluations."""
     shortened: Sequence[str]
-    """Keys whose value is the name of a file without its folder."""
+    """Keys whose value is the name of a file without its folder, if a number depends on them."""
     of_export: bool = False
     """Whether the configuration is an export's: float32, on a CPU, and without the start of the training."""
 
@@ -150,10 +150,9 @@ def _read_option(text: str) -> Any:
 
 
 def _note_of_shortened(shared: Shared) -> list[str]:
-    named = [key for key in shared.shortened if key not in changes_no_number()]
-    if not named:
+    if not shared.shortened:
         return []
-    return [f"Files are named without their folders: {', '.join(map(escaped, named))}.", ""]
+    return [f"Files are named without their folders: {', '.join(map(escaped, shared.shortened))}.", ""]
 
 
 def _accuracies(shared: Shared) -> list[str]:

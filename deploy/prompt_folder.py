@@ -10,15 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
 from clip.backbones.open_clip import OpenClipName, is_open_clip
 from dassl.engine.run_record import read_classnames, read_config
 from dassl.utils import UnreadableFileError, UserError, file_sha256, write_bytes_atomically, write_json
 from dassl.utils.files import read_bytes
 from deploy.export import fingerprint
-from deploy.load import MANIFEST_NAME, PROMPTS_NAME, read_manifest
+from deploy.load import MANIFEST_NAME, PROMPTS_NAME, read_manifest, read_tensors
 from trainers.core.record import CLASSNAMES_NAME, CONFIG_NAME, write_record
 
 CARD_NAME = "README.md"
@@ -55,7 +52,6 @@ def make_prompt_folder(exported: Path, folder: Path) -> None:
     manifest["files"] = {name: fingerprint(folder / name) for name in DESCRIBED}
     manifest["files"][PROMPTS_NAME]["tensors"] = tensors
     write_json(manifest, folder / MANIFEST_NAME)
-    check_sizes({path.name: path.stat().st_size for path in folder.iterdir()}, str(exported))
 
 
 def without_folders(value: Any) -> Any:
@@ -112,7 +108,11 @@ def check_prompt_folder(folder: Path) -> dict[str, Any]:
 
 
 def _check_file(path: Path, entry: Any) -> None:
-    """Raise UnreadableFileError if a file has another size or SHA-256 than its entry in the manifest."""
+    """Check that a file has the size and SHA-256 of its entry in the manifest.
+
+    Raises:
+        UnreadableFileError: it does not.
+    """
     if not isinstance(entry, dict):
         raise UnreadableFileError(f"{path.parent / MANIFEST_NAME} does not describe {path.name}")
     if path.is_symlink() or not path.is_file():
@@ -125,11 +125,12 @@ def _check_file(path: Path, entry: Any) -> None:
 
 
 def _check_tensors(path: Path, described: Any) -> None:
-    """Raise UnreadableFileError unless a file has the tensors that the manifest describes."""
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UnreadableFileError(f"cannot read {path}: {error}") from error
+    """Check that a file has the tensors that the manifest describes.
+
+    Raises:
+        UnreadableFileError: it does not.
+    """
+    tensors = read_tensors(path)
     if {name: list(tensor.shape) for name, tensor in tensors.items()} != described:
         raise UnreadableFileError(f"{path}: its tensors are not those that {MANIFEST_NAME} describes")
     bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]

@@ -85,17 +85,12 @@ def find_images(places: list[str]) -> list[str]:
     return found
 
 
-def load_image(
-    path: str | Path,
-    height: int,
-    width: int,
-    interpolation: str,
-    mean: list[float],
-    std: list[float],
-    max_pixels: int,
-    max_aspect_ratio: int,
-) -> torch.Tensor:
+def load_image(path: str | Path, settings: dict) -> torch.Tensor:
     """Resize the shorter side to the larger size, cut out the centre, normalise.
+
+    Args:
+        path: the file.
+        settings: `image` in the manifest.
 
     Returns:
         [3, height, width]
@@ -103,14 +98,15 @@ def load_image(
     Raises:
         ImageError: not a readable image, or one outside the limits.
     """
+    (height, width), max_aspect_ratio = settings["size"], settings["max_aspect_ratio"]
     if Path(path).exists() and not Path(path).is_file():  # a FIFO or device might never end
         raise ImageError(f"cannot read {path}: it is not a regular file")
     try:
         image = Image.open(path, formats=picture_formats())
         if image.mode.startswith("I") or image.mode == "F":  # Pillow would clip it
             raise ImageError(f"{path} has more than 8 bits: convert it, or use the project's predict.py")
-        if image.width * image.height > max_pixels:
-            raise ImageError(f"{path} has more than {max_pixels} pixels (max_pixels in manifest.json)")
+        if image.width * image.height > settings["max_pixels"]:
+            raise ImageError(f"{path} has more than {settings['max_pixels']} pixels (max_pixels in manifest.json)")
         if max(image.size) > max_aspect_ratio * min(image.size):
             limit = f"{max_aspect_ratio} times as long as wide (max_aspect_ratio in manifest.json)"
             raise ImageError(f"{path} is more than {limit}")
@@ -122,12 +118,13 @@ def load_image(
     short, long = min(image.size), max(image.size)
     target = max(height, width)
     sizes = {short: target, long: int(target * long / short)}
-    image = image.resize((sizes[image.width], sizes[image.height]), FILTERS[interpolation])
+    image = image.resize((sizes[image.width], sizes[image.height]), FILTERS[settings["interpolation"]])
     left, top = round((image.width - width) / 2), round((image.height - height) / 2)
     image = image.crop((left, top, left + width, top + height))
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(height, width, 3)
     pixels = pixels.permute(2, 0, 1) / 255
-    return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    mean, std = (torch.tensor(settings[name])[:, None, None] for name in ("mean", "std"))  # [3, 1, 1] each
+    return (pixels - mean) / std
 
 
 def printable(text: str) -> str:
@@ -155,15 +152,10 @@ def main(words: list[str]) -> None:
     if json.loads(metadata["classes"]) != manifest["classes"]:
         sys.exit("error: the class names in manifest.json are not those of the class weights: export again")
     tower = torch.export.load(FOLDER / "image_tower.pt2").module()
-    settings = manifest["image"]
-    height, width = settings["size"]
-    bounds = settings["max_pixels"], settings["max_aspect_ratio"]
     errors: list[str] = []
     for path in paths:
         try:
-            image = load_image(
-                path, height, width, settings["interpolation"], settings["mean"], settings["std"], *bounds
-            )
+            image = load_image(path, manifest["image"])
         except ImageError as error:
             errors.append(printable(f"error: {error}"))
             continue

@@ -81,13 +81,6 @@ def _without_folder(message: str, picture: str) -> str:
     return message.replace(picture, picture.replace("\\", "/").rpartition("/")[2])
 
 
-def require_gradio() -> Any:
-    """The package gradio. Raises BadValueError if it is not installed."""
-    if importlib.util.find_spec(PACKAGE) is None:
-        raise BadValueError(f"the page needs a package that is not installed: pip install {PACKAGE}")
-    return importlib.import_module(PACKAGE)
-
-
 def make_page(gradio: Any, classifier: Classifier, title: str, topk: int) -> Any:
     """The page: a picture in, classes with probabilities out.
 
@@ -118,7 +111,9 @@ def main(args: argparse.Namespace) -> None:
     """
     if args.port > MAX_PORT:
         raise BadValueError(f"--port should be at most {MAX_PORT}, not {args.port}")
-    gradio, classnames = require_gradio(), read_class_names(args.classes)
+    if importlib.util.find_spec(PACKAGE) is None:
+        raise BadValueError(f"the page needs a package that is not installed: pip install {PACKAGE}")
+    gradio, classnames = importlib.import_module(PACKAGE), read_class_names(args.classes)
     classifier = classifier_of(args, classnames)
     title = f"{classifier.cfg.TRAINER.NAME}, {len(classifier.classnames)} classes"
     page = make_page(gradio, classifier, title, args.topk)

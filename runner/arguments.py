@@ -97,12 +97,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         parser.exit(2)
     args = parser.parse_args(words)
     for flag in ("source_domains", "target_domains", "transforms"):
-        _check_list_has_no_key(parser, f"--{flag.replace('_', '-')}", getattr(args, flag) or ())
+        for value in getattr(args, flag) or ():
+            if CONFIG_KEY.fullmatch(value):  # of a KEY VALUE pair
+                name = f"--{flag.replace('_', '-')}"
+                parser.error(f"{name} would take {value} as one of its values: put another flag between the two")
     return args
-
-
-def _check_list_has_no_key(parser: ArgumentParser, flag: str, values: Sequence[str]) -> None:
-    """Refuse KEY VALUE pairs after a flag with a list of values, which would take them as values."""
-    for value in values:
-        if CONFIG_KEY.fullmatch(value):
-            parser.error(f"{flag} would take {value} as one of its values: put another flag between the two")

@@ -34,7 +34,11 @@ from runner.tracking import changed_settings, check_logger, start_tracking
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """Raise BadValueError for flags that would have no effect."""
+    """Check that every flag has an effect.
+
+    Raises:
+        BadValueError: one has none.
+    """
     if not args.eval_only and (args.model_dir or args.load_epoch is not None):
         raise BadValueError("--model-dir and --load-epoch choose the model of an evaluation: add --eval-only")
     if args.eval_only and (args.resume or args.extend or args.no_train):
@@ -43,7 +47,11 @@ def check_flags(args: argparse.Namespace) -> None:
 
 
 def check_is_complete(cfg: CfgNode) -> None:
-    """Raise UserError for a trainer or data set that is missing or unknown, before the output folder is created."""
+    """Check trainer and data set, before the output folder is created.
+
+    Raises:
+        UserError: one is missing or unknown.
+    """
     if not cfg.TRAINER.NAME:
         raise BadValueError("which trainer? give --trainer NAME, for instance --trainer ProMetaR")
     if not cfg.DATASET.NAME:

@@ -125,7 +125,8 @@ def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
     Raises:
         UserError: there is no model in the folder, or settings are wrong.
     """
-    if args.model_dir and learns_prompts(args.trainer) and not _may_have_model(args.model_dir):
+    checkpoints = Path(args.model_dir).glob("*/*.pth*")  # of whatever name
+    if args.model_dir and learns_prompts(args.trainer) and not (has_record(args.model_dir) or any(checkpoints)):
         raise MissingFileError(f"no trained model for --model-dir {args.model_dir}: {found_instead(args.model_dir)}")
     cfg = setup_cfg(args)
     if not args.model_dir or not has_record(args.model_dir):
@@ -152,11 +153,6 @@ def evaluation_cfg(args: argparse.Namespace) -> CfgNode:
     for key, value in inherited.items():
         set_key(base, key, value)
     return setup_cfg(args, base)
-
-
-def _may_have_model(folder: str) -> bool:
-    """Whether there is a record, or a checkpoint of whatever name in a model's folder."""
-    return has_record(folder) or any(Path(folder).glob("*/*.pth*"))
 
 
 def warn_of_unknown_file(args: argparse.Namespace, model_cfg: CfgNode, command_cfg: CfgNode) -> None:

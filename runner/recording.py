@@ -134,18 +134,16 @@ class Recording:
             BadValueError: another run's result would be replaced.
         """
         folder = Path(self._cfg.OUTPUT_DIR)
-        why = self._training_there(folder) or self._result_there(folder, defaults)
+        why = self._what_is_there(folder, defaults)
         if why and refuses:
             raise BadValueError(f"{folder} {why}")
         if why:
             print(f"Warning: {folder} {why}")
 
-    def _training_there(self, folder: Path) -> str | None:
+    def _what_is_there(self, folder: Path, defaults: CfgNode) -> str | None:
+        """Why this run cannot work in the folder; None if it can."""
         if self._args.eval_only and has_checkpoints(folder):
             return "has the checkpoints of a training run: use another --output-dir for the evaluation"
-        return None
-
-    def _result_there(self, folder: Path, defaults: CfgNode) -> str | None:
         result = read_result(folder)
         if result is None:
             return None

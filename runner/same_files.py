@@ -16,7 +16,7 @@ from dassl.config.differences import BACKBONE_KEY, INIT_KEY, by_content
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils.errors import UserError
 from dassl.utils.files import file_sha256
-from datasets.layout.config import FILE_KEYS
+from datasets import FILE_KEYS
 from trainers.core.record import frozen_digest
 
 

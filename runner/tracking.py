@@ -9,7 +9,7 @@ import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from yacs.config import CfgNode
 
@@ -19,24 +19,18 @@ from dassl.utils import BadValueError, UserError, one_line
 
 PROJECT = "prompt-learning"
 """Name of the project (W&B) or experiment (MLflow), unless their own variables say otherwise."""
-PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
-"""The package that each choice of --logger needs."""
 
 LoggedSettings = dict[str, bool | int | float | str]
 
 
-class Tracker(Protocol):
-    """Receives the values of a run while it trains, and its results at the end."""
-
-    def scalar(self, tag: str, value: float, step: int | None) -> None: ...
-
-    def finish(self, results: Mapping[str, float]) -> None: ...
-
-
 def check_logger(name: str) -> None:
-    """Raise BadValueError if the package of a choice of --logger is not installed."""
-    if importlib.util.find_spec(PACKAGES[name]) is None:
-        raise BadValueError(f"--logger {name} needs a package that is not installed: pip install {PACKAGES[name]}")
+    """Check that the package is installed that a choice of --logger is named after.
+
+    Raises:
+        BadValueError: it is not.
+    """
+    if importlib.util.find_spec(name) is None:
+        raise BadValueError(f"--logger {name} needs a package that is not installed: pip install {name}")
 
 
 def changed_settings(cfg: CfgNode, defaults: CfgNode) -> LoggedSettings:
@@ -53,7 +47,7 @@ def start_tracking(name: str, trainer: TrainerBase, cfg: CfgNode, settings: Logg
     """Open the tracker of a run and give it every value that the trainer writes.
 
     Args:
-        name: one of `PACKAGES`.
+        name: of the package, a choice of --logger.
 
     Raises:
         UserError: the logger's package cannot start, for example without a login or a server.
@@ -80,9 +74,6 @@ class TensorBoard:
 
     def __init__(self, output: Path, settings: LoggedSettings) -> None:
         self._folder, self._settings = output / "tensorboard", settings
-
-    def scalar(self, tag: str, value: float, step: int | None) -> None:
-        """Nothing: the trainer writes them."""
 
     def finish(self, results: Mapping[str, float]) -> None:
         """Write the event file, and say how to look at all of them; nothing if nothing was trained."""
@@ -149,3 +140,6 @@ class MLflow:
         """Log the results and close the run."""
         self._mlflow.log_metrics(dict(results))
         self._mlflow.end_run()
+
+
+Tracker = TensorBoard | WeightsAndBiases | MLflow

@@ -103,7 +103,8 @@ def pretrain(settings: PretrainSettings, out: Path, workers: int = 2) -> dict[st
         accuracies = evaluate(model, tokenizer, settings.evaluated_per_class)
         for name, accuracy in accuracies.items():
             log(f"zero-shot {name}: {accuracy:.1f}%")
-        _save(tensors, out / WEIGHTS_NAME)
+        save_file(tensors, _part(out / WEIGHTS_NAME))
+        os.replace(_part(out / WEIGHTS_NAME), out / WEIGHTS_NAME)
         log(f"wrote {WEIGHTS_NAME}, {(out / WEIGHTS_NAME).stat().st_size:,} bytes")
     os.replace(log_file.name, out / LOG_NAME)
     return accuracies
@@ -218,11 +219,6 @@ def round_to_half(model: CLIP) -> None:
     """Round the model's values to those in the file."""
     for parameter in model.parameters():
         parameter.copy_(parameter.half().float())
-
-
-def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    save_file(tensors, _part(path))
-    os.replace(_part(path), path)
 
 
 def _part(path: Path) -> Path:

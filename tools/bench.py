@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from collections import defaultdict
@@ -16,13 +17,15 @@ from torch import Tensor
 
 from clip.backbones.open_clip_files import open_clip_module
 from clip.model import CLIP
-from dassl.config import get_cfg_default, merge_file, merge_opts
+from dassl.config import merge_file, merge_opts
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import UserError, set_random_seed
-from runner.config import extend_cfg
+from dassl.utils import UserError, set_random_seed, write_text_atomically
+from experiments.plan.methods import METHODS, default_config_file
+from runner.config import default_cfg
 from tools.baseline import plain_evaluation, plain_step
 from trainers.coprompt import CoPrompt
+from trainers.core.facts import BASE_TO_NEW
 from trainers.core.method import prompted_clip
 from trainers.core.prompts import normalised
 from trainers.core.replay import CpuRecorder
@@ -41,34 +44,19 @@ BACKBONES = {
     "tiny": dict(TEXT, embed_dim=64, image_resolution=32, vision_layers=3, vision_width=64,
                  vision_patch_size=8, transformer_width=64, transformer_heads=1, transformer_layers=3),
 }  # fmt: skip
-OPTIONS = {
-    "CoOp": ["TRAINER.COOP.CTX_INIT", "a photo of a"],
-    "CoCoOp": ["TRAINER.COCOOP.CTX_INIT", "a photo of a"],
-    "VPT": ["TRAINER.VPT.N_CTX_VISION", 8],
-    "IVLP": ["TRAINER.IVLP.N_CTX_VISION", 4, "TRAINER.IVLP.N_CTX_TEXT", 4],
-    "MaPLe": [],
-    "KgCoOp": [],
-    "ProGrad": [],
-    "PromptSRC": [],
-    "TCP": [],
-    "MultiModalAdapter": ["TRAINER.MMADAPTER.PREC", "fp16"],  # as the others; its own default is amp
-    "CoPrompt": ["DATALOADER.K_TRANSFORMS", 2],
-    "LinearProbe": [],
-    # dropout is drawn for the rows that are computed, and the plain way computes others
-    "CLIPLoRA": ["TRAINER.CLIPLORA.PREC", "fp16", "TRAINER.CLIPLORA.DROPOUT", 0.0],
-    "ProMetaR": ["OPTIM_VNET.NAME", "sgd"],
-}
-DEPTH_KEYS = {
-    "VPT": ["PROMPT_DEPTH_VISION"],
-    "IVLP": ["PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT"],
-    "MaPLe": ["PROMPT_DEPTH"],
-    "PromptSRC": ["PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT"],
-    "TCP": ["CLASS_LAYER"],
-    "MultiModalAdapter": ["ADAPTER_START", "ADAPTER_END"],
-    "CoPrompt": ["PROMPT_DEPTH"],
-    "ProMetaR": ["PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT"],
-}
-PUBLISHED_DEPTH = 9
+RECIPES: dict[str, str] = {}
+"""The config file of each trainer that learns: its first method's, for base-to-new on any data set."""
+for _method in METHODS.values():
+    if _method.learns:
+        _config = default_config_file(_method, BASE_TO_NEW, "", shots=16)
+        RECIPES.setdefault(_method.trainer, str(_method.config_path(_config.stem)))
+ONE_OPTIMISER = ["OPTIM.NAME", "sgd", "OPTIM.LR", 0.0025, "OPTIM.WARMUP_EPOCH", -1]
+"""The same for every method, and without warm-up, so that one step changes enough to be compared."""
+LAYER_KEYS = (
+    *("PROMPT_DEPTH", "PROMPT_DEPTH_TEXT", "PROMPT_DEPTH_VISION"),
+    *("CLASS_LAYER", "ADAPTER_START", "ADAPTER_END"),
+)
+"""Keys that count layers; they mean the same in every method."""
 
 
 def imagenet_names(count: int) -> list[str]:
@@ -95,37 +83,33 @@ class Bench:
     """One trainer with random weights and fixed random batches."""
 
     def __init__(self, args: argparse.Namespace, classes: int, folder: str) -> None:
-        cfg = get_cfg_default()
-        extend_cfg(cfg)
-        config_file = getattr(args, "config_file", None)  # a recipe of a plan
-        if config_file:
-            merge_file(cfg, config_file)
-        size = BACKBONES[args.backbone]["image_resolution"]
+        cfg = default_cfg()
+        config_file = getattr(args, "config_file", None)  # of a run that is planned
+        merge_file(cfg, config_file or RECIPES[args.trainer])
+        sizes, kind = BACKBONES[args.backbone], TRAINER_REGISTRY.get(args.trainer)
+        size, node = sizes["image_resolution"], cfg.TRAINER[kind.config_node]
         merge_opts(
             cfg,
             [
                 *("TRAINER.NAME", args.trainer, "DATASET.NAME", "BenchmarkNames"),
                 *("OUTPUT_DIR", folder, "INPUT.SIZE", (size, size), "DATALOADER.NUM_WORKERS", 0, "VERBOSE", False),
                 *("USE_CUDA", args.device == "cuda"),
-                *([] if config_file else ["OPTIM.NAME", "sgd", "OPTIM.LR", 0.0025, *OPTIONS[args.trainer]]),
+                *([] if config_file else ONE_OPTIMISER),
             ],
         )
-        if args.trainer in OPTIONS:
-            node = cfg.TRAINER[TRAINER_REGISTRY.get(args.trainer).config_node]
-            node.PREC = args.prec or node.PREC
-            for key in DEPTH_KEYS.get(args.trainer, ()):
-                is_default = key.startswith("PROMPT_DEPTH") and not config_file
-                # CLASS_LAYER counts layers from 0
-                highest = BACKBONES[args.backbone]["transformer_layers"] - (key == "CLASS_LAYER")
-                node[key] = min(PUBLISHED_DEPTH if is_default else node[key], highest)
+        node.PREC = args.prec or node.PREC
+        for key in LAYER_KEYS:
+            if key in node:  # CLASS_LAYER counts layers from 0
+                node[key] = min(node[key], sizes["transformer_layers"] - (key == "CLASS_LAYER"))
+        if "DROPOUT" in node and not config_file:
+            node.DROPOUT = 0.0  # it is drawn for the rows that are computed, and the plain way computes others
         merge_opts(cfg, args.opts)
         cfg.DATASET.ROOT = str(classes)
         set_random_seed(args.seed)
-        clip = CLIP(**BACKBONES[args.backbone]).requires_grad_(False).eval()
+        clip = CLIP(**sizes).requires_grad_(False).eval()
         prompted = prompted_clip(cfg, imagenet_names(classes), args.device, clip)
         # the teacher's text features are computed once before training and are no part of a step
         teacher = torch.randn(classes, clip.text_projection.shape[1]).to(prompted.device)
-        kind = TRAINER_REGISTRY.get(args.trainer)
         given = {"teacher_text": teacher} if issubclass(kind, PromptTrainer) else {}
         self.trainer: PromptTrainer = kind(cfg, prompted, **given)
         self.trainer.num_batches, self.trainer.batch_idx, self.trainer.epoch = 10**9, 1, 0
@@ -228,3 +212,14 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     if args.device == "cuda":
         settings["gpu"] = torch.cuda.get_device_name()
     return settings
+
+
+def write_report(args: argparse.Namespace, **content: Any) -> None:
+    """Write the figures into the file of --json, if there is one.
+
+    Raises:
+        UnwritableFileError: it cannot be written.
+    """
+    if args.json:
+        report = {"settings": settings_of(args), "torch": torch.__version__} | content
+        write_text_atomically(args.json, json.dumps(report, indent=1))

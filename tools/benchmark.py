@@ -1,15 +1,59 @@
-"""What `python -m tools.benchmark` does; its command line and its description are in `tools.benchmark_arguments`."""
+"""Time and memory of a training step and a test batch, against the published way of computing them.
+
+The backbone has random weights; class names are ImageNet's. A row has the median seconds of a step and of a test batch,
+and with --memory the peak memory of a step above what was in memory before it, measured in a separate process. With
+--baseline the same quantities of the published way follow, timed in the same process in turn with ours (A B A B ...),
+with the largest difference between the learned tensors after one step of each from the same state, and the largest
+change that the step made. For three or more class counts, the straight line through the seconds follows.
+"""
 
 from __future__ import annotations
 
-from dassl.command_line import errors_in_one_line
-from tools.benchmark_arguments import make_parser
+from pathlib import Path
+
+from dassl.command_line import ArgumentParser, errors_in_one_line
+
+
+def make_parser() -> ArgumentParser:
+    """The parser of `tools.benchmark`."""
+    parser = ArgumentParser(
+        prog="python -m tools.benchmark",
+        description=__doc__,
+        examples=(
+            "--trainer ProMetaR --backbone ViT-B/16 --classes 20 50 100 --baseline",
+            "--trainer CoCoOp --batch-size 1 --baseline --json cocoop.json",
+            "--plan configs/experiments/paper_base2new.yaml --trainers prometar",
+        ),
+    )
+    add = parser.add_argument
+    add("--trainer", default="ProMetaR", help="name of the trainer")
+    add("--backbone", default="ViT-B/16", help="ViT-B/16, another size that is known, or tiny")
+    add("--classes", type=int, nargs="+", default=[20], help="class counts, a row for each")
+    add("--batch-size", type=int, default=4, help="images of a training step")
+    add("--eval-batch-size", type=int, default=100, help="images of a test batch")
+    add("--device", choices=["cpu", "cuda"], help="(default: cuda if there is a GPU, else cpu)")
+    add("--prec", help="fp32, fp16, bf16 or amp (default: fp32; with --plan, that of its configs)")
+    add("--threads", type=int, help="threads of PyTorch (default: PyTorch's own choice)")
+    add("--repeats", type=int, default=3, help="counted runs of each, after one warm-up")
+    add("--seed", type=int, default=1, help="seed of the random weights and images")
+    add("--baseline", action="store_true", help="time the published way as well")
+    add("--baseline-up-to", type=int, help="largest class count for the baseline (default: no limit)")
+    add("--memory", action="store_true", help="measure peak memory as well")
+    add("--train-only", action="store_true", help="no test batches")
+    add("--eval-only", action="store_true", help="no training steps")
+    add("--json", type=Path, metavar="FILE", help="file for the figures (default: none)")
+    add("--plan", type=Path, metavar="FILE.yaml", help="the hours that these declared runs will take (default: none)")
+    add("--per-gpu", type=int, default=1, metavar="N", help="with --plan: runs at a time")
+    add("--trainers", nargs="+", default=(), metavar="METHOD", help="with --plan: only these methods (default: all)")
+    add("--datasets", nargs="+", default=(), help="with --plan: only these data sets (default: all)")
+    add("opts", nargs="*", default=[], metavar="KEY VALUE", help="config overrides")
+    return parser
+
 
 if __name__ == "__main__":  # before the imports that take seconds
     make_parser().parse_args()
 
 import argparse
-import json
 import multiprocessing
 import statistics
 import tempfile
@@ -17,7 +61,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +70,7 @@ from dassl.utils import UserError
 from dassl.utils.devices import chosen_device
 from dassl.utils.memory import keep_freed_memory
 from tools import plan_hours
-from tools.bench import BACKBONES, OPTIONS, Bench, interleaved, settings_of, wait_for
+from tools.bench import BACKBONES, RECIPES, Bench, interleaved, settings_of, wait_for, write_report
 from trainers.core.captured import CapturedFunctions
 from trainers.core.trainer import PromptTrainer
 
@@ -212,7 +255,7 @@ def as_table(rows: Sequence[dict[str, Any]]) -> str:
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser()
     args = parser.parse_args(arguments)
-    for flag, given, known in (("--trainer", args.trainer, OPTIONS), ("--backbone", args.backbone, BACKBONES)):
+    for flag, given, known in (("--trainer", args.trainer, RECIPES), ("--backbone", args.backbone, BACKBONES)):
         if given not in known:
             parser.error(f"{flag} {given} is unknown: choose from {', '.join(known)}")
     args.device = args.device or chosen_device(True).type
@@ -231,13 +274,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.plan:
         plan_hours.main(args)
         return
-    settings = settings_of(args)
     rows = []
     for classes in args.classes:
         rows.append(measure(args, classes))
-        if args.json:  # after each class count: a long benchmark may be interrupted
-            args.json.write_text(json.dumps({"settings": settings, "torch": torch.__version__, "rows": rows}, indent=1))
-    print(f"{settings}\ntorch {torch.__version__}\n{as_table(rows)}")
+        write_report(args, rows=rows)  # after each class count: a long benchmark may be interrupted
+    print(f"{settings_of(args)}\ntorch {torch.__version__}\n{as_table(rows)}")
 
 
 if __name__ == "__main__":

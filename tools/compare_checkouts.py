@@ -10,7 +10,6 @@ random weights (see `tools.benchmark`); ViT-Shapes has the sizes of the small on
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -111,8 +110,12 @@ def compare_steps(other: Path, trainer: str, backbone: str, classes: int, repeat
     return {"classes": classes, "there": there, "here": here, "here / there": ratio}
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    from dassl.command_line import ArgumentParser  # not for `serve`, which imports from another checkout
+def main(argv: Sequence[str] | None = None) -> list[dict[str, float]]:
+    """Print the table; returns its rows."""
+    from tabulate import tabulate  # not for `serve`, which imports from another checkout
+
+    from dassl.command_line import ArgumentParser
+    from dassl.utils import UserError
 
     parser = ArgumentParser(
         prog="python -m tools.compare_checkouts",
@@ -124,16 +127,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--backbone", default="ViT-B/16", help="one of tools.benchmark's, or ViT-Shapes")
     parser.add_argument("--classes", type=int, nargs="+", default=[20], help="class counts, a row for each")
     parser.add_argument("--repeats", type=int, default=5, help="pairs of steps")
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> list[dict[str, float]]:
-    """Print the table; returns its rows."""
-    args = parse_args(argv)
-    from tabulate import tabulate
-
-    from dassl.utils import UserError
-
+    args = parser.parse_args(argv)
     if not (args.other / "tools" / "benchmark.py").is_file():
         raise UserError(f"{args.other} is not a checkout of this repository: it has no tools/benchmark.py")
     rows = [compare_steps(args.other.resolve(), args.trainer, args.backbone, n, args.repeats) for n in args.classes]

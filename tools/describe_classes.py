@@ -8,15 +8,18 @@ set in it. It is not a published file: those hold sentences that a language mode
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 
-from dassl.command_line import ArgumentParser
+from dassl.command_line import ArgumentParser, errors_in_one_line
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line's arguments."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the file.
+
+    Raises:
+        UserError: the data cannot be used, or the file cannot be written.
+    """
     parser = ArgumentParser(
         prog="python -m tools.describe_classes",
         description="Descriptions of a data set's classes from CLIP's templates, for TRAINER.COPROMPT.DESCRIPTIONS.",
@@ -26,27 +29,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--root", default=os.environ.get("DATA", ""), help="folder of the data sets (default: $DATA)")
     parser.add_argument("--dataset-config-file", required=True, help="YAML file of the data set")
     parser.add_argument("--templates", choices=("all", "selected"), default="all", help="CLIP's list of 80, or of 7")
-    return parser.parse_args(argv)
-
-
-def describe(classnames: Sequence[str], templates: Sequence[str]) -> dict[str, list[str]]:
-    """Each class's sentences, one a template."""
-    from trainers.core.templates import readable
-
-    return {readable(name): [template.format(readable(name)) for template in templates] for name in classnames}
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Write the file. Raises UserError: unusable data or an unwritable file."""
-    from dassl.config import get_cfg_default, merge_file
+    args = parser.parse_args(argv)
+    from dassl.config import merge_file
     from dassl.data.datasets import build_dataset
     from dassl.utils import write_json
-    from runner.config import extend_cfg
+    from runner.config import default_cfg
     from trainers.core.imagenet_templates import IMAGENET_TEMPLATES, IMAGENET_TEMPLATES_SELECT
 
-    args = parse_args(argv)
-    cfg = get_cfg_default()
-    extend_cfg(cfg)
+    cfg = default_cfg()
     merge_file(cfg, args.dataset_config_file)
     cfg.DATASET.ROOT = args.root
     classnames = build_dataset(cfg).classnames
@@ -58,8 +48,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
 
-if __name__ == "__main__":
-    from dassl.utils import errors_in_one_line
+def describe(classnames: Sequence[str], templates: Sequence[str]) -> dict[str, list[str]]:
+    """Each class's sentences, one a template."""
+    from trainers.core.templates import readable
 
+    return {readable(name): [template.format(readable(name)) for template in templates] for name in classnames}
+
+
+if __name__ == "__main__":
     with errors_in_one_line():
         main()

@@ -157,7 +157,11 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status. Raises UserError."""
+    """Exit status.
+
+    Raises:
+        UserError: an error that the user can fix, on one line.
+    """
     parser = ArgumentParser(
         prog="python -m tools.gpu_check",
         description="All checks that need a GPU, in five minutes. The exit status is 0 if nothing is wrong.",

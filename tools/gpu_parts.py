@@ -34,7 +34,7 @@ from dassl.command_line import ArgumentParser
 from dassl.utils import UserError, errors_in_one_line, write_json
 from experiments.launch.job import last_words
 from tools import benchmark, kernel_check
-from tools.bench import BACKBONES, OPTIONS, Bench, timed
+from tools.bench import BACKBONES, RECIPES, Bench, timed
 from trainers.core.captured import CapturedFunctions
 from trainers.core.recorders import recorder_for
 
@@ -55,7 +55,7 @@ class Scale:
         self.classes = (5,) if tiny else (50, 500)
         self.precision = "fp16" if device == "cuda" else "fp32"
         self.repeats = 1 if tiny else 10
-        self.trainers = ("CoOp", "ProMetaR") if tiny else tuple(OPTIONS)
+        self.trainers = ("CoOp", "ProMetaR") if tiny else tuple(RECIPES)
 
     @contextmanager
     def bench(self, trainer: str, classes: int) -> Iterator[Bench]:
@@ -64,9 +64,6 @@ class Scale:
         args += ["--eval-batch-size", "4"] if self.tiny else []
         with tempfile.TemporaryDirectory() as folder:
             yield Bench(benchmark.parse_args(args), classes, folder)
-
-
-Part = Callable[[Scale, Path], None]
 
 
 def kernels(scale: Scale, output: Path) -> None:
@@ -278,14 +275,7 @@ def read_junit(report: Path) -> dict[str, Any]:
     return {"passed": passed, "failed": len(failed), "skipped": skipped, "names": names}
 
 
-PARTS: dict[str, Part] = {
-    "kernels": kernels,
-    "captured": captured,
-    "steps": steps,
-    "end_to_end": end_to_end,
-    "plan": plan,
-    "tests": tests,
-}
+PARTS = {part.__name__: part for part in (kernels, captured, steps, end_to_end, plan, tests)}
 
 
 def check_device(device: str) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import math
 import multiprocessing
 import os
@@ -32,10 +31,10 @@ from tabulate import tabulate
 from dassl.utils import UserError
 from experiments.launch.gpus import shared_gpus
 from experiments.plan.declaration import Selection, declared_runs
-from experiments.plan.runs import ROOT, PlannedRun
+from experiments.plan.runs import PlannedRun
 from experiments.plan.settings import Places
 from experiments.plan.work import Work, work_of
-from tools.bench import Bench, settings_of
+from tools.bench import Bench, write_report
 from trainers.core.captured import CudaRecorder
 from trainers.core.replay import CpuRecorder
 
@@ -54,12 +53,6 @@ class StepKind:
     options: tuple[tuple[str, str], ...]
     batch_size: int
     test_batch_size: int
-
-
-def kind_of(run: PlannedRun, work: Work) -> StepKind:
-    """The recipe of a run."""
-    config_file = str(ROOT / "configs" / "trainers" / run.method.folder / f"{run.config_file.stem}.yaml")
-    return StepKind(run.method.trainer, config_file, run.options, work.batch_size, work.test_batch_size)
 
 
 def measured_counts(counts: Iterable[int]) -> list[int]:
@@ -151,7 +144,9 @@ def hours(args: argparse.Namespace, runs: Iterable[PlannedRun]) -> tuple[pd.Data
     by_kind: dict[StepKind, list[tuple[str, Work]]] = defaultdict(list)
     for run in runs:
         work = work_of(run)
-        by_kind[kind_of(run, work)].append((run.dataset, work))
+        config_file = str(run.method.config_path(run.config_file.stem))
+        kind = StepKind(run.method.trainer, config_file, run.options, work.batch_size, work.test_batch_size)
+        by_kind[kind].append((run.dataset, work))
     rows, measured = [], []
     for kind, works in by_kind.items():
         counts = measured_counts(work.classes for _, work in works)
@@ -167,13 +162,21 @@ def hours(args: argparse.Namespace, runs: Iterable[PlannedRun]) -> tuple[pd.Data
 
 
 def planned(args: argparse.Namespace) -> list[PlannedRun]:
-    """The selected runs of the declared experiment. Raises UserError."""
+    """The selected runs of the declared experiment.
+
+    Raises:
+        UserError: the file cannot be read, or what it declares is not possible.
+    """
     selection = Selection(tuple(args.trainers), datasets=tuple(args.datasets))
     return declared_runs([args.plan], selection, Places(Path("data").absolute(), Path("output").absolute()))
 
 
 def main(args: argparse.Namespace) -> None:
-    """Measure and print. Raises UserError."""
+    """Measure and print.
+
+    Raises:
+        UserError: an error that the user can fix, on one line.
+    """
     if args.per_gpu < 1:
         raise UserError(f"--per-gpu should be at least 1, not {args.per_gpu}")
     runs = planned(args)
@@ -181,9 +184,7 @@ def main(args: argparse.Namespace) -> None:
         table, measured = hours(args, runs)
     rows = table.to_dict("index")
     total = {name: table[name].sum().item() for name in table}
-    if args.json:
-        report = {"settings": settings_of(args), "torch": torch.__version__, "total": total}
-        args.json.write_text(json.dumps(report | {"rows": rows, "measured": measured}, indent=1))
+    write_report(args, total=total, rows=rows, measured=measured)
     lines = [{"data set": name, **row} for name, row in [*rows.items(), ("total", total)]]
     print(tabulate(lines, headers="keys", floatfmt=".4f", intfmt=","))
     print(f"{args.per_gpu} at a time; without the starts of the processes and the loading of images")

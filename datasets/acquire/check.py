@@ -1,35 +1,20 @@
-"""Verify data sets on disk.
-
-    python -m datasets.check --root DATA                      # all data sets, every image decoded
-    python -m datasets.check --root DATA --fast Caltech101    # one, a sample of images
-    python -m datasets.check --path my_images/                # custom data
-
-Prints one line per data set, then one for each unreadable file and for ignored files, then the number of images of each
-class. Exit status 1 if anything is wrong.
-"""
+"""Verifies a data set on disk, and says what is wrong."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import os
 import random
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from multiprocessing.pool import ThreadPool
-from typing import NamedTuple
 
 from dassl.data.datasets import Datum
-from dassl.utils import MAX_ASPECT_RATIO, MAX_PIXELS, UserError, file_sha256, printable, read_image
+from dassl.utils import UserError, file_sha256, printable, read_image
 from dassl.utils.progress import progress_bar
-from datasets.acquire.arguments import FAST_SAMPLE, parse_check
-from datasets.acquire.class_counts import ClassCount, compact_lines, count_classes, table_lines
-from datasets.acquire.names import downloadable, expected_counts, generated, reader_name, readers
-from datasets.custom_csv import ImageCSV
-from datasets.custom_folder import ImageFolder
-from datasets.layout.base import CoOpLayout, full_path
+from datasets.acquire import FAST_SAMPLE
+from datasets.acquire.class_counts import ClassCount, count_classes
+from datasets.layout.base import CoOpLayout
 from datasets.layout.custom_data import CustomData
 from datasets.layout.errors import BadDataError, MissingDataError, with_remedy
 from datasets.layout.sources import Counts
@@ -38,22 +23,12 @@ from datasets.layout.splits import PART_NAMES, Parts
 MAX_NAMED = 10  # absent classes named in one line
 
 
-class ImageBounds(NamedTuple):
-    """Limits for the size of an image; the defaults are those of INPUT.MAX_PIXELS and INPUT.MAX_ASPECT_RATIO."""
-
-    pixels: int = MAX_PIXELS
-    aspect_ratio: int = MAX_ASPECT_RATIO
-
-
-_DEFAULT_BOUNDS = ImageBounds()
-
-
 def print_report(
     reader: CoOpLayout,
     fast: bool,
     counts: Counts | None,
     describe_classes: Callable[[Sequence[ClassCount]], list[str]] | None = None,
-    bounds: ImageBounds = _DEFAULT_BOUNDS,
+    read: Callable[[str], object] = read_image,
 ) -> bool:
     """Verify one data set and print the lines about it; returns whether it is valid.
 
@@ -62,14 +37,14 @@ def print_report(
         fast: decode a sample of the images instead of all.
         counts: the expected numbers, None if unknown.
         describe_classes: returns the lines about the number of images of each class; None: no lines.
-        bounds: a larger image cannot be read.
+        read: raises UserError for an image that cannot be decoded.
     """
     bad_files: list[str] = []
     class_counts: list[ClassCount] = []
     state = "ok"
     try:
         with with_remedy(reader.name, reader.remedy), contextlib.redirect_stdout(io.StringIO()):
-            message = _verify(reader, fast, counts, bounds, bad_files, class_counts)
+            message = _verify(reader, fast, counts, read, bad_files, class_counts)
     except UserError as error:
         state = "missing" if isinstance(error, MissingDataError) else "wrong"
         message = str(error).removeprefix(reader.name + ": ")
@@ -86,7 +61,7 @@ def _verify(
     reader: CoOpLayout,
     fast: bool,
     counts: Counts | None,
-    bounds: ImageBounds,
+    read: Callable[[str], object],
     bad_files: list[str],
     class_counts: list[ClassCount],
 ) -> str:
@@ -103,10 +78,13 @@ def _verify(
     if counts and reader.split_file and not reader.split_in_use():
         raise MissingDataError(f"split file {reader.split_path} is missing")
     wrong = _wrong_counts(reader, parts, len(labels), counts) if counts else []
-    wrong += _wrong_names(reader, parts)
+    try:
+        reader.check_names(parts)
+    except BadDataError as error:  # training would refuse them
+        wrong.append(str(error))
     items = list(dict.fromkeys(item.impath for part in parts for item in part))
     checked = random.Random(0).sample(items, min(FAST_SAMPLE, len(items))) if fast else items
-    bad_files += _unreadable(checked, reader.name, bounds)
+    bad_files += _unreadable(checked, reader.name, read)
     wrong += [reader.listed_twice] if reader.listed_twice else []
     if bad_files:
         wrong.append(f"{len(bad_files):,} of {len(checked):,} images cannot be read, first: {bad_files[0]}")
@@ -162,15 +140,6 @@ def _distinct(parts: Parts) -> Parts:
     return parts._replace(val=[]) if parts.val is parts.test else parts
 
 
-def _wrong_names(reader: CoOpLayout, parts: Parts) -> list[str]:
-    """Class names that training would refuse."""
-    try:
-        reader.check_names(parts)
-    except BadDataError as error:
-        return [str(error)]
-    return []
-
-
 def _wrong_counts(reader: CoOpLayout, parts: Parts, classes: int, counts: Counts) -> list[str]:
     """Differences from the published counts, in one clause."""
     wrong = []
@@ -183,48 +152,16 @@ def _wrong_counts(reader: CoOpLayout, parts: Parts, classes: int, counts: Counts
     return [f"{reader.dataset_dir} has {', '.join(wrong)}"] if wrong else []
 
 
-def _unreadable(paths: Sequence[str], name: str, bounds: ImageBounds) -> list[str]:
+def _unreadable(paths: Sequence[str], name: str, read: Callable[[str], object]) -> list[str]:
     """A message for each image that cannot be decoded."""
+
+    def reason_unreadable(path: str) -> str:
+        try:
+            read(path)
+        except UserError as error:
+            return str(error)
+        return ""
+
     with ThreadPool(os.cpu_count()) as pool:  # decoding releases the interpreter lock
-        results = pool.imap(partial(_reason_unreadable, bounds=bounds), paths, chunksize=16)
+        results = pool.imap(reason_unreadable, paths, chunksize=16)
         return [reason for reason in progress_bar(results, total=len(paths), desc=name, unit="image") if reason]
-
-
-def _reason_unreadable(path: str, bounds: ImageBounds) -> str:
-    """Empty if the image can be decoded."""
-    try:
-        read_image(path, bounds.pixels, bounds.aspect_ratio)
-    except UserError as error:
-        return str(error)
-    return ""
-
-
-def run(args: argparse.Namespace) -> bool:
-    """Check the data that the arguments name; returns whether all is valid."""
-    describe = table_lines if args.per_class else compact_lines
-    bounds = ImageBounds(args.max_pixels, args.max_aspect_ratio)
-    if args.path:
-        path = full_path(args.path)
-        reader = (ImageFolder if os.path.isdir(path) else ImageCSV).at(path)
-        return print_report(reader, args.fast, None, describe, bounds)
-    if not args.root:
-        raise UserError("which data? give --root DATA (or set DATA), or --path for custom data")
-    root = full_path(args.root)
-    if not os.path.isdir(root):
-        raise UserError(f"data folder {root} is missing; check --root")
-    there = [name for name in generated() if os.path.isdir(os.path.join(root, readers()[name].dataset_dir))]
-    names = [reader_name(name) for name in args.names] or [*downloadable(), *there]
-    results = []
-    for name in names:
-        cls = readers()[name]
-        reader = cls.at(os.path.join(root, cls.dataset_dir))
-        results.append(print_report(reader, args.fast, expected_counts(name), describe, bounds))
-    return all(results)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        return 0 if run(parse_check(argv)) else 1
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1

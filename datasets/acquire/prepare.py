@@ -1,16 +1,7 @@
-"""Prepare data sets: download, unpack, arrange, check.
-
-    python -m datasets.prepare Caltech101 EuroSAT --root DATA
-    python -m datasets.prepare ImageNet --root DATA --from-dir ~/Downloads    # archives that you have already
-    python -m datasets.prepare --list
-
-Existing files are kept, so a second run continues where the first stopped. Exit status 1 if a data set is incomplete at
-the end; the remaining manual steps are printed.
-"""
+"""Prepares a data set: download, unpack, arrange, check. What exists is kept."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import sys
@@ -21,11 +12,9 @@ from typing import NamedTuple
 from dassl.utils import UnreadableFileError, UserError, file_digest
 from dassl.utils.downloads import fetch_drive, fetch_url
 from dassl.utils.locks import locked_while_writing
-from datasets.acquire.arguments import make_prepare_parser
 from datasets.acquire.check import print_report
 from datasets.acquire.install import install
-from datasets.acquire.names import downloadable, expected_counts, generated, reader_name, readers
-from datasets.layout.base import full_path
+from datasets.acquire.names import expected_counts, readers
 from datasets.layout.sources import CLASSNAMES, Download, Piece
 
 
@@ -173,50 +162,3 @@ def _by_hand(pieces: Sequence[Piece], name: str, root: str) -> str:
     files = [" or ".join(" and ".join(_files(source)) for source in piece.sources) for piece in pieces]
     command = f"python -m datasets.prepare {name} --root {shlex.quote(root)} --from-dir FOLDER"
     return f"download by hand: {', '.join(files)} (addresses: --list); put them into a FOLDER and run: {command}"
-
-
-def list_sources() -> None:
-    """Print every file of every data set with its address."""
-    for name in downloadable():
-        print(f"{name} ({readers()[name].dataset_dir}/)")
-        for source in (source for piece in readers()[name].pieces for source in piece.sources):
-            drive = f"https://drive.google.com/file/d/{source.drive_id}/view" if source.drive_id else ""
-            print(f"  {source.file:36s} {source.url or drive or 'by hand: ' + source.by_hand}")
-    print(f"generated, nothing to download: {', '.join(generated())}")
-
-
-def run(args: argparse.Namespace) -> bool:
-    """Prepare the data sets that the arguments name; returns whether all are valid."""
-    if args.list:
-        list_sources()
-        return True
-    if not args.names:
-        raise UserError("which data sets? name them, or see --list")
-    if not args.root:
-        raise UserError("where to? give --root DATA (or set DATA)")
-    from_dir = full_path(args.from_dir) if args.from_dir else ""
-    if from_dir and not os.path.isdir(from_dir):
-        raise UserError(f"folder {from_dir} is missing; check --from-dir")
-    options = PrepareOptions(full_path(args.root), from_dir, args.mirror, args.any_hash, args.keep_archives)
-    names = downloadable() if args.names == ["all"] else [reader_name(name) for name in args.names]
-    return all([_prepare_and_report(name, options) for name in names])
-
-
-def _prepare_and_report(name: str, options: PrepareOptions) -> bool:
-    """Prepare one data set; an error does not stop the others."""
-    try:
-        return prepare(name, options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return False
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        return 0 if run(make_prepare_parser().parse_args(argv)) else 1
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to continue", file=sys.stderr)
-        return 130

@@ -1,4 +1,4 @@
-"""Base classes of all data sets in CoOp's layout: split, few-shot draw, base and new classes."""
+"""Base classes of all data sets in CoOp's layout: split, few-shot draw, base and new classes; targets for testing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dassl.data.datasets import DatasetBase
 from dassl.utils import BadValueError
 from datasets.layout import draws, splits
 from datasets.layout.classes import check_subsample, describe_same_text, subsample_classes
-from datasets.layout.errors import MissingDataError, Remedy, with_remedy
+from datasets.layout.errors import BadDataError, MissingDataError, Remedy, with_remedy
 from datasets.layout.files import require_folder
 from datasets.layout.sources import Counts, Piece
 from datasets.layout.splits import Parts
@@ -129,7 +129,11 @@ class CoOpLayout(DatasetBase):
         return []
 
     def check_parts(self, parts: Parts, source: str) -> None:
-        """Raise BadDataError if the labels of the parts do not fit together."""
+        """Check that the labels of the parts fit together.
+
+        Raises:
+            BadDataError: they do not.
+        """
         splits.check_labels(parts, source)
 
     def use_listed_twice(self, description: str) -> None:
@@ -241,3 +245,23 @@ class CoOpDataset(CoOpLayout):
     def tell_of_new_file(self, what: str, path: str) -> None:
         """Print where a file was written."""
         print(f"{what} to {path}")
+
+
+class TargetDataset(CoOpLayout):
+    """A data set without training part: `train_x` is the test list, which defines class names and counts.
+
+    NUM_SHOTS, SEED and SUBSAMPLE_CLASSES have no effect, as in the lineage.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        self.open(self.folder_of(cfg), cfg.OUTPUT_DIR)
+        with with_remedy(self.name, self.remedy):
+            parts = self.read()
+            self.check_names(parts)
+        test = parts.test
+        super().__init__(train_x=test, test=test)
+
+    def check_parts(self, parts: Parts, source: str) -> None:
+        if not parts.test:
+            raise BadDataError(f"{source}: the test part is empty")
+        splits.check_labels(Parts(parts.test, [], parts.test), source)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from yacs.config import CfgNode
 
@@ -18,6 +20,8 @@ from datasets.layout.files import read_lines
 from datasets.layout.items import Item
 from datasets.layout.splits import Parts, cut_classes
 
+FOLDER_READER, CSV_READER = "ImageFolder", "ImageCSV"
+"""Names of the two readers of custom data."""
 SPLIT_SEED = 1  # fixed, so that the test images do not depend on SEED
 
 
@@ -32,8 +36,12 @@ class CustomData(CoOpDataset):
         super().__init__(cfg)
 
     @classmethod
-    def data_path(cls, cfg: CfgNode) -> str:
-        """DATASET.PATH as an absolute path."""
+    def folder_of(cls, cfg: CfgNode) -> str:
+        """DATASET.PATH as an absolute path.
+
+        Raises:
+            BadValueError: it is not set.
+        """
         if not cfg.DATASET.get("PATH", ""):
             raise BadValueError(f"{cls.__name__}: DATASET.PATH is not set; append: DATASET.PATH my_images/")
         return full_path(cfg.DATASET.PATH)
@@ -128,3 +136,29 @@ def complete(parts: Parts) -> Parts:
         classes.setdefault((item.label, item.classname), []).append(item.impath)
     triples = [(label, name, impaths) for (label, name), impaths in classes.items()]
     return cut_classes(triples, rng=random.Random(SPLIT_SEED))
+
+
+def custom_data_path(settings: Mapping[str, Any]) -> str | None:
+    """DATASET.PATH in its normal form.
+
+    Args:
+        settings: the node DATASET of a configuration.
+
+    Returns:
+        The path as given, absolute or relative; None for other data sets, or without a path.
+    """
+    path = settings.get("PATH")
+    if settings.get("NAME") not in (FOLDER_READER, CSV_READER) or not isinstance(path, str) or not path:
+        return None
+    return os.path.normpath(os.path.expanduser(path))
+
+
+def custom_data_name(settings: Mapping[str, Any]) -> str | None:
+    """The folder's name, or the CSV file's without its suffix; None for other data sets, or without a name."""
+    path = custom_data_path(settings)
+    if path is None:
+        return None
+    name = os.path.basename(path)
+    if name in ("", os.curdir, os.pardir):
+        name = os.path.basename(os.path.abspath(path))
+    return (os.path.splitext(name)[0] if settings["NAME"] == CSV_READER else name) or None

@@ -126,7 +126,11 @@ def _is_name_of(name: str, item: Datum, other_names: Mapping[int, str]) -> bool:
 
 
 def _check_shots(items: list[Datum], source: list[Datum], shots: int, where: str) -> None:
-    """Raise BadDataError for a repeated image, a missing class, or another number of shots."""
+    """Check that a draw has the wanted number of images of each class.
+
+    Raises:
+        BadDataError: an image is repeated, a class is missing, or the number of shots is another.
+    """
     # a split may list an image several times; the draw may then do so as well
     repeated = Counter(item.impath for item in items) - Counter(item.impath for item in source)
     if repeated:

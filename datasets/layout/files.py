@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -72,8 +72,14 @@ def _kind(path: str) -> str:
     return f"*{suffix} files" if suffix else "files without a suffix"
 
 
-def missing_files(paths: Iterable[str]) -> list[str]:
-    """The paths that do not exist, in their order. Each folder is listed once; a query per file would be slow."""
+def require_images(paths: Sequence[str], listed_in: StrPath) -> None:
+    """Check that every image that `listed_in` names exists.
+
+    Each folder is listed once; a query per file would be slow.
+
+    Raises:
+        MissingDataError: one does not.
+    """
     present: dict[str, set[str]] = {}
     missing = []
     for path in paths:
@@ -82,12 +88,6 @@ def missing_files(paths: Iterable[str]) -> list[str]:
             present[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
         if name not in present[folder]:
             missing.append(path)
-    return missing
-
-
-def require_images(paths: Sequence[str], listed_in: StrPath) -> None:
-    """Raise MissingDataError unless every image that `listed_in` names exists."""
-    missing = missing_files(paths)
     if missing:
         raise MissingDataError(
             f"{len(missing):,} of {len(paths):,} images of {listed_in} are missing, first {missing[0]}", missing

@@ -51,12 +51,10 @@ def parse_row(row: Any, where: str) -> tuple[str, int, str]:
         raise BadDataError(f"{where}: path and class name must be text, not {path!r} and {classname!r}")
     if not (is_plain_text(path) and is_plain_text(classname)):
         raise BadDataError(f"{where}: {path!r} or {classname!r} has characters that a file or class name cannot have")
-    try:
-        number = whole_number(label) if isinstance(label, str) else int(label)
-        number = -1 if number is None else number
-    except (TypeError, ValueError, OverflowError):
-        number = -1
-    if isinstance(label, bool) or number < 0 or (isinstance(label, float) and number != label):
+    number = whole_number(label) if isinstance(label, str) else label
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    if type(number) is not int or number < 0:  # True is not a label
         raise BadDataError(f"{where}: label {label!r} is not a whole number of at least 0")
     return path, number, classname
 
@@ -131,7 +129,11 @@ def save_split(
 
 
 def check_labels(parts: Parts, source: str) -> None:
-    """Raise BadDataError unless train has labels 0..n-1, the others no more, and each label one class name."""
+    """Check that train has labels 0..n-1, the others no more, and each label one class name.
+
+    Raises:
+        BadDataError: that is not so.
+    """
     if not parts.train:
         raise BadDataError(f"{source}: the training part is empty")
     names: dict[int, str] = {}

@@ -30,7 +30,11 @@ class JsonStore:
         self.home, self.spare, self.chosen, self._is_own = home, spare, chosen, is_own
 
     def _check_data_folder(self) -> None:
-        """Raise BadValueError if the files in `chosen` are those of another folder of own data that still exists."""
+        """Check that the files in `chosen` are not those of another folder of own data that still exists.
+
+        Raises:
+            BadValueError: they are.
+        """
         path = Path(self.chosen, FOLDER_NAME)
         if not (self.chosen and self._is_own and os.path.isfile(path)):
             return

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import trainers  # noqa: F401  registers the methods
 from dassl.utils.errors import UnknownNameError
 from datasets.acquire.names import generated, readers
-from datasets.layout.target import TargetDataset
+from datasets.layout.base import TargetDataset
 from experiments.plan.schema_errors import suggestion
 from runner.provenance import ROOT
 from trainers.core.facts import TRANSFER, Recipes, fact, lineage
@@ -48,6 +49,10 @@ class NamedMethod:
     def folder(self) -> str:
         """Folder of the config files below configs/trainers."""
         return self.recipes.folder or self.trainer
+
+    def config_path(self, stem: str) -> Path:
+        """Path of the config file of that name."""
+        return ROOT / "configs" / "trainers" / self.folder / f"{stem}.yaml"
 
     @property
     def learns(self) -> bool:
@@ -90,7 +95,7 @@ def _config_of_dataset(method: NamedMethod, setting: str, dataset: str, shots: i
     if dataset in recipes.by_dataset:
         return recipes.by_dataset[dataset]
     own = recipes.dataset_pattern.format(dataset)
-    return own if own and (ROOT / "configs" / "trainers" / method.folder / f"{own}.yaml").is_file() else ""
+    return own if own and method.config_path(own).is_file() else ""
 
 
 def _usual_config_file(method: NamedMethod, setting: str, dataset: str, shots: int) -> ConfigFile:

@@ -15,7 +15,7 @@ from yacs.config import CfgNode
 
 from dassl.config import plain
 from dassl.utils.safe_text import printable
-from datasets.layout.custom_names import custom_data_name
+from datasets.layout.custom_data import custom_data_name
 from experiments.plan.methods import ConfigFile, NamedMethod
 from runner.arguments import parse_args
 from runner.config import default_cfg, setup_cfg

@@ -56,7 +56,7 @@ class PlannedMethod:
         config_file = (
             ConfigFile(self.config) if self.config else default_config_file(self.method, setting, dataset, shots)
         )
-        path = ROOT / "configs" / "trainers" / self.method.folder / f"{config_file.stem}.yaml"
+        path = self.method.config_path(config_file.stem)
         if not path.is_file():
             shipped = sorted(file.stem for file in path.parent.glob("*.yaml"))
             remedy = suggestion(config_file.stem, shipped) if shipped else "write it, or copy that of a similar method"

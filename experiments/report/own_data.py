@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import printable
-from datasets.layout.custom_names import custom_data_name, custom_data_path
+from datasets.layout.custom_data import custom_data_name, custom_data_path
 
 from .papers import AVERAGE, OOD_AVERAGE, SHORT
 from .runs import FinishedRun

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from datasets.layout.config import DRAW_KEY
+from datasets import DRAW_KEY
 
 from .frame import recipe_order
 from .papers import AVERAGED, Comparison, compare_with_papers, in_order, short_name

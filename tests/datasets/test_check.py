@@ -13,6 +13,7 @@ from PIL import Image
 from dassl.config import get_cfg_default
 from dassl.data.data_manager import DatasetWrapper
 from dassl.utils import UserError
+from datasets import check as check_command
 from datasets.acquire import check
 from datasets.acquire.class_counts import compact_lines, count_classes, table_lines
 from datasets.eurosat import EuroSAT
@@ -26,9 +27,13 @@ def run(capsys):
     """Exit status and output of the command."""
 
     def run_check(*args):
-        status = check.main([str(arg) for arg in args])
+        said = ""
+        try:
+            status = check_command.main([str(arg) for arg in args])
+        except UserError as error:  # as `errors_in_one_line` ends the program
+            status, said = 1, f"error: {error}\n"
         captured = capsys.readouterr()
-        return status, captured.out + captured.err
+        return status, captured.out + captured.err + said
 
     return run_check
 
@@ -296,7 +301,7 @@ def test_arguments_that_make_no_sense(tmp_path, run, monkeypatch):
 )
 def test_words_that_would_have_no_effect(capsys, words, says):
     with pytest.raises(SystemExit) as end:
-        check.main(words)
+        check_command.main(words)
     assert end.value.code == 2
     said = capsys.readouterr().err
     assert says in said and said.count("\n") == 1

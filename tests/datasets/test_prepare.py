@@ -18,9 +18,10 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from dassl.utils import downloads
+from dassl.utils import UserError, downloads
 from dassl.utils.locks import lock
-from datasets.acquire import prepare
+from datasets import prepare
+from datasets.acquire import prepare as acquire_prepare
 from datasets.acquire.names import downloadable, readers
 from datasets.eurosat import EuroSAT
 from datasets.imagenet import ImageNet
@@ -90,9 +91,13 @@ def run(capsys, tmp_path):
     """Exit status and output of ``prepare NAME --root tmp_path/data ...``."""
 
     def run_prepare(*args):
-        status = prepare.main([*map(str, args), "--root", str(tmp_path / "data")])
+        said = ""
+        try:
+            status = prepare.main([*map(str, args), "--root", str(tmp_path / "data")])
+        except UserError as error:  # as `errors_in_one_line` ends the program
+            status, said = 1, f"error: {error}\n"
         captured = capsys.readouterr()
-        return status, captured.out + captured.err
+        return status, captured.out + captured.err + said
 
     return run_prepare
 
@@ -504,7 +509,8 @@ def test_imagenet_is_arranged_from_its_archives(run, tmp_path, monkeypatch, buil
 
 
 def test_without_archives_imagenet_is_by_hand(run, monkeypatch):
-    monkeypatch.setattr(prepare, "fetch_drive", lambda drive_id, path: Path(path).write_text("n01440764 tench\n"))
+    names = "n01440764 tench\n"
+    monkeypatch.setattr(acquire_prepare, "fetch_drive", lambda drive_id, path: Path(path).write_text(names))
     status, said = run("ImageNet")
     assert status == 1
     assert "images/train: ImageNet needs an account at https://image-net.org" in said

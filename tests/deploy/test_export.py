@@ -171,12 +171,20 @@ def test_the_plain_script_prepares_images_as_the_trainers_do(runs, tmp_path):
 
     classifier = load_classifier(runs("CoOp").output_dir)
     given = classifier.cfg.INPUT
+    settings = {"size": given.SIZE, "interpolation": given.INTERPOLATION, "max_pixels": 10**6}
+    settings |= {"mean": given.PIXEL_MEAN, "std": given.PIXEL_STD, "max_aspect_ratio": 200}
     pixels = np.random.default_rng(0).integers(0, 255, (301, 301, 3), dtype=np.uint8)
     for width, height in ((301, 200), (97, 143), (64, 64), (40, 33), (65, 64)):
         path = tmp_path / f"{width}x{height}.png"
         Image.fromarray(pixels[:height, :width]).save(path)
-        found = load_image(path, *given.SIZE, given.INTERPOLATION, given.PIXEL_MEAN, given.PIXEL_STD, 10**6, 200)
+        found = load_image(path, settings)
         assert (found - classifier.transform(Image.open(path))).abs().max() < 1e-5
+
+
+SCRIPT_SETTINGS = dict(
+    size=[64, 64], interpolation="bicubic", mean=[0.0] * 3, std=[1.0] * 3, max_pixels=999, max_aspect_ratio=299
+)
+"""`image` in a manifest."""
 
 
 @pytest.mark.parametrize(
@@ -207,7 +215,7 @@ def test_the_plain_script_refuses_what_it_would_clip_or_never_finish(tmp_path, k
         }[kind]
         Image.fromarray(np.full(shape, 100, dtype)).save(path)
     with pytest.raises(ImageError, match=f"odd.tif.*{says}"):
-        load_image(path, 64, 64, "bicubic", (0, 0, 0), (1, 1, 1), max_pixels=999, max_aspect_ratio=299)
+        load_image(path, SCRIPT_SETTINGS)
 
 
 @pytest.mark.parametrize("name", ["eps.jpg", "cut.dds"])
@@ -221,7 +229,7 @@ def test_the_plain_script_runs_no_program_and_names_every_damage(tmp_path, name,
     path.write_bytes(postscript if name == "eps.jpg" else whole.read_bytes()[:-9])
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *arguments: pytest.fail("Ghostscript was started"))
     with pytest.raises(standalone_script.ImageError, match=f"cannot read .*{name}"):
-        standalone_script.load_image(path, 64, 64, "bicubic", (0, 0, 0), (1, 1, 1), 999, 299)
+        standalone_script.load_image(path, SCRIPT_SETTINGS)
 
 
 def test_the_plain_script_finds_the_images_that_predict_finds(runs, tmp_path):

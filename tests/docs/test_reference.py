@@ -13,7 +13,6 @@ from runner.config import default_cfg
 from runner.provenance import ROOT
 from tools.reference import files, flags, keys
 from tools.reference.comments import comments_of_keys
-from tools.reference.errors import UndocumentedError
 
 
 def test_the_page_is_what_the_code_says():
@@ -73,7 +72,7 @@ def test_a_key_without_a_description_is_refused(monkeypatch):
         return cfg
 
     monkeypatch.setattr(keys, "default_cfg", with_new_key)
-    with pytest.raises(UndocumentedError, match="config keys without a description: TEST.UNEXPLAINED; write a comment"):
+    with pytest.raises(UserError, match="config keys without a description: TEST.UNEXPLAINED; write a comment"):
         keys.key_groups()
 
 
@@ -100,7 +99,7 @@ def test_flags_are_those_of_the_parsers(tmp_path, monkeypatch):
     ]
     assert flags.programs() == [flags.Program(f"python {program} work", "Works.", expected)]
     program.write_text(PROGRAM.replace(", HELP", ""))
-    with pytest.raises(UndocumentedError, match=r"flags without a description: .*program.py work --number; give"):
+    with pytest.raises(UserError, match=r"flags without a description: .*program.py work --number; give"):
         flags.programs()
 
 
@@ -122,7 +121,7 @@ def test_a_file_without_a_description_is_refused(tmp_path, monkeypatch):
     module.write_text('OUT_NAME = "out.txt"\n"""What came\nout."""\n_OWN_NAME = "x"\nOTHER_NAME = make()\n')
     assert files.file_groups() == {"here": [files.File("out.txt", "What came out.")]}
     module.write_text('OUT_NAME = "out.txt"\nBAD_NAME = "bad.txt"\nimport os\nA, C_NAME = "a", "c.txt"\n"""Two."""\n')
-    with pytest.raises(UndocumentedError, match="without a description: out.txt, bad.txt, c.txt; write a docstring"):
+    with pytest.raises(UserError, match="without a description: out.txt, bad.txt, c.txt; write a docstring"):
         files.file_groups()
 
 

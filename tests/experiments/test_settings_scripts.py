@@ -124,7 +124,8 @@ def test_few_shot_settings_of_some_data_sets_are_taken_there_only():
 
 
 def test_a_method_without_a_config_is_told_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr("experiments.plan.settings.ROOT", tmp_path)
+    for module in ("methods", "settings"):
+        monkeypatch.setattr(f"experiments.plan.{module}.ROOT", tmp_path)
     with pytest.raises(
         UserError, match=r"configs/trainers/CoOp/\w+.yaml .*; write it, or copy that of a similar method$"
     ):

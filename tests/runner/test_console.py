@@ -17,13 +17,13 @@ from forked import run_forked
 import parse_test_res
 import prometar
 import runner.arguments
-from datasets.acquire import arguments as data_arguments
+from datasets import check, prepare
 from deploy import arguments as deploy_arguments
 from deploy.export import FORMATS
 from experiments import arguments as experiment_arguments
 from experiments.plan.methods import METHODS
 from runner.result import PARTS
-from tools import benchmark_arguments
+from tools import benchmark
 from trainers.core.facts import ALL_SETTINGS
 
 ROOT = Path(prometar.__file__).parent
@@ -39,9 +39,9 @@ PARSERS = {
     "train": runner.arguments.make_parser(),
     "predict": deploy_arguments.make_predict_parser(),
     "export": deploy_arguments.make_export_parser(),
-    "check": data_arguments.make_check_parser(),
-    "prepare": data_arguments.make_prepare_parser(),
-    "benchmark": benchmark_arguments.make_parser(),
+    "check": check.make_check_parser(),
+    "prepare": prepare.make_prepare_parser(),
+    "benchmark": benchmark.make_parser(),
     "parse_test_res": parse_test_res.make_parser(),
     "web": deploy_arguments.make_web_parser(),
     **subparsers_of(deploy_arguments.make_hub_parser()),

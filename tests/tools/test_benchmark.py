@@ -10,6 +10,7 @@ import pytest
 from tiny_runs import STRONG_META_STEP
 
 from dassl.utils import UserError
+from experiments.plan.methods import METHODS
 from tools import benchmark
 
 FLOAT32_NOISE = 5e-5  # of the change that one step makes
@@ -18,7 +19,7 @@ PARTS = {"text tower", "image tower", "optimiser", "rest", "backward"}
 META_PARTS = PARTS - {"backward"} | {"teacher", "base gradient", "query gradient", "outer gradient"}
 
 
-@pytest.mark.parametrize("trainer", benchmark.OPTIONS)
+@pytest.mark.parametrize("trainer", benchmark.RECIPES)
 def test_step_and_evaluation_equal_the_plain_ones(trainer, tmp_path):
     report = tmp_path / "report.json"
     options = ["--trainer", trainer, "--backbone", "tiny", "--device", "cpu", "--threads", "1", "--classes", "5"]
@@ -60,6 +61,20 @@ def test_peak_memory(tmp_path):
 def test_what_cannot_be_measured_is_said():
     with pytest.raises(UserError, match="--classes 1001: choose 1 to 1000"):
         benchmark.main(["--backbone", "tiny", "--device", "cpu", "--classes", "1001"])
+
+
+def test_figures_that_cannot_be_written_are_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    small = ["--backbone", "tiny", "--device", "cpu", "--classes", "2", "--eval-only", "--eval-batch-size", "1"]
+    with pytest.raises(UserError, match=f"cannot create the folder {tmp_path}/file"):
+        benchmark.main([*small, "--repeats", "1", "--json", str(tmp_path / "file" / "report.json")])
+
+
+def test_every_method_is_measured_by_its_own_recipe():
+    """Nothing in tools/ names the methods: those that learn are all there, each with a config file of its folder."""
+    learning = {method.trainer: method.folder for method in METHODS.values() if method.learns}
+    assert {trainer: Path(path).parent.name for trainer, path in benchmark.RECIPES.items()} == learning
+    assert all(Path(path).is_file() for path in benchmark.RECIPES.values())
 
 
 PAGE = Path(benchmark.__file__).parents[1] / "docs" / "performance.md"

@@ -33,7 +33,11 @@ blanks and tuples need quotation marks: `INPUT.SIZE "(64, 64)"`.
 
 
 def page() -> str:
-    """The whole page. Raises UserError for what has no description."""
+    """The whole page.
+
+    Raises:
+        UserError: something has no description.
+    """
     from tools.reference.files import file_groups
     from tools.reference.flags import programs
     from tools.reference.keys import key_groups
@@ -88,7 +92,11 @@ def _text(text: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status. Raises UserError."""
+    """Exit status.
+
+    Raises:
+        UserError: an error that the user can fix, on one line.
+    """
     parser = ArgumentParser(
         prog="python -m tools.reference", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from runner.provenance import ROOT
-from tools.reference.errors import undocumented
+from tools.reference.undocumented import refuse_undocumented
 
 ENDING = "_NAME"
 PLACES = {
@@ -33,11 +33,14 @@ class File(NamedTuple):
 
 
 def file_groups() -> dict[str, list[File]]:
-    """All files, by the kind of their folder. Raises UndocumentedError for one without a description."""
+    """All files, by the kind of their folder.
+
+    Raises:
+        UserError: one has no description.
+    """
     groups = {place: [file for package in packages for file in _files(package)] for place, packages in PLACES.items()}
     silent = [file.name for files in groups.values() for file in files if not file.meaning]
-    if silent:
-        raise undocumented("files", silent, f"write a docstring below the constant ...{ENDING} that names it")
+    refuse_undocumented("files", silent, f"write a docstring below the constant ...{ENDING} that names it")
     return groups
 
 

@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 from dassl.utils.errors import UserError
 from runner.provenance import ROOT
-from tools.reference.errors import undocumented
+from tools.reference.undocumented import refuse_undocumented
 
 LEFT_OUT = ("tests", "docs", "build", "tools")
 """Folders whose programs are not listed; those in tools are for work on the project itself."""
@@ -50,11 +50,14 @@ class _Found(BaseException):
 
 
 def programs() -> list[Program]:
-    """All programs of the repository and their subcommands. Raises UndocumentedError for a flag without help."""
+    """All programs of the repository and their subcommands.
+
+    Raises:
+        UserError: a flag has no help.
+    """
     found = [program for words in _commands() for program in _programs_of(words)]
     silent = [f"{program.command} {flag.name}" for program in found for flag in program.flags if not flag.meaning]
-    if silent:
-        raise undocumented("flags", silent, "give each a help text")
+    refuse_undocumented("flags", silent, "give each a help text")
     return found
 
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import datasets
 import trainers
 from dassl.config import defaults, leaves
 from dassl.engine import TRAINER_REGISTRY
-from datasets.layout import config as datasets_config
 from runner.config import default_cfg
 from tools.reference.comments import ANY, comments_of_keys
-from tools.reference.errors import undocumented
+from tools.reference.undocumented import refuse_undocumented
 
 OPTIMISER = "OPTIM"
 
@@ -41,7 +41,11 @@ class Group(NamedTuple):
 
 
 def key_groups() -> list[Group]:
-    """All keys, by node. Raises UndocumentedError for keys that no comment describes."""
+    """All keys, by node.
+
+    Raises:
+        UserError: no comment describes one.
+    """
     meanings, users = _meanings(), _trainers_by_node()
     groups = {"": Group("At the top", "", [])}
     absent: dict[str, list[str]] = {}
@@ -53,8 +57,7 @@ def key_groups() -> list[Group]:
         group = groups.setdefault(node, Group(node, _note(node, users), []))
         group.keys.append(Key(name, default, _meaning(name, meanings)))
     silent = [key.name for group in groups.values() for key in group.keys if not key.meaning]
-    if silent:
-        raise undocumented("config keys", silent, "write a comment behind each, where its default is")
+    refuse_undocumented("config keys", silent, "write a comment behind each, where its default is")
     return [*groups.values(), Group("Nodes of trainers that are not here", _note_on_absent(absent), [])]
 
 
@@ -98,7 +101,7 @@ def _note_on_absent(absent: Mapping[str, Iterable[str]]) -> str:
 def _meanings() -> dict[str, str]:
     """Comments of all keys."""
     found: dict[str, str] = {}
-    for module in (defaults, datasets_config, trainers):
+    for module in (defaults, datasets, trainers):
         found |= comments_of_keys(Path(inspect.getfile(module)))
     for kind in _kinds():
         comments = comments_of_keys(Path(inspect.getfile(kind)))
