@@ -1,13 +1,4 @@
-"""Mean and spread of results over seeds, read from log files (ours or the CoOp repositories').
-
-    python parse_test_res.py output/base2new/train_base/shapes/shots_16/ProMetaR/<cfg>             # seed1, seed2, ...
-    python parse_test_res.py output/evaluation/ProMetaR/<cfg> --multi-exp                          # one level more
-    python parse_test_res.py output/.../test_new/... --test-log                                    # --eval-only runs
-
-A training run counts when its log says that training has finished; the last result after that line is taken. With
---test-log the last result of the log is taken. What cannot be read is named, all the rest is summarised, and the exit
-status is 1.
-"""
+"""Mean and spread of results over seeds, read from log files (ours or the CoOp repositories')."""
 
 from __future__ import annotations
 

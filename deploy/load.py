@@ -26,7 +26,6 @@ from runner.plugins import check_recorded
 from trainers.core.learned import find_checkpoint, read_checkpoint
 from trainers.core.method import Method, prompted_clip
 from trainers.core.prompted_clip import PromptedClip
-from trainers.core.received import refuse_backbone_of_the_folder
 from trainers.core.record import (
     CLASSNAMES_NAME,
     CONFIG_NAME,
@@ -35,6 +34,7 @@ from trainers.core.record import (
     check_same_backbone,
     frozen_digest,
     read_record,
+    refuse_backbone_of_the_folder,
 )
 
 PROMPTS_NAME = "prompts.safetensors"

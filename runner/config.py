@@ -21,8 +21,7 @@ from dassl.utils import BadValueError, MissingFileError
 from datasets.layout.base import full_path
 from runner import plugins
 from runner.recording import row_name, trained_row_name
-from trainers.core.received import refuse_backbone_of_the_folder
-from trainers.core.record import changes_no_number, read_record
+from trainers.core.record import changes_no_number, read_record, refuse_backbone_of_the_folder
 from trainers.core.trainer import PromptTrainer
 
 KEY_OF_FLAG = {

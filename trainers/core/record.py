@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from yacs.config import CfgNode
 
 from clip.backbones.open_clip import is_open_clip
-from clip.clip import checkpoint_file_of
+from clip.clip import checkpoint_file_of, local_file
 from dassl.config import CHANGES_NO_NUMBER
 from dassl.config.differences import BACKBONE_KEY, by_content
 from dassl.config.merge import type_words
@@ -154,3 +155,27 @@ def _of_type(default: Any, value: Any, what: str) -> Any:
     if default is not None and value is not None and type(value) is not type(default):
         raise BadTypeError(f"{what} should be {type_words(default)}, not {value!r}")
     return value
+
+
+def refuse_backbone_of_the_folder(backbone: str, folder: str | os.PathLike[str]) -> None:
+    """Check that a backbone that only the record names is not a file that may have come with the folder.
+
+    Raises:
+        UserError: it may be.
+    """
+    path = local_file(backbone)
+    if path is not None and _lies_in(path, folder):
+        raise UserError(
+            f"{Path(folder, CONFIG_NAME)} names a backbone file in the same folder: if you trust this file, "
+            f"add --backbone {shlex.quote(backbone)}"
+        )
+
+
+def _lies_in(path: str, folder: str | os.PathLike[str]) -> bool:
+    """Whether a file lies below a folder, as its path is written or after links are followed."""
+    try:
+        resolved = Path(path).resolve(strict=True), Path(folder).resolve(strict=True)
+    except (OSError, RuntimeError):  # links that cannot be followed to their end may lead anywhere
+        return True
+    written = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
+    return any(file.is_relative_to(where) for file, where in (resolved, written))
