@@ -50,14 +50,19 @@ def reset_cfg(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 
 def overridden_flags(args: argparse.Namespace) -> list[str]:
-    """A line for each given flag whose key a KEY VALUE pair sets to something else; without folders."""
-    pairs = dict(zip(args.opts[::2], args.opts[1::2], strict=True))
+    """A line for each flag, and each KEY VALUE pair, whose key a later pair sets to something else; without folders."""
+    pairs: dict[str, Any] = {}
+    repeated = []
+    for key, value in zip(args.opts[::2], args.opts[1::2], strict=True):
+        if str(pairs.get(key, value)) != str(value):
+            repeated.append(f"{key} {value} overrides the earlier {key} {pairs[key]}")
+        pairs[key] = value
     given = ((flag, key, getattr(args, flag)) for flag, key in KEY_OF_FLAG.items() if key not in changes_no_number())
     return [
         f"{key} {pairs[key]} (a KEY VALUE pair) overrides --{flag.replace('_', '-')} {value}"
         for flag, key, value in given
         if key in pairs and value not in (None, "") and str(value) != str(pairs[key])
-    ]
+    ] + repeated
 
 
 def set_key(cfg: CfgNode, key: str, value: Any) -> None:

@@ -47,3 +47,5 @@ def test_a_pair_that_overrides_a_flag_is_said():
     args = train.parse_args(words)
     assert train.setup_cfg(args).SEED == 5
     assert overridden_flags(args) == ["SEED 5 (a KEY VALUE pair) overrides --seed 1"]
+    args.opts = ["OPTIM.LR", "0.1", "TEST.SPLIT", "val", "OPTIM.LR", "0.2", "TEST.SPLIT", "val"]
+    assert overridden_flags(args) == ["OPTIM.LR 0.2 overrides the earlier OPTIM.LR 0.1"]
