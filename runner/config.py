@@ -54,7 +54,7 @@ def overridden_flags(args: argparse.Namespace) -> list[str]:
     pairs: dict[str, Any] = {}
     repeated = []
     for key, value in zip(args.opts[::2], args.opts[1::2], strict=True):
-        if str(pairs.get(key, value)) != str(value):
+        if str(pairs.get(key, value)) != str(value) and key not in changes_no_number():
             repeated.append(f"{key} {value} overrides the earlier {key} {pairs[key]}")
         pairs[key] = value
     given = ((flag, key, getattr(args, flag)) for flag, key in KEY_OF_FLAG.items() if key not in changes_no_number())

@@ -52,7 +52,7 @@ class CoPromptPrompts(MaPLePrompts):
             self.learn({f"{name}.fc.0.weight": down.weight, f"{name}.fc.2.weight": up.weight})
 
     def adapted(self, theta: Theta, name: str, features: Tensor) -> Tensor:
-        """Features [N, e], not normalised, behind the adapter of that name."""
+        """Features [N, e], not normalised, after the adapter of that name."""
         features, share = at_least_float32(features), SHARES[name]
         hidden = F.linear(features, theta[f"{name}.fc.0.weight"]).relu()
         return share * F.linear(hidden, theta[f"{name}.fc.2.weight"]).relu() + (1 - share) * features

@@ -2,7 +2,7 @@
 
 Yao, Zhang, Xu, "TCP: Textual-based Class-aware Prompt tuning for Visual-Language Model", CVPR 2024. Beside a learned
 context, four rows of each class are T(û0_c), a small network of the frozen features û0_c of the class's hand-written
-prompt. They replace the rows behind the start mark at the input of a deeper layer. The learned class features stay near
+prompt. They replace the rows after the start mark at the input of a deeper layer. The learned class features stay near
 the frozen ones: L = CE + W (1 - mean_c ŵ_c · û0_c).
 """
 

@@ -37,7 +37,7 @@ POSITIVE = Range(lambda value: value > 0 and math.isfinite(value), "above 0")
 BELOW_ONE = Range(lambda value: 0 <= value < 1, "at least 0 and below 1")
 _BATCH = between(1, 2**31 - 1)
 
-_RANGES = {
+INPUT_RANGES = {
     "INPUT.MAX_PIXELS": between(1, 2**31),
     "INPUT.MAX_ASPECT_RATIO": between(1, 10_000),  # resized to a height of 224, such a strip takes 2 GB
     "INPUT.PIXEL_STD": POSITIVE,
@@ -46,6 +46,8 @@ _RANGES = {
     "INPUT.GN_STD": at_least(0),
     "INPUT.RGS_P": between(0, 1),
     "INPUT.GB_P": between(0, 1),
+}
+_RANGES = INPUT_RANGES | {
     "DATASET.NUM_SHOTS": Range(lambda value: value >= -1, "at least 1 (-1 for all images, 0 for an evaluation only)"),
     "DATALOADER.NUM_WORKERS": between(0, MAX_WORKERS),
     "DATALOADER.K_TRANSFORMS": at_least(1),

@@ -47,6 +47,7 @@ class ResumableRun(RunChecks):
         self._unfinished: dict[str, Any] | None = None  # the epoch that a resumed run continues
         self._resumable_loader: ImageLoader | None = None  # of the current epoch
         self._epoch_is_saved = False
+        self.commits: list[str] = []  # of the code that trains; a program that knows its own sets it
 
     def _resume(self) -> None:
         """Resume the run in RESUME or in OUTPUT_DIR, if there is one."""
@@ -84,7 +85,7 @@ class ResumableRun(RunChecks):
 
     def training_state(self) -> dict[str, Any]:
         """As in TrainerBase, with the best result so far and the loss scale (of `self.scaler`, if there is one)."""
-        state = super().training_state()
+        state = super().training_state() | {"commits": self.commits}
         state["best_result"] = self.best_result
         state["threads"] = torch.get_num_threads()
         state["steps"] = (self.epoch + 1) * getattr(self, "num_batches", 0)
@@ -98,6 +99,7 @@ class ResumableRun(RunChecks):
         self.best_result = float(state["best_result"])
         self._first_new_step = int(state["steps"])
         self._keep_threads(state.get("threads"))
+        self.commits = list(dict.fromkeys([*state.get("commits", ()), *self.commits]))
         if state.get("scaler") and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
 

@@ -63,7 +63,6 @@ class RunChecks(TrainerBase):
         self.scored_run: RunRecord | None = None  # of the checkpoint that was loaded for an evaluation
         self.start_digest: str | None = None  # SHA-256 of the file of MODEL.INIT_WEIGHTS
         self.extended_after: list[int] = []
-        self.commits: list[str] = []  # of the code that trains; a program that knows its own sets it
         self._warned: set[str] = set()
 
     # What is recorded
@@ -88,7 +87,6 @@ class RunChecks(TrainerBase):
             start=self.start_digest,
             extended_after=self.extended_after,
             files=self._file_digests,
-            commits=self.commits,
         )
 
     def write_run_record(self, directory: str) -> None:
@@ -158,7 +156,7 @@ class RunChecks(TrainerBase):
             lines += self._data_differences(record)
         self._refuse_or_warn(path, lines, _remedy(differences, resuming))
         if resuming:
-            self._take_over_past(record, checkpoint["epoch"])
+            self._take_over_extensions(record, checkpoint["epoch"])
         else:
             self.scored_run = record
         return record
@@ -176,8 +174,7 @@ class RunChecks(TrainerBase):
         """Whether `TRAIN.EXTEND` gives the recorded run more epochs than it had."""
         return bool(record is not None and self.cfg.TRAIN.EXTEND and record.epochs < self.cfg.OPTIM.MAX_EPOCH)
 
-    def _take_over_past(self, record: RunRecord, epoch: int) -> None:
-        self.commits = list(dict.fromkeys([*record.commits, *self.commits]))
+    def _take_over_extensions(self, record: RunRecord, epoch: int) -> None:
         self.extended_after = list(record.extended_after)
         if self.needs_more_epochs(record):
             self.extended_after.append(epoch)

@@ -53,7 +53,6 @@ class RunRecord:
         weights: SHA-256 of the learned weights of each registered model, all written together.
         extended_after: numbers of epochs after which the run was extended.
         files: SHA-256 of further files that the training read, by the key that names the file.
-        commits: those of the code that trained, in their order; several if a run was resumed with other code.
     """
 
     config: dict[str, Any]
@@ -65,7 +64,6 @@ class RunRecord:
     weights: dict[str, str] = field(default_factory=dict)
     extended_after: list[int] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
-    commits: list[str] = field(default_factory=list)
 
     @property
     def digests(self) -> dict[str, str | None]:
@@ -74,7 +72,9 @@ class RunRecord:
 
     def to_text(self) -> str:
         """One string, so that equal records make equal bytes in a checkpoint."""
-        content = {name: value for name, value in asdict(self).items() if value or name not in _NEWER}
+        content = asdict(self)
+        if not self.files:  # as earlier versions wrote it
+            del content["files"]
         return json.dumps(content, sort_keys=True)
 
     @staticmethod
@@ -88,7 +88,7 @@ class RunRecord:
             return None
         try:
             record = RunRecord(**json.loads(checkpoint[RUN_KEY]))
-            texts = *record.images.values(), *record.weights.values(), *record.files.values(), *record.commits
+            texts = *record.images.values(), *record.weights.values(), *record.files.values()
             fits = (
                 all(isinstance(getattr(record, name), kind) for name, kind in _KINDS.items())
                 and all(isinstance(text, str) for text in texts)
@@ -101,8 +101,6 @@ class RunRecord:
         raise UnreadableFileError(f'{path} is damaged: "{RUN_KEY}" does not describe a run')
 
 
-_NEWER = ("files", "commits")
-"""Fields that earlier versions did not have; empty ones are left out, so that those read the checkpoint."""
 _KINDS = {
     name: get_origin(hint) if get_origin(hint) in (dict, list) else hint
     for name, hint in get_type_hints(RunRecord).items()

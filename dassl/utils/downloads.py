@@ -65,7 +65,15 @@ def fetch_url(url: str, path: StrPath, digest: str = "", kind: str = "MD5") -> N
         if digest and (found := file_digest(part, _DIGESTS[kind])) != digest:
             part.unlink()
             raise MissingFileError(f"{url} gave a file with {kind} {found}, not {digest}; it was removed")
+        _move(part, path)
+
+
+def _move(part: Path, path: StrPath) -> None:
+    """Give a complete file its name."""
+    try:
         part.replace(path)
+    except OSError as error:
+        raise UnwritableFileError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _has_digest(path: StrPath, digest: str, kind: str) -> bool:
@@ -84,7 +92,7 @@ def _fetch(url: str, part: Path) -> None:
     """Append the missing bytes to `part`, with several attempts."""
     import requests  # slow to import
 
-    reason = ""
+    reason, received = "", _size(part)
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(PAUSE)
@@ -94,6 +102,8 @@ def _fetch(url: str, part: Path) -> None:
             reason = "the connection was lost"
         except requests.RequestException as error:
             reason = _reason(error)
+            if isinstance(error, requests.ConnectionError) and not attempt and _size(part) == received:
+                break  # there is no connection, so there is none to be lost
         except (MissingFileError, UnwritableFileError):  # both are OSErrors
             raise
         except OSError as error:
@@ -171,7 +181,7 @@ def _fetch_with_gdown(path: StrPath, page: str, **source: Any) -> None:
             received, reason = None, _reason(error)
         if received is None:
             raise MissingFileError(f"cannot download {part.stem} from {page}: {reason}")
-        part.replace(path)
+        _move(part, path)
 
 
 def _reason(error: Exception) -> str:

@@ -46,9 +46,9 @@ def lock(folder: StrPath, again: bool = False, name: str = LOCK_NAME, wait: bool
     path = Path(os.path.realpath(folder), name)  # the same for every way to write the folder
     for _ in range(ATTEMPTS):
         mkdir_if_missing(path.parent)
-        taken = FileLock(path, timeout=-1 if wait else 0, is_singleton=again, on_acquired=_sign)
+        taken = FileLock(path, timeout=0, is_singleton=again, on_acquired=_sign)
         try:
-            taken.acquire()
+            _acquire(taken, path, wait)
             return taken
         except Timeout as error:
             who = _holder(path)
@@ -59,6 +59,16 @@ def lock(folder: StrPath, again: bool = False, name: str = LOCK_NAME, wait: bool
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"cannot lock {path}: {reason} (does the file system support locks?)") from error
     raise UserError(f"cannot lock {path}: other processes keep removing it; try again")
+
+
+def _acquire(lock: FileLock, path: Path, wait: bool) -> None:
+    try:
+        lock.acquire()
+    except Timeout:
+        if not wait:
+            raise
+        print(f"Waiting for another process{_holder(path)}, which has {path}")
+        lock.acquire(timeout=-1)
 
 
 @contextmanager

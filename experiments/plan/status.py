@@ -8,7 +8,7 @@ from dassl.config import config_differences, plain
 from dassl.config.differences import EXTEND_KEY, only_more_epochs, without_extension
 from dassl.engine.run_record import has_checkpoints, has_record
 from dassl.utils.errors import BadValueError, MissingFileError
-from experiments.plan.runs import PlannedRun, default_config, short_path
+from experiments.plan.runs import ROOT, PlannedRun, default_config, short_path
 from runner.result import WORKERS, read_result
 from runner.same_files import by_content_of_files, local_backbone_digest, without_files
 from trainers.core.record import changes_no_number, read_record
@@ -45,7 +45,7 @@ def _is_to_be_extended(run: PlannedRun, found: dict[str, Any]) -> bool:
     exempt = changes_no_number() if run.trains else changes_no_number() | {WORKERS}
     different = config_differences(found["full_config"], planned, plain(default_config()), exempt)
     if "results" in found:
-        different = by_content_of_files(different, found, planned, local_backbone_digest)
+        different = by_content_of_files(different, found, planned, local_backbone_digest, str(ROOT))
     else:
         different = without_files(different)
     refused = without_extension(different, planned["TRAIN"]["EXTEND"])

@@ -88,7 +88,7 @@ def html_page(
         title: of the page.
         facts: lines about the whole report.
         scores: the tables of the papers with their charts.
-        after: sections behind the curves.
+        after: sections after the curves.
         training: curves by setting.
         calibration: diagrams by setting.
         palette: colours and names of the methods.

@@ -45,7 +45,7 @@ AVERAGED = {
 AVERAGE = "Average"
 OOD_AVERAGE = "OOD average"
 AVERAGE_OVER_TARGETS = " (10 targets)"
-"""What some tables write behind the average of the cross-dataset setting."""
+"""What some tables write after the average of the cross-dataset setting."""
 
 # Published method, trainer and config file of its recipe, and the settings that it was published for. Recipes of one
 # name keep their own rows: three are in circulation as "IVLP". Methods without an entry have no trainer here.

@@ -26,7 +26,7 @@ PARTIAL, MIXED = "†", "‡"
 LEGEND = (
     "Accuracy in percent: mean ± standard deviation (n − 1) over seeds. H is the harmonic mean of base and new; of an "
     f"average row, of averaged base and averaged new. {PARTIAL} over fewer seeds or data sets than meant; {MIXED} runs "
-    "of different versions, commits, weights or devices in one number: see the notes."
+    "of different versions, commits, files, weights or devices in one number: see the notes."
 )
 BANDS = (
     "Bands, from an outsider's full rerun of a sibling method: 0.5 points for the average H, 1 for base, 2 for new, 4 "

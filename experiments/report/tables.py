@@ -121,7 +121,7 @@ class Column(NamedTuple):
 
 
 def _by_dataset(sheet: Sheet, columns: Sequence[Column]) -> list[Place]:
-    """A block for each data set, behind that of the average of several."""
+    """A block for each data set, after that of the average of several."""
     blocks = [(label, [dataset]) for dataset, label in _labels(sheet.datasets, [AVERAGE]).items()]
     return [
         Place(

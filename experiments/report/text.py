@@ -25,7 +25,7 @@ CSV_COLUMNS = [
 def _condensed(section: Section) -> tuple[pd.DataFrame, list[str]]:
     """The texts without the columns that are the same in all rows, and a line that says those; none if none are.
 
-    Remarks and differences to the baseline stand behind the texts. Published figures have their own table.
+    Remarks and differences to the baseline stand after the texts. Published figures have their own table.
     """
     texts = section.texts
     for behind in (section.remarks, section.differences):
@@ -70,7 +70,7 @@ def markdown(sections: Iterable[Section], title: str, facts: Iterable[str]) -> s
         lines += [f"## {in_markdown(section.title)}", ""]
         lines += [part for line in of_all_rows for part in (in_markdown(line), "")]
         lines += [_table(texts, "github"), ""]
-        # a blank line behind the notes, or else the legend would belong to the last one
+        # a blank line after the notes, or else the legend would belong to the last one
         lines += [
             *(f"* {in_markdown(note)}" for note in section.notes),
             *[""] * bool(section.notes),

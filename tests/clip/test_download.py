@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import http.server
 import multiprocessing
+import re
+import sys
 import threading
 
 import pytest
 
 from clip import clip
 from dassl.utils import UserError, downloads
+from dassl.utils.locks import locked_while_writing
 
 CONTENT = b"weights of a model " * 200_000
 HALF = len(CONTENT) // 2
@@ -145,3 +148,33 @@ def test_published_addresses_hold_their_digest():
         assert len(url.split("/")[-2]) == 64 and int(url.split("/")[-2], 16)
     # OpenAI's file of ViT-B/16, as published in CLIP's repository
     assert remote["ViT-B/16"].split("/")[-2].startswith("5806e77cd80f8b59890b7e101eabd078")
+
+
+def test_without_a_connection_the_first_attempt_is_the_last(tmp_path, monkeypatch):
+    waits = []
+    monkeypatch.setattr(downloads.time, "sleep", waits.append)
+    refused(f"http://127.0.0.1:9/{DIGEST}/model.pt", tmp_path / "cache", "no connection to 127.0.0.1:9")
+    assert not waits
+
+
+def test_a_folder_in_the_place_of_the_file_is_named(server, tmp_path):
+    (tmp_path / "model.pt").mkdir()
+    with pytest.raises(UserError, match=r"cannot download .*: cannot write .*model.pt: Is a directory; put the file"):
+        clip._download(f"{server}/{DIGEST}/model.pt", tmp_path)
+
+
+def test_a_process_that_waits_says_for_whom(tmp_path, capfd):
+    with locked_while_writing(tmp_path, "part.lock"):
+        waiting = multiprocessing.get_context("fork").Process(target=lock_and_release, args=(tmp_path,))
+        waiting.start()
+        waiting.join(1)
+    waiting.join(30)
+    assert waiting.exitcode == 0
+    assert re.search(
+        r"Waiting for another process \(process \d+ on .*\), which has .*part.lock", capfd.readouterr().out
+    )
+
+
+def lock_and_release(folder):
+    with locked_while_writing(folder, "part.lock", wait=True):
+        sys.stdout.flush()

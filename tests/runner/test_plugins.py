@@ -26,6 +26,8 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError, read_json
 from runner import plugins
 from runner.plugin_config import flag_defaults, parsed, pruned
+from trainers.core.learned import load_learned
+from trainers.core.ranges import check_all_ranges
 
 ROOT = Path(train.__file__).parent
 STAND_INS = Path(__file__).parents[1] / "helpers" / "plugins"
@@ -124,6 +126,17 @@ def test_names_registered_by_files_of_other_names():
     cfg = configured("--plugin", STAND_INS / "maple_checkout")
     assert {name for name in OURS if TRAINER_REGISTRY.get(name) is not OURS[name]} == {"VPT", "IVLP"}
     assert cfg.TRAINER.VPT.N_CTX_VISION == 2 and "PROMPT_DEPTH_TEXT" in cfg.TRAINER.IVLP  # no train.py: our keys
+
+
+def test_what_a_replaced_method_stated_still_counts():
+    cfg = configured("--plugin", STAND_INS / "maple_checkout")
+    name = "image_encoder.transformer.resblocks.8.VPT_shallow"
+    with pytest.raises(UserError, match=f"contains prompt tensor {name}"):
+        load_learned(torch.nn.Module(), {name: torch.zeros(2, 4)}, "a published file")
+    cfg.defrost()
+    cfg.TRAINER.VPT.N_CTX_VISION = -1
+    with pytest.raises(UserError, match="TRAINER.VPT.N_CTX_VISION is -1"):
+        check_all_ranges(cfg)
 
 
 def test_a_clip_that_the_plugin_brings_is_for_its_own_files(capsys):

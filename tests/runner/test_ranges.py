@@ -12,11 +12,13 @@ import train
 import trainers
 from dassl.config import check_ranges, get_cfg_default
 from dassl.config import ranges as ranges_of_dassl
-from dassl.engine import build_trainer
+from dassl.data.transforms import build_transform
+from dassl.engine import TRAINER_REGISTRY, build_trainer
 from dassl.utils import UserError
 from experiments.launch.command import check_configs
 from experiments.launch.single import Request
 from experiments.plan.settings import Places, PlannedMethod
+from trainers.core.ranges import ranges_of
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +162,15 @@ def test_training_on_no_images_is_not_training_on_all(tiny):
 def test_every_number_of_a_method_has_a_range():
     cfg = get_cfg_default()
     train.extend_cfg(cfg)
-    for node in NODES.values():
+    for name, node in NODES.items():
+        known = ranges_of(TRAINER_REGISTRY.get(name))
         for key, value in cfg.TRAINER[node].items():
-            assert type(value) not in (int, float) or key in trainers.core.ranges._RANGES, f"{node}.{key}"
+            assert type(value) not in (int, float) or key in known, f"{node}.{key}"
+
+
+@pytest.mark.parametrize(("key", "value"), [("RGS_P", 2.0), ("GB_P", -1.0), ("MAX_PIXELS", 0), ("MAX_ASPECT_RATIO", 0)])
+def test_transforms_that_are_built_without_a_trainer_check_their_numbers(key, value):
+    cfg = get_cfg_default()
+    cfg.INPUT[key] = value
+    with pytest.raises(UserError, match=f"INPUT.{key} is {value}"):
+        build_transform(cfg, is_train=True)

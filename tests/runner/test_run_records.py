@@ -30,7 +30,7 @@ from deploy import load_classifier
 from experiments.launch.single import Request
 from experiments.plan.settings import Places, PlannedMethod
 from experiments.plan.status import is_finished
-from runner import recording
+from runner import recording, same_files
 from runner.same_files import file_digests
 from trainers.core.record import frozen_digest
 from trainers.prometar import MODULATOR
@@ -327,7 +327,7 @@ def test_the_launcher_compares_files_by_their_content(tmp_path):
         (PlannedMethod("coop", "vit_b16_ep50_ctxv1"), "DATASET.CLASSNAMES"),
     ],
 )
-def test_the_launcher_notices_an_edited_file(tmp_path, method, key):
+def test_the_launcher_notices_an_edited_file(tmp_path, monkeypatch, method, key):
     """The path is the same, so the file's content decides whether a finished run is the planned one."""
     file = tmp_path / "file"
     file.write_text("first")
@@ -340,6 +340,14 @@ def test_the_launcher_notices_an_edited_file(tmp_path, method, key):
     assert is_finished(request(file))
     file.write_text("edited")
     with pytest.raises(BadValueError, match=rf"{key} is '{file} \(SHA-256 .*' there, planned: '{file} \(SHA-256"):
+        is_finished(request(file))
+
+    def unreadable(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(same_files, "file_sha256", unreadable)
+    file.write_text("another")
+    with pytest.raises(UserError, match=f"cannot read {file}: Permission denied"):
         is_finished(request(file))
     file.unlink()
     assert is_finished(request(file))  # what is not there cannot be compared
@@ -368,7 +376,7 @@ def test_a_run_that_other_code_continued_says_so(scene, monkeypatch):
     assert scene(folder)["earlier_commits"] == ["aaaa+"]
     assert scene(folder, "OPTIM.MAX_EPOCH", 3, flags="--extend")["earlier_commits"] == ["aaaa+"]
     (checkpoint,) = folder.glob("prompt_learner/model.pth.tar-3")
-    assert json.loads(torch.load(checkpoint, weights_only=True)["run"])["commits"] == ["aaaa+", "bbbb"]
+    assert torch.load(checkpoint, weights_only=True)["training_state"]["commits"] == ["aaaa+", "bbbb"]
 
 
 def test_one_file_read_as_two_models_is_not_one_backbone():

@@ -9,17 +9,14 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.found_models import found_instead
 from dassl.utils import UserError, load_checkpoint
 from dassl.utils.files import StrPath
 from dassl.utils.torchtools import BEST_NAME, POINTER_NAME, checkpoint_name, last_checkpoint_file
 
-
-def _looks_learned(name: str) -> bool:
-    """Whether some method gives a learned tensor this name; all others in a checkpoint are the frozen CLIP's."""
-    methods = (TRAINER_REGISTRY.get(method) for method in TRAINER_REGISTRY.registered_names())
-    return any(re.search(pattern, name) for method in methods for pattern in getattr(method, "learned_names", ()))
+LEARNED_NAMES: set[str] = set()
+"""Patterns of what published checkpoints call learned tensors, from all methods, also from those that a plug-in has
+replaced; everything else in a checkpoint is the frozen CLIP."""
 
 
 def load_learned(module: nn.Module, state: Mapping[str, Tensor], source: str, unused: Collection[str] = ()) -> None:
@@ -42,7 +39,7 @@ def load_learned(module: nn.Module, state: Mapping[str, Tensor], source: str, un
             shape, expected = tuple(state[name].shape), tuple(tensor.shape)
             raise UserError(f"{source}: tensor {name} has shape {shape}, but this configuration needs {expected}")
     for name in state:
-        if name not in own and name not in unused and _looks_learned(name):
+        if name not in own and name not in unused and any(re.search(pattern, name) for pattern in LEARNED_NAMES):
             raise UserError(f"{source}: contains prompt tensor {name}, which this configuration does not have")
     module.load_state_dict({name: state[name] for name in own})
 

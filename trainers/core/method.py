@@ -18,7 +18,7 @@ from dassl.config.ranges import Range
 from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import UserError
 from trainers.core.captured import CapturedFunctions
-from trainers.core.learned import Learned
+from trainers.core.learned import LEARNED_NAMES, Learned
 from trainers.core.precision import Precision
 from trainers.core.prompted_clip import PromptedClip
 from trainers.core.prompts import Prompts
@@ -46,6 +46,11 @@ class Method:
     """By key of the method's node: the numbers that it may be (see also `trainers.core.ranges`)."""
     choices: Mapping[str, Sequence[str]] = MappingProxyType({})
     """By key of the method's node: the words that it may be."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        LEARNED_NAMES.update(cls.learned_names)
+
     cfg: CfgNode
     classes: list[str]
     """Class names in the order of the logits."""

@@ -57,7 +57,7 @@ class Precision:
     def lowered(self, gradients: Mapping[str, Tensor], factor: float) -> Gradients:
         """Gradients of a loss that was lifted, times a factor, with the lift taken out.
 
-        The factor belongs here, behind everything else: a small one would undo the lift.
+        The factor belongs here, after everything else: a small one would undo the lift.
         """
         return multiply(gradients, factor / self.lift)
 

@@ -241,7 +241,7 @@ class ContextPrompts:
 
 
 def _name_after(before: int, n_ctx: int, name_length: int, length: int) -> Tensor:
-    """Order that moves the name's tokens behind the first `before` context tokens: indices [L]."""
+    """Order that moves the name's tokens after the first `before` context tokens: indices [L]."""
     start, name = 1 + n_ctx, 1 + n_ctx + name_length
     pieces = (range(1 + before), range(start, name), range(1 + before, start), range(name, length))
     return torch.tensor([index for piece in pieces for index in piece])

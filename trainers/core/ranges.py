@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from yacs.config import CfgNode
 
 from dassl.config.ranges import Range, at_least, between, check_values
@@ -28,6 +30,11 @@ _SHARED_RANGES = {
 """By key: sizes and weights that have one name in several methods. A method states its other ones (`ranges`)."""
 
 
+def ranges_of(trainer: Any) -> dict[str, Range]:
+    """The ranges of all keys that the node of a trainer may have."""
+    return _SHARED_RANGES | dict(getattr(trainer, "ranges", {}))
+
+
 def check_all_ranges(cfg: CfgNode) -> None:
     """Check the numbers of all keys.
 
@@ -36,8 +43,9 @@ def check_all_ranges(cfg: CfgNode) -> None:
     """
     check_ranges_of_dassl(cfg, optimisers=("OPTIM", "OPTIM_VNET"))
     check_values(cfg, {"TRAINER.TEXT_CHUNK": at_least(0)})
-    for name in TRAINER_REGISTRY.registered_names():
-        trainer = TRAINER_REGISTRY.get(name)
-        if node := getattr(trainer, "config_node", ""):
-            ranges = _SHARED_RANGES | dict(getattr(trainer, "ranges", {}))
+    trainers = (TRAINER_REGISTRY.get(name) for name in TRAINER_REGISTRY.registered_names())
+    by_node = {getattr(trainer, "config_node", ""): ranges_of(trainer) for trainer in trainers}
+    for node, settings in cfg.TRAINER.items():
+        if isinstance(settings, CfgNode):
+            ranges = by_node.get(node, _SHARED_RANGES)
             check_values(cfg, {f"TRAINER.{node}.{key}": range_ for key, range_ in ranges.items()})

@@ -2,7 +2,7 @@
 
 * An operation with the same arguments as an earlier one has the same results: it is dropped, and its results lie in the
   same place.
-* Tensors that `stack` or `cat` put one behind the other are written there in the first place: it is dropped as well.
+* Tensors that `stack` or `cat` put one after the other are written there in the first place: it is dropped as well.
 
 Memory that is changed in place is left as it is.
 """

@@ -1,6 +1,6 @@
 """Valid values of the settings in `cfg.INPUT`, checked before the first image is read.
 
-Those whose range is all that matters are in `dassl.config.ranges`, which a trainer checks first.
+Those whose range is all that matters are in `dassl.config.ranges`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from dassl.config.ranges import INPUT_RANGES, check_values
 from dassl.utils.errors import BadValueError
 
 _USED_BY = {
@@ -69,6 +70,7 @@ def check_input_settings(settings: CfgNode, choices: Iterable[str]) -> None:
     Raises:
         BadValueError: one is invalid.
     """
+    check_values(CfgNode({"INPUT": settings}), INPUT_RANGES)
     used = {key for choice in choices for key in _USED_BY.get(choice, ())}
     for key in ("SIZE", *sorted(used)):
         fits, expected = _RULES[key]
