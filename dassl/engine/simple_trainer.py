@@ -16,6 +16,7 @@ from yacs.config import CfgNode
 
 from dassl.config import check_ranges
 from dassl.data import DataManager
+from dassl.data.data_manager import ImageLoader
 from dassl.evaluation import build_evaluator
 from dassl.interruption import STOP
 from dassl.optim import build_lr_scheduler, build_optimizer
@@ -160,6 +161,9 @@ class SimpleTrainer(ResumableRun):
 
     def after_train(self) -> None:
         print("Finish training")
+        for name in ("train_loader_x", "train_loader_u"):
+            if isinstance(loader := getattr(self, name, None), ImageLoader):
+                loader.release_workers()  # now: the garbage collector would wait five seconds for each
         if not self.cfg.TEST.NO_TEST:
             if self.cfg.TEST.FINAL_MODEL == "best_val":
                 print("Deploy the model with the best val performance")

@@ -5,6 +5,7 @@ Expected values: the uninterrupted run. Order, augmentation and ProMetaR's tasks
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 
 import pytest
@@ -144,3 +145,10 @@ def test_modulator_rate_stands_still_unless_told_otherwise(start):
     assert [rate[1] for rate in rates.values()] == [1e-4] * EPOCHS
     _, rates = start("ProMetaR", "follows", **{"OPTIM_VNET.STEP_LR": True})
     assert [rate[1] for rate in rates.values()] == [rate[0] for rate in rates.values()]
+
+
+def test_workers_end_with_the_training(tiny_trainer):
+    """Where the garbage collector ends them, each takes five seconds."""
+    trainer = tiny_trainer("CoOp", {"DATALOADER.NUM_WORKERS": 2, "TEST.NO_TEST": True})
+    trainer.train()
+    assert not multiprocessing.active_children()
