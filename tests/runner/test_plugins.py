@@ -139,6 +139,15 @@ def test_what_a_replaced_method_stated_still_counts():
         check_all_ranges(cfg)
 
 
+def test_ranges_of_a_replaced_method_still_hold(monkeypatch):
+    cfg = configured()
+    cfg.defrost()
+    monkeypatch.setitem(TRAINER_REGISTRY._obj_map, "ProMetaR", type("ProMetaR", (), {"config_node": "PROMETAR"}))
+    cfg.TRAINER.PROMETAR.DIM_RATE = 0
+    with pytest.raises(UserError, match="TRAINER.PROMETAR.DIM_RATE is 0"):
+        check_all_ranges(cfg)
+
+
 def test_a_clip_that_the_plugin_brings_is_for_its_own_files(capsys):
     import clip
     from clip import clip as ours

@@ -22,7 +22,7 @@ from trainers.core.learned import LEARNED_NAMES, Learned
 from trainers.core.precision import Precision
 from trainers.core.prompted_clip import PromptedClip
 from trainers.core.prompts import Prompts
-from trainers.core.ranges import check_all_ranges
+from trainers.core.ranges import RANGES_OF_METHODS, check_all_ranges
 from trainers.core.recorders import choose_recorder
 from trainers.core.unknown_words import warn_of_unknown_words
 
@@ -46,16 +46,17 @@ class Method:
     """By key of the method's node: the numbers that it may be (see also `trainers.core.ranges`)."""
     choices: Mapping[str, Sequence[str]] = MappingProxyType({})
     """By key of the method's node: the words that it may be."""
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        LEARNED_NAMES.update(cls.learned_names)
-
     cfg: CfgNode
     classes: list[str]
     """Class names in the order of the logits."""
     precision: Precision
     prompts: Prompts
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        LEARNED_NAMES.update(cls.learned_names)
+        if hasattr(cls, "config_node"):
+            RANGES_OF_METHODS.setdefault(cls.config_node, {}).update(cls.ranges)
 
     @classmethod
     def add_config(cls, cfg: CfgNode) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from yacs.config import CfgNode
 
 from dassl.config.ranges import Range, at_least, between, check_values
 from dassl.config.ranges import check_ranges as check_ranges_of_dassl
-from dassl.engine import TRAINER_REGISTRY
 
 MOST_TOKENS = 10_000
 """Far more than any tower takes: a typing error must not ask for terabytes."""
@@ -30,9 +27,13 @@ _SHARED_RANGES = {
 """By key: sizes and weights that have one name in several methods. A method states its other ones (`ranges`)."""
 
 
-def ranges_of(trainer: Any) -> dict[str, Range]:
-    """The ranges of all keys that the node of a trainer may have."""
-    return _SHARED_RANGES | dict(getattr(trainer, "ranges", {}))
+RANGES_OF_METHODS: dict[str, dict[str, Range]] = {}
+"""By config node: what the methods state, also those that a plug-in has replaced."""
+
+
+def ranges_of(node: str) -> dict[str, Range]:
+    """The ranges of all keys that a node below TRAINER may have."""
+    return _SHARED_RANGES | RANGES_OF_METHODS.get(node, {})
 
 
 def check_all_ranges(cfg: CfgNode) -> None:
@@ -43,9 +44,6 @@ def check_all_ranges(cfg: CfgNode) -> None:
     """
     check_ranges_of_dassl(cfg, optimisers=("OPTIM", "OPTIM_VNET"))
     check_values(cfg, {"TRAINER.TEXT_CHUNK": at_least(0)})
-    trainers = (TRAINER_REGISTRY.get(name) for name in TRAINER_REGISTRY.registered_names())
-    by_node = {getattr(trainer, "config_node", ""): ranges_of(trainer) for trainer in trainers}
     for node, settings in cfg.TRAINER.items():
         if isinstance(settings, CfgNode):
-            ranges = by_node.get(node, _SHARED_RANGES)
-            check_values(cfg, {f"TRAINER.{node}.{key}": range_ for key, range_ in ranges.items()})
+            check_values(cfg, {f"TRAINER.{node}.{key}": range_ for key, range_ in ranges_of(node).items()})
